@@ -1,0 +1,53 @@
+/* hd_slot: a stable cell: a name and type, and the current version of what it names. ◆
+ *
+ * Resources refer to one another through slots: updating one of 10,000 clusters touches
+ * one slot. A slot's address never changes while the arena lives, so resources keep
+ * pointers to slots, requests too. A slot also owns what must outlive versions: balancer
+ * state, circuit-breaker gauges, outlier state, statistics (cells and gauges named after
+ * it, see hd_state.h).
+ *
+ *   ABSENT     nobody has it: a route to it answers 503 (response flag NC)
+ *   REQUESTED  asked for, nothing came yet
+ *   WARMING    a version came and waits for what it needs; the old one serves if there is
+ * one LIVE       hd_slot_get gives the current version REMOVED    was there; as ABSENT,
+ * until a new version comes
+ *
+ * State and pointer are one word, stored once: readers never see half a change.
+ */
+#pragma once
+#include "core/loom/hd_arena.h"
+
+typedef enum {
+    HD_SLOT_ABSENT = 0,
+    HD_SLOT_REQUESTED,
+    HD_SLOT_WARMING,
+    HD_SLOT_LIVE,
+    HD_SLOT_REMOVED,
+} hd_slot_state_t;
+
+typedef struct hd_slot_s {
+    _Atomic uint64_t _cell; /* region address | state */
+    uint32_t id;            /* unique in its arena, never reused while it lives */
+    uint8_t arena, type;
+    uint16_t _reserved;
+    uint32_t
+        gauges_first; /* gauges of this slot: hd_gauge ids, see hd_gauge.h; 0: none */
+    uint32_t gauges_n;
+    hd_str_t name; /* in the arena */
+    struct hd_slot_s *_next;
+} hd_slot_t;
+
+/* The current version, NULL when there is none. Good until the turn's end, or longer once
+ * pinned. <m> is asserted to be awake in debug builds. */
+const hd_region_t *hd_slot_get(hd_member_t *m, const hd_slot_t *slot);
+hd_slot_state_t hd_slot_state(const hd_slot_t *slot);
+
+/* By anyone: the slot of that name, NULL if none. One hash look-up in shared memory. */
+hd_slot_t *hd_slot_find(hd_member_t *m, const hd_arena_t *a, hd_res_type_t type,
+                        hd_str_t name);
+/* By the writer: found or made (ABSENT). NULL: arena full, or the other arena owns the
+ * name. */
+hd_slot_t *hd_slot_find_or_add(hd_arena_t *a, hd_res_type_t type, hd_str_t name,
+                               hd_err_t *err);
+/* All slots in order of id; start with NULL. For dumps and rebuilding. */
+hd_slot_t *hd_slot_next(const hd_arena_t *a, const hd_slot_t *slot);
