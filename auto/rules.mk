@@ -1,0 +1,168 @@
+# The rules of the build (GNU make). configure writes $(O)/Makefile, which sets the variables
+# and includes this file; everything built lies under $(O), laid out like the source.
+# Sources are found by wildcard: adding a file or a module needs no change here.
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.SECONDARY:
+
+FOLDERS := core proto http stream mesh control
+CORE_SRC := $(foreach f,$(FOLDERS),$(wildcard src/$f/*.c src/$f/*/*.c))
+PROTOS := $(if $(wildcard src/proto),$(shell find src/proto -name '*.proto' | sort))
+MODULES := $(filter-out $(MODULES_SKIPPED),$(notdir $(patsubst %/,%,$(dir $(wildcard modules/*/*.c)))))
+MODULES := $(sort $(MODULES))
+UNIT_SRC := $(wildcard t/unit/*.c)
+TOOL_SRC := $(wildcard tools/*.c)
+
+PROTO_C := $(PROTOS:src/proto/%.proto=$O/proto/%.pb-c.c)
+PROTO_H := $(PROTO_C:.c=.h)
+CORE_OBJ := $(CORE_SRC:%.c=$O/%.o)
+PROTO_OBJ := $(PROTO_C:.c=.o)
+MODULE_SO := $(foreach m,$(MODULES) $(ADDONS),$O/modules/hd_$m_module.so)
+UNIT := $(UNIT_SRC:%.c=$O/%)
+TOOLS := $(TOOL_SRC:%.c=$O/%)
+
+# Generated headers include each other by their path below src/proto.
+PROTO_INC := -I$O/proto -Isrc/proto
+CORE_INC := -Isrc -I$O $(PROTO_INC)
+# A module sees the public headers and the messages, nothing else.
+MODULE_INC := -I$O/include $(PROTO_INC)
+# protoc-c's output is not ours to keep warning-free.
+PROTO_CFLAGS := $(CFLAGS) -w
+
+V ?= 0
+say = $(if $(filter 0,$V),@printf '  %-8s %s\n' $1 $2;)
+
+.PHONY: all build clean install check asan tsan format lint docs headers tests
+all: build
+build: $O/heddle $(MODULE_SO) $(TOOLS) $(if $(filter objs,$O),compile_commands.json)
+
+# Runs configure again, with the same arguments, when what it reads has changed.
+$O/Makefile: configure $(wildcard auto/* auto/*/* modules/*/auto) src/hd_version.h
+	@./configure $(HD_ARGS) >/dev/null
+
+# A file whose content is the list of sources: what is made from all of them depends on it, so
+# that a removed source is noticed too.
+SOURCE_LIST := $(CORE_SRC) $(PROTOS) $(wildcard src/*.c) $(UNIT_SRC) $(TOOL_SRC) \
+    $(foreach m,$(MODULES),$(wildcard modules/$m/*.c)) $(foreach a,$(ADDONS),$(wildcard $(ADDON_$a_DIR)/*.c))
+ifneq ($(strip $(SOURCE_LIST)),$(strip $(shell cat $O/sources.list 2>/dev/null)))
+$(shell mkdir -p $O && echo '$(strip $(SOURCE_LIST))' >$O/sources.list)
+endif
+
+# ---- messages
+
+$O/proto/%.pb-c.c $O/proto/%.pb-c.h: src/proto/%.proto
+	$(call say,PROTO,$<)mkdir -p $(@D) && $(PROTOC_C) -Isrc/proto --c_out=$O/proto $<
+
+$O/proto/%.pb-c.o: $O/proto/%.pb-c.c $O/Makefile | $(PROTO_H)
+	$(call say,CC,$<)$(CC) $(PROTO_CFLAGS) $(PROTO_INC) -MMD -MP -c -o $@ $<
+
+# ---- the program
+
+$O/src/%.o: src/%.c $O/Makefile | $(PROTO_H)
+	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -MMD -MP -c -o $@ $<
+
+$O/libheddle.a: $(CORE_OBJ) $(PROTO_OBJ) $O/sources.list
+	$(call say,AR,$@)rm -f $@ && ar rcsT $@ $(CORE_OBJ) $(PROTO_OBJ)
+
+# Whole, and with our functions in the dynamic symbol table: modules call what the program
+# itself may not.
+$O/heddle: $O/src/heddle.o $O/libheddle.a auto/heddle.dyn
+	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $O/src/heddle.o \
+	    -Wl,--whole-archive $O/libheddle.a -Wl,--no-whole-archive \
+	    -Wl,--dynamic-list=auto/heddle.dyn $(LIBS)
+
+# ---- modules
+
+# Links in $(O)/include: hd_module.h and what it includes.
+$O/include/.stamp: auto/public_headers $(shell find src -name '*.h') $O/Makefile
+	@mkdir -p $(@D) && sh auto/public_headers $O && touch $@
+
+headers: $O/include/.stamp
+
+# NAME DIR
+define module_rules
+$O/modules/$1/%.o: $2/%.c $O/Makefile | $O/include/.stamp $(PROTO_H)
+	$$(call say,CC,$$<)mkdir -p $$(@D) && $$(CC) $$(CFLAGS) -fPIC -fvisibility=hidden \
+	    $$(MODULE_INC) $$(MODULE_$1_CFLAGS) -MMD -MP -c -o $$@ $$<
+$O/modules/hd_$1_module.so: $(patsubst $2/%.c,$O/modules/$1/%.o,$(wildcard $2/*.c)) $O/sources.list
+	$$(call say,LINK,$$@)$$(CC) $$(LDFLAGS) -shared -o $$@ $$(filter %.o,$$^) \
+	    $$(MODULE_$1_LIBS) -lprotobuf-c
+-include $(patsubst $2/%.c,$O/modules/$1/%.d,$(wildcard $2/*.c))
+endef
+$(foreach m,$(MODULES),$(eval $(call module_rules,$m,modules/$m)))
+$(foreach a,$(ADDONS),$(eval $(call module_rules,$a,$(ADDON_$a_DIR))))
+
+# ---- tools and C unit tests: one file, one program
+
+$O/tools/%.o: tools/%.c $O/Makefile | $(PROTO_H)
+	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -MMD -MP -c -o $@ $<
+
+$O/tools/%: $O/tools/%.o $O/libheddle.a
+	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $O/libheddle.a $(LIBS)
+
+$O/t/unit/%.o: t/unit/%.c $O/Makefile | $(PROTO_H)
+	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -It/lib -I. -MMD -MP -c -o $@ $<
+
+$O/t/unit/%: $O/t/unit/%.o $O/libheddle.a
+	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $O/libheddle.a $(LIBS)
+
+-include $(CORE_OBJ:.o=.d) $(PROTO_OBJ:.o=.d) $O/src/heddle.d $(UNIT:=.d) $(TOOLS:=.d)
+
+tests: build $(UNIT)
+
+# make check T=t/proxy/one.t runs just that
+T ?= $(UNIT) $(sort $(wildcard t/unit/*.t t/proxy/*.t))
+J ?= 2
+check: tests
+	HD_BUILD=$O prove -j$J -e t/exec $T
+
+# The same under ASan and UBSan (and TSan), each in a build directory of its own.
+asan:
+	@test -f objs-asan/Makefile || ./configure $(HD_ARGS) --builddir=objs-asan \
+	    --with-sanitizers=address,undefined >/dev/null
+	@$(MAKE) --no-print-directory BUILD=objs-asan check
+
+tsan:
+	@test -f objs-tsan/Makefile || ./configure $(HD_ARGS) --builddir=objs-tsan \
+	    --with-sanitizers=thread >/dev/null
+	@$(MAKE) --no-print-directory BUILD=objs-tsan check
+
+# ---- for editors and analysers
+
+compile_commands.json: $O/sources.list $O/Makefile auto/compile_commands
+	@sh auto/compile_commands '$(CC) $(CFLAGS)' '$(CORE_INC)' '$(MODULE_INC)' \
+	    $(CORE_SRC) src/heddle.c $(UNIT_SRC) $(TOOL_SRC) \
+	    $(foreach m,$(MODULES),$(wildcard modules/$m/*.c)) >$@.new && mv $@.new $@
+
+OURS := $(shell find src modules t tools examples fuzz bench -name '*.[ch]' 2>/dev/null)
+format:
+	clang-format -i $(OURS)
+
+lint:
+	perl tools/layers
+	perl tools/lint $(OURS)
+
+# ---- installing
+
+DESTDIR ?=
+INC_PATH := $(PREFIX)/include/heddle
+install: build headers
+	install -d $(DESTDIR)$(dir $(SBIN_PATH)) $(DESTDIR)$(MODULES_PATH) \
+	    $(DESTDIR)$(dir $(CONF_PATH)) $(DESTDIR)$(dir $(ERROR_LOG_PATH)) \
+	    $(DESTDIR)$(dir $(PID_PATH)) $(DESTDIR)$(INC_PATH)/proto $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 755 $O/heddle $(DESTDIR)$(SBIN_PATH)
+	for m in $(MODULE_SO); do install -m 755 $$m $(DESTDIR)$(MODULES_PATH) || exit 1; done
+	for c in $(wildcard conf/*.conf); do \
+	    to=$(DESTDIR)$(dir $(CONF_PATH))$${c#conf/}; \
+	    test -e $$to || install -m 644 $$c $$to || exit 1; done
+	cd $O/include && find . -name '*.h' | while read h; do \
+	    install -D -m 644 $$h $(DESTDIR)$(INC_PATH)/$$h || exit 1; done
+	test ! -d $O/proto || { cd $O/proto && find . -name '*.h' | while read h; do \
+	    install -D -m 644 $$h $(DESTDIR)$(INC_PATH)/proto/$$h || exit 1; done; }
+	sh auto/pkgconfig $O $(PREFIX) $(MODULES_PATH) $(HD_VERSION) \
+	    >$(DESTDIR)$(PREFIX)/lib/pkgconfig/heddle.pc
+
+clean:
+	rm -rf $O compile_commands.json
+	if [ $O = objs ]; then rm -f Makefile; fi
