@@ -1,0 +1,157 @@
+/* hd_cluster: what an upstream is, as data, and the table by which http and stream ask
+ * for an endpoint without knowing how it is chosen (src/mesh fills it). ◆
+ *
+ * A cluster's root names its endpoints by slot (HD_RES_ENDPOINTS). State that outlives
+ * versions: gauges on the cluster's slot (HD_CG_…) and one cell an endpoint, keyed by
+ * cluster and address.
+ */
+#pragma once
+#include "core/loom/hd_gauge.h"
+#include "core/net/hd_tls.h"
+
+typedef enum {
+    HD_LB_ROUND_ROBIN,
+    HD_LB_LEAST_REQUEST,
+    HD_LB_RANDOM,
+    HD_LB_RING_HASH,
+    HD_LB_MAGLEV,
+    HD_LB_ORIGINAL_DST,
+} hd_lb_policy_t;
+
+typedef enum {
+    HD_UP_HTTP1,
+    HD_UP_HTTP2,
+    HD_UP_SAME, /* as downstream spoke */
+    HD_UP_AUTO, /* by ALPN */
+} hd_up_protocol_t;
+
+/* Gauges of a cluster's slot: slot->gauges_first + … */
+enum { HD_CG_CONNS, HD_CG_PENDING, HD_CG_REQUESTS, HD_CG_RETRIES, HD_CG_N };
+
+typedef struct {
+    hd_str_t key, value;
+} hd_kv_t;
+
+typedef struct {
+    hd_addr_t addr;
+    uint32_t weight; /* at least 1 */
+    uint8_t
+        health; /* 0 unknown, 1 healthy, 2 unhealthy, 3 draining, 4 timeout, 5 degraded */
+    bool backup, down;
+    uint8_t priority;
+    uint16_t locality;     /* index into localities */
+    hd_str_t hostname;     /* as configured; for logs and auto SNI/host */
+    const hd_kv_t *labels; /* envoy.lb: for subsets */
+    uint32_t labels_n;
+    const hd_kv_t *transport_match; /* envoy.transport_socket_match: tlsMode, tunnel */
+    uint32_t transport_match_n;
+    hd_str_t workload; /* istio's "name;namespace;canonical;revision;cluster" */
+    uint32_t max_conns, max_fails, fail_timeout_s; /* nginx's; 0: none */
+    struct hd_endpoint_state_s *state;             /* its cell in the state arena */
+} hd_endpoint_t;
+
+typedef struct {
+    hd_str_t region, zone, subzone;
+    uint32_t weight;
+    uint8_t priority;
+} hd_locality_t;
+
+typedef struct {
+    const hd_endpoint_t *items;
+    uint32_t n;
+    const hd_locality_t *localities;
+    uint32_t localities_n;
+    uint32_t overprovisioning_factor; /* percent; 140 */
+} hd_endpoints_t;
+
+/* In the state arena: shared by all workers, atomics only. */
+typedef struct hd_endpoint_state_s {
+    hd_gauge_id_t requests; /* active requests, shared total: for least-request */
+    hd_gauge_id_t conns;
+    _Atomic uint64_t ejected_until_ns;
+    _Atomic uint32_t fails;
+    _Atomic uint32_t health; /* active health checks' word */
+    _Atomic uint64_t picked;
+} hd_endpoint_state_t;
+
+/* Which transport an endpoint gets: the first whose labels the endpoint has. */
+typedef struct {
+    hd_str_t name;
+    const hd_kv_t *match;
+    uint32_t match_n;
+    const hd_tls_conf_t *tls; /* NULL: plain */
+} hd_transport_match_t;
+
+typedef struct hd_cluster_s {
+    hd_str_t name;
+    hd_str_t alt_stat_name;
+    const hd_slot_t *endpoints; /* HD_RES_ENDPOINTS; NULL: original destination or none */
+    hd_lb_policy_t lb;
+    uint32_t lb_choices; /* least request: how many are compared; 2 */
+    hd_up_protocol_t protocol;
+    uint32_t connect_timeout_ms;
+    uint32_t max_conns, max_pending, max_requests, max_retries; /* UINT32_MAX: none */
+    uint32_t retry_budget_permille, retry_budget_min;           /* 0: max_retries holds */
+    uint32_t idle_timeout_ms;   /* of pooled conns; 0: none */
+    uint32_t keepalive;         /* idle conns a worker keeps; nginx's keepalive N */
+    uint32_t requests_per_conn; /* 0: no limit */
+    uint32_t conn_lifetime_ms;  /* 0: none */
+    uint32_t max_streams;       /* HTTP/2; 0: the peer's */
+    const hd_tls_conf_t *tls;   /* when no transport match applies */
+    const hd_transport_match_t *transports;
+    uint32_t transports_n;
+    bool auto_sni, auto_san;
+    hd_addr_t bind; /* AF_UNSPEC: any */
+    uint32_t tcp_keepalive_idle_s, tcp_keepalive_interval_s, tcp_keepalive_probes;
+    /* What telemetry says of the destination (metadata "istio".services[0]) */
+    hd_str_t service_host, service_name, service_namespace;
+    bool is_external;
+    /* Passive ejection; 0: off */
+    uint32_t outlier_consecutive_5xx, outlier_consecutive_gateway,
+        outlier_consecutive_local;
+    uint32_t outlier_interval_ms, outlier_base_ejection_ms, outlier_max_percent;
+    uint32_t panic_percent; /* healthy share below which health is ignored */
+    const void
+        *mesh; /* what only src/mesh reads (subsets, slow start …); in the region */
+} hd_cluster_t;
+
+/* One try's question and answer; lives in the try. */
+typedef struct hd_pick_s {
+    /* asked */
+    const hd_slot_t *cluster_slot;
+    uint64_t hash; /* for consistent hashing; has_hash */
+    bool has_hash;
+    const hd_kv_t *subset; /* labels the endpoint must have */
+    uint32_t subset_n;
+    hd_addr_t original_dst; /* HD_LB_ORIGINAL_DST */
+    const hd_addr_t
+        *tried; /* endpoints of earlier tries: avoided while others are there */
+    uint32_t tried_n;
+    /* answered; pinned until release */
+    const hd_region_t *cluster_region, *endpoints_region;
+    const hd_cluster_t *cluster;
+    const hd_endpoint_t *endpoint; /* NULL for original destination */
+    hd_addr_t addr;
+    const hd_tls_conf_t *tls; /* by transport match; NULL: plain */
+    bool counted;             /* the endpoint's requests gauge is up */
+} hd_pick_t;
+
+typedef enum {
+    HD_RESULT_OK,      /* a response, see status */
+    HD_RESULT_CONNECT, /* could not connect */
+    HD_RESULT_TIMEOUT,
+    HD_RESULT_RESET,
+    HD_RESULT_CANCELLED, /* we gave up: says nothing about the endpoint */
+} hd_pick_result_t;
+
+typedef struct {
+    /* HD_OK: answered. HD_ERROR: HD_E_NO_CLUSTER (503 NC), HD_E_NO_HEALTHY (503 UH).
+     * HD_AGAIN: on-demand or DNS, <wake> is posted. */
+    hd_rc_t (*pick)(hd_member_t *m, hd_pick_t *p, hd_post_t *wake, hd_err_t *err);
+    /* Tells the outcome (passive health) and lets go of pins and counts. Once a pick. */
+    void (*release)(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
+                    unsigned status);
+} hd_balancer_t;
+
+/* Filled by src/mesh at process start; never NULL in a worker. */
+extern const hd_balancer_t *hd_balancer;

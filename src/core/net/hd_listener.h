@@ -1,0 +1,114 @@
+/* hd_listener: what is listened on and what becomes of a conn: listener filters, then the
+ * choice of a filter chain, then transport, then the protocol's server (http, tcp).
+ *
+ * All structs here are data in a HD_RES_LISTENER region, built alike by the nginx-style
+ * parser and the xDS decoders. Behaviour is a protocol number, resolved by
+ * hd_protocol_get. Matching order is Envoy's: destination port, destination IP (longest
+ * prefix), server name (exact, then longest suffix), transport protocol, application
+ * protocols, direct source IP, source type, source IP, source port.
+ *
+ * A conn that idles holds no pin. At each request the protocol asks hd_listener_refresh;
+ * a conn whose chain is gone, or has other TLS settings, is drained.
+ */
+#pragma once
+#include "core/net/hd_tls.h"
+
+typedef struct {
+    uint16_t destination_port; /* 0: any */
+    const hd_cidr_t *destinations;
+    uint32_t destinations_n;      /* 0: any */
+    const hd_str_t *server_names; /* lower case; "*.x" is a suffix */
+    uint32_t server_names_n;
+    hd_str_t transport; /* "tls", "raw_buffer"; empty: any */
+    const hd_str_t *app_protocols;
+    uint32_t app_protocols_n;
+    const hd_cidr_t *direct_sources, *sources;
+    uint32_t direct_sources_n, sources_n;
+    const uint16_t *source_ports;
+    uint32_t source_ports_n;
+    uint8_t source_type; /* 0 any, 1 same IP or loopback, 2 external */
+} hd_chain_match_t;
+
+/* One L4 filter of a module (network rbac, metadata exchange, stats) before the protocol.
+ */
+typedef struct {
+    hd_str_t name;
+    uint16_t module; /* number in the module table */
+    const void *conf;
+} hd_net_filter_t;
+
+typedef struct {
+    hd_str_t name;
+    hd_chain_match_t match;
+    const hd_tls_conf_t *tls; /* NULL: plain */
+    const hd_net_filter_t *filters;
+    uint32_t filters_n;
+    uint16_t protocol;         /* hd_protocol_register's number */
+    const void *protocol_conf; /* http: hd_http_conf_t; tcp: hd_tcp_conf_t */
+    uint32_t handshake_timeout_ms;
+} hd_filter_chain_t;
+
+enum {
+    HD_LF_PROXY_PROTOCOL = 1,
+    HD_LF_ORIGINAL_DST = 2,
+    HD_LF_TLS_INSPECTOR = 4,
+    HD_LF_HTTP_INSPECTOR = 8,
+};
+
+typedef struct hd_listener_s {
+    hd_str_t name;
+    hd_addr_t addr;
+    hd_socket_spec_t socket;
+    bool bind;             /* false: reached only by hand-off from another listener */
+    bool use_original_dst; /* hand over to the listener that matches the original
+                              destination */
+    bool is_inbound, is_outbound; /* traffic direction */
+    bool continue_on_timeout;
+    uint8_t filters; /* HD_LF_… */
+    uint32_t filters_timeout_ms;
+    uint32_t conn_buffer_bytes; /* per_connection_buffer_limit_bytes; 0: default */
+    const hd_filter_chain_t *chains;
+    uint32_t chains_n;
+    const hd_filter_chain_t *default_chain; /* NULL: a conn that matches none is closed */
+} hd_listener_t;
+
+/* A protocol's server. Numbers are equal in all processes of a generation, since
+ * registration order is. */
+typedef struct {
+    const char *name;
+    /* Takes an open conn: sets its handler. <listener> and <chain> are good in this turn.
+     */
+    void (*on_conn)(hd_conn_t *c, const hd_slot_t *listener,
+                    const hd_filter_chain_t *chain);
+    /* Begins to drain its conns of this process: idle ones now, others when they may. */
+    void (*drain)(hd_loop_t *loop);
+} hd_protocol_t;
+
+uint16_t hd_protocol_register(const hd_protocol_t *p);
+const hd_protocol_t *hd_protocol_get(uint16_t number);
+uint16_t hd_protocol_find(hd_str_t name); /* 0: none */
+
+/* Before chain transport and protocol: the L4 filters, by core/proc's module table. Set
+ * once; HD_OK go on, HD_AGAIN it will call hd_listener_go_on, else the conn is closed. */
+extern hd_rc_t (*hd_listener_run_filters)(hd_conn_t *c, const hd_filter_chain_t *chain,
+                                          uint32_t from);
+void hd_listener_go_on(hd_conn_t *c);
+
+/* The chain for a conn by its facts; NULL: none. */
+const hd_filter_chain_t *hd_listener_match(const hd_listener_t *l, const hd_conn_t *c);
+/* In a worker: starts accepting for the listeners of <arenas> whose sockets it holds, and
+ * keeps in step after each batch (new ones start, removed ones stop). hd_accept_add_fd
+ * gives it a socket that the master opened for <addr>. */
+typedef struct hd_acceptor_s hd_acceptor_t;
+hd_acceptor_t *hd_acceptor_create(hd_loop_t *loop, uint32_t conns_max);
+void hd_acceptor_add_fd(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type, int fd);
+void hd_acceptor_refresh(hd_acceptor_t *a); /* after a batch */
+void hd_acceptor_stop(hd_acceptor_t *a);    /* closes the sockets: no new conns */
+/* Enters a conn as if <listener> had accepted it (internal listeners, hand-off, tests).
+ */
+void hd_listener_enter(hd_conn_t *c, const hd_slot_t *listener);
+
+/* For a conn kept over turns: its slot's current chain for the same facts, or NULL when
+ * it should be drained. <tls_hash> is what it was accepted with. */
+const hd_filter_chain_t *hd_listener_refresh(hd_conn_t *c, const hd_slot_t *listener,
+                                             uint64_t tls_hash);

@@ -1,0 +1,101 @@
+/* hd_tls: TLS as a layer on any conn, by OpenSSL through our own BIO, and its settings as
+ * data.
+ *
+ * Settings (hd_tls_conf_t) lie in a region and name secrets by slot; the SSL_CTX is a
+ * companion, one for each distinct content of settings in a process; certificates are
+ * attached per handshake from the secret's current version, so that a rotated certificate
+ * needs no new SSL_CTX. Sessions and tickets are bound to the settings' hash (client CA
+ * set, server, identity): never reused across identities or servers that differ in client
+ * verification.
+ *
+ * Peer identity: exactly one URI SAN with scheme spiffe:// (SPIFFE X.509-SVID §5.2),
+ * compared by length; none gives an empty principal; two are refused where a client
+ * certificate is required.
+ */
+#pragma once
+#include "core/loom/hd_match.h"
+#include "core/loom/hd_slot.h"
+#include "core/net/hd_conn.h"
+
+/* A HD_RES_SECRET's root. PEM texts; the key lies in the secret area. */
+typedef struct {
+    hd_str_t chain_pem; /* leaf first; empty: no certificate here */
+    hd_str_t key_pem;
+    hd_str_t trust_pem; /* roots to verify peers by; empty: none here */
+    hd_str_t crl_pem;
+    int64_t not_after_s; /* of the leaf, Unix time; 0: unknown */
+    hd_str_t spiffe_id;  /* of the leaf */
+} hd_secret_t;
+
+typedef enum {
+    HD_TLS_VERIFY_NONE,
+    HD_TLS_VERIFY_OPTIONAL,
+    HD_TLS_VERIFY_REQUIRED
+} hd_tls_verify_t;
+
+typedef struct hd_tls_conf_s {
+    const hd_slot_t *const
+        *certs; /* secrets with chain and key; several key types or names */
+    uint32_t certs_n;
+    const hd_slot_t *trust; /* NULL: the peer is not verified */
+    hd_tls_verify_t
+        verify; /* of the client, in a server; a client always verifies with trust */
+    uint16_t version_min, version_max; /* 0x0303, 0x0304 */
+    uint16_t verify_depth;             /* 0: OpenSSL's */
+    bool session_tickets, session_cache, prefer_server_ciphers;
+    bool is_mesh;     /* its certificates are workload identities */
+    hd_str_t ciphers; /* OpenSSL's list for TLS 1.2; empty: default */
+    hd_str_t ciphersuites;
+    hd_str_t groups;
+    hd_str_t alpn;          /* wire form (length-prefixed), in order of preference */
+    hd_str_t sni;           /* client: sent; empty: none */
+    const hd_match_t *sans; /* the peer needs one that matches; n 0: any */
+    uint32_t sans_n;
+    hd_str_t
+        verify_host; /* client: DNS name to check when there are no sans; empty: none */
+    uint32_t session_timeout_s;
+    uint64_t hash; /* of all above, by hd_tls_conf_seal */
+} hd_tls_conf_t;
+
+void hd_tls_conf_seal(hd_tls_conf_t *conf); /* computes the hash; last step of building */
+
+/* Facts of the peer's certificate, in the conn's pool. */
+typedef struct hd_tls_peer_s {
+    hd_str_t version, cipher;
+    hd_str_t spiffe_id;                                   /* verified only */
+    hd_str_t subject, issuer, serial, fingerprint_sha256; /* hex where binary */
+    const hd_str_t *uri_sans, *dns_sans;
+    uint32_t uri_sans_n, dns_sans_n;
+    int64_t not_before_s, not_after_s;
+    bool verified, resumed;
+    hd_str_t verify_error;
+    hd_str_t leaf_pem; /* for XFCC; lazily: hd_tls_peer_pem */
+} hd_tls_peer_t;
+
+/* Pushes a TLS layer and starts its handshake; on_open follows when it is done. <conf> is
+ * used in this turn only: what is needed longer is a companion. */
+hd_rc_t hd_tls_push_server(hd_conn_t *c, const hd_tls_conf_t *conf,
+                           hd_err_t *err) HD_MUST_CHECK;
+/* <sni> overrides conf->sni when not empty; <session_key> tells apart what must never
+ * share a session (source identity, endpoint). */
+hd_rc_t hd_tls_push_client(hd_conn_t *c, const hd_tls_conf_t *conf, hd_str_t sni,
+                           hd_str_t session_key, hd_err_t *err) HD_MUST_CHECK;
+hd_str_t hd_tls_peer_pem(hd_conn_t *c);
+
+/* Checks that chain and key fit and parse, fills not_after_s and spiffe_id; for builders.
+ * Says which file and what is wrong. */
+hd_rc_t hd_secret_check(hd_secret_t *s, hd_pool_t *pool, hd_err_t *err) HD_MUST_CHECK;
+/* Counts across the process, for /metrics. */
+typedef struct {
+    uint64_t handshakes, resumed, failed;
+} hd_tls_stats_t;
+extern hd_tls_stats_t hd_tls_stats;
+
+/* Reads a ClientHello out of the first bytes (RFC 8446 §4.1.2, RFC 6066 §3, RFC 7301):
+ * for the TLS inspector. HD_OK: parsed; HD_AGAIN: more bytes needed; HD_DECLINED: not
+ * TLS; HD_ERROR: TLS, but broken. Slices point into <bytes>. */
+typedef struct {
+    hd_str_t sni, alpn_wire;
+    uint16_t version_max;
+} hd_client_hello_t;
+hd_rc_t hd_tls_parse_client_hello(hd_str_t bytes, hd_client_hello_t *hello) HD_MUST_CHECK;
