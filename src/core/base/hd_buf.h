@@ -48,6 +48,7 @@ typedef struct hd_slice_s {
     int64_t offset; /* HD_SLICE_FILE */
     int fd;         /* HD_SLICE_FILE, HD_SLICE_PIPE */
     uint8_t kind, flags;
+    bool _owns_tail; /* the block's room behind it is this slice's to fill */
 } hd_slice_t;
 
 typedef struct {
@@ -85,12 +86,17 @@ void hd_chain_set_flags(hd_chain_t *c,
 unsigned hd_chain_flags(const hd_chain_t *c); /* of all slices, or-ed */
 /* Moves all of <from> behind <to>; <from> is empty then. */
 void hd_chain_move(hd_chain_t *to, hd_chain_t *from);
-/* Moves the first <len> bytes (splitting a slice where needed). */
+/* Moves the first <len> bytes (splitting a slice where needed) and the empty slices that
+ * follow: flags go with the byte before them. */
 void hd_chain_move_bytes(hd_chain_t *to, hd_chain_t *from, size_t len);
 /* The same bytes again, by reference (a replay window). */
 void hd_chain_share(hd_chain_t *to, const hd_chain_t *from);
-/* Frees the first <len> bytes, and the empty slices that follow without flags. */
+/* Frees the first <len> bytes, and the empty slices that follow. END and TRAILERS are
+ * never lost: a slice that carries them stays, empty, until hd_chain_take_flags. */
 void hd_chain_drop(hd_chain_t *c, size_t len);
+/* The flags that take effect now, at the head: of the empty slices there, which go. 0 if
+ * bytes come first. */
+unsigned hd_chain_take_flags(hd_chain_t *c);
 void hd_chain_free(hd_chain_t *c);
 /* Fills <iov> from memory slices at the head; returns how many, bytes in *bytes. Stops
  * before a file or pipe slice. */

@@ -13,9 +13,10 @@
 
 typedef struct hd_pool_s hd_pool_t;
 
-/* Where blocks come from. <take> may return NULL (exhausted): see above. */
+/* Where memory comes from, piece by piece: the source packs. <align> is 1 or 16. <take>
+ * may return NULL (exhausted): see above. */
 typedef struct {
-    void *(*take)(void *owner, size_t bytes);
+    void *(*take)(void *owner, size_t bytes, size_t align);
     void (*free_all)(void *owner); /* at destroy; NULL: the owner frees elsewhere */
 } hd_pool_source_t;
 

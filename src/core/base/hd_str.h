@@ -76,3 +76,6 @@ hd_str_t hd_str_vprintf(struct hd_pool_s *pool, const char *fmt, va_list args);
 /* A hash for tables (not secret, but seeded per process start where input is hostile). */
 uint32_t hd_str_hash(hd_str_t s);
 uint32_t hd_str_hash_nocase(hd_str_t s);
+/* The same bytes and <seed> give the same number in every process: for tables in shared
+ * memory and consistent hashing. */
+uint64_t hd_hash64(const void *data, size_t len, uint64_t seed);

@@ -38,8 +38,9 @@ typedef enum {
     ((type *)((char *)(ptr)-offsetof(type, member)))
 #define hd_min(a, b) ((a) < (b) ? (a) : (b))
 #define hd_max(a, b) ((a) > (b) ? (a) : (b))
-#define hd_align_up(n, to) (((n) + (to)-1) & ~((size_t)(to)-1)) /* <to>: a power of two  \
-                                                                 */
+#define hd_align_up(n, to)                                                               \
+    (((n) + (to)-1) & ~((size_t)(to)-1)) /* <to>: a power of two                         \
+                                          */
 
 #define HD_CACHE_LINE 64
 

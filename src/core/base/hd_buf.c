@@ -1,0 +1,418 @@
+#include "core/base/hd_buf.h"
+#include "core/base/hd_asan.h"
+#include "core/base/hd_log.h"
+#include <stdlib.h>
+
+#define SLAB_SLICES 64
+
+/* Per thread, so that a worker run as a thread (TSan, master_process off) has its own. */
+static _Thread_local hd_block_t *free_blocks; /* newest first: its bytes are in cache */
+static _Thread_local size_t free_blocks_n, used_blocks_n;
+static _Thread_local size_t blocks_max = SIZE_MAX;
+static _Thread_local hd_slice_t *free_slices;
+
+static void *take_memory(size_t bytes)
+{
+    void *p = malloc(bytes);
+
+    if (hd_unlikely(p == NULL)) {
+        hd_log(HD_LOG_EMERG, "out of memory (%zu bytes)", bytes);
+        abort();
+    }
+    return p;
+}
+
+/* Blocks */
+
+hd_block_t *hd_block_try_take(void)
+{
+    hd_block_t *b = free_blocks;
+
+    if (hd_unlikely(used_blocks_n >= blocks_max))
+        return NULL;
+    used_blocks_n++;
+    if (hd_likely(b != NULL)) {
+        free_blocks = b->_next;
+        free_blocks_n--;
+        hd_asan_unpoison(b->data, HD_BLOCK_BYTES);
+    } else {
+        b = take_memory(sizeof(*b) + HD_BLOCK_BYTES);
+        b->_room = HD_BLOCK_BYTES;
+    }
+    b->refs = 1;
+    b->_next = NULL;
+    return b;
+}
+
+void hd_block_ref(hd_block_t *b)
+{
+    hd_assert(b->refs > 0);
+    b->refs++;
+}
+
+void hd_block_unref(hd_block_t *b)
+{
+    hd_assert(b->refs > 0);
+    if (--b->refs > 0)
+        return;
+    hd_asan_poison(b->data, HD_BLOCK_BYTES);
+    b->_next = free_blocks;
+    free_blocks = b;
+    free_blocks_n++;
+    used_blocks_n--;
+}
+
+size_t hd_blocks_in_use(void)
+{
+    return used_blocks_n;
+}
+
+void hd_blocks_set_max(size_t blocks)
+{
+    blocks_max = blocks;
+}
+
+void hd_blocks_trim(size_t keep)
+{
+    while (free_blocks_n > keep) {
+        hd_block_t *b = free_blocks;
+
+        free_blocks = b->_next;
+        free_blocks_n--;
+        hd_asan_unpoison(b->data, HD_BLOCK_BYTES);
+        free(b);
+    }
+}
+
+/* Slices */
+
+static void give_slice(hd_slice_t *s)
+{
+    s->next = free_slices;
+    free_slices = s;
+    hd_asan_poison(&s->block, sizeof(*s) - offsetof(hd_slice_t, block));
+}
+
+/* Slabs are never given back: slices are few, and where one lies they come again. */
+static void add_slab(void)
+{
+    hd_slice_t *slab = take_memory(sizeof(hd_slice_t) * SLAB_SLICES);
+
+    for (size_t i = SLAB_SLICES; i-- > 0;)
+        give_slice(&slab[i]);
+}
+
+static hd_slice_t *take_slice(hd_chain_t *c)
+{
+    hd_slice_t *s;
+
+    if (hd_unlikely(free_slices == NULL))
+        add_slab();
+    s = free_slices;
+    free_slices = s->next;
+    hd_asan_unpoison(s, sizeof(*s));
+    *s = (hd_slice_t){.fd = -1};
+    if (c->last != NULL)
+        c->last->next = s;
+    else
+        c->first = s;
+    c->last = s;
+    return s;
+}
+
+static void free_slice(hd_slice_t *s)
+{
+    if (s->block != NULL)
+        hd_block_unref(s->block);
+    give_slice(s);
+}
+
+static void drop_first(hd_chain_t *c)
+{
+    hd_slice_t *s = c->first;
+
+    c->first = s->next;
+    if (c->first == NULL)
+        c->last = NULL;
+    free_slice(s);
+}
+
+/* The first <n> bytes of <s> are gone. */
+static void advance(hd_slice_t *s, size_t n)
+{
+    if (n == 0)
+        return;
+    s->len -= n;
+    if (s->kind == HD_SLICE_BLOCK)
+        s->data += n;
+    else
+        s->offset += (int64_t)n;
+}
+
+/* Chains */
+
+void hd_chain_add(hd_chain_t *c, hd_block_t *block, const char *data, size_t len,
+                  unsigned flags)
+{
+    hd_slice_t *s = c->last;
+
+    hd_assert(block == NULL || (data >= block->data && len <= block->_room &&
+                                data + len <= block->data + block->_room));
+    if (len == 0) {
+        if (flags != 0)
+            hd_chain_set_flags(c, flags);
+        return;
+    }
+    c->bytes += len;
+    if (s != NULL && block != NULL && s->block == block && s->flags == 0 &&
+        s->data + s->len == data) { /* received right behind it: one slice */
+        s->len += len;
+        s->flags = (uint8_t)flags;
+        s->_owns_tail = false;
+        return;
+    }
+    s = take_slice(c);
+    s->kind = HD_SLICE_BLOCK;
+    s->block = block;
+    s->data = data;
+    s->len = len;
+    s->flags = (uint8_t)flags;
+    if (block != NULL)
+        hd_block_ref(block);
+}
+
+/* Where the next copied byte may go: the room behind the last slice if nobody else can
+ * claim it. */
+static size_t tail_room(const hd_chain_t *c)
+{
+    const hd_slice_t *s = c->last;
+
+    if (s == NULL || s->kind != HD_SLICE_BLOCK || s->block == NULL)
+        return 0;
+    if (!s->_owns_tail && s->block->refs != 1)
+        return 0;
+    return (size_t)(s->block->data + s->block->_room - (s->data + s->len));
+}
+
+static void fill_tail(hd_chain_t *c, const char *data, size_t n)
+{
+    hd_slice_t *s = c->last;
+    char *to = s->block->data + (s->data + s->len - s->block->data);
+
+    memcpy(to, data, n);
+    c->bytes += n;
+    if (s->flags == 0) {
+        s->len += n;
+        s->_owns_tail = true;
+        return;
+    }
+    s->_owns_tail =
+        false; /* flags take effect before these bytes: a slice of their own */
+    hd_block_ref(s->block);
+    take_slice(c);
+    c->last->block = s->block;
+    c->last->data = to;
+    c->last->len = n;
+    c->last->_owns_tail = true;
+}
+
+bool hd_chain_try_add_copy(hd_chain_t *c, const char *data, size_t len)
+{
+    size_t room = tail_room(c);
+    size_t rest = len > room ? len - room : 0;
+    size_t blocks = (rest + HD_BLOCK_BYTES - 1) / HD_BLOCK_BYTES;
+    size_t n = hd_min(len, room);
+
+    if (blocks > 0 &&
+        (used_blocks_n >= blocks_max || blocks > blocks_max - used_blocks_n))
+        return false;
+    if (n > 0)
+        fill_tail(c, data, n);
+    for (data += n; rest > 0; data += n, rest -= n) {
+        hd_slice_t *s = take_slice(c);
+
+        n = hd_min(rest, (size_t)HD_BLOCK_BYTES);
+        s->block = hd_block_try_take();
+        hd_bug_on(s->block == NULL); /* counted above */
+        memcpy(s->block->data, data, n);
+        s->data = s->block->data;
+        s->len = n;
+        s->_owns_tail = true;
+        c->bytes += n;
+    }
+    return true;
+}
+
+void hd_chain_add_file(hd_chain_t *c, int fd, int64_t offset, size_t len, unsigned flags)
+{
+    hd_slice_t *s = take_slice(c);
+
+    s->kind = HD_SLICE_FILE;
+    s->fd = fd;
+    s->offset = offset;
+    s->len = len;
+    s->flags = (uint8_t)flags;
+    c->bytes += len;
+}
+
+void hd_chain_set_flags(hd_chain_t *c, unsigned flags)
+{
+    if (c->last == NULL)
+        take_slice(c);
+    c->last->flags |= (uint8_t)flags;
+}
+
+unsigned hd_chain_flags(const hd_chain_t *c)
+{
+    unsigned flags = 0;
+
+    for (const hd_slice_t *s = c->first; s != NULL; s = s->next)
+        flags |= s->flags;
+    return flags;
+}
+
+unsigned hd_chain_take_flags(hd_chain_t *c)
+{
+    unsigned flags = 0;
+
+    while (c->first != NULL && c->first->len == 0) {
+        flags |= c->first->flags;
+        drop_first(c);
+    }
+    return flags;
+}
+
+void hd_chain_move(hd_chain_t *to, hd_chain_t *from)
+{
+    if (from->first == NULL)
+        return;
+    if (to->last != NULL)
+        to->last->next = from->first;
+    else
+        to->first = from->first;
+    to->last = from->last;
+    to->bytes += from->bytes;
+    hd_chain_init(from);
+}
+
+static void move_first(hd_chain_t *to, hd_chain_t *from)
+{
+    hd_slice_t *s = from->first;
+
+    from->first = s->next;
+    if (from->first == NULL)
+        from->last = NULL;
+    from->bytes -= s->len;
+    s->next = NULL;
+    if (to->last != NULL)
+        to->last->next = s;
+    else
+        to->first = s;
+    to->last = s;
+    to->bytes += s->len;
+}
+
+void hd_chain_move_bytes(hd_chain_t *to, hd_chain_t *from, size_t len)
+{
+    hd_slice_t *s, *part;
+
+    hd_assert(len <= from->bytes);
+    while ((s = from->first) != NULL && s->len <= len) { /* empty ones that follow too */
+        len -= s->len;
+        move_first(to, from);
+    }
+    if (len == 0 || s == NULL)
+        return;
+    part = take_slice(to);
+    *part = *s;
+    part->next = NULL;
+    part->len = len;
+    part->flags = 0;
+    part->_owns_tail = false;
+    if (part->block != NULL)
+        hd_block_ref(part->block);
+    to->bytes += len;
+    from->bytes -= len;
+    advance(s, len);
+    /* <s> may have looked like its block's only user; its tail is still free. */
+    if (s->kind == HD_SLICE_BLOCK && s->block != NULL && s->block->refs == 2)
+        s->_owns_tail = true;
+}
+
+void hd_chain_share(hd_chain_t *to, const hd_chain_t *from)
+{
+    for (const hd_slice_t *s = from->first; s != NULL; s = s->next) {
+        hd_slice_t *copy = take_slice(to);
+
+        *copy = *s;
+        copy->next = NULL;
+        copy->_owns_tail = false;
+        if (copy->block != NULL)
+            hd_block_ref(copy->block);
+    }
+    to->bytes += from->bytes;
+}
+
+void hd_chain_drop(hd_chain_t *c, size_t len)
+{
+    hd_slice_t *s;
+
+    hd_assert(len <= c->bytes);
+    len = hd_min(len, c->bytes);
+    c->bytes -= len;
+    while ((s = c->first) != NULL) {
+        if (s->len > len) {
+            advance(s, len);
+            return;
+        }
+        len -= s->len;
+        if ((s->flags & (HD_SLICE_END | HD_SLICE_TRAILERS)) != 0) {
+            advance(s, s->len);
+            if (len == 0)
+                return;
+            hd_assert(false); /* bytes behind the end of a body */
+        }
+        drop_first(c);
+    }
+}
+
+void hd_chain_free(hd_chain_t *c)
+{
+    while (c->first != NULL)
+        drop_first(c);
+    c->bytes = 0;
+}
+
+int hd_chain_to_iov(const hd_chain_t *c, struct iovec *iov, int max, size_t *bytes)
+{
+    int n = 0;
+
+    *bytes = 0;
+    for (const hd_slice_t *s = c->first; s != NULL && n < max; s = s->next) {
+        if (s->len == 0)
+            continue;
+        if (s->kind != HD_SLICE_BLOCK)
+            break;
+        iov[n++] =
+            (struct iovec){.iov_base = (void *)(uintptr_t)s->data, .iov_len = s->len};
+        *bytes += s->len;
+    }
+    return n;
+}
+
+size_t hd_chain_peek(const hd_chain_t *c, void *out, size_t len)
+{
+    size_t at = 0;
+
+    for (const hd_slice_t *s = c->first; s != NULL && at < len; s = s->next) {
+        size_t n = hd_min(s->len, len - at);
+
+        if (n == 0)
+            continue;
+        if (s->kind != HD_SLICE_BLOCK)
+            break;
+        memcpy((char *)out + at, s->data, n);
+        at += n;
+    }
+    return at;
+}
