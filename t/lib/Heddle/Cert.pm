@@ -1,0 +1,122 @@
+package Heddle::Cert;
+
+# Certificates made on the spot by the openssl command. Used through Heddle.pm:
+#
+#   my $ca = $hd->make_ca('root');            another name is another root
+#   my $int = $ca->make_ca('intermediate');   signed by $ca
+#   my $c = $ca->make_cert('page', spiffe => 'spiffe://cluster.local/ns/shop/sa/page');
+#       spiffe => [two, of them]  dns => [...]  ip => [...]  expired => 1  not_yet => 1
+#       rsa => 1 (else EC P-256)  cn => 'name'
+#
+# Each has cert, key and chain (cert, then the intermediates, in one file): paths in the test's
+# directory. A root's `cert` is what a peer trusts.
+
+use strict;
+use warnings;
+use POSIX qw(strftime);
+
+sub new_root {
+    my ($class, $dir, $name) = @_;
+    return $class->_make($dir, $name, undef, ca => 1);
+}
+
+sub make_ca {
+    my ($self, $name, %opt) = @_;
+    return (ref $self)->_make($self->{dir}, $name, $self, %opt, ca => 1);
+}
+
+sub make_cert {
+    my ($self, $name, %opt) = @_;
+    return (ref $self)->_make($self->{dir}, $name, $self, %opt);
+}
+
+sub list { ref $_[0] eq 'ARRAY' ? @{$_[0]} : defined $_[0] ? ($_[0]) : () }
+
+sub run {
+    my (@cmd) = @_;
+    my $pid = open my $out, '-|';
+    die "fork: $!" unless defined $pid;
+    if ($pid == 0) {
+        open STDERR, '>&', \*STDOUT;
+        exec @cmd or POSIX::_exit(127);
+    }
+    my $text = do { local $/; <$out> };
+    close $out or die "@cmd failed:\n$text";
+}
+
+sub spew {
+    my ($path, $text) = @_;
+    open my $f, '>', $path or die "$path: $!";
+    print $f $text;
+    close $f or die "$path: $!";
+}
+
+sub slurp {
+    my ($path) = @_;
+    open my $f, '<', $path or die "$path: $!";
+    local $/;
+    return <$f>;
+}
+
+# With `openssl ca`, the one command that lets both dates be chosen.
+sub _make {
+    my ($class, $dir, $name, $issuer, %opt) = @_;
+    my $base = "$dir/$name";
+    my $self = bless {
+        dir => $dir, name => $name, cert => "$base.crt", key => "$base.key",
+        chain => "$base.chain.crt",
+    }, $class;
+    my @san = ((map { "URI:$_" } list($opt{spiffe})), (map { "DNS:$_" } list($opt{dns})),
+        (map { "IP:$_" } list($opt{ip})));
+    my $day = 86400;
+    my ($from, $to) = (time - $day, time + 30 * $day);
+    ($from, $to) = (time - 2 * $day, time - $day) if $opt{expired};
+    ($from, $to) = (time + $day, time + 2 * $day) if $opt{not_yet};
+    my ($start, $end) = map { strftime '%Y%m%d%H%M%SZ', gmtime $_ } $from, $to;
+
+    mkdir "$base.db";
+    spew("$base.db/index", '');
+    my $signer_crt = $issuer ? "certificate = $issuer->{cert}\nprivate_key = $issuer->{key}\n" : '';
+    spew("$base.cnf", <<"EOC");
+[req]
+distinguished_name = dn
+prompt = no
+[dn]
+O = heddle test
+CN = @{[$opt{cn} // $name]}
+[ca]
+default_ca = ours
+[ours]
+database = $base.db/index
+new_certs_dir = $base.db
+rand_serial = yes
+default_md = sha256
+policy = any
+unique_subject = no
+${signer_crt}[any]
+organizationName = optional
+commonName = optional
+[v3]
+basicConstraints = critical, CA:@{[$opt{ca} ? 'TRUE' : 'FALSE']}
+keyUsage = critical, @{[$opt{ca} ? 'keyCertSign, cRLSign' : 'digitalSignature, keyEncipherment']}
+subjectKeyIdentifier = hash
+@{[$opt{ca} ? '' : 'extendedKeyUsage = serverAuth, clientAuth']}
+@{[@san ? 'subjectAltName = ' . join ', ', @san : '']}
+EOC
+    run('openssl', 'genpkey', '-out', $self->{key}, $opt{rsa}
+        ? ('-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:2048')
+        : ('-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256'));
+    run('openssl', 'req', '-new', '-config', "$base.cnf", '-key', $self->{key},
+        '-out', "$base.csr");
+    run('openssl', 'ca', '-batch', '-notext', '-config', "$base.cnf", '-extensions', 'v3',
+        '-startdate', $start, '-enddate', $end, '-in', "$base.csr", '-out', $self->{cert},
+        $issuer ? () : ('-selfsign', '-keyfile', $self->{key}));
+
+    # The root itself isn't part of what a server sends.
+    my $above = $issuer && $issuer->{issuer} ? slurp($issuer->{chain}) : '';
+    spew($self->{chain}, slurp($self->{cert}) . $above);
+    $self->{issuer} = $issuer;
+    return $self;
+}
+
+1;
