@@ -1,0 +1,133 @@
+/* hd_conf: directives with a meaning: tables, scopes, and resources built from the tree.
+ *
+ * Every module, the core's own parts too, declares its directives in a table. Each module
+ * may have a conf struct (conf_size bytes, zeroed) for every block; an inner block starts
+ * as a copy of the outer one ("locations inherit the outer one"), then its own directives
+ * are set. Because simple directives are applied before inner blocks, order in the text
+ * doesn't matter. A list-valued directive replaces the inherited list at its first
+ * occurrence in a block: cf->is_first says so.
+ *
+ * Blocks are directives with .block set. Building is by resource: the http part walks the
+ * http-level directives anew for each route table that it builds, so that all of a table
+ * lies in its own region and cf->pool is always "the region being built".
+ */
+#pragma once
+#include "core/conf/hd_expr.h"
+#include "core/conf/hd_parse.h"
+#include "core/loom/hd_batch.h"
+
+#define HD_IN_MAIN 0x001u
+#define HD_IN_EVENTS 0x002u
+#define HD_IN_HTTP 0x004u
+#define HD_IN_SERVER 0x008u
+#define HD_IN_LOCATION 0x010u
+#define HD_IN_UPSTREAM 0x020u
+#define HD_IN_IF 0x040u
+#define HD_IN_STREAM 0x080u
+#define HD_IN_STREAM_SERVER 0x100u
+#define HD_IN_STREAM_UPSTREAM 0x200u
+#define HD_IN_CONTROL 0x400u
+#define HD_IN_XDS 0x800u /* xds { … }: where the agent gets its configuration */
+#define HD_IN_ADMIN 0x1000u
+#define HD_IN_LIMIT_EXCEPT 0x2000u
+#define HD_IN_TYPES 0x4000u /* blocks of free-form lines: map, types, split_clients */
+
+#define HD_ARGS_ANY 255
+
+struct hd_module_s;
+struct hd_directive_s;
+
+typedef struct hd_conf_s {
+    hd_pool_t *pool;     /* of the region being built */
+    hd_pool_t *temp;     /* until the whole configuration is built */
+    hd_region_t *region; /* being built; NULL: none (main level) */
+    hd_batch_t *batch;   /* regions of other resources may be begun beside this one */
+    hd_arena_t *arena;
+    hd_member_t *member;
+    const hd_node_t *node; /* the directive being applied */
+    const struct hd_directive_s *directive;
+    unsigned scope;           /* HD_IN_… of the block it stands in */
+    bool is_first;            /* of this name in this block */
+    void **confs;             /* of the block: a conf struct for each module by number */
+    struct hd_conf_s *outer;  /* the enclosing block's; NULL at main */
+    struct hd_build_s *build; /* the whole: settings, listeners, declared variables */
+} hd_conf_t;
+
+typedef struct hd_directive_s {
+    const char *name;
+    unsigned scope;   /* HD_IN_… where it may stand */
+    uint8_t args_n;   /* exactly; with args_max: at least */
+    uint8_t args_max; /* 0: args_n; HD_ARGS_ANY: no ceiling */
+    bool repeats;     /* may stand more than once in a block */
+    /* A simple directive. <args> are args_n.. strings; <conf> the module's struct of this
+     * block. Reasons don't repeat file:line: that is put in front. */
+    hd_rc_t (*set)(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err);
+    /* A block: is called with cf->node; usually hd_conf_enter. */
+    hd_rc_t (*block)(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err);
+    size_t offset;    /* for the ready-made setters below */
+    const void *post; /* for the same: hd_conf_enum_t table, limits */
+    const char *help; /* "ARGS: what it does" */
+} hd_directive_t;
+
+/* Ready-made setters for .set with .offset. Each says what is allowed. */
+hd_rc_t hd_set_flag(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                    hd_err_t *err); /* bool */
+hd_rc_t hd_set_str(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                   hd_err_t *err); /* hd_str_t */
+hd_rc_t hd_set_u32(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                   hd_err_t *err); /* uint32_t */
+hd_rc_t hd_set_size(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                    hd_err_t *err); /* uint64_t */
+hd_rc_t hd_set_msec(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                    hd_err_t *err); /* uint64_t */
+hd_rc_t hd_set_enum(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                    hd_err_t *err); /* uint32_t */
+hd_rc_t hd_set_expr(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                    hd_err_t *err); /* hd_expr_t * */
+
+typedef struct {
+    const char *name;
+    uint32_t value;
+} hd_conf_enum_t; /* ends with name NULL */
+
+/* Applies the inner directives of cf->node in <scope>: simple ones first, then blocks.
+ * Conf structs are inherited; <confs> gets the block's own array. Unknown, misplaced and
+ * repeated directives are errors that name where they may stand. */
+hd_rc_t hd_conf_enter(hd_conf_t *cf, const hd_node_t *block, unsigned scope,
+                      void ***confs, hd_err_t *err) HD_MUST_CHECK;
+/* Only the simple directives of <block>, of scopes in <scope> (http walked for each
+ * table). */
+hd_rc_t hd_conf_apply_simple(hd_conf_t *cf, const hd_node_t *block, unsigned scope,
+                             hd_err_t *err) HD_MUST_CHECK;
+/* A cf like <outer> for building another resource: own region and pool, fresh zeroed
+ * confs. */
+hd_rc_t hd_conf_begin_resource(hd_conf_t *outer, hd_res_type_t type, hd_str_t name,
+                               hd_conf_t *inner, hd_err_t *err) HD_MUST_CHECK;
+void *hd_conf_of(const hd_conf_t *cf,
+                 const struct hd_module_s *module); /* in this block */
+/* A warning with place, in the error log or on stderr with -t. */
+void hd_conf_warn(const hd_conf_t *cf, const char *fmt, ...) HD_PRINTF(2, 3);
+/* "file:line" of the directive. */
+hd_str_t hd_conf_place(const hd_conf_t *cf);
+/* A path relative to the prefix or the conf directory made absolute, in cf->pool. */
+hd_str_t hd_conf_path(const hd_conf_t *cf, hd_str_t path, bool in_conf_dir);
+
+/* What the loader found that isn't a resource: told to the master
+ * (core/proc/hd_settings.h). */
+typedef struct hd_build_s {
+    struct hd_settings_s *settings;
+    hd_node_t *root;
+    void *declared; /* hd_map_t: variables that configuration declares */
+    bool is_test;   /* -t: files and sockets are checked, nothing is published */
+    uint32_t warnings;
+} hd_build_t;
+
+/* The files a batch needs open in all workers before it is published. */
+hd_rc_t hd_build_need_listen(hd_conf_t *cf, const hd_socket_spec_t *spec, hd_err_t *err);
+hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err);
+
+/* Loader, -t: text to a whole batch, unpublished. Modules named by load_module, or whose
+ * directives are used and known to the modules directory's index, are loaded on the way.
+ */
+hd_rc_t hd_conf_build(hd_node_t *root, hd_arena_t *arena, hd_member_t *m,
+                      hd_batch_t *batch, hd_build_t *build, hd_err_t *err) HD_MUST_CHECK;

@@ -1,0 +1,191 @@
+/* hd_module: what a module sees of Heddle; the only header it needs (with src/proto). ◆
+ *
+ * A module is one shared object that exports `const hd_module_t hd_module`. It sees
+ * requests through functions rather than struct layouts, so that the core stays free to
+ * change.
+ *
+ * Configuration: conf_size bytes a block, zeroed, inherited by inner blocks, built by the
+ * module's directives (nginx-style) or by its xDS types; it lies in shared memory,
+ * read-only once published: data only, everything it points to in cf->pool. A conf that
+ * is all zero means "not used here": the module's callbacks are not called there.
+ * Filters: request callbacks run in order, response callbacks in reverse order. A
+ * callback returns HD_OK       go on HD_AGAIN    wait: after hd_req_wake (or
+ * hd_req_wait_ms's time) the same callback is called again; hd_req_is_resumed tells
+ *   HD_DONE     answered (hd_req_answer): the response filters and the log still run
+ *   HD_REROUTE  find a route anew (at most 10 times a request)
+ *   HD_ERROR    failed (hd_req_fail)
+ * All callbacks run in a worker's loop: nothing may block.
+ */
+#pragma once
+#include "core/base/hd_array.h"
+#include "core/base/hd_buf.h"
+#include "core/base/hd_log.h"
+#include "core/conf/hd_conf.h"
+#include "core/loom/hd_gauge.h"
+#include "core/loom/hd_match.h"
+#include "core/loom/hd_series.h"
+#include "core/net/hd_cluster.h"
+#include "core/net/hd_listener.h"
+
+#define HD_MODULE_ABI 1u
+
+typedef struct hd_req_s hd_req_t;
+
+/* Where nginx-style configuration places a module's request filters; xDS places them in
+ * the order received. Within a phase: the order of loading. */
+typedef enum {
+    HD_PHASE_NONE = 0,  /* no request filters */
+    HD_PHASE_POST_READ, /* before a route is looked for: realip, … */
+    HD_PHASE_REWRITE,
+    HD_PHASE_PREACCESS, /* limits, faults */
+    HD_PHASE_AUTHN,     /* who is it: mtls, jwt */
+    HD_PHASE_ACCESS,    /* may it: authz, ext_authz */
+    HD_PHASE_CONTENT,   /* changes to head and body: lua, headers, retry policies */
+} hd_phase_t;
+
+/* An xDS typed_config that the module understands. */
+typedef struct hd_xds_type_s {
+    const char *url; /* "type.googleapis.com/…" */
+    /* Builds <conf> (conf_size bytes, zeroed, in cf->pool) from the message's bytes.
+     * HD_ERROR refuses the resource (NACK) with the reason. <is_route>: a per-route
+     * override. */
+    hd_rc_t (*build)(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *conf,
+                     hd_err_t *err);
+    bool is_network; /* an L4 filter: on_conn is meant */
+} hd_xds_type_t;
+
+typedef enum {
+    HD_TRY_DONE,  /* this result is the answer */
+    HD_TRY_RETRY, /* another try, after *wait_ms */
+    HD_TRY_HEDGE, /* another try beside this one */
+} hd_verdict_t;
+
+typedef struct {
+    hd_pick_result_t result;
+    unsigned status;      /* of the response; 0: none came */
+    unsigned grpc_status; /* from headers of a trailers-only answer; UINT32_MAX: none */
+    uint32_t attempt;     /* 1: the first */
+    bool head_sent;       /* bytes of the request reached the upstream */
+    bool is_reused_conn;  /* a kept-alive conn that may have been closed meanwhile */
+    bool refused_stream;  /* REFUSED_STREAM, or GOAWAY below its id */
+} hd_try_result_t;
+
+typedef struct {
+    const char *path; /* "/memory" */
+    const char *help;
+    /* Writes the page into <out>; content type by *type. In the agent's process. */
+    hd_rc_t (*get)(hd_str_t query, hd_pool_t *pool, hd_chain_t *out, hd_str_t *type);
+} hd_admin_page_t;
+
+typedef struct hd_module_s {
+    uint32_t abi; /* HD_MODULE_ABI */
+    const char *name;
+    const hd_directive_t *directives; /* ends with name NULL */
+    size_t conf_size;
+    hd_phase_t phase;
+    const hd_xds_type_t *xds_types;     /* ends with url NULL */
+    const hd_attr_def_t *attributes;    /* ends with name NULL */
+    const hd_admin_page_t *admin_pages; /* ends with path NULL */
+
+    /* After all directives of a block were applied, before it is used: check and
+     * complete. */
+    hd_rc_t (*on_conf)(hd_conf_t *cf, void *conf, hd_err_t *err);
+    hd_rc_t (*on_process_start)(hd_member_t *m, hd_loop_t *loop, hd_err_t *err);
+    void (*on_process_stop)(hd_member_t *m);
+
+    hd_rc_t (*on_request_headers)(hd_req_t *req, const void *conf);
+    hd_rc_t (*on_request_body)(hd_req_t *req, const void *conf, hd_chain_t *body);
+    hd_rc_t (*on_request_trailers)(hd_req_t *req, const void *conf);
+    hd_rc_t (*on_response_headers)(hd_req_t *req, const void *conf);
+    hd_rc_t (*on_response_body)(hd_req_t *req, const void *conf, hd_chain_t *body);
+    hd_rc_t (*on_response_trailers)(hd_req_t *req, const void *conf);
+    void (*on_log)(hd_req_t *req, const void *conf);
+
+    /* Upstream: before the pick (may set hash and subset), and after each try. */
+    hd_rc_t (*on_pick)(hd_req_t *req, const void *conf, hd_pick_t *pick);
+    hd_verdict_t (*on_try_result)(hd_req_t *req, const void *conf,
+                                  const hd_try_result_t *r, uint64_t *wait_ms);
+
+    /* L4: after transport, before the protocol; and when the conn ends (result NULL:
+     * http). */
+    hd_rc_t (*on_conn)(hd_conn_t *c, const void *conf);
+    void (*on_conn_log)(hd_conn_t *c, const void *conf);
+} hd_module_t;
+
+/* --- requests: borrowed strings are good while the request lives and the field isn't
+ * changed --- */
+hd_pool_t *hd_req_pool(hd_req_t *req);
+hd_conn_t *hd_req_conn(hd_req_t *req); /* the client's; NULL: a call of our own */
+hd_member_t *hd_req_member(hd_req_t *req);
+hd_loop_t *hd_req_loop(hd_req_t *req);
+hd_str_t hd_req_method(hd_req_t *req);
+hd_str_t hd_req_scheme(hd_req_t *req);
+hd_str_t hd_req_authority(hd_req_t *req); /* lower case, port included as sent */
+hd_str_t hd_req_path(hd_req_t *req);      /* normalised, without query */
+hd_str_t hd_req_raw_path(hd_req_t *req);  /* as received, with query */
+hd_str_t hd_req_query(hd_req_t *req);
+/* The first value; empty when absent (*found tells, may be NULL). <name> in any case. */
+hd_str_t hd_req_header(hd_req_t *req, hd_str_t name, bool *found);
+/* All values joined by ',' as the upstream would see them: what policies compare. */
+hd_str_t hd_req_header_joined(hd_req_t *req, hd_str_t name, bool *found);
+hd_rc_t hd_req_add_header(hd_req_t *req, hd_str_t name, hd_str_t value);
+hd_rc_t hd_req_set_header(hd_req_t *req, hd_str_t name, hd_str_t value);
+void hd_req_remove_header(hd_req_t *req, hd_str_t name);
+void hd_req_set_path(hd_req_t *req, hd_str_t path_and_query); /* towards the upstream */
+hd_str_t hd_res_header(hd_req_t *req, hd_str_t name, bool *found);
+hd_rc_t hd_res_add_header(hd_req_t *req, hd_str_t name, hd_str_t value);
+hd_rc_t hd_res_set_header(hd_req_t *req, hd_str_t name, hd_str_t value);
+void hd_res_remove_header(hd_req_t *req, hd_str_t name);
+/* Walk: start with *at = 0. */
+bool hd_req_next_header(hd_req_t *req, uint32_t *at, hd_str_t *name, hd_str_t *value);
+bool hd_res_next_header(hd_req_t *req, uint32_t *at, hd_str_t *name, hd_str_t *value);
+unsigned hd_res_status(hd_req_t *req);
+void hd_res_set_status(hd_req_t *req, unsigned status);
+
+/* Answers with <body> (copied) instead of going on; returns HD_DONE. <flag>: response
+ * flag for the log ("FI", "RBAC", …), <details> likewise (Envoy's response code details).
+ */
+hd_rc_t hd_req_answer(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t body,
+                      const char *flag, const char *details);
+/* The same for a failure: the reason goes to the error log; returns HD_ERROR. */
+hd_rc_t hd_req_fail(hd_req_t *req, unsigned status, hd_err_code_t code, const char *fmt,
+                    ...) HD_PRINTF(4, 5);
+/* Closes the client's conn without an answer (a fault, nginx's 444); returns HD_DONE. */
+hd_rc_t hd_req_abort(hd_req_t *req, const char *flag);
+void hd_req_set_flag(hd_req_t *req, const char *flag); /* adds a response flag */
+
+void hd_req_wake(hd_req_t *req); /* posts: never runs the request at once */
+hd_rc_t hd_req_wait_ms(hd_req_t *req, uint64_t ms); /* returns HD_AGAIN */
+bool hd_req_is_resumed(hd_req_t *req);
+/* A pointer of the module's own on the request, cleared by a reroute. */
+void *hd_req_state(hd_req_t *req, const hd_module_t *module);
+void hd_req_set_state(hd_req_t *req, const hd_module_t *module, void *state);
+/* The module's conf in force on this request, as its callbacks get it; NULL: not used
+ * here. */
+const void *hd_req_conf(hd_req_t *req, const hd_module_t *module);
+
+hd_rc_t hd_expr_eval(const hd_expr_t *e, hd_req_t *req, hd_str_t *out) HD_MUST_CHECK;
+hd_attr_of_t hd_req_attr_of(hd_req_t *req);
+bool hd_http_is_field_name(hd_str_t name);
+bool hd_http_is_field_value(hd_str_t value);
+
+/* --- what the log phase may ask --- */
+typedef struct {
+    unsigned status, upstream_status, tries;
+    int64_t start_wall_ns;
+    uint64_t duration_ns, upstream_duration_ns; /* 0: no upstream */
+    uint64_t bytes_received, bytes_sent;        /* bodies */
+    uint64_t head_bytes_received, head_bytes_sent;
+    hd_str_t flags;   /* "-" or "UF,URX" */
+    hd_str_t details; /* "via_upstream", … */
+    hd_str_t upstream_host, cluster, route, protocol;
+    hd_str_t error;       /* why it failed; empty */
+    uint32_t grpc_status; /* UINT32_MAX: none */
+    bool is_grpc, upstream_is_reused;
+    const hd_cluster_t *cluster_conf; /* in this turn; NULL: none */
+    const hd_endpoint_t *endpoint;
+    const hd_listener_t *listener;
+} hd_req_info_t;
+void hd_req_get_info(hd_req_t *req, hd_req_info_t *info);
+/* A small cache for metric series on conn and route: <key> is the module's. */
+hd_series_t *hd_req_series_cache(hd_req_t *req, const hd_module_t *module, uint32_t slot);

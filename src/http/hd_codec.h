@@ -1,0 +1,136 @@
+/* hd_codec: the two sides' codecs. A server codec takes an open conn and makes requests
+ * of it; a client codec takes an open upstream conn and carries exchanges over it. ◆
+ *
+ * HTTP/1: one exchange at a time. HTTP/2 (nghttp2): many; automatic WINDOW_UPDATE is off:
+ * conn credit is returned on receipt, stream credit on consumption.
+ */
+#pragma once
+#include "http/hd_request.h"
+
+/* Server side: takes <c> (its handler becomes the codec's). */
+void hd_h1_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain);
+void hd_h2_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain);
+void hd_h1_drain(hd_loop_t *loop); /* idle conns close, busy ones say Connection: close */
+void hd_h2_drain(hd_loop_t *loop); /* GOAWAY */
+
+/* --- client side: one exchange --- */
+typedef struct hd_exchange_s hd_exchange_t;
+typedef struct hd_upconn_s hd_upconn_t; /* a pooled upstream conn with its codec */
+
+typedef enum {
+    HD_XR_CLOSED, /* the conn ended before a whole response */
+    HD_XR_RESET,
+    HD_XR_PROTOCOL,  /* not HTTP: 502 */
+    HD_XR_REFUSED,   /* REFUSED_STREAM, GOAWAY below: not processed, safe to repeat */
+    HD_XR_TOO_LARGE, /* response head beyond limits */
+} hd_exchange_end_t;
+
+/* What the user of an exchange hears; never from within a call it made. */
+typedef struct {
+    void (*on_interim)(hd_exchange_t *x); /* 1xx in x->res */
+    void (*on_head)(
+        hd_exchange_t *x); /* x->res is filled, strings in x->pool or its block */
+    void (*on_body)(hd_exchange_t *x,
+                    hd_chain_t *body);     /* END / TRAILERS flags: complete */
+    void (*on_writable)(hd_exchange_t *x); /* room for request bytes again */
+    /* Ended before completion; after it the exchange is dead. <reusable> false always. */
+    void (*on_end)(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err);
+} hd_exchange_user_t;
+
+struct hd_exchange_s {
+    const hd_exchange_user_t *user;
+    void *owner; /* the user's */
+    hd_upconn_t *upconn;
+    hd_pool_t *pool; /* of the request */
+    hd_res_head_t res;
+    hd_headers_t trailers;
+    bool head_written;   /* a byte of the request may have reached the peer */
+    bool is_reused_conn; /* the conn has carried an exchange before */
+    bool upgraded; /* 101 or 2xx to CONNECT: take the conn with hd_exchange_take_conn */
+    void *_codec;
+};
+
+typedef struct {
+    const char *name;
+    /* Writes the head from <req> (hop-by-hop made anew; up_path, up_host). */
+    void (*send_head)(hd_exchange_t *x, hd_req_t *req, bool has_body,
+                      int64_t content_length);
+    void (*send_body)(hd_exchange_t *x, hd_chain_t *body, const hd_headers_t *trailers);
+    bool (*is_full)(hd_exchange_t *x);
+    void (*pause)(hd_exchange_t *x, bool paused); /* back-pressure on the response */
+    /* Ends our interest: the conn is closed (h1) or the stream reset (h2). <x> is dead.
+     */
+    void (*cancel)(hd_exchange_t *x);
+    hd_conn_t *(*take_conn)(hd_exchange_t *x);
+} hd_client_codec_t;
+
+extern const hd_client_codec_t hd_h1_client, hd_h2_client;
+
+struct hd_upconn_s {
+    hd_conn_t *conn;
+    const hd_client_codec_t *codec;
+    struct hd_upool_s *pool; /* NULL: taken out */
+    hd_link_t link;          /* in the pool's idle or busy list */
+    hd_timer_t idle;
+    uint64_t born_ns;
+    uint32_t exchanges;           /* begun so far */
+    uint32_t active, streams_max; /* h1: 0 or 1 of 1 */
+    bool draining; /* no new exchange (Connection: close, GOAWAY, lifetime) */
+    void *_codec;
+};
+
+/* Sets the conn's handler and readies the codec (preface for HTTP/2). Used by hd_upool.
+ */
+hd_rc_t hd_h1_client_open(hd_upconn_t *u, hd_err_t *err) HD_MUST_CHECK;
+hd_rc_t hd_h2_client_open(hd_upconn_t *u, hd_err_t *err) HD_MUST_CHECK;
+/* Begins an exchange on an open upconn with room. NULL: it just lost that room. */
+hd_exchange_t *hd_exchange_begin(hd_upconn_t *u, hd_pool_t *pool,
+                                 const hd_exchange_user_t *user, void *owner);
+/* By codecs: an exchange ended; <reusable>: both messages complete, nothing unread. */
+void hd_upconn_release(hd_upconn_t *u, bool reusable);
+void hd_upconn_gone(hd_upconn_t *u); /* the conn closed: out of its pool, gauges down */
+
+/* --- HTTP/1 text (hd_h1_parse.c, hd_h1_write.c): pure functions, fuzzed --- */
+typedef enum {
+    HD_H1_OK,
+    HD_H1_MORE,     /* not all there yet */
+    HD_H1_BAD,      /* 400 */
+    HD_H1_TOO_LONG, /* 431 or 414 */
+    HD_H1_VERSION,  /* 505 */
+    HD_H1_TE,       /* 501: a transfer coding we don't know */
+} hd_h1_rc_t;
+
+typedef struct {
+    uint32_t bytes_max, fields_max;
+    bool underscores,
+        ignore_invalid; /* nginx: underscores_in_headers, ignore_invalid_headers */
+} hd_h1_limits_t;
+
+/* Parses a whole head at the start of <bytes>; *used: its length with the empty line.
+ * <scan_from>: in/out, where the search for the end goes on (0 at first), so that a slow
+ * head costs no second look. <why>: static text, for the log. RFC 9112 §2-§6 in its
+ * strict reading. */
+hd_h1_rc_t hd_h1_parse_request(hd_str_t bytes, size_t *scan_from,
+                               const hd_h1_limits_t *limits, hd_pool_t *pool,
+                               hd_req_head_t *head, size_t *used, const char **why);
+hd_h1_rc_t hd_h1_parse_response(hd_str_t bytes, size_t *scan_from,
+                                const hd_h1_limits_t *limits, hd_pool_t *pool,
+                                bool was_head, bool was_connect, hd_res_head_t *head,
+                                bool *keep_alive, bool *until_close, size_t *used,
+                                const char **why);
+
+/* Chunked bodies, incrementally (RFC 9112 §7.1). */
+typedef struct {
+    uint64_t left; /* of the chunk */
+    uint8_t state;
+    uint16_t line_bytes; /* of size line or trailer section: bounded */
+} hd_chunked_t;
+
+/* Consumes from <bytes>: *content is a run of content (may be empty), *used what
+ * was consumed. HD_H1_OK: the last chunk's line was read, trailers follow
+ * (hd_h1_parse_trailers); HD_H1_MORE: call again with what comes next; HD_H1_BAD. */
+hd_h1_rc_t hd_chunked_next(hd_chunked_t *ch, hd_str_t bytes, hd_str_t *content,
+                           size_t *used, const char **why);
+hd_h1_rc_t hd_h1_parse_trailers(hd_str_t bytes, const hd_h1_limits_t *limits,
+                                hd_pool_t *pool, hd_headers_t *trailers, size_t *used,
+                                const char **why);

@@ -1,0 +1,17 @@
+/* hd_grpc: message framing (5 bytes: compressed flag, length), status texts,
+ * percent-encoding of grpc-message. Pure functions over chains. */
+#pragma once
+#include "core/base/hd_buf.h"
+#include "core/base/hd_err.h"
+
+#define HD_GRPC_NO_STATUS UINT32_MAX
+
+/* Cuts the next whole message off <in>, copied into one run of the heap (free it).
+ * HD_AGAIN: not all there. HD_ERROR: compressed, or longer than <max>. */
+hd_rc_t hd_grpc_take_message(hd_chain_t *in, size_t max, uint8_t **bytes, size_t *len,
+                             hd_err_t *err) HD_MUST_CHECK;
+/* Appends a framed message; false: block ceiling. */
+bool hd_grpc_try_add_message(hd_chain_t *out, const void *bytes,
+                             size_t len) HD_MUST_CHECK;
+unsigned hd_grpc_status_from_http(unsigned status); /* gRPC's table of HTTP to status */
+const char *hd_grpc_status_name(unsigned status);

@@ -1,0 +1,251 @@
+/* hd_request: a request on its way: read head, find a route, filters, act, respond, log.
+ * ◆
+ *
+ * Its *client* is a codec (HTTP/1 or HTTP/2 conn), a parent request, or a caller of our
+ * own (hd_call.h): they differ only in hd_client_ops_t. Its *action* produces the
+ * response; proxying runs through tries (hd_try.h). The order of steps stands in
+ * hd_request.c alone; waking always posts, so the loop is never entered from within
+ * itself.
+ *
+ *   client codec --hd_request_start--> READ_HEAD -> FIND_ROUTE -> FILTERS -> ACT ->
+ * FINISH body  --hd_request_give_body--> filters --> action (hd_action_ops_t.give_body)
+ *        action --hd_response_start, hd_response_give_body--> response filters --> client
+ * ops
+ *
+ * Both bodies are chains handed on; who can't take more says so by marks:
+ * hd_request_is_full tells the codec to stop reading, client->is_full tells the action to
+ * stop. A request lives until its response ended and its client let go; finish logs,
+ * counts, unpins and destroys its pool.
+ */
+#pragma once
+#include "core/hd_module.h"
+#include "http/hd_headers.h"
+#include "http/hd_http_conf.h"
+
+typedef enum {
+    HD_STEP_READ_HEAD,  /* waits for the whole head; checks it */
+    HD_STEP_FIND_ROUTE, /* pins listener's route table; virtual host, router */
+    HD_STEP_FILTERS,    /* request header callbacks in order; a filter may wait */
+    HD_STEP_ACT,        /* the action owns it until the response is over */
+    HD_STEP_FINISH,
+} hd_step_t;
+
+typedef enum {
+    HD_M_OTHER,
+    HD_M_GET,
+    HD_M_HEAD,
+    HD_M_POST,
+    HD_M_PUT,
+    HD_M_DELETE,
+    HD_M_OPTIONS,
+    HD_M_PATCH,
+    HD_M_CONNECT,
+    HD_M_TRACE
+} hd_method_t;
+
+typedef enum {
+    HD_HTTP_09 = 9,
+    HD_HTTP_10 = 10,
+    HD_HTTP_11 = 11,
+    HD_HTTP_20 = 20
+} hd_http_version_t;
+
+#define HD_LEN_UNKNOWN (-1) /* chunked, or until the end of stream */
+
+/* The head of a request, as a codec fills it. Strings: slices of the received block, or
+ * of the request's pool. */
+typedef struct {
+    hd_str_t method, scheme, authority; /* authority lower case */
+    hd_str_t raw_path;                  /* as received: path?query; "*" */
+    hd_str_t path;     /* normalised path, without query (RFC 3986 §5.2.4) */
+    hd_str_t query;    /* without '?' */
+    hd_str_t protocol; /* :protocol of an extended CONNECT; or Upgrade's token */
+    hd_headers_t headers;
+    int64_t content_length; /* HD_LEN_UNKNOWN */
+    uint8_t method_id, version;
+    bool has_body; /* something follows the head */
+    bool expects_continue;
+    bool is_upgrade; /* Connection: upgrade with a token */
+    bool keep_alive;
+} hd_req_head_t;
+
+typedef struct {
+    unsigned status;
+    hd_str_t reason; /* HTTP/1's; empty: the standard one */
+    hd_headers_t headers;
+    int64_t content_length; /* HD_LEN_UNKNOWN; set from the field or by local answers */
+    uint8_t version;        /* of the upstream's message */
+    bool has_body;          /* false for HEAD, 204, 304 … */
+    bool is_local;          /* made here, not by an upstream */
+} hd_res_head_t;
+
+/* What a request's client does for it. Never calls back into the request at once. */
+typedef struct {
+    const char *name;
+    /* Sends an interim (1xx) or the final head from req->res. */
+    void (*send_head)(hd_req_t *req, bool is_interim);
+    /* Takes all of <body>; HD_SLICE_END ends the response, with req->res_trailers if
+     * flagged. */
+    void (*send_body)(hd_req_t *req, hd_chain_t *body);
+    bool (*is_full)(hd_req_t *req);   /* stop sending; hd_request_on_drained will come */
+    void (*want_body)(hd_req_t *req); /* room again: read on */
+    /* The response can't be completed: close or RST_STREAM (HTTP/2 error code). */
+    void (*abort)(hd_req_t *req, uint32_t h2_error);
+    /* The request is done with (response sent or aborted): the codec may go on to the
+     * next. */
+    void (*on_finished)(hd_req_t *req);
+    /* After Upgrade or CONNECT: gives up the conn for a tunnel; NULL: it can't (h2
+     * stream: a conn over the stream). */
+    hd_conn_t *(*take_conn)(hd_req_t *req);
+} hd_client_ops_t;
+
+/* What produces the response. One ops table an action kind; state in req->action. */
+typedef struct {
+    const char *name;
+    /* HD_OK or HD_AGAIN: it goes on by events. HD_REROUTE, HD_ERROR as everywhere. */
+    hd_rc_t (*start)(hd_req_t *req);
+    void (*give_body)(hd_req_t *req, hd_chain_t *body); /* request body, after filters */
+    bool (*is_full)(hd_req_t *req);
+    void (*on_drained)(hd_req_t *req); /* the client has room again */
+    void (*cancel)(
+        hd_req_t *req); /* the client is gone, or a filter answered: let go of all */
+} hd_action_ops_t;
+
+struct hd_try_s;
+
+struct hd_req_s {
+    /* --- who --- */
+    hd_conn_t *conn; /* NULL: a call of our own */
+    const hd_client_ops_t *client;
+    void *client_state; /* the codec's: an h2 stream, h1 conn */
+    struct hd_req_s *parent;
+    hd_loop_t *loop;
+    hd_member_t *member;
+    hd_pool_t *pool;
+    uint64_t id; /* unique in the process */
+
+    /* --- pinned versions, once each; NULL: not yet --- */
+    const hd_slot_t *listener_slot;
+    const hd_region_t *listener_region, *routes_region;
+    const hd_listener_t *listener;
+    const hd_http_conf_t *http;
+    const hd_routes_t *routes;
+    const hd_vhost_t *vhost;
+    const hd_route_t *route;
+    const hd_weighted_t *target; /* chosen by weight */
+    const hd_http_loc_t *loc;
+
+    /* --- messages --- */
+    hd_req_head_t head;
+    hd_headers_t trailers;
+    hd_res_head_t res;
+    hd_headers_t res_trailers;
+    hd_str_t up_path;       /* path?query towards the upstream; empty: raw_path */
+    hd_str_t up_host;       /* Host towards the upstream; empty: authority */
+    hd_captures_t captures; /* of the route's regex, into capture_of */
+    hd_str_t capture_of;
+
+    /* --- where it is --- */
+    uint8_t step; /* hd_step_t; changed in hd_request.c only */
+    uint8_t reroutes;
+    uint16_t filter_at; /* the filter being run */
+    const hd_action_ops_t *action_ops;
+    void *action;           /* the action's state, in the pool */
+    struct hd_try_s *tries; /* all attempts, newest first */
+    uint32_t tries_n;
+    hd_chain_t body_wait; /* body that came before the action started */
+    bool is_resumed, is_waking, in_run;
+    bool body_ended; /* the client's message is complete */
+    bool response_started,
+        response_ended; /* final head given to the client; last byte given */
+    bool client_gone, no_keepalive;
+    bool filters_clear; /* route found anew: filter state was cleared */
+    hd_post_t wake;
+    hd_timer_t timer; /* filters' wait; request time-out */
+    hd_timer_t deadline;
+    void **states; /* by module number; made lazily */
+    struct hd_attrs_s *attrs;
+    hd_series_t *series; /* cache handed to metrics; see hd_req_series_cache */
+
+    /* --- for the log --- */
+    uint64_t start_ns, upstream_start_ns, upstream_head_ns;
+    int64_t start_wall_ns;
+    uint64_t bytes_received, bytes_sent, head_bytes_received, head_bytes_sent;
+    uint64_t flags; /* response flags, HD_RF_… */
+    const char *details;
+    unsigned upstream_status;
+    hd_str_t upstream_host, cluster_name;
+    uint32_t grpc_status;
+    hd_err_t *err; /* NULL: none; in the pool */
+};
+
+/* Response flags, Envoy's meaning and short names. */
+#define HD_RESPONSE_FLAGS(X)                                                             \
+    X(NO_HEALTHY, "UH")                                                                  \
+    X(UPSTREAM_CONNECT, "UF") X(UPSTREAM_OVERFLOW, "UO") X(NO_ROUTE, "NR")               \
+        X(UPSTREAM_RETRY_LIMIT, "URX") X(NO_CLUSTER, "NC") X(DOWNSTREAM_CLOSED, "DC")    \
+            X(UPSTREAM_TIMEOUT, "UT") X(UPSTREAM_RESET, "UR") X(UPSTREAM_CLOSED, "UC")   \
+                X(LOCAL_RESET, "LR") X(DELAY_INJECTED, "DI") X(FAULT_INJECTED, "FI")     \
+                    X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI")   \
+                        X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")        \
+                            X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM")                  \
+                                X(DENIED, "RBAC")
+enum {
+#define X(name, text) HD_RFI_##name,
+    HD_RESPONSE_FLAGS(X)
+#undef X
+        HD_RFI_N
+};
+#define HD_RF(name) (1ull << HD_RFI_##name)
+
+/* --- for client codecs --- */
+/* A request in a fresh pool; the codec fills head and calls start. */
+hd_req_t *hd_request_create(hd_conn_t *c, hd_loop_t *loop, hd_member_t *m,
+                            const hd_client_ops_t *client, void *client_state);
+/* The head is complete. <listener> and <http> as of this turn (hd_listener_refresh); NULL
+ * for calls, which set route themselves. */
+void hd_request_start(hd_req_t *req, const hd_slot_t *listener,
+                      const hd_http_conf_t *http);
+/* More body (moved); flags END and TRAILERS as in the message. */
+void hd_request_give_body(hd_req_t *req, hd_chain_t *body);
+bool hd_request_is_full(const hd_req_t *req); /* don't read more body now */
+void hd_request_on_drained(hd_req_t *req);    /* client: room for response bytes again */
+/* The client closed or reset. The request ends by itself; the codec must not use it
+ * again. */
+void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why);
+/* A message that could not be parsed: answers <status> through the response filters and
+ * log, then closes. */
+void hd_request_reject(hd_req_t *req, unsigned status, const char *details);
+
+/* --- for actions --- */
+/* req->res is filled: runs the response filters, gives the head to the client. HD_AGAIN:
+ * a filter waits; body given meanwhile is kept. */
+void hd_response_start(hd_req_t *req);
+void hd_response_interim(hd_req_t *req); /* 1xx in req->res */
+void hd_response_give_body(hd_req_t *req, hd_chain_t *body);
+bool hd_response_is_full(const hd_req_t *req);
+/* Fails: before the head was sent, a local answer <status>; after it, the client is
+ * aborted. */
+void hd_response_fail(hd_req_t *req, unsigned status, uint64_t flag, const char *details);
+/* A local answer. <body> is copied. */
+void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t body,
+                       uint64_t flag, const char *details);
+/* The request becomes a tunnel between the client's conn and <up>; logs at its end. */
+void hd_request_tunnel(hd_req_t *req, hd_conn_t *up);
+
+/* --- the rest --- */
+void hd_request_wake(hd_req_t *req);
+void hd_request_reroute(hd_req_t *req,
+                        hd_str_t new_path); /* from local replies; counts */
+void hd_request_add_flag(hd_req_t *req, uint64_t flag);
+void hd_action_register(hd_action_kind_t kind, const hd_action_ops_t *ops);
+size_t hd_requests_active(void); /* in this process */
+hd_rc_t hd_req_err(hd_req_t *req, hd_err_code_t code, const char *fmt, ...)
+    HD_PRINTF(3, 4);
+
+/* --- paths (hd_path.c) --- */
+/* Normalises as the settings say: dot segments, %-decoding of unreserved, slashes merged;
+ * HD_ERROR: refused (encoded slash with reject, NUL, "..": above root). Into <pool> if
+ * changed. */
+hd_rc_t hd_http_normalize_path(hd_str_t raw, const hd_http_conf_t *http, hd_pool_t *pool,
+                               hd_str_t *path, hd_str_t *query);

@@ -1,0 +1,129 @@
+/* hd_route: what a router returns, the same for nginx's location tree and xDS's match
+ * list: an action with its settings, and settings of filters. Data in a HD_RES_ROUTES
+ * region. ◆ */
+#pragma once
+#include "core/conf/hd_expr.h"
+#include "core/loom/hd_match.h"
+#include "core/net/hd_cluster.h"
+#include "core/net/hd_listener.h"
+
+typedef enum {
+    HD_ACT_NONE = 0, /* 404 */
+    HD_ACT_PROXY,
+    HD_ACT_FILE,
+    HD_ACT_ANSWER, /* return 200 "text" */
+    HD_ACT_REDIRECT,
+    HD_ACT_TUNNEL,   /* CONNECT */
+    HD_ACT_INTERNAL, /* to an internal listener */
+    HD_ACT_SERVICE,  /* hd_service.h, by number */
+} hd_action_kind_t;
+
+/* A filter with settings: in a listener's chain, or a route's override (same name). */
+typedef struct {
+    hd_str_t name;
+    uint16_t module;
+    bool is_disabled; /* override: not run on this route */
+    const void *conf;
+} hd_filter_conf_t;
+
+typedef struct {
+    hd_str_t name;
+    const hd_expr_t *value;
+    uint8_t how; /* hd_header_op_t */
+    bool always; /* add_header … always */
+    bool keep_empty;
+} hd_header_op_conf_t;
+
+typedef enum {
+    HD_HOP_APPEND, /* add beside what is there */
+    HD_HOP_SET,    /* overwrite or add */
+    HD_HOP_ADD_IF_ABSENT,
+    HD_HOP_OVERWRITE_IF_EXISTS,
+    HD_HOP_REMOVE,
+} hd_header_op_t;
+
+typedef struct {
+    const hd_slot_t *cluster;
+    hd_str_t cluster_name; /* as configured */
+    uint32_t weight;
+    const hd_header_op_conf_t *request_ops, *response_ops;
+    uint32_t request_ops_n, response_ops_n;
+    const hd_kv_t *subset;
+    uint32_t subset_n;
+    const hd_filter_conf_t *filters;
+    uint32_t filters_n;
+} hd_weighted_t;
+
+typedef struct {
+    hd_str_t header, cookie, query; /* which one: not empty */
+    bool source_ip, terminal;
+    uint64_t cookie_ttl_s;
+    hd_str_t cookie_path;
+} hd_hash_policy_t;
+
+typedef struct {
+    const hd_weighted_t *targets; /* at least one, but for cluster_expr */
+    uint32_t targets_n, weights_total;
+    const hd_expr_t
+        *cluster_expr; /* name computed on the request (variables, cluster_header) */
+    hd_up_protocol_t protocol;
+    bool has_protocol;        /* else the cluster's */
+    const hd_tls_conf_t *tls; /* overrides the cluster's (proxy_ssl_*) */
+    /* URI towards the upstream */
+    const hd_expr_t *uri; /* proxy_pass with variables: whole URI */
+    hd_str_t uri_prefix;  /* replaces the matched prefix; has_uri */
+    bool has_uri;
+    hd_match_t rewrite; /* regex_rewrite; text.len 0: none */
+    hd_str_t rewrite_to;
+    hd_str_t host;               /* host_rewrite_literal; empty: keep (or ops set Host) */
+    bool host_is_upstreams;      /* nginx: $proxy_host by default; auto_host_rewrite */
+    uint32_t timeout_ms;         /* whole request; 0: none */
+    uint32_t try_timeout_ms;     /* 0: none */
+    uint32_t idle_timeout_ms;    /* between bytes, either way; 0: none */
+    uint32_t connect_timeout_ms; /* 0: the cluster's */
+    uint32_t send_timeout_ms, read_timeout_ms;
+    uint32_t max_grpc_timeout_ms;
+    bool buffer_request, buffer_response; /* nginx's defaults; else stream */
+    uint32_t replay_bytes; /* body kept for retries when streaming; 64 KB */
+    uint32_t tries_max;    /* at most so many attempts, whoever asks for them */
+    const hd_hash_policy_t *hashes;
+    uint32_t hashes_n;
+    bool allow_upgrade;         /* websocket */
+    bool pass_errors;           /* nginx: proxy_intercept_errors off */
+    unsigned no_cluster_status; /* 503 */
+} hd_proxy_conf_t;
+
+typedef struct hd_route_s {
+    hd_str_t name;
+    hd_action_kind_t action;
+    const hd_proxy_conf_t *proxy;
+    unsigned status;       /* ANSWER, REDIRECT */
+    const hd_expr_t *text; /* body, or Location */
+    hd_str_t content_type;
+    uint16_t service; /* SERVICE */
+    const void *service_conf;
+    /* xDS redirect parts */
+    hd_str_t redirect_host, redirect_path, redirect_prefix, redirect_scheme;
+    uint16_t redirect_port;
+    bool redirect_strip_query;
+    hd_str_t
+        matched_prefix; /* what prefix rewriting replaces: location's or match's prefix */
+    /* headers, applied around the filters */
+    const hd_header_op_conf_t *request_ops, *response_ops;
+    uint32_t request_ops_n, response_ops_n;
+    /* nginx-style: the whole filter chain of this location; xDS: overrides by name */
+    const hd_filter_conf_t *filters;
+    uint32_t filters_n;
+    bool filters_are_chain;
+    const struct hd_http_loc_s *loc; /* limits and time-outs of the request's side */
+} hd_route_t;
+
+/* Settings of the client's side that a location may change. */
+typedef struct hd_http_loc_s {
+    uint64_t client_max_body_size; /* bytes; 0: no limit */
+    uint64_t client_body_timeout_ms, send_timeout_ms, keepalive_timeout_ms,
+        lingering_time_ms;
+    uint32_t keepalive_requests;
+    bool server_tokens, merge_slashes, underscores_in_headers, ignore_invalid_headers;
+    hd_str_t default_type;
+} hd_http_loc_t;

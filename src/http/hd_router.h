@@ -1,0 +1,91 @@
+/* hd_router: from (authority, path, …) to a route: a route table holds virtual hosts,
+ * each with a router behind one small interface; nginx's location tree and xDS's ordered
+ * match list are its two implementations. Data in a HD_RES_ROUTES region. */
+#pragma once
+#include "http/hd_route.h"
+
+typedef enum { HD_ROUTER_LOCATIONS = 1, HD_ROUTER_MATCHES = 2 } hd_router_kind_t;
+
+typedef struct hd_vhost_s {
+    hd_str_t name;
+    const hd_str_t
+        *domains; /* lower case: exact, "*.suffix", "prefix.*", "*", or "~regex" */
+    uint32_t domains_n;
+    uint8_t router;     /* hd_router_kind_t */
+    const void *routes; /* hd_locations_t or hd_matches_t */
+    const hd_header_op_conf_t *request_ops, *response_ops;
+    uint32_t request_ops_n, response_ops_n;
+    const hd_filter_conf_t *filters; /* overrides */
+    uint32_t filters_n;
+    bool require_tls;
+    const hd_http_loc_t *loc;
+} hd_vhost_t;
+
+typedef struct hd_routes_s {
+    hd_str_t name;
+    const hd_vhost_t *vhosts;
+    uint32_t vhosts_n;
+    const hd_vhost_t *default_vhost;         /* NULL: 404 NR */
+    bool ignore_port;                        /* of the authority when matching */
+    const struct hd_domain_index_s *domains; /* built by hd_routes_index */
+    const hd_header_op_conf_t *request_ops, *response_ops;
+    uint32_t request_ops_n, response_ops_n;
+    const hd_filter_conf_t *filters;
+    uint32_t filters_n;
+} hd_routes_t;
+
+/* Builds the index of domains in <pool>: hash of exact names, tries of suffixes and
+ * prefixes. A domain twice is an error (xDS) or a warning with the first kept (nginx:
+ * <first_wins>). */
+hd_rc_t hd_routes_index(hd_pool_t *pool, hd_routes_t *routes, bool first_wins,
+                        hd_err_t *err);
+/* Precedence: exact, longest "*.suffix", longest "prefix.*", regexes in order, "*" or
+ * default. */
+const hd_vhost_t *hd_routes_find_vhost(hd_member_t *m, const hd_region_t *r,
+                                       const hd_routes_t *routes, hd_str_t authority);
+
+struct hd_req_s;
+/* The route for <req>; NULL: none (404, NR). Captures of regexes go to the request. */
+const hd_route_t *hd_router_find(struct hd_req_s *req, const hd_vhost_t *vhost);
+
+/* --- xDS: an ordered list of matches; the first that fits wins --- */
+typedef struct {
+    hd_str_t
+        name; /* of header or query parameter; ":method" etc. are fields of the request */
+    hd_match_t match;
+    bool treat_missing_as_empty;
+    bool is_range; /* match an integer in [from, to) */
+    int64_t from, to;
+} hd_field_match_t;
+
+typedef struct {
+    hd_match_t path;       /* EXACT, PREFIX, REGEX, ANY */
+    bool path_is_segments; /* PREFIX ends at a '/' (path_separated_prefix) */
+    const hd_field_match_t *headers, *queries;
+    uint32_t headers_n, queries_n;
+    bool grpc_only, connect_only, tls_presented, has_tls_presented;
+    uint32_t fraction_ppm; /* of requests, when has_fraction */
+    bool has_fraction;
+    const hd_route_t *route;
+} hd_route_match_t;
+
+typedef struct {
+    const hd_route_match_t *items;
+    uint32_t n;
+} hd_matches_t;
+
+/* --- nginx: locations (ngx_http_core find_location's precedence) --- */
+typedef struct hd_location_s {
+    hd_str_t path; /* of exact and prefix ones */
+    hd_match_t regex;
+    bool is_exact, is_regex, stops_regex /* ^~ */, is_named, is_internal;
+    const hd_route_t *route;
+    const struct hd_locations_s *inner; /* nested */
+} hd_location_t;
+
+typedef struct hd_locations_s {
+    const hd_location_t *exact, *prefixes, *regexes,
+        *named; /* exact and prefixes sorted by path */
+    uint32_t exact_n, prefixes_n, regexes_n, named_n;
+    const hd_route_t *server_route; /* no location fits: the server's own settings */
+} hd_locations_t;

@@ -1,0 +1,42 @@
+/* hd_upool: pools of upstream conns, per worker. ◆
+ *
+ * The key holds whatever the peer could see differ; two requests share a conn only if all
+ * of it is equal. Limits are the cluster's gauges, exact over all workers: idle pooled
+ * conns count against max_conns; a worker that is refused asks for one to be given up.
+ */
+#pragma once
+#include "http/hd_codec.h"
+
+typedef struct {
+    const hd_slot_t *cluster;
+    hd_addr_t addr;           /* endpoint, or original destination */
+    uint64_t tls_hash;        /* settings: SNI, SANs, ALPN, secrets' names; 0: plain */
+    uint64_t secret_version;  /* of the certificate in use */
+    hd_str_t source_identity; /* whose certificate: workload; empty: none */
+    hd_str_t sni;             /* per request (auto_sni) */
+    hd_addr_t proxy_source;   /* PROXY protocol's */
+    hd_addr_t bind;
+    uint32_t mark;
+    int32_t netns;
+    bool transparent;
+    uint8_t protocol; /* hd_up_protocol_t asked for */
+} hd_upool_key_t;
+
+typedef struct hd_pool_wait_s {
+    /* <u> with room for one exchange, or NULL: <err> and what of it (HD_E_LIMIT: overflow
+     * UO). */
+    void (*on_conn)(struct hd_pool_wait_s *w, hd_upconn_t *u, const hd_err_t *err);
+    hd_link_t _link;
+    void *_pool;
+} hd_pool_wait_t;
+
+/* A conn for <key>. HD_OK: *u at once. HD_AGAIN: <wait> is called. HD_ERROR: limits;
+ * <err>. */
+hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
+                     const hd_pick_t *pick, uint64_t connect_timeout_ms, bool fresh_only,
+                     hd_upconn_t **u, hd_pool_wait_t *wait, hd_err_t *err) HD_MUST_CHECK;
+void hd_upool_cancel(hd_pool_wait_t *wait);
+/* After a batch: conns of removed endpoints, old secrets or removed clusters are drained.
+ */
+void hd_upool_refresh(hd_member_t *m);
+void hd_upool_close_all(hd_loop_t *loop);
