@@ -93,9 +93,11 @@ extern hd_tls_stats_t hd_tls_stats;
 
 /* Reads a ClientHello out of the first bytes (RFC 8446 §4.1.2, RFC 6066 §3, RFC 7301):
  * for the TLS inspector. HD_OK: parsed; HD_AGAIN: more bytes needed; HD_DECLINED: not
- * TLS; HD_ERROR: TLS, but broken. Slices point into <bytes>. */
+ * TLS; HD_ERROR: TLS, but broken (or over 64 KB). Slices point into <bytes>, or, where
+ * records cut the hello in the middle of one, into <hello>, which must stay in place. */
 typedef struct {
-    hd_str_t sni, alpn_wire;
-    uint16_t version_max;
+    hd_str_t sni, alpn_wire; /* as sent: case kept; empty: none */
+    uint16_t version_max;    /* 0x0300 to 0x0304; 0: none that we know */
+    char _copy[1024];
 } hd_client_hello_t;
 hd_rc_t hd_tls_parse_client_hello(hd_str_t bytes, hd_client_hello_t *hello) HD_MUST_CHECK;
