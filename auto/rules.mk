@@ -140,8 +140,8 @@ format:
 	clang-format -i $(OURS)
 
 lint:
-	perl tools/layers
-	perl tools/lint $(OURS)
+	@perl tools/layers
+	@perl tools/lint $(OURS)
 
 # ---- installing
 

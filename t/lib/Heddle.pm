@@ -65,6 +65,7 @@ use Heddle::Backend;
 use Heddle::Cert;
 use Heddle::Http;
 use Heddle::Port;
+use Heddle::Watch;
 
 our $top = abs_path(dirname(__FILE__) . '/../..');
 our $build = do {
@@ -94,15 +95,6 @@ sub feature {
 sub is_sanitized { grep { feature("HD_SANITIZE_$_") } 'ADDRESS', 'UNDEFINED', 'THREAD' }
 
 sub deadline_s { (is_sanitized() ? 120 : 40) }
-
-# Has the calling process ended when the process $parent does. Not a must: END is the rule.
-sub die_with_parent {
-    my ($parent) = @_;
-    my %prctl = (x86_64 => 157, aarch64 => 167);
-    my $nr = $prctl{(POSIX::uname())[4]} or return;
-    syscall $nr, 1, 15, 0, 0, 0;
-    POSIX::_exit(1) if getppid() != $parent;
-}
 
 # ---- configuration
 
@@ -204,7 +196,7 @@ sub _spawn {
     my $pid = fork // die "fork: $!";
     return $pid if $pid;
     setpgrp 0, 0; # so that what is left of it can be found
-    die_with_parent($test_pid);
+    Heddle::Watch::die_with_parent($test_pid);
     my %env = $self->_environment;
     @ENV{keys %env} = values %env;
     $SIG{$_} = 'DEFAULT' for 'PIPE', 'INT', 'TERM';
@@ -264,7 +256,7 @@ sub signal {
 sub processes {
     my ($self, $role) = @_;
     my @pids;
-    for my $p (_group($self->{pid})) {
+    for my $p (Heddle::Watch::group($self->{pid})) {
         open my $f, '<', "/proc/$p/cmdline" or next;
         my $title = do { local $/; <$f> } // '';
         push @pids, $p if $p != $self->{pid} && $title =~ /: \Q$role\E\b/;
@@ -273,19 +265,6 @@ sub processes {
 }
 
 sub workers { $_[0]->processes('worker process') }
-
-# The living processes of a process group.
-sub _group {
-    my ($pgrp) = @_;
-    my @pids;
-    opendir my $d, '/proc' or die "/proc: $!";
-    for my $p (grep { /^\d+$/ } readdir $d) {
-        open my $f, '<', "/proc/$p/stat" or next;
-        my ($state, undef, $of) = (<$f> // '') =~ /\) (\S) (\d+) (\d+)/ or next;
-        push @pids, $p if $of == $pgrp && $state ne 'Z' && $state ne 'X';
-    }
-    return sort { $a <=> $b } @pids;
-}
 
 sub run {
     my ($self, @args) = @_;
@@ -335,11 +314,11 @@ sub stop {
 
     # Orphans of a master that ended get a moment: they see its channel close.
     my @left;
-    eval { $self->wait_for(sub { !(@left = _group($pid)) }, 'processes', $self->{orphan_s}) }
+    eval { $self->wait_for(sub { !(@left = Heddle::Watch::group($pid)) }, 'processes', $self->{orphan_s}) }
         or $self->problem("processes left behind: @left");
     kill 'KILL', @left if @left;
     delete @$self{'pid', 'status'};
-    $self->_check_log;
+    Heddle::Watch::check($self);
     return $self;
 }
 
@@ -362,31 +341,6 @@ sub problem {
     $failed = 1;
     $self->{failed} = 1;
     Test::More::diag("$0: $text");
-}
-
-sub _check_log {
-    my ($self) = @_;
-    my @bad;
-    for my $line (split /\n/, $self->log) {
-        next unless $line =~ /\[(?:alert|crit|emerg)\]|\bprocess \d+ (?:exited on signal|died)/;
-        next if grep { $line =~ $_ } @{$self->{expect}};
-        push @bad, $line;
-    }
-    $self->problem("in the log: $_") for @bad > 20 ? (@bad[0 .. 19], '...') : @bad;
-    for my $re (@{$self->{expect}}) {
-        $self->problem("expected in the log, but it never came: $re") if $self->log !~ $re;
-    }
-    for my $report (glob "$self->{dir}/sanitizer.*") {
-        open my $f, '<', $report or next;
-        my $text = do { local $/; <$f> } // '';
-        # A long one says it all in its first lines and its summary.
-        my ($summary) = $text =~ /^(SUMMARY.*)/m;
-        $text = substr($text, 0, 6000) . "...\n" . ($summary // '') if length $text > 6000;
-        $self->problem("a sanitizer reports:\n$text") if $text =~ /\S/;
-        rename $report, "$self->{dir}/seen." . (split m{/}, $report)[-1];
-    }
-    my $out = $self->file('output');
-    $self->problem("printed: $1") if $out =~ /^(.*(?:runtime error:|Sanitizer:).*)/m;
 }
 
 END {

@@ -74,6 +74,7 @@ $c->send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /late HTTP/1.1\r\nHost: a\r\nConn
 is $c->response->status, 200, 'pipelined: first';
 is $c->response->status, 201, 'second';
 ok $c->is_eof, 'and the end';
+$c->close;
 like $hd->raw("nonsense\r\n\r\n"), qr/400 Bad Request/, 'raw';
 
 my %tls = (ca => $ca->{cert}, sni => 'localhost');

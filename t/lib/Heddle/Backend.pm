@@ -21,6 +21,7 @@ use warnings;
 use IO::Socket::INET;
 use JSON::PP;
 use POSIX ();
+use Heddle::Watch;
 use Socket qw(SOL_SOCKET SO_LINGER);
 use Time::HiRes qw(time);
 
@@ -42,7 +43,7 @@ sub spawn {
     return $pid if $pid;
     $SIG{$_} = 'DEFAULT' for 'INT', 'TERM', 'CHLD';
     $SIG{PIPE} = 'IGNORE';
-    Heddle::die_with_parent($parent);
+    Heddle::Watch::die_with_parent($parent);
     eval { $code->(); 1 } or print STDERR "# back end: $@";
     POSIX::_exit(0);
 }
