@@ -33,13 +33,16 @@ PROTO_CFLAGS := $(CFLAGS) -w
 V ?= 0
 say = $(if $(filter 0,$V),@printf '  %-8s %s\n' $1 $2;)
 
-.PHONY: all build clean install check asan tsan format lint docs headers tests
+.PHONY: all build clean install check check-all asan tsan format lint docs headers tests
 all: build
 build: $O/heddle $(MODULE_SO) $(TOOLS) $(if $(filter objs,$O),compile_commands.json)
 
 # Runs configure again, with the same arguments, when what it reads has changed.
 $O/Makefile: configure $(wildcard auto/* auto/*/* modules/*/auto) src/hd_version.h
 	@./configure $(HD_ARGS) >/dev/null
+
+# Written by configure only when it differs: compiling depends on this rather than on the Makefile.
+$O/flags: $O/Makefile ;
 
 # A file whose content is the list of sources: what is made from all of them depends on it, so
 # that a removed source is noticed too.
@@ -54,12 +57,12 @@ endif
 $O/proto/%.pb-c.c $O/proto/%.pb-c.h: src/proto/%.proto
 	$(call say,PROTO,$<)mkdir -p $(@D) && $(PROTOC_C) -Isrc/proto --c_out=$O/proto $<
 
-$O/proto/%.pb-c.o: $O/proto/%.pb-c.c $O/Makefile | $(PROTO_H)
+$O/proto/%.pb-c.o: $O/proto/%.pb-c.c $O/flags | $(PROTO_H)
 	$(call say,CC,$<)$(CC) $(PROTO_CFLAGS) $(PROTO_INC) -MMD -MP -c -o $@ $<
 
 # ---- the program
 
-$O/src/%.o: src/%.c $O/Makefile | $(PROTO_H)
+$O/src/%.o: src/%.c $O/flags | $(PROTO_H)
 	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -MMD -MP -c -o $@ $<
 
 $O/libheddle.a: $(CORE_OBJ) $(PROTO_OBJ) $O/sources.list
@@ -82,7 +85,7 @@ headers: $O/include/.stamp
 
 # NAME DIR
 define module_rules
-$O/modules/$1/%.o: $2/%.c $O/Makefile | $O/include/.stamp $(PROTO_H)
+$O/modules/$1/%.o: $2/%.c $O/flags | $O/include/.stamp $(PROTO_H)
 	$$(call say,CC,$$<)mkdir -p $$(@D) && $$(CC) $$(CFLAGS) -fPIC -fvisibility=hidden \
 	    $$(MODULE_INC) $$(MODULE_$1_CFLAGS) -MMD -MP -c -o $$@ $$<
 $O/modules/hd_$1_module.so: $(patsubst $2/%.c,$O/modules/$1/%.o,$(wildcard $2/*.c)) $O/sources.list
@@ -95,13 +98,13 @@ $(foreach a,$(ADDONS),$(eval $(call module_rules,$a,$(ADDON_$a_DIR))))
 
 # ---- tools and C unit tests: one file, one program
 
-$O/tools/%.o: tools/%.c $O/Makefile | $(PROTO_H)
+$O/tools/%.o: tools/%.c $O/flags | $(PROTO_H)
 	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -MMD -MP -c -o $@ $<
 
 $O/tools/%: $O/tools/%.o $O/libheddle.a
 	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $O/libheddle.a $(LIBS)
 
-$O/t/unit/%.o: t/unit/%.c $O/Makefile | $(PROTO_H)
+$O/t/unit/%.o: t/unit/%.c $O/flags | $(PROTO_H)
 	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -It/lib -I. -MMD -MP -c -o $@ $<
 
 $O/t/unit/%: $O/t/unit/%.o $O/libheddle.a
@@ -116,6 +119,11 @@ T ?= $(UNIT) $(sort $(wildcard t/unit/*.t t/proxy/*.t))
 J ?= 2
 check: tests
 	HD_BUILD=$O prove -j$J -e t/exec $T
+
+# Every test there is, those with several heddles and with genuine peers included.
+check-all: tests
+	HD_BUILD=$O prove -j$J -e t/exec $(UNIT) $(sort $(wildcard t/unit/*.t t/proxy/*.t \
+	    t/mesh/*.t t/interop/*.t))
 
 # The same under ASan and UBSan (and TSan), each in a build directory of its own.
 asan:
