@@ -40,4 +40,13 @@ uint32_t hd_addr_hash(const hd_addr_t *a);
 hd_str_t hd_addr_print(const hd_addr_t *a, char out[HD_ADDR_TEXT_MAX]);
 hd_str_t hd_addr_print_ip(const hd_addr_t *a, char out[HD_ADDR_TEXT_MAX]);
 socklen_t hd_addr_to_sockaddr(const hd_addr_t *a, struct sockaddr_storage *ss);
+/* A unix path is lent by <sa>. */
 void hd_addr_from_sockaddr(const struct sockaddr *sa, socklen_t len, hd_addr_t *a);
+/* The same address with its path, if any, in memory that lasts as long as the process
+ * (each distinct one is kept once: for addresses of configuration, not of peers). */
+hd_addr_t hd_addr_keep(const hd_addr_t *a);
+/* 127.0.0.0/8, ::1 or a unix path. */
+bool hd_addr_is_loopback(const hd_addr_t *a);
+/* 0.0.0.0 or ::. */
+bool hd_addr_is_any(const hd_addr_t *a);
+bool hd_addr_eq_ip(const hd_addr_t *a, const hd_addr_t *b); /* whatever the ports */

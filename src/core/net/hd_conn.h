@@ -9,15 +9,18 @@
  *
  * Reading: on_readable says that bytes or the end may be there; hd_conn_read takes them.
  * After a short read the conn knows itself drained and is_readable is false until the
- * next event: the owner doesn't read again. An owner that stops reading (back-pressure)
+ * next event: the owner doesn't read again. When the peer's end is known (peer_closing),
+ * is_readable stays set until it was read. An owner that stops reading (back-pressure)
  * just doesn't call read; is_readable stays set, and it calls again when it wants more.
  * Writing: hd_conn_send moves a chain into the output queue; one flush a turn hands it to
  * the layers (one writev, or one SSL_write per 16 KB and one send). on_writable comes
  * when the queue has fallen below the low mark after it had passed the high one. Closing:
  * hd_conn_close flushes what is queued within the turn or lingers for it up to
  * <linger_ms>; hd_conn_reset drops it. Afterwards the handler hears nothing more; the
- * memory goes at the end of the turn. on_closed is called at most once, when the peer or
- * an error ended it; c->err says why; the owner still calls hd_conn_close.
+ * memory goes at the end of the turn. on_closed is called at most once, when an error
+ * ended it that the owner didn't meet in hd_conn_read (connect, handshake, a reset, a
+ * failed write); c->err says why; the owner still calls hd_conn_close. Bytes that came
+ * before a reset are offered first: on_readable, then on_closed.
  *
  *   CONNECTING -> HANDSHAKE -> OPEN -> (peer_closed: half) -> CLOSING -> gone
  */
@@ -33,16 +36,22 @@ struct hd_attrs_s;
 #define HD_IO_AGAIN (-1) /* nothing now; an event will tell */
 #define HD_IO_ERROR (-2) /* c->err is set */
 
-/* What a layer does. <l->below> is NULL for the bottom. Results as hd_conn_read/_writev.
- */
+/* What a layer does to the one below it by l->below->ops. <l->below> is NULL for the
+ * bottom. read: >0 bytes, 0 the peer's end, HD_IO_…; once drained it answers HD_IO_AGAIN
+ * without a system call, so reading until then costs nothing. writev: bytes taken, or
+ * HD_IO_…; less than given means that no more goes until HD_EV_WRITE comes. */
 typedef struct {
     const char *name;
     ssize_t (*read)(hd_layer_t *l, void *to, size_t len);
     ssize_t (*writev)(hd_layer_t *l, const struct iovec *iov, int n);
-    /* Pushes down what the layer itself holds back; HD_AGAIN: not all went. */
+    /* Pushes down what the layer itself holds back; HD_AGAIN: not all went. May be NULL.
+     * The conn calls it for each layer, from the top, at the end of each flush. */
     hd_rc_t (*flush)(hd_layer_t *l);
-    hd_rc_t (*shutdown)(hd_layer_t *l); /* our half: FIN, close_notify, END_STREAM */
-    void (*close)(hd_layer_t *l, bool reset); /* and free the layer */
+    /* Our half: FIN, close_notify, END_STREAM; of this layer only, the conn goes on to
+     * the one below once it is flushed. Called again after HD_AGAIN. */
+    hd_rc_t (*shutdown)(hd_layer_t *l);
+    /* Frees the layer; the one below is still there, and closed next by the conn. */
+    void (*close)(hd_layer_t *l, bool reset);
     /* An event of the layer below (HD_EV_…). Answers what of it is passed upwards, 0:
      * nothing (a handshake goes on). NULL: pass all. */
     unsigned (*on_event)(hd_layer_t *l, unsigned events);
@@ -86,6 +95,7 @@ typedef struct hd_conn_facts_s {
     struct hd_tls_peer_s *tls; /* certificate facts, see hd_tls.h; NULL: not TLS */
 } hd_conn_facts_t;
 
+/* Private parts begin with _: hd_conn_int.h says what they mean. */
 struct hd_conn_s {
     hd_layer_t *top, *bottom;
     hd_loop_t *loop;
@@ -102,39 +112,58 @@ struct hd_conn_s {
     uint64_t bytes_in, bytes_out;
     uint8_t state; /* hd_conn_state_t, changed by move_conn in hd_conn.c only */
     bool is_readable, is_writable;
-    bool peer_closed; /* the end was read: no more bytes come */
-    bool out_was_high;
+    bool peer_closing; /* the peer's end or reset is known, maybe behind unread bytes */
+    bool peer_closed;  /* the end was read: no more bytes come */
     bool is_upstream;
-    hd_post_t _flush, _wake;
+    uint8_t _events;
+    uint16_t _flags;
+    uint16_t _high_kb, _low_kb;
+    hd_conn_t *_next; /* to be flushed */
+    hd_post_t _wake;
+    hd_timer_t _timer; /* of connecting and handshake, later of lingering */
 };
 
-/* A conn over a connected descriptor (taken), e.g. an accepted one. The handler hears
- * from it in this turn if something is there. NULL: <err>, fd closed. */
+/* A conn over a connected descriptor (taken), e.g. an accepted one, OPEN. What is there
+ * already is heard of at the loop's next wait. <remote>'s path is kept as it is. NULL:
+ * <err>, fd closed. */
 hd_conn_t *hd_conn_create(hd_loop_t *loop, int fd, const hd_addr_t *remote,
                           hd_err_t *err);
-/* Starts to connect: on_open or on_closed follows, never from within this call. <bind>
- * NULL or a spec whose bind, mark … apply. <timeout_ms> bounds CONNECTING and HANDSHAKE
- * together. */
+/* Starts to connect: on_open or on_closed follows, never from within this call; layers
+ * may be pushed meanwhile. <bind> NULL or a spec whose bind, mark … apply. <timeout_ms>
+ * bounds CONNECTING and HANDSHAKE together; 0: none. NULL: refused at once, <err>. */
 hd_conn_t *hd_conn_connect(hd_loop_t *loop, const hd_addr_t *to,
                            const hd_socket_spec_t *bind, uint64_t timeout_ms,
                            const hd_conn_handler_t *handler, void *owner, hd_err_t *err);
 /* Two conns, each the other's peer, in this process. */
 hd_rc_t hd_conn_create_pipe(hd_loop_t *loop, hd_conn_t *ends[2], hd_err_t *err);
 
-/* On top of the stack; a layer that needs a handshake sets HD_CONN_HANDSHAKE first. */
+/* On top of the stack; bytes that were peeked before (c->in) are <l>'s to read. */
 void hd_conn_push(hd_conn_t *c, hd_layer_t *l);
-/* A layer's handshake is over (or failed, c->err set): used by layers. */
+/* By a layer being pushed that needs a handshake: HD_CONN_HANDSHAKE now, or once
+ * connected. From now on the layer's on_event drives it. */
+void hd_conn_await_handshake(hd_conn_t *c);
+/* Bounds the handshake that goes on; 0: no bound. */
+void hd_conn_set_handshake_timeout(hd_conn_t *c, uint64_t timeout_ms);
+/* A layer's handshake is over (or failed, c->err set): used by layers. on_open or
+ * on_closed is posted. */
 void hd_conn_handshake_done(hd_conn_t *c, bool good);
 
+/* The new owner is told by on_readable if bytes or the end may be there. */
 void hd_conn_set_handler(hd_conn_t *c, const hd_conn_handler_t *handler, void *owner);
 hd_pool_t *hd_conn_pool(hd_conn_t *c);
 hd_conn_facts_t *hd_conn_facts(hd_conn_t *c);
-/* Frees pool, facts and input block of a conn that idles, as far as nothing lives there.
- */
+/* Frees the pool of a conn that idles when the conn itself keeps nothing there (facts,
+ * attributes, an error). The owner calls it with nothing of its own in it. */
 void hd_conn_trim(hd_conn_t *c);
 
-/* >0 bytes; 0: the peer's end; HD_IO_AGAIN; HD_IO_ERROR. */
+/* >0 bytes; 0: the peer's end; HD_IO_AGAIN; HD_IO_ERROR. <len> not 0. */
 ssize_t hd_conn_read(hd_conn_t *c, void *to, size_t len);
+/* For inspectors: reads what is there but leaves it to be read; *bytes is all that was
+ * peeked so far, one run of at most HD_BLOCK_BYTES. HD_OK: new bytes came; HD_AGAIN:
+ * none; HD_DONE: the peer's end; HD_ERROR: c->err (also when the block is full). */
+hd_rc_t hd_conn_peek(hd_conn_t *c, hd_str_t *bytes);
+/* Drops the first <len> bytes of what was peeked. */
+void hd_conn_drop_peeked(hd_conn_t *c, size_t len);
 /* Puts <len> bytes of <block> back in front of what is to be read (inspectors). */
 void hd_conn_unread(hd_conn_t *c, hd_block_t *block, const char *data, size_t len);
 /* Moves <chain> to the output queue; flushed at the end of the turn. */
@@ -142,11 +171,18 @@ void hd_conn_send(hd_conn_t *c, hd_chain_t *chain);
 /* Copies bytes to the queue. False: block ceiling. */
 bool hd_conn_try_send_copy(hd_conn_t *c, const char *data, size_t len) HD_MUST_CHECK;
 void hd_conn_flush(hd_conn_t *c); /* now rather than at the turn's end */
-/* Marks for on_writable, bytes; default 64 KB and 16 KB. */
+/* Marks for on_writable, bytes (kept in KB, below 64 MB); default 64 KB and 16 KB. */
 void hd_conn_set_marks(hd_conn_t *c, size_t high, size_t low);
 bool hd_conn_is_high(const hd_conn_t *c);
+/* on_writable comes once the queue is at or below the low mark and the stack takes more.
+ */
+void hd_conn_want_writable(hd_conn_t *c);
 /* Our half ends after what is queued (FIN). */
 void hd_conn_shutdown(hd_conn_t *c);
+/* <linger_ms> 0: what the kernel takes in this turn goes, the rest is lost. Else what is
+ * queued goes, then our half ends, then the peer's bytes are read and dropped until its
+ * end, all within <linger_ms>: so that an answer isn't lost by a reset (RFC 9112 §9.6).
+ */
 void hd_conn_close(hd_conn_t *c, uint64_t linger_ms);
 void hd_conn_reset(hd_conn_t *c);
 /* Posts on_readable (bytes are left that the owner didn't take). */

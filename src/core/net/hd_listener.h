@@ -55,6 +55,13 @@ enum {
     HD_LF_HTTP_INSPECTOR = 8,
 };
 
+/* Listener filters that are off for conns to these original destination ports (Envoy's
+ * filter_disabled; a NOT is written as the ranges beside it). */
+typedef struct {
+    uint32_t from, to; /* [from, to) */
+    uint8_t filters;   /* HD_LF_… */
+} hd_filters_off_t;
+
 typedef struct hd_listener_s {
     hd_str_t name;
     hd_addr_t addr;
@@ -65,8 +72,10 @@ typedef struct hd_listener_s {
     bool is_inbound, is_outbound; /* traffic direction */
     bool continue_on_timeout;
     uint8_t filters; /* HD_LF_… */
-    uint32_t filters_timeout_ms;
-    uint32_t conn_buffer_bytes; /* per_connection_buffer_limit_bytes; 0: default */
+    const hd_filters_off_t *filters_off;
+    uint32_t filters_off_n;
+    uint32_t filters_timeout_ms; /* of all listener filters together; 0: none */
+    uint32_t conn_buffer_bytes;  /* per_connection_buffer_limit_bytes; 0: default */
     const hd_filter_chain_t *chains;
     uint32_t chains_n;
     const hd_filter_chain_t *default_chain; /* NULL: a conn that matches none is closed */
@@ -88,24 +97,42 @@ uint16_t hd_protocol_register(const hd_protocol_t *p);
 const hd_protocol_t *hd_protocol_get(uint16_t number);
 uint16_t hd_protocol_find(hd_str_t name); /* 0: none */
 
-/* Before chain transport and protocol: the L4 filters, by core/proc's module table. Set
- * once; HD_OK go on, HD_AGAIN it will call hd_listener_go_on, else the conn is closed. */
+/* Between transport (the peer's identity is known) and protocol: the L4 filters, by
+ * core/proc's module table. Set once; NULL: there are none. HD_OK go on, HD_AGAIN it will
+ * call hd_listener_go_on, else the conn is closed. <from> is where to begin: 0, or what
+ * hd_listener_go_on was told. */
 extern hd_rc_t (*hd_listener_run_filters)(hd_conn_t *c, const hd_filter_chain_t *chain,
                                           uint32_t from);
-void hd_listener_go_on(hd_conn_t *c);
+void hd_listener_go_on(hd_conn_t *c, uint32_t from);
 
 /* The chain for a conn by its facts; NULL: none. */
 const hd_filter_chain_t *hd_listener_match(const hd_listener_t *l, const hd_conn_t *c);
-/* In a worker: starts accepting for the listeners of <arenas> whose sockets it holds, and
- * keeps in step after each batch (new ones start, removed ones stop). hd_accept_add_fd
- * gives it a socket that the master opened for <addr>. */
+/* In a worker: starts accepting for the listeners of its arenas whose sockets it holds,
+ * and keeps in step after each batch: new ones start; a socket whose listener was removed
+ * is emptied and closed. One a loop. Pauses for a while, logged once, when descriptors or
+ * memory run out or <conns_max> conns are open. */
 typedef struct hd_acceptor_s hd_acceptor_t;
 hd_acceptor_t *hd_acceptor_create(hd_loop_t *loop, uint32_t conns_max);
-void hd_acceptor_add_fd(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type, int fd);
-void hd_acceptor_refresh(hd_acceptor_t *a); /* after a batch */
+void hd_acceptor_add_arena(hd_acceptor_t *a, const hd_arena_t *arena);
+/* Takes a listening socket that the master opened for <addr>. <exclusive>: the processes
+ * share it; else it is this one's own (SO_REUSEPORT). */
+void hd_acceptor_add_fd(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type, int fd,
+                        bool exclusive);
+void hd_acceptor_refresh(hd_acceptor_t *a); /* after a batch, in a turn */
 void hd_acceptor_stop(hd_acceptor_t *a);    /* closes the sockets: no new conns */
-/* Enters a conn as if <listener> had accepted it (internal listeners, hand-off, tests).
+void hd_acceptor_destroy(hd_acceptor_t *a);
+/* The listener whose address is <to>: exactly, else the wildcard of its port; NULL: none.
  */
+const hd_slot_t *hd_acceptor_find(const hd_acceptor_t *a, const hd_addr_t *to);
+
+/* Counts of the process, for /metrics. */
+typedef struct {
+    uint64_t accepted, pauses, no_chain, filter_failed, filter_timeouts;
+} hd_listener_stats_t;
+extern hd_listener_stats_t hd_listener_stats;
+
+/* Enters a conn as if <listener> had accepted it (internal listeners, hand-off, tests).
+ * Takes the conn. */
 void hd_listener_enter(hd_conn_t *c, const hd_slot_t *listener);
 
 /* For a conn kept over turns: its slot's current chain for the same facts, or NULL when

@@ -21,6 +21,8 @@ void hd_loop_run(hd_loop_t *loop); /* until hd_loop_stop */
 void hd_loop_turn(hd_loop_t *loop, int wait_ms);
 void hd_loop_stop(hd_loop_t *loop);
 hd_member_t *hd_loop_member(const hd_loop_t *loop);
+/* For tests: where monotonic time comes from. Takes effect at once. */
+void hd_loop_set_clock(hd_loop_t *loop, uint64_t (*mono_ns)(void));
 uint64_t hd_loop_now_ns(const hd_loop_t *loop); /* monotonic, of this turn */
 int64_t hd_loop_wall_ns(const hd_loop_t *loop); /* wall clock, of this turn */
 
@@ -38,13 +40,20 @@ typedef struct hd_watch_s {
 hd_rc_t hd_watch_start(hd_loop_t *loop, hd_watch_t *w, int fd,
                        void (*on_ready)(hd_watch_t *w, unsigned events),
                        hd_err_t *err) HD_MUST_CHECK;
-/* Level-triggered and read-only: for listening sockets (<exclusive>: EPOLLEXCLUSIVE). */
+/* Level-triggered and read-only: for listening sockets (<exclusive>: EPOLLEXCLUSIVE, for
+ * one that several processes share). */
 hd_rc_t hd_watch_start_listen(hd_loop_t *loop, hd_watch_t *w, int fd, bool exclusive,
                               void (*on_ready)(hd_watch_t *w, unsigned events),
                               hd_err_t *err) HD_MUST_CHECK;
 /* No event of <w> comes after this returns, not even one already fetched in this turn.
  * The fd is the caller's to close. Harmless when not started. */
 void hd_watch_stop(hd_loop_t *loop, hd_watch_t *w);
+/* The same, and closes the fd: without a system call to deregister it. */
+void hd_watch_close(hd_loop_t *loop, hd_watch_t *w);
+static inline void hd_watch_init(hd_watch_t *w)
+{
+    *w = (hd_watch_t){.fd = -1, ._index = UINT32_MAX, .on_ready = NULL};
+}
 
 /* --- timers --- */
 typedef struct hd_timer_s {
@@ -70,12 +79,14 @@ typedef struct hd_post_s {
 } hd_post_t;
 
 void hd_post_init(hd_post_t *p, void (*on_post)(hd_post_t *p));
+#define HD_LOOP_POSTED_MAX 4096
 /* Runs in this turn or the next; once, however often it is posted before it ran. */
 void hd_post(hd_loop_t *loop, hd_post_t *p);
 void hd_post_cancel(hd_post_t *p);
 
 /* --- output --- */
-/* Runs after the posted events of this turn: one flush a conn and turn. */
+/* Runs after the posted events of this turn, before conns are flushed: a codec that
+ * gathers (HTTP/2) makes its frames here. hd_post_cancel takes it back. */
 void hd_loop_flush_later(hd_loop_t *loop, hd_post_t *p);
 
 /* Rings: an eventfd by which another process wakes the loop (one a batch). */

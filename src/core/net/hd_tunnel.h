@@ -9,7 +9,7 @@ typedef struct hd_tunnel_s hd_tunnel_t;
 
 typedef struct {
     uint64_t idle_timeout_ms;       /* nothing either way; 0: none */
-    uint64_t half_close_timeout_ms; /* after one side's end; 0: none */
+    uint64_t half_close_timeout_ms; /* the same after one side's end; 0: as before */
 } hd_tunnel_conf_t;
 
 typedef struct {
@@ -23,4 +23,5 @@ typedef struct {
 hd_tunnel_t *hd_tunnel_start(hd_conn_t *down, hd_conn_t *up, const hd_tunnel_conf_t *conf,
                              void (*on_end)(void *arg, const hd_tunnel_result_t *result),
                              void *arg);
+/* Ends it now ("drain"); <on_end> is called from within. */
 void hd_tunnel_stop(hd_tunnel_t *t, bool reset);
