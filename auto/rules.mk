@@ -33,7 +33,7 @@ PROTO_CFLAGS := $(CFLAGS) -w
 V ?= 0
 say = $(if $(filter 0,$V),@printf '  %-8s %s\n' $1 $2;)
 
-.PHONY: all build clean install check check-all asan tsan format lint docs headers tests
+.PHONY: all build clean install check check-all asan tsan format lint headers tests
 all: build
 build: $O/heddle $(MODULE_SO) $(TOOLS) $(if $(filter objs,$O),compile_commands.json)
 
