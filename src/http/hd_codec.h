@@ -106,6 +106,13 @@ typedef struct {
         ignore_invalid; /* nginx: underscores_in_headers, ignore_invalid_headers */
 } hd_h1_limits_t;
 
+/* Looks for the end of a head: the empty line. HD_H1_OK: *head_len bytes with it.
+ * <scan_from>: in/out, where the search goes on (0 at first), so that a slow head costs
+ * no second look. */
+hd_h1_rc_t hd_h1_scan_head(hd_str_t bytes, size_t *scan_from, size_t bytes_max,
+                           size_t *head_len, const char **why);
+uint8_t hd_http_method_id(hd_str_t method); /* hd_method_t; case-sensitive */
+
 /* Parses a whole head at the start of <bytes>; *used: its length with the empty line.
  * <scan_from>: in/out, where the search for the end goes on (0 at first), so that a slow
  * head costs no second look. <why>: static text, for the log. RFC 9112 §2-§6 in its

@@ -10,7 +10,7 @@
 #include "core/base/hd_pool.h"
 #include "core/base/hd_str.h"
 
-#define HD_FIELDS_MAX 256
+#define HD_FIELDS_MAX 255
 
 /* Known names. The table of texts is in hd_headers.c, sorted for a perfect hash at start.
  */

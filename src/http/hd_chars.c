@@ -1,0 +1,108 @@
+#include "http/hd_chars.h"
+#include "core/hd_module.h"
+#include "core/net/hd_addr.h"
+
+#define T HD_CH_TOKEN
+#define V HD_CH_VALUE
+#define G HD_CH_TARGET
+#define H HD_CH_HOST
+#define U HD_CH_UNRESERVED
+#define X HD_CH_HEX
+#define D HD_CH_DIGIT
+
+/* One line per class would hide which byte is what: rows are ranges, in order. */
+const uint8_t hd_chars[256] = {
+    ['\t'] = V,
+    [' '] = V,
+    ['!'] = T | V | G | H,
+    ['"'] = V | G,
+    ['#'] = T | V,
+    ['$'] = T | V | G | H,
+    ['%'] = T | V | G | H,
+    ['&'] = T | V | G | H,
+    ['\''] = T | V | G | H,
+    ['('] = V | G | H,
+    [')'] = V | G | H,
+    ['*'] = T | V | G | H,
+    ['+'] = T | V | G | H,
+    [','] = V | G | H,
+    ['-'] = T | V | G | H | U,
+    ['.'] = T | V | G | H | U,
+    ['/'] = V | G,
+    ['0' ... '9'] = T | V | G | H | U | X | D,
+    [':'] = V | G | H,
+    [';'] = V | G | H,
+    ['<'] = V | G,
+    ['='] = V | G | H,
+    ['>'] = V | G,
+    ['?'] = V | G,
+    ['@'] = V | G,
+    ['A' ... 'F'] = T | V | G | H | U | X,
+    ['G' ... 'Z'] = T | V | G | H | U,
+    ['['] = V | G | H,
+    ['\\'] = V | G,
+    [']'] = V | G | H,
+    ['^'] = T | V | G,
+    ['_'] = T | V | G | H | U,
+    ['`'] = T | V | G,
+    ['a' ... 'f'] = T | V | G | H | U | X,
+    ['g' ... 'z'] = T | V | G | H | U,
+    ['{'] = V | G,
+    ['|'] = T | V | G,
+    ['}'] = V | G,
+    ['~'] = T | V | G | H | U,
+    [0x80 ... 0xff] = V,
+};
+
+int hd_hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = hd_ascii_lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool hd_http_is_field_name(hd_str_t name)
+{
+    return name.len > 0 && hd_span(name, HD_CH_TOKEN) == name.len;
+}
+
+bool hd_http_is_field_value(hd_str_t value)
+{
+    return hd_span(value, HD_CH_VALUE) == value.len;
+}
+
+static bool is_port(hd_str_t port)
+{
+    uint64_t n;
+
+    return port.len == 0 || hd_str_to_u64(port, 65535, &n);
+}
+
+bool hd_http_is_authority(hd_str_t a)
+{
+    hd_str_t host = a, port = HD_STR_NONE;
+    hd_addr_t ip;
+    ssize_t at;
+
+    if (a.len == 0 || hd_span(a, HD_CH_HOST) != a.len)
+        return false;
+    if (a.data[0] == '[') { /* an IP literal: only there may '[' and several ':' stand */
+        at = hd_str_find_char(a, ']');
+        if (at < 0)
+            return false;
+        host = hd_str_sub(a, 1, (size_t)at - 1);
+        port = hd_str_sub(a, (size_t)at + 1, a.len);
+        if (port.len > 0 && port.data[0] != ':')
+            return false;
+        return hd_addr_parse_ip(host, &ip) && ip.family == AF_INET6 &&
+               is_port(hd_str_sub(port, 1, port.len));
+    }
+    at = hd_str_find_char(a, ':');
+    if (at >= 0) {
+        host = hd_str_sub(a, 0, (size_t)at);
+        port = hd_str_sub(a, (size_t)at + 1, a.len);
+    }
+    return host.len > 0 && hd_str_find_char(host, '[') < 0 &&
+           hd_str_find_char(host, ']') < 0 && is_port(port);
+}

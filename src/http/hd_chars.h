@@ -1,0 +1,34 @@
+/* hd_chars: which bytes may stand where in HTTP (RFC 9110 §5.6.2, §5.5; RFC 3986). */
+#pragma once
+#include "core/base/hd_str.h"
+
+enum {
+    HD_CH_TOKEN = 1,  /* tchar: methods, field names */
+    HD_CH_VALUE = 2,  /* field values: HTAB, SP, VCHAR, obs-text */
+    HD_CH_TARGET = 4, /* request target: visible ASCII but '#' */
+    HD_CH_HOST = 8,   /* reg-name, IP literals, port: no '@', no '/' */
+    HD_CH_UNRESERVED = 16,
+    HD_CH_HEX = 32,
+    HD_CH_DIGIT = 64,
+};
+
+extern const uint8_t hd_chars[256];
+
+static inline bool hd_is_char(unsigned char c, unsigned classes)
+{
+    return (hd_chars[c] & classes) != 0;
+}
+
+/* Length of the run at the start of <s> made of bytes of <classes>. */
+static inline size_t hd_span(hd_str_t s, unsigned classes)
+{
+    size_t n = 0;
+
+    while (n < s.len && hd_is_char((unsigned char)s.data[n], classes))
+        n++;
+    return n;
+}
+
+int hd_hex_value(char c); /* 0…15, -1 */
+/* host[:port]: not empty, port digits only and at most 65535 (RFC 9110 §4.2.1). */
+bool hd_http_is_authority(hd_str_t authority);

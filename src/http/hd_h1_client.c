@@ -1,0 +1,504 @@
+/* The upstream's side of HTTP/1: one exchange at a time over a pooled conn. */
+#include "http/hd_chars.h"
+#include "http/hd_codec.h"
+#include "http/hd_h1_write.h"
+
+typedef enum {
+    IDLE,        /* no exchange; whatever arrives ends the conn */
+    HEAD,        /* waits for a response head (interim ones too) */
+    LENGTH,      /* body of known length */
+    CHUNKED,     /* body in chunks */
+    TRAILERS,    /* the field section after the last chunk */
+    UNTIL_CLOSE, /* body that ends with the conn */
+    TUNNEL,      /* 101 or 2xx to CONNECT: the bytes are the taker's */
+} h1_state_t;
+
+typedef struct {
+    hd_upconn_t *up;
+    hd_exchange_t *x;  /* NULL: none */
+    hd_block_t *block; /* received bytes [from, to); NULL while idle */
+    size_t from, to, scan_from;
+    uint64_t left;
+    hd_chunked_t chunked;
+    uint8_t state;
+    bool was_head, was_connect, keep_alive, paused;
+    bool request_chunked, request_done, response_done;
+    bool wants_upgrade;
+} h1_client_t;
+
+static const hd_h1_limits_t limits = {
+    .bytes_max = HD_BLOCK_BYTES, .fields_max = HD_FIELDS_MAX, .underscores = true};
+
+static void drop_block(h1_client_t *h)
+{
+    if (h->block != NULL)
+        hd_block_unref(h->block);
+    h->block = NULL;
+    h->from = h->to = h->scan_from = 0;
+}
+
+/* The exchange failed: its user hears of it, the conn is of no further use. */
+static void end_badly(h1_client_t *h, hd_exchange_end_t why, const hd_err_t *err)
+{
+    hd_exchange_t *x = h->x;
+    hd_upconn_t *up = h->up;
+
+    h->x = NULL;
+    up->draining = true;
+    drop_block(h);
+    if (x != NULL)
+        x->user->on_end(x, why, err);
+    hd_upconn_gone(up);
+}
+
+static void refuse(h1_client_t *h, hd_exchange_end_t how, const char *why)
+{
+    hd_err_t err = {0};
+
+    hd_ignore(
+        hd_err_set(&err, HD_E_PROTOCOL, "upstream sent an invalid response: %s", why));
+    end_badly(h, how, &err);
+}
+
+/* Both messages are over: the conn is free for the next exchange, or it isn't worth it.
+ */
+static void finish_if_done(h1_client_t *h)
+{
+    bool reusable;
+
+    if (!h->response_done || h->x != NULL)
+        return;
+    reusable =
+        h->request_done && h->keep_alive && h->from == h->to && !h->up->conn->peer_closed;
+    if (h->from == h->to || !reusable)
+        drop_block(h);
+    h->state = IDLE;
+    hd_upconn_release(h->up, reusable);
+}
+
+static void give_body(h1_client_t *h, hd_str_t bytes, unsigned flags)
+{
+    hd_exchange_t *x = h->x;
+    hd_chain_t body;
+
+    hd_chain_init(&body);
+    hd_chain_add(&body, h->block, bytes.data, bytes.len, flags);
+    if (flags & HD_SLICE_END) {
+        h->response_done = true;
+        h->x = NULL;
+    }
+    x->user->on_body(x, &body);
+    hd_chain_free(&body);
+}
+
+/* Each reader consumes what it can of [from, to); false: needs more bytes, or the
+ * exchange is over and <h> must not be touched. */
+static bool read_head(h1_client_t *h)
+{
+    hd_exchange_t *x = h->x;
+    hd_str_t bytes = {h->block->data + h->from, h->to - h->from};
+    const char *why = "";
+    bool until_close;
+    hd_h1_rc_t rc;
+    size_t used;
+
+    rc = hd_h1_parse_response(bytes, &h->scan_from, &limits, x->pool, h->was_head,
+                              h->was_connect, &x->res, &h->keep_alive, &until_close,
+                              &used, &why);
+    if (rc == HD_H1_MORE)
+        return false;
+    if (rc != HD_H1_OK) {
+        refuse(h, rc == HD_H1_TOO_LONG ? HD_XR_TOO_LARGE : HD_XR_PROTOCOL, why);
+        return false;
+    }
+    h->from += used;
+    h->scan_from = 0;
+    hd_block_ref(h->block); /* the head's strings are slices of it */
+    hd_pool_defer(x->pool, (void (*)(void *))hd_block_unref, h->block);
+    hd_headers_mark_hops(&x->res.headers);
+
+    if (x->res.status == 101 || (h->was_connect && x->res.status / 100 == 2)) {
+        if (x->res.status == 101 && !h->wants_upgrade) {
+            refuse(h, HD_XR_PROTOCOL, "101 that nobody asked for");
+            return false;
+        }
+        x->upgraded = true;
+        h->state = TUNNEL;
+        if (h->to > h->from) /* bytes of the new protocol that came with the head */
+            hd_conn_unread(h->up->conn, h->block, h->block->data + h->from,
+                           h->to - h->from);
+        h->from = h->to;
+        x->user->on_head(x);
+        return false;
+    }
+    if (x->res.status < 200) {
+        x->user->on_interim(x);
+        return h->x == x;
+    }
+    if (!x->res.has_body) {
+        hd_block_t *block = h->block;
+
+        hd_block_ref(block);
+        x->user->on_head(x);
+        if (h->x == x)
+            give_body(h, HD_STR_NONE, HD_SLICE_END);
+        hd_block_unref(block);
+        finish_if_done(h);
+        return false;
+    }
+    h->left = (uint64_t)x->res.content_length;
+    h->chunked = (hd_chunked_t){0};
+    h->state = until_close                               ? UNTIL_CLOSE
+               : x->res.content_length == HD_LEN_UNKNOWN ? CHUNKED
+                                                         : LENGTH;
+    x->user->on_head(x);
+    return h->x == x;
+}
+
+static bool read_length(h1_client_t *h)
+{
+    hd_str_t bytes = {h->block->data + h->from, hd_min(h->left, h->to - h->from)};
+
+    h->from += bytes.len;
+    h->left -= bytes.len;
+    if (h->left > 0) {
+        give_body(h, bytes, 0);
+        return h->x != NULL;
+    }
+    give_body(h, bytes, HD_SLICE_END);
+    finish_if_done(h);
+    return false;
+}
+
+static bool read_chunked(h1_client_t *h)
+{
+    hd_str_t bytes = {h->block->data + h->from, h->to - h->from}, content;
+    const char *why = "";
+    hd_exchange_t *x = h->x;
+    size_t used = 0;
+    hd_h1_rc_t rc = hd_chunked_next(&h->chunked, bytes, &content, &used, &why);
+
+    if (rc == HD_H1_BAD) {
+        refuse(h, HD_XR_PROTOCOL, why);
+        return false;
+    }
+    h->from += used;
+    if (content.len > 0)
+        give_body(h, content, 0);
+    if (h->x != x)
+        return false;
+    if (rc == HD_H1_OK)
+        h->state = TRAILERS;
+    return true;
+}
+
+static bool read_trailers(h1_client_t *h)
+{
+    hd_str_t bytes = {h->block->data + h->from, h->to - h->from};
+    hd_exchange_t *x = h->x;
+    const char *why = "";
+    size_t used;
+    hd_h1_rc_t rc =
+        hd_h1_parse_trailers(bytes, &limits, x->pool, &x->trailers, &used, &why);
+
+    if (rc == HD_H1_MORE)
+        return false;
+    if (rc != HD_H1_OK) {
+        refuse(h, HD_XR_PROTOCOL, why);
+        return false;
+    }
+    h->from += used;
+    if (x->trailers.n > 0) {
+        hd_block_ref(h->block);
+        hd_pool_defer(x->pool, (void (*)(void *))hd_block_unref, h->block);
+    }
+    give_body(h, HD_STR_NONE, HD_SLICE_END | (x->trailers.n > 0 ? HD_SLICE_TRAILERS : 0));
+    finish_if_done(h);
+    return false;
+}
+
+static bool read_until_close(h1_client_t *h)
+{
+    hd_str_t bytes = {h->block->data + h->from, h->to - h->from};
+
+    h->from = h->to;
+    give_body(h, bytes, 0);
+    return h->x != NULL;
+}
+
+static bool (*const readers[])(h1_client_t *h) = {
+    [HEAD] = read_head,
+    [LENGTH] = read_length,
+    [CHUNKED] = read_chunked,
+    [TRAILERS] = read_trailers,
+    [UNTIL_CLOSE] = read_until_close,
+};
+
+/* Consumes what lies in the block. */
+static void read_on(h1_client_t *h)
+{
+    while (h->x != NULL && !h->paused && h->from < h->to && readers[h->state] != NULL) {
+        if (!readers[h->state](h))
+            break;
+    }
+}
+
+/* Room for the next recv: the rest of an unfinished head moves to the front of a fresh
+ * block when others hold slices of this one. False: no block, or the head fills a whole
+ * one. */
+static bool make_room(h1_client_t *h)
+{
+    hd_block_t *fresh;
+    size_t rest = h->to - h->from;
+
+    if (h->block != NULL && rest == 0 && h->block->refs == 1) {
+        h->from = h->to = h->scan_from = 0;
+        return true;
+    }
+    if (h->block != NULL && h->to < HD_BLOCK_BYTES &&
+        (rest == 0 || HD_BLOCK_BYTES - h->to > 1024))
+        return true;
+    if (rest == HD_BLOCK_BYTES)
+        return false;
+    fresh = hd_block_try_take();
+    if (fresh == NULL)
+        return false;
+    if (rest > 0)
+        memcpy(fresh->data, h->block->data + h->from, rest);
+    if (h->block != NULL)
+        hd_block_unref(h->block);
+    h->block = fresh;
+    h->from = 0;
+    h->to = rest;
+    return true;
+}
+
+/* The peer's end. Only a body that lasts until then ends well. */
+static void on_end_of_stream(h1_client_t *h)
+{
+    hd_exchange_t *x = h->x;
+    hd_err_t err = {0};
+
+    if (x == NULL) {
+        end_badly(h, HD_XR_CLOSED, NULL);
+        return;
+    }
+    if (h->state == UNTIL_CLOSE && h->up->conn->err == NULL) {
+        h->keep_alive = false;
+        if (h->block == NULL && !make_room(h)) {
+            refuse(h, HD_XR_TOO_LARGE, "no memory for it");
+            return;
+        }
+        give_body(h, HD_STR_NONE, HD_SLICE_END);
+        finish_if_done(h);
+        return;
+    }
+    hd_ignore(
+        hd_err_set(&err, HD_E_RESET, "upstream closed the connection %s",
+                   h->state == HEAD ? "before its response" : "within its response"));
+    end_badly(h, HD_XR_CLOSED, &err);
+}
+
+static void on_readable(hd_conn_t *c)
+{
+    h1_client_t *h = c->owner;
+
+    if (h->state == IDLE) { /* nothing may come now: an end, or bytes nobody asked for */
+        end_badly(h, HD_XR_CLOSED, NULL);
+        return;
+    }
+    read_on(h); /* left over from a pause */
+    while (h->x != NULL && !h->paused && h->state != TUNNEL && c->is_readable) {
+        ssize_t n;
+
+        if (!make_room(h)) {
+            refuse(h, HD_XR_TOO_LARGE, "response head too long");
+            return;
+        }
+        n = hd_conn_read(c, h->block->data + h->to, HD_BLOCK_BYTES - h->to);
+        if (n == HD_IO_AGAIN)
+            return;
+        if (n <= 0) {
+            if (n == HD_IO_ERROR)
+                end_badly(h, HD_XR_RESET, c->err);
+            else
+                on_end_of_stream(h);
+            return;
+        }
+        h->to += (size_t)n;
+        read_on(h);
+    }
+}
+
+static void on_writable(hd_conn_t *c)
+{
+    h1_client_t *h = c->owner;
+
+    if (h->x != NULL)
+        h->x->user->on_writable(h->x);
+}
+
+static void on_closed(hd_conn_t *c)
+{
+    h1_client_t *h = c->owner;
+
+    end_badly(h, HD_XR_RESET, c->err);
+}
+
+static const hd_conn_handler_t handler = {
+    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+
+static void free_client(void *arg)
+{
+    h1_client_t *h = arg;
+
+    drop_block(h);
+}
+
+hd_rc_t hd_h1_client_open(hd_upconn_t *u, hd_err_t *err)
+{
+    hd_pool_t *pool = hd_conn_pool(u->conn);
+    h1_client_t *h = hd_pool_new(pool, h1_client_t);
+
+    (void)err;
+    h->up = u;
+    u->_codec = h;
+    u->codec = &hd_h1_client;
+    u->streams_max = 1;
+    hd_pool_defer(pool, free_client, h);
+    hd_conn_set_handler(u->conn, &handler, h);
+    return HD_OK;
+}
+
+static void put_framing(hd_h1_writer_t *w, h1_client_t *h, const hd_req_t *req,
+                        bool has_body, int64_t length)
+{
+    h->request_chunked = has_body && length == HD_LEN_UNKNOWN;
+    if (h->request_chunked) {
+        hd_h1_put_lit(w, "Transfer-Encoding: chunked\r\n");
+    } else if (has_body || (length == 0 && hd_headers_get(&req->head.headers,
+                                                          HD_H_CONTENT_LENGTH) != NULL)) {
+        hd_h1_put_lit(w, "Content-Length: ");
+        hd_h1_put_u64(w, (uint64_t)length);
+        hd_h1_put(w, "\r\n", 2);
+    }
+}
+
+static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t length)
+{
+    h1_client_t *h = x->upconn->_codec;
+    const hd_req_head_t *head = &req->head;
+    hd_str_t host = req->up_host.len > 0 ? req->up_host : head->authority;
+    hd_str_t path = req->up_path.len > 0 ? req->up_path : head->raw_path;
+    hd_chain_t out;
+    hd_h1_writer_t w;
+
+    h->x = x;
+    h->state = HEAD;
+    h->was_head = head->method_id == HD_M_HEAD;
+    h->was_connect = head->method_id == HD_M_CONNECT;
+    h->wants_upgrade = head->is_upgrade;
+    h->request_done = !has_body;
+    h->response_done = h->paused = false;
+    h->scan_from = 0;
+
+    hd_chain_init(&out);
+    hd_h1_writer_init(&w, &out);
+    hd_h1_put_str(&w, head->method);
+    hd_h1_put(&w, " ", 1);
+    hd_h1_put_str(&w, h->was_connect ? head->authority : path);
+    hd_h1_put_lit(&w, " HTTP/1.1\r\nHost: ");
+    hd_h1_put_str(&w, host);
+    hd_h1_put(&w, "\r\n", 2);
+    if (head->is_upgrade) {
+        hd_h1_put_lit(&w, "Connection: upgrade\r\nUpgrade: ");
+        hd_h1_put_str(&w, head->protocol);
+        hd_h1_put(&w, "\r\n", 2);
+    }
+    put_framing(&w, h, req, has_body, length);
+    hd_h1_put_fields(&w, &head->headers);
+    hd_h1_put(&w, "\r\n", 2);
+    if (!hd_h1_writer_end(&w)) {
+        hd_chain_free(&out);
+        refuse(h, HD_XR_TOO_LARGE, "no memory for the request");
+        return;
+    }
+    x->head_written = true;
+    hd_conn_send(x->upconn->conn, &out);
+}
+
+static void send_body(hd_exchange_t *x, hd_chain_t *body, const hd_headers_t *trailers)
+{
+    h1_client_t *h = x->upconn->_codec;
+    bool is_last = (hd_chain_flags(body) & HD_SLICE_END) != 0;
+    hd_chain_t out;
+
+    hd_chain_init(&out);
+    if (!h->request_chunked) {
+        hd_chain_move(&out, body);
+    } else if (!hd_h1_try_chunk(&out, body, trailers)) {
+        hd_chain_free(&out);
+        hd_conn_reset(x->upconn->conn);
+        return;
+    }
+    h->request_done |= is_last;
+    hd_conn_send(x->upconn->conn, &out);
+}
+
+static bool is_full(hd_exchange_t *x)
+{
+    return hd_conn_is_high(x->upconn->conn);
+}
+
+static void pause(hd_exchange_t *x, bool paused)
+{
+    h1_client_t *h = x->upconn->_codec;
+
+    if (h->x != x)
+        return;
+    if (h->paused && !paused)
+        hd_conn_wake(x->upconn->conn);
+    h->paused = paused;
+}
+
+static void cancel(hd_exchange_t *x)
+{
+    hd_upconn_t *up = x->upconn;
+    h1_client_t *h = up->_codec;
+
+    if (h->x != x && x->head_written)
+        return; /* it was over already */
+    h->x = NULL;
+    if (!x->head_written) {
+        h->state = IDLE;
+        hd_upconn_release(up, true);
+        return;
+    }
+    up->draining = true;
+    drop_block(h);
+    hd_upconn_gone(up);
+}
+
+static hd_conn_t *take_conn(hd_exchange_t *x)
+{
+    hd_upconn_t *up = x->upconn;
+    h1_client_t *h = up->_codec;
+    hd_conn_t *c = up->conn;
+
+    h->x = NULL;
+    drop_block(h);
+    up->conn =
+        NULL; /* the pool keeps the count until the tunnel's end: see hd_upconn_gone */
+    hd_upconn_gone(up);
+    return c;
+}
+
+const hd_client_codec_t hd_h1_client = {
+    .name = "http/1.1",
+    .send_head = send_head,
+    .send_body = send_body,
+    .is_full = is_full,
+    .pause = pause,
+    .cancel = cancel,
+    .take_conn = take_conn,
+};

@@ -1,0 +1,177 @@
+#include "http/hd_h1_write.h"
+
+void hd_h1_writer_init(hd_h1_writer_t *w, hd_chain_t *out)
+{
+    *w = (hd_h1_writer_t){.out = out};
+}
+
+static void hand_over(hd_h1_writer_t *w)
+{
+    if (w->at > w->from)
+        hd_chain_add(w->out, w->block, w->block->data + w->from, w->at - w->from, 0);
+    w->from = w->at;
+}
+
+void hd_h1_put(hd_h1_writer_t *w, const char *data, size_t len)
+{
+    while (len > 0 && !w->failed) {
+        size_t n;
+
+        if (w->block == NULL || w->at == HD_BLOCK_BYTES) {
+            if (w->block != NULL) {
+                hand_over(w);
+                hd_block_unref(w->block);
+            }
+            w->block = hd_block_try_take();
+            w->from = w->at = 0;
+            if (w->block == NULL) {
+                w->failed = true;
+                return;
+            }
+        }
+        n = hd_min(len, HD_BLOCK_BYTES - w->at);
+        memcpy(w->block->data + w->at, data, n);
+        w->at += n;
+        data += n;
+        len -= n;
+    }
+}
+
+void hd_h1_put_u64(hd_h1_writer_t *w, uint64_t n)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+
+    do {
+        digits[--at] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n > 0);
+    hd_h1_put(w, digits + at, sizeof(digits) - at);
+}
+
+void hd_h1_put_fields(hd_h1_writer_t *w, const hd_headers_t *h)
+{
+    for (unsigned i = 0; i < h->n; i++) {
+        const hd_field_t *f = &h->fields[i];
+
+        if (f->flags & (HD_FIELD_REMOVED | HD_FIELD_HOP))
+            continue;
+        if (f->id == HD_H_CONTENT_LENGTH || f->id == HD_H_HOST ||
+            f->id == HD_H_TRANSFER_ENCODING)
+            continue;
+        hd_h1_put_str(w, f->name);
+        hd_h1_put(w, ": ", 2);
+        hd_h1_put_str(w, f->value);
+        hd_h1_put(w, "\r\n", 2);
+    }
+}
+
+bool hd_h1_writer_end(hd_h1_writer_t *w)
+{
+    if (w->block != NULL) {
+        if (!w->failed)
+            hand_over(w);
+        hd_block_unref(w->block);
+        w->block = NULL;
+    }
+    return !w->failed;
+}
+
+static void put_hex(hd_h1_writer_t *w, uint64_t n)
+{
+    char digits[16];
+    size_t at = sizeof(digits);
+
+    do {
+        digits[--at] = "0123456789abcdef"[n & 15];
+        n >>= 4;
+    } while (n > 0);
+    hd_h1_put(w, digits + at, sizeof(digits) - at);
+}
+
+bool hd_h1_try_chunk(hd_chain_t *out, hd_chain_t *body, const hd_headers_t *trailers)
+{
+    bool is_last = (hd_chain_flags(body) & HD_SLICE_END) != 0;
+    size_t bytes = body->bytes;
+    hd_h1_writer_t w;
+
+    if (bytes > 0) {
+        hd_h1_writer_init(&w, out);
+        put_hex(&w, bytes);
+        hd_h1_put(&w, "\r\n", 2);
+        if (!hd_h1_writer_end(&w))
+            return false;
+    }
+    hd_chain_move(out, body);
+    if (bytes == 0 && !is_last)
+        return true;
+    hd_h1_writer_init(&w, out);
+    if (bytes > 0)
+        hd_h1_put(&w, "\r\n", 2);
+    if (is_last) {
+        hd_h1_put_lit(&w, "0\r\n");
+        if (trailers != NULL)
+            hd_h1_put_fields(&w, trailers);
+        hd_h1_put(&w, "\r\n", 2);
+    }
+    return hd_h1_writer_end(&w);
+}
+
+hd_str_t hd_http_reason(unsigned status)
+{
+    switch (status) {
+#define R(code, text)                                                                    \
+    case code:                                                                           \
+        return HD_STR(text)
+        R(100, "Continue");
+        R(101, "Switching Protocols");
+        R(103, "Early Hints");
+        R(200, "OK");
+        R(201, "Created");
+        R(202, "Accepted");
+        R(203, "Non-Authoritative Information");
+        R(204, "No Content");
+        R(205, "Reset Content");
+        R(206, "Partial Content");
+        R(207, "Multi-Status");
+        R(300, "Multiple Choices");
+        R(301, "Moved Permanently");
+        R(302, "Moved Temporarily"); /* nginx's and HTTP/1.0's words for Found */
+        R(303, "See Other");
+        R(304, "Not Modified");
+        R(307, "Temporary Redirect");
+        R(308, "Permanent Redirect");
+        R(400, "Bad Request");
+        R(401, "Unauthorized");
+        R(402, "Payment Required");
+        R(403, "Forbidden");
+        R(404, "Not Found");
+        R(405, "Not Allowed"); /* nginx's */
+        R(406, "Not Acceptable");
+        R(408, "Request Time-out");
+        R(409, "Conflict");
+        R(410, "Gone");
+        R(411, "Length Required");
+        R(412, "Precondition Failed");
+        R(413, "Request Entity Too Large");
+        R(414, "Request-URI Too Large");
+        R(415, "Unsupported Media Type");
+        R(416, "Requested Range Not Satisfiable");
+        R(417, "Expectation Failed");
+        R(421, "Misdirected Request");
+        R(425, "Too Early");
+        R(426, "Upgrade Required");
+        R(429, "Too Many Requests");
+        R(431, "Request Header Fields Too Large");
+        R(500, "Internal Server Error");
+        R(501, "Not Implemented");
+        R(502, "Bad Gateway");
+        R(503, "Service Temporarily Unavailable");
+        R(504, "Gateway Time-out");
+        R(505, "HTTP Version Not Supported");
+        R(507, "Insufficient Storage");
+#undef R
+    default:
+        return HD_STR_NONE;
+    }
+}
