@@ -30,8 +30,9 @@ typedef struct {
     void (*on_interim)(hd_exchange_t *x); /* 1xx in x->res */
     void (*on_head)(
         hd_exchange_t *x); /* x->res is filled, strings in x->pool or its block */
-    void (*on_body)(hd_exchange_t *x,
-                    hd_chain_t *body);     /* END / TRAILERS flags: complete */
+    /* END / TRAILERS flags: complete; END comes for every response, empty where
+     * res.has_body is false. After END <x> is dead, whatever of the request is left. */
+    void (*on_body)(hd_exchange_t *x, hd_chain_t *body);
     void (*on_writable)(hd_exchange_t *x); /* room for request bytes again */
     /* Ended before completion; after it the exchange is dead. <reusable> false always. */
     void (*on_end)(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err);

@@ -16,6 +16,9 @@
  * hd_request_is_full tells the codec to stop reading, client->is_full tells the action to
  * stop. A request lives until its response ended and its client let go; finish logs,
  * counts, unpins and destroys its pool.
+ *
+ * The steps run in a posted event only, so that no function here calls the codec back
+ * before it returned: hd_request_start and the rest may be called from anywhere in it.
  */
 #pragma once
 #include "core/hd_module.h"
@@ -79,10 +82,14 @@ typedef struct {
     bool is_local;          /* made here, not by an upstream */
 } hd_res_head_t;
 
-/* What a request's client does for it. Never calls back into the request at once. */
+/* What a request's client does for it. Never calls back into the request at once. A
+ * response is: any number of interim heads, one final head, then send_body until one with
+ * HD_SLICE_END (an empty one, where res.has_body is false), then on_finished. Or abort at
+ * any point, then on_finished. Nothing after hd_request_client_gone. */
 typedef struct {
     const char *name;
-    /* Sends an interim (1xx) or the final head from req->res. */
+    /* Sends an interim (1xx) or the final head from req->res. Adds what it wrote to
+     * req->head_bytes_sent. */
     void (*send_head)(hd_req_t *req, bool is_interim);
     /* Takes all of <body>; HD_SLICE_END ends the response, with req->res_trailers if
      * flagged. */
@@ -107,6 +114,7 @@ typedef struct {
     void (*give_body)(hd_req_t *req, hd_chain_t *body); /* request body, after filters */
     bool (*is_full)(hd_req_t *req);
     void (*on_drained)(hd_req_t *req); /* the client has room again */
+    void (*on_wake)(hd_req_t *req);    /* req->wake ran while it acts; may be NULL */
     void (*cancel)(
         hd_req_t *req); /* the client is gone, or a filter answered: let go of all */
 } hd_action_ops_t;
@@ -138,6 +146,7 @@ struct hd_req_s {
     /* --- messages --- */
     hd_req_head_t head;
     hd_headers_t trailers;
+    const hd_headers_t *received; /* the client's fields before ours; NULL: unchanged */
     hd_res_head_t res;
     hd_headers_t res_trailers;
     hd_str_t up_path;       /* path?query towards the upstream; empty: raw_path */
@@ -148,24 +157,38 @@ struct hd_req_s {
     /* --- where it is --- */
     uint8_t step; /* hd_step_t; changed in hd_request.c only */
     uint8_t reroutes;
-    uint16_t filter_at; /* the filter being run */
+    uint8_t hooks;         /* HD_HOOK_…: callbacks that the chain has */
+    uint8_t parked;        /* HD_HOOK_…: whose filter waits */
+    uint8_t response_step; /* of hd_response.c */
+    bool is_resumed;       /* the callback being run was called before */
+    bool is_woken;         /* hd_req_wake or its timer: parked filters may go on */
+    bool is_acting;        /* the action was started and not cancelled */
+    bool is_local_reply;   /* the response is our own */
+    bool body_ended;       /* the client's message is complete */
+    bool response_started, response_ended; /* head, last byte given to the client */
+    bool client_gone, no_keepalive;
+    bool route_wanted; /* a filter changed what routing looks at: find it anew */
+    bool is_tunnel;
+    /* Filters in force: of the location (nginx), or of the listener with the route's
+     * settings; and where each pass through them stands. */
+    const hd_filter_conf_t *chain, *running;
+    uint16_t chain_n, filter_at, body_filter_at, response_filter_at,
+        response_body_filter_at;
     const hd_action_ops_t *action_ops;
     void *action;           /* the action's state, in the pool */
     struct hd_try_s *tries; /* all attempts, newest first */
     uint32_t tries_n;
-    hd_chain_t body_wait; /* body that came before the action started */
-    bool is_resumed, is_waking, in_run;
-    bool body_ended; /* the client's message is complete */
-    bool response_started,
-        response_ended; /* final head given to the client; last byte given */
-    bool client_gone, no_keepalive;
-    bool filters_clear; /* route found anew: filter state was cleared */
+    hd_chain_t body_wait;     /* body not yet through request filters, or to the action */
+    hd_chain_t response_wait; /* body not yet through response filters */
+    hd_conn_t *tunnel_up;     /* to be joined to the client's conn after the head */
     hd_post_t wake;
     hd_timer_t timer; /* filters' wait; request time-out */
     hd_timer_t deadline;
     void **states; /* by module number; made lazily */
     struct hd_attrs_s *attrs;
     hd_series_t *series; /* cache handed to metrics; see hd_req_series_cache */
+
+    bool expects_100; /* 100 (Continue) is due when the body is wanted */
 
     /* --- for the log --- */
     uint64_t start_ns, upstream_start_ns, upstream_head_ns;
@@ -177,6 +200,17 @@ struct hd_req_s {
     hd_str_t upstream_host, cluster_name;
     uint32_t grpc_status;
     hd_err_t *err; /* NULL: none; in the pool */
+};
+
+/* Callbacks of a filter chain, and which of them waits. */
+enum {
+    HD_HOOK_REQUEST = 1,
+    HD_HOOK_REQUEST_BODY = 2,
+    HD_HOOK_RESPONSE = 4,
+    HD_HOOK_RESPONSE_BODY = 8,
+    HD_HOOK_LOG = 16,
+    HD_HOOK_PICK = 32,
+    HD_HOOK_TRY = 64,
 };
 
 /* Response flags, Envoy's meaning and short names. */
