@@ -5,6 +5,8 @@
 #include "http/hd_codec.h"
 #include "http/hd_h1_write.h"
 
+#include <stdlib.h>
+
 typedef enum {
     IDLE,     /* between requests: nothing received; no block */
     HEAD,     /* the first bytes of a head are there */
