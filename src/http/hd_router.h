@@ -80,6 +80,8 @@ typedef struct hd_location_s {
     hd_match_t regex;
     bool is_exact, is_regex, stops_regex /* ^~ */, is_named, is_internal;
     const hd_route_t *route;
+    const hd_route_t
+        *slash_redirect; /* "/x" to "/x/" for a proxied location "/x/"; NULL: none */
     const struct hd_locations_s *inner; /* nested */
 } hd_location_t;
 
@@ -89,3 +91,6 @@ typedef struct hd_locations_s {
     uint32_t exact_n, prefixes_n, regexes_n, named_n;
     const hd_route_t *server_route; /* no location fits: the server's own settings */
 } hd_locations_t;
+
+/* A named location (error_page @name, try_files); NULL: none. */
+const hd_route_t *hd_router_find_named(const hd_vhost_t *vhost, hd_str_t name);

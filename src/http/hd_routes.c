@@ -1,0 +1,223 @@
+/* The index of a route table's domains. */
+#include "core/base/hd_array.h"
+#include "http/hd_router.h"
+
+#include <stdlib.h>
+
+typedef enum { EXACT, SUFFIX, PREFIX, KINDS_N } domain_kind_t;
+
+typedef struct {
+    uint8_t kind;  /* domain_kind_t */
+    hd_str_t text; /* without the '*' */
+    uint32_t vhost;
+} domain_t;
+
+typedef struct {
+    hd_match_t match;
+    uint32_t vhost;
+} regex_t;
+
+/* One hash table of all patterns; wildcards are looked up by each length that occurs, the
+ * longest first, so a look-up costs a hash a distinct length, however many domains there
+ * are. */
+typedef struct hd_domain_index_s {
+    const domain_t *slots;
+    uint32_t mask; /* slots - 1; an empty slot has vhost UINT32_MAX */
+    const uint16_t *lengths[KINDS_N];
+    uint32_t lengths_n[KINDS_N];
+    const regex_t *regexes;
+    uint32_t regexes_n;
+} index_t;
+
+static uint32_t hash_domain(uint8_t kind, hd_str_t text)
+{
+    return hd_str_hash(text) * 31 + kind;
+}
+
+static domain_t *find_slot(domain_t *slots, uint32_t mask, uint8_t kind, hd_str_t text)
+{
+    uint32_t at = hash_domain(kind, text) & mask;
+
+    while (slots[at].vhost != UINT32_MAX &&
+           (slots[at].kind != kind || !hd_str_eq(slots[at].text, text)))
+        at = (at + 1) & mask;
+    return &slots[at];
+}
+
+static const domain_t *look_up(const index_t *ix, uint8_t kind, hd_str_t text)
+{
+    const domain_t *d = find_slot((domain_t *)ix->slots, ix->mask, kind, text);
+
+    return d->vhost == UINT32_MAX ? NULL : d;
+}
+
+static int longer_first(const void *a, const void *b)
+{
+    return *(const uint16_t *)b - *(const uint16_t *)a;
+}
+
+static void index_lengths(hd_pool_t *pool, index_t *ix, uint8_t kind)
+{
+    uint16_t *lengths = hd_pool_new_n(pool, uint16_t, ix->mask + 1);
+    uint32_t n = 0, kept = 0;
+
+    for (uint32_t i = 0; i <= ix->mask; i++) {
+        if (ix->slots[i].vhost != UINT32_MAX && ix->slots[i].kind == kind)
+            lengths[n++] = (uint16_t)ix->slots[i].text.len;
+    }
+    qsort(lengths, n, sizeof(lengths[0]), longer_first);
+    for (uint32_t i = 0; i < n; i++) {
+        if (kept == 0 || lengths[kept - 1] != lengths[i])
+            lengths[kept++] = lengths[i];
+    }
+    ix->lengths[kind] = lengths;
+    ix->lengths_n[kind] = kept;
+}
+
+static domain_kind_t classify(hd_str_t domain, hd_str_t *text)
+{
+    *text = domain;
+    if (domain.data[0] == '*') {
+        *text = hd_str_sub(domain, 1, domain.len);
+        return SUFFIX;
+    }
+    if (domain.data[domain.len - 1] == '*') {
+        *text = hd_str_sub(domain, 0, domain.len - 1);
+        return PREFIX;
+    }
+    return EXACT;
+}
+
+static hd_rc_t add_domain(hd_routes_t *routes, index_t *ix, uint32_t vhost,
+                          hd_str_t domain, bool first_wins, hd_err_t *err)
+{
+    domain_t *slot;
+    hd_str_t text;
+    domain_kind_t kind;
+
+    if (domain.len == 0 || domain.len > 1024)
+        return hd_err_set(err, HD_E_CONF, "a domain has 1 to 1024 bytes");
+    if (domain.len == 1 && domain.data[0] == '*') {
+        if (routes->default_vhost == NULL)
+            routes->default_vhost = &routes->vhosts[vhost];
+        else if (!first_wins)
+            return hd_err_set(err, HD_E_CONF,
+                              "domain \"*\" stands twice in route table %.*s",
+                              HD_STR_ARG(routes->name));
+        return HD_OK;
+    }
+    kind = classify(domain, &text);
+    slot = find_slot((domain_t *)ix->slots, ix->mask, (uint8_t)kind, text);
+    if (slot->vhost != UINT32_MAX)
+        return first_wins ? HD_OK
+                          : hd_err_set(err, HD_E_CONF,
+                                       "domain \"%.*s\" stands twice in route table %.*s",
+                                       HD_STR_ARG(domain), HD_STR_ARG(routes->name));
+    *slot = (domain_t){.kind = (uint8_t)kind, .text = text, .vhost = vhost};
+    return HD_OK;
+}
+
+static uint32_t count_domains(const hd_routes_t *routes)
+{
+    uint32_t n = 0;
+
+    for (uint32_t v = 0; v < routes->vhosts_n; v++)
+        n += routes->vhosts[v].domains_n;
+    return n;
+}
+
+hd_rc_t hd_routes_index(hd_pool_t *pool, hd_routes_t *routes, bool first_wins,
+                        hd_err_t *err)
+{
+    index_t *ix = hd_pool_new(pool, index_t);
+    uint32_t domains_n = count_domains(routes), size = 4;
+    regex_t *regexes = hd_pool_new_n(pool, regex_t, domains_n);
+    domain_t *slots;
+
+    while (size < domains_n * 2)
+        size *= 2;
+    slots = hd_pool_alloc(pool, size * sizeof(domain_t));
+    for (uint32_t i = 0; i < size; i++)
+        slots[i] = (domain_t){.vhost = UINT32_MAX};
+    ix->slots = slots;
+    ix->mask = size - 1;
+    for (uint32_t v = 0; v < routes->vhosts_n; v++) {
+        for (uint32_t d = 0; d < routes->vhosts[v].domains_n; d++) {
+            hd_str_t domain = routes->vhosts[v].domains[d];
+
+            if (domain.len > 1 && domain.data[0] == '~') {
+                regexes[ix->regexes_n].match =
+                    (hd_match_t){.kind = HD_MATCH_REGEX,
+                                 .part = true,
+                                 .ignore_case = true,
+                                 .text = hd_str_sub(domain, 1, domain.len)};
+                regexes[ix->regexes_n].vhost = v;
+                if (hd_match_check(&regexes[ix->regexes_n].match, err) != HD_OK)
+                    return HD_ERROR;
+                ix->regexes_n++;
+            } else if (add_domain(routes, ix, v, domain, first_wins, err) != HD_OK) {
+                return HD_ERROR;
+            }
+        }
+    }
+    ix->regexes = regexes;
+    index_lengths(pool, ix, SUFFIX);
+    index_lengths(pool, ix, PREFIX);
+    routes->domains = ix;
+    return HD_OK;
+}
+
+/* host:80 without the port, [::1]:80 too. */
+static hd_str_t without_port(hd_str_t authority)
+{
+    size_t at = authority.len;
+
+    while (at > 0 && authority.data[at - 1] >= '0' && authority.data[at - 1] <= '9')
+        at--;
+    if (at > 0 && authority.data[at - 1] == ':')
+        return hd_str_sub(authority, 0, at - 1);
+    return authority;
+}
+
+/* A wildcard stands for at least one byte. */
+static const domain_t *find_wildcard(const index_t *ix, domain_kind_t kind, hd_str_t host)
+{
+    for (uint32_t i = 0; i < ix->lengths_n[kind]; i++) {
+        size_t len = ix->lengths[kind][i];
+        const domain_t *d;
+
+        if (len >= host.len)
+            continue;
+        d = look_up(ix, (uint8_t)kind,
+                    hd_str_sub(host, kind == SUFFIX ? host.len - len : 0, len));
+        if (d != NULL)
+            return d;
+    }
+    return NULL;
+}
+
+const hd_vhost_t *hd_routes_find_vhost(hd_member_t *m, const hd_region_t *r,
+                                       const hd_routes_t *routes, hd_str_t authority)
+{
+    const index_t *ix = routes->domains;
+    hd_str_t host = routes->ignore_port ? without_port(authority) : authority;
+    const domain_t *d;
+
+    if (host.len > 0) {
+        d = look_up(ix, EXACT, host);
+        if (d == NULL &&
+            host.data[host.len - 1] == '.') /* an absolute name is the same host */
+            d = look_up(ix, EXACT, hd_str_sub(host, 0, host.len - 1));
+        if (d == NULL)
+            d = find_wildcard(ix, SUFFIX, host);
+        if (d == NULL)
+            d = find_wildcard(ix, PREFIX, host);
+        if (d != NULL)
+            return &routes->vhosts[d->vhost];
+        for (uint32_t i = 0; i < ix->regexes_n; i++) {
+            if (hd_match(m, r, &ix->regexes[i].match, host, NULL))
+                return &routes->vhosts[ix->regexes[i].vhost];
+        }
+    }
+    return routes->default_vhost;
+}
