@@ -68,11 +68,18 @@ $O/src/%.o: src/%.c $O/flags | $(PROTO_H)
 $O/libheddle.a: $(CORE_OBJ) $(PROTO_OBJ) $O/sources.list
 	$(call say,AR,$@)rm -f $@ && ar rcsT $@ $(CORE_OBJ) $(PROTO_OBJ)
 
+# Until the foundation's pieces are all there, the program is linked of what heddle.c calls only;
+# modules can't be loaded before that anyway.
+FOUNDATION := src/core/net/hd_loop.c src/core/proc/hd_process.c src/http/hd_request.c
+ifeq ($(filter-out $(CORE_SRC),$(FOUNDATION)),)
+WHOLE := -Wl,--whole-archive
+endif
+
 # Whole, and with our functions in the dynamic symbol table: modules call what the program
 # itself may not.
 $O/heddle: $O/src/heddle.o $O/libheddle.a auto/heddle.dyn
 	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $O/src/heddle.o \
-	    -Wl,--whole-archive $O/libheddle.a -Wl,--no-whole-archive \
+	    $(WHOLE) $O/libheddle.a -Wl,--no-whole-archive \
 	    -Wl,--dynamic-list=auto/heddle.dyn $(LIBS)
 
 # ---- modules
