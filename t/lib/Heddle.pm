@@ -40,7 +40,7 @@ package Heddle;
 #
 # Back ends. echo_server($n), backend($n, sub { my ($req) = @_; ... }), tcp_backend($n, sub { my
 #   ($sock, $conn_n) = @_; ... }): see Heddle/Backend.pm. requests($n): what came there, in order.
-#   stop_backend($n).
+#   stop_backend($n). With TLS: Heddle/TlsFront.pm.
 #
 # Certificates. make_ca($name): see Heddle/Cert.pm.
 #

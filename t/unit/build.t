@@ -96,7 +96,7 @@ spew("$dir/my-module/one.c", ($has_modules ? qq(#include "hd_module.h"\n) : '')
 spew("$dir/my-module/two.c", "int hd_my_two(void);\nint hd_my_two(void)\n{\n    return 2;\n}\n");
 my $b = "$dir/b";
 ($status, $out) = sh("./configure --builddir=$b --prefix=/opt/heddle --sbin-path=bin/heddle"
-    . " --conf-path=/etc/heddle/heddle.conf --with-cc-opt='-O0 -DHD_BY_TEST=1' --add-dynamic-module=$dir/my-module");
+    . " --conf-path=/etc/heddle/heddle.conf --with-cc-opt='-O0 -g0 -DHD_BY_TEST=1' --add-dynamic-module=$dir/my-module");
 is $status, 0, 'configure' or diag $out;
 ($status, $out) = sh("make -j2 BUILD=$b");
 is $status, 0, 'make' or diag $out;
@@ -104,7 +104,7 @@ ok -f "$b/modules/hd_my_module_module.so", 'the module is there, of both its fil
 like `nm -D $b/modules/hd_my_module_module.so`, qr/ T hd_my_answer$/m, 'what it exports';
 unlike `nm -D $b/modules/hd_my_module_module.so`, qr/hd_my_two/, 'and nothing else';
 ($status, $out) = sh("$b/heddle -V");
-like $out, qr{configure arguments: .*--prefix=/opt/heddle .*'--with-cc-opt=-O0 -DHD_BY_TEST=1'},
+like $out, qr{configure arguments: .*--prefix=/opt/heddle .*'--with-cc-opt=-O0 -g0 -DHD_BY_TEST=1'},
     '-V tells how it was configured';
 ($status, $out) = sh("make BUILD=$b");
 like $out, qr/Nothing to be done|up to date/i, 'a second make does nothing';

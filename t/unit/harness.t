@@ -5,11 +5,13 @@ use warnings;
 use lib 't/lib';
 use Test::More;
 use Heddle;
+use Heddle::TlsFront;
 
 my ($nginx) = grep { -x } '/usr/sbin/nginx', '/usr/local/sbin/nginx', '/usr/bin/nginx';
 plan skip_all => 'needs nginx' unless $nginx;
 
 my $hd = Heddle->new(program => $nginx);
+my $out;
 my $ca = $hd->make_ca('root');
 my $int = $ca->make_ca('intermediate');
 my $server = $int->make_cert('server', spiffe => 'spiffe://cluster.local/ns/a/sa/b',
@@ -85,7 +87,13 @@ like $hd->get('/', {port => 3, tls => {%tls, cert => $old->{cert}, key => $old->
     qr/400/, 'an expired one';
 is eval { $hd->get('/', {port => 3, tls => {ca => $other->{cert}}}) }, undef,
     'a server of another root';
-my ($status, $out) = $hd->run('-t');
+$hd->echo_server(5);
+my $front = Heddle::TlsFront->start($hd, 4 => 5, cert => $server, client_ca => $ca, alpn_h2 => 1);
+$out = $hd->get('/', {port => 4, tls => {%tls, cert => $client->{cert}, key => $client->{key}}});
+like $out, qr/^X-Tls-Verify: SUCCESS\r\n.*^X-Tls-Sni: localhost\r\n/ms, 'a back end with TLS';
+$front->stop;
+my $status;
+($status, $out) = $hd->run('-t');
 is $status, 0, 'run';
 like $out, qr/syntax is ok/, 'its output';
 

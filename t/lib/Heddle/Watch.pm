@@ -34,7 +34,7 @@ sub check {
     my @bad;
     for my $line (split /\n/, $self->log) {
         next unless $line =~ /\[(?:alert|crit|emerg)\]|\bprocess \d+ (?:exited on signal|died)/;
-        next if grep { $line =~ $_ } @{$self->{expect}};
+        next if grep { $line =~ $_ } @{$self->{expect}}, $self->{log_ignored} // ();
         push @bad, $line;
     }
     $self->problem("in the log: $_") for @bad > 20 ? (@bad[0 .. 19], '...') : @bad;
