@@ -1,0 +1,104 @@
+#include "mesh/hd_endpoint_state.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+
+#define CELL_KIND 0x45504e54u /* "EPNT" */
+
+/* "CLUSTER ADDRESS", in <out>. */
+static hd_str_t cell_name(hd_str_t cluster, const hd_addr_t *addr, char *out, size_t room)
+{
+    char text[HD_ADDR_TEXT_MAX];
+    hd_str_t a = hd_addr_print(addr, text);
+    int n = snprintf(out, room, "%.*s %.*s", HD_STR_ARG(cluster), HD_STR_ARG(a));
+
+    return hd_str_n(out, hd_min((size_t)n, room - 1));
+}
+
+void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e,
+                              bool shared)
+{
+    char room[512];
+    hd_str_t name = cell_name(cluster, &e->addr, room, sizeof(room));
+
+    e->state = hd_cell_get(m, CELL_KIND, name, sizeof(hd_endpoint_state_t));
+    if (e->state == NULL)
+        return;
+    if (e->state->requests == HD_GAUGE_NONE) {
+        hd_gauge_id_t first = hd_gauge_get(m, name, 2);
+
+        if (first == HD_GAUGE_NONE)
+            return;
+        e->state->requests = first;
+        e->state->conns = first + 1;
+    }
+    if (shared)
+        hd_gauge_share(m, e->state->requests, true);
+    if (e->max_conns > 0)
+        hd_gauge_share(m, e->state->conns, true);
+}
+
+void hd_endpoint_drop_state(hd_member_t *m, hd_str_t cluster, const hd_addr_t *addr)
+{
+    char room[512];
+    hd_str_t name = cell_name(cluster, addr, room, sizeof(room));
+
+    hd_gauge_drop(m, name);
+    hd_cell_drop(m, CELL_KIND, name);
+}
+
+bool hd_endpoint_is_ejected(const hd_endpoint_t *e, uint64_t now_ns)
+{
+    return e->state != NULL && atomic_load_explicit(&e->state->ejected_until_ns,
+                                                    memory_order_relaxed) > now_ns;
+}
+
+static void eject(hd_endpoint_state_t *s, uint64_t for_ms, uint64_t now_ns)
+{
+    atomic_store_explicit(&s->ejected_until_ns, now_ns + for_ms * 1000000,
+                          memory_order_relaxed);
+    atomic_store_explicit(&s->fails, 0, memory_order_relaxed);
+}
+
+/* How many failures in a row eject, and for how long; 0: never. nginx's max_fails stands
+ * on the endpoint, Envoy's consecutive 5xx and gateway errors on the cluster. */
+static uint32_t failures_allowed(const hd_cluster_t *c, const hd_endpoint_t *e,
+                                 hd_pick_result_t result, unsigned status,
+                                 uint64_t *for_ms)
+{
+    bool is_local = result != HD_RESULT_OK;
+
+    *for_ms = c->outlier_base_ejection_ms > 0 ? c->outlier_base_ejection_ms : 30000;
+    if (e->max_fails > 0 && is_local) {
+        *for_ms = (uint64_t)e->fail_timeout_s * 1000;
+        return e->max_fails;
+    }
+    if (is_local && c->outlier_consecutive_local > 0)
+        return c->outlier_consecutive_local;
+    if (c->outlier_consecutive_gateway > 0 &&
+        (is_local || (status >= 502 && status <= 504)))
+        return c->outlier_consecutive_gateway;
+    if (c->outlier_consecutive_5xx > 0 && (is_local || status >= 500))
+        return c->outlier_consecutive_5xx;
+    return 0;
+}
+
+void hd_endpoint_report(const hd_cluster_t *c, const hd_endpoint_t *e,
+                        hd_pick_result_t result, unsigned status, uint64_t now_ns)
+{
+    hd_endpoint_state_t *s = e->state;
+    uint32_t allowed;
+    uint64_t for_ms;
+
+    if (s == NULL || result == HD_RESULT_CANCELLED)
+        return;
+    allowed = failures_allowed(c, e, result, status, &for_ms);
+    if (allowed == 0) {
+        if (atomic_load_explicit(&s->fails, memory_order_relaxed) != 0)
+            atomic_store_explicit(&s->fails, 0, memory_order_relaxed);
+        return;
+    }
+    /* counts over all workers; a lost race only makes the ejection one failure later */
+    if (atomic_fetch_add_explicit(&s->fails, 1, memory_order_relaxed) + 1 >= allowed)
+        eject(s, for_ms, now_ns);
+}
