@@ -34,6 +34,8 @@ void *hd_batch_secret(hd_batch_t *b, hd_region_t *r, size_t bytes, hd_err_t *err
 hd_rc_t hd_batch_put(hd_batch_t *b, hd_slot_t *slot, hd_region_t *r, const void *root,
                      uint64_t content_hash, hd_err_t *err) HD_MUST_CHECK;
 void hd_batch_drop(hd_batch_t *b, hd_region_t *r);
+/* Was that name put (or found unchanged) in this batch? */
+bool hd_batch_has(const hd_batch_t *b, hd_res_type_t type, hd_str_t name);
 void hd_batch_remove(hd_batch_t *b, hd_slot_t *slot);
 void hd_batch_set_state(hd_batch_t *b, hd_slot_t *slot, hd_slot_state_t state);
 /* Every LIVE slot of the arena that got no put in this batch is removed: a whole new

@@ -1,0 +1,432 @@
+#include "mesh/hd_conf_upstream.h"
+#include "core/proc/hd_modules.h"
+#include "mesh/hd_endpoint_state.h"
+
+#include <netdb.h>
+#include <stdlib.h>
+
+#define SERVERS_MAX 4096
+#define CONNECT_TIMEOUT_MS                                                               \
+    60000 /* nginx's proxy_connect_timeout; a route may say otherwise */
+#define IDLE_TIMEOUT_MS 60000 /* nginx's keepalive_timeout of upstreams */
+#define KEEPALIVE 32          /* nginx's default since 1.29.7 */
+
+/* A block while it is read; lists lie in cf->temp. */
+typedef struct {
+    hd_array_t *servers; /* hd_endpoint_t */
+    uint32_t lb, keepalive, keepalive_requests;
+    uint64_t keepalive_timeout_ms, keepalive_time_ms;
+    bool has_keepalive;
+} upstream_conf_t;
+
+/* --- server NAME parameters; --- */
+
+static hd_rc_t set_number(hd_str_t text, uint32_t max, uint32_t *out, const char *what,
+                          hd_err_t *err)
+{
+    uint64_t n;
+
+    if (!hd_str_to_u64(text, max, &n))
+        return hd_err_set(err, HD_E_CONF,
+                          "%s=\"%.*s\": a number from 0 to %u is expected", what,
+                          HD_STR_ARG(text), max);
+    *out = (uint32_t)n;
+    return HD_OK;
+}
+
+static hd_rc_t set_fail_timeout(hd_str_t text, hd_endpoint_t *e, hd_err_t *err)
+{
+    uint64_t ms;
+
+    if (hd_parse_msec(text, &ms, err) != HD_OK)
+        return HD_ERROR;
+    e->fail_timeout_s = (uint32_t)hd_min(ms / 1000, 86400u);
+    return HD_OK;
+}
+
+static hd_rc_t set_parameter(hd_str_t arg, hd_endpoint_t *e, hd_err_t *err)
+{
+    static const char allowed[] =
+        "weight=, max_conns=, max_fails=, fail_timeout=, backup, down";
+    ssize_t eq = hd_str_find_char(arg, '=');
+    hd_str_t name = eq < 0 ? arg : hd_str_sub(arg, 0, (size_t)eq);
+    hd_str_t value = eq < 0 ? HD_STR_NONE : hd_str_sub(arg, (size_t)eq + 1, arg.len);
+
+    if (eq < 0 && hd_str_eq(name, HD_STR("backup"))) {
+        e->backup = true;
+        return HD_OK;
+    }
+    if (eq < 0 && hd_str_eq(name, HD_STR("down"))) {
+        e->down = true;
+        return HD_OK;
+    }
+    if (eq > 0 && hd_str_eq(name, HD_STR("weight"))) {
+        if (set_number(value, 1000000, &e->weight, "weight", err) != HD_OK)
+            return HD_ERROR;
+        return e->weight > 0 ? HD_OK : hd_err_set(err, HD_E_CONF, "weight is at least 1");
+    }
+    if (eq > 0 && hd_str_eq(name, HD_STR("max_conns")))
+        return set_number(value, UINT32_MAX - 1, &e->max_conns, "max_conns", err);
+    if (eq > 0 && hd_str_eq(name, HD_STR("max_fails")))
+        return set_number(value, 1000000, &e->max_fails, "max_fails", err);
+    if (eq > 0 && hd_str_eq(name, HD_STR("fail_timeout")))
+        return set_fail_timeout(value, e, err);
+    return hd_err_set(err, HD_E_CONF, "unknown parameter \"%.*s\"; allowed are %s",
+                      HD_STR_ARG(arg), allowed);
+}
+
+/* Names are looked up once, while configuration is read, as nginx does; all addresses
+ * count. */
+static hd_rc_t resolve(hd_conf_t *cf, hd_array_t *servers, const hd_endpoint_t *like,
+                       hd_str_t text, uint16_t default_port, hd_err_t *err)
+{
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list,
+                    *ai;
+    ssize_t colon = hd_str_find_char(text, ':');
+    uint64_t port = default_port;
+    char *host;
+    int rc;
+
+    if (colon >= 0 &&
+        (!hd_str_to_u64(hd_str_sub(text, (size_t)colon + 1, text.len), 65535, &port) ||
+         port == 0))
+        return hd_err_set(err, HD_E_CONF, "invalid port in upstream \"%.*s\"",
+                          HD_STR_ARG(text));
+    host = hd_str_to_c(cf->temp, colon < 0 ? text : hd_str_sub(text, 0, (size_t)colon));
+    rc = getaddrinfo(host, NULL, &hints, &list);
+    if (rc != 0)
+        return hd_err_set(err, HD_E_CONF, "host not found in upstream \"%.*s\": %s",
+                          HD_STR_ARG(text), gai_strerror(rc));
+    for (ai = list; ai != NULL; ai = ai->ai_next) {
+        hd_endpoint_t *e = hd_array_add(servers);
+
+        if (e == NULL)
+            break;
+        *e = *like;
+        hd_addr_from_sockaddr(ai->ai_addr, ai->ai_addrlen, &e->addr);
+        e->addr.port = (uint16_t)port;
+    }
+    freeaddrinfo(list);
+    return ai == NULL ? HD_OK
+                      : hd_err_set(err, HD_E_CONF, "more than %d servers", SERVERS_MAX);
+}
+
+static hd_rc_t add_server(hd_conf_t *cf, hd_array_t *servers, hd_endpoint_t *like,
+                          hd_str_t text, uint16_t default_port, hd_err_t *err)
+{
+    hd_endpoint_t *e;
+    hd_addr_t addr;
+
+    like->hostname = text;
+    if (hd_addr_parse(cf->temp, text, default_port, &addr, NULL) != HD_OK)
+        return resolve(cf, servers, like, text, default_port, err);
+    if (addr.family != AF_UNIX && addr.port == 0)
+        return hd_err_set(err, HD_E_CONF, "no port in upstream \"%.*s\"",
+                          HD_STR_ARG(text));
+    e = hd_array_add(servers);
+    if (e == NULL)
+        return hd_err_set(err, HD_E_CONF, "more than %d servers", SERVERS_MAX);
+    *e = *like;
+    e->addr = addr;
+    return HD_OK;
+}
+
+static hd_endpoint_t plain_endpoint(void)
+{
+    return (hd_endpoint_t){.weight = 1, .max_fails = 1, .fail_timeout_s = 10};
+}
+
+static hd_rc_t set_server(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    upstream_conf_t *uc = conf;
+    hd_endpoint_t e = plain_endpoint();
+
+    if (uc->servers == NULL) {
+        uc->servers = hd_pool_new(cf->temp, hd_array_t);
+        hd_array_init(uc->servers, cf->temp, sizeof(hd_endpoint_t), SERVERS_MAX);
+    }
+    for (uint32_t i = 1; i < cf->node->args_n; i++) {
+        if (set_parameter(args[i], &e, err) != HD_OK)
+            return HD_ERROR;
+    }
+    return add_server(cf, uc->servers, &e, args[0],
+                      cf->scope == HD_IN_STREAM_UPSTREAM ? 0 : 80, err);
+}
+
+static hd_rc_t set_keepalive(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err)
+{
+    upstream_conf_t *uc = conf;
+
+    (void)cf;
+    uc->has_keepalive = true;
+    return set_number(args[0], 1000000, &uc->keepalive, "keepalive", err);
+}
+
+static hd_rc_t set_least_conn(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    upstream_conf_t *uc = conf;
+
+    (void)cf, (void)args, (void)err;
+    uc->lb = HD_LB_LEAST_REQUEST;
+    return HD_OK;
+}
+
+static hd_rc_t set_random(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    upstream_conf_t *uc = conf;
+
+    uc->lb = HD_LB_RANDOM;
+    if (cf->node->args_n == 0)
+        return HD_OK;
+    if (!hd_str_eq(args[0], HD_STR("two")) ||
+        (cf->node->args_n == 2 && !hd_str_eq(args[1], HD_STR("least_conn"))))
+        return hd_err_set(err, HD_E_CONF,
+                          "allowed are \"random\", \"random two\" and \"random two "
+                          "least_conn\"");
+    uc->lb = HD_LB_LEAST_REQUEST;
+    return HD_OK;
+}
+
+/* nginx's shared memory for an upstream: here state is always shared. */
+static hd_rc_t accept_zone(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    uint64_t bytes;
+
+    (void)conf;
+    return cf->node->args_n < 2 ? HD_OK : hd_parse_size(args[1], UINT64_MAX, &bytes, err);
+}
+
+/* --- clusters --- */
+
+static uint64_t mix(uint64_t h, const void *bytes, size_t len)
+{
+    const uint8_t *p = bytes;
+
+    for (size_t i = 0; i < len; i++)
+        h = (h ^ p[i]) * 0x100000001b3u;
+    return h;
+}
+
+static uint64_t hash_servers(uint64_t h, const hd_array_t *servers)
+{
+    for (size_t i = 0; i < servers->n; i++) {
+        const hd_endpoint_t *e = hd_array_at(servers, hd_endpoint_t, i);
+        char text[HD_ADDR_TEXT_MAX];
+        hd_str_t addr = hd_addr_print(&e->addr, text);
+        uint32_t facts[] = {e->weight, e->max_conns, e->max_fails, e->fail_timeout_s,
+                            (uint32_t)e->backup << 1 | e->down};
+
+        h = mix(h, addr.data, addr.len);
+        h = mix(h, facts, sizeof(facts));
+    }
+    return h;
+}
+
+static hd_rc_t put_endpoints(hd_conf_t *cf, hd_str_t name, hd_str_t place,
+                             const hd_array_t *servers, bool shared, uint64_t hash,
+                             const hd_slot_t **slot, hd_err_t *err)
+{
+    hd_slot_t *s = hd_slot_find_or_add(cf->arena, HD_RES_ENDPOINTS, name, err);
+    hd_endpoints_t *eps;
+    hd_region_t *r;
+    hd_pool_t *pool;
+    hd_rc_t rc;
+
+    if (s == NULL)
+        return HD_ERROR;
+    r = hd_batch_region(cf->batch, HD_RES_ENDPOINTS, name, place,
+                        servers->n * sizeof(hd_endpoint_t), &pool, err);
+    if (r == NULL)
+        return HD_ERROR;
+    eps = hd_pool_new(pool, hd_endpoints_t);
+    eps->items = hd_array_copy(servers, pool);
+    eps->n = (uint32_t)servers->n;
+    eps->overprovisioning_factor = 140;
+    for (uint32_t i = 0; i < eps->n; i++) {
+        hd_endpoint_t *e = (hd_endpoint_t *)&eps->items[i];
+
+        e->hostname = hd_str_dup(pool, e->hostname);
+        if (e->addr.family == AF_UNIX)
+            e->addr.path = hd_str_dup(pool, e->addr.path);
+        if (cf->member != NULL)
+            hd_endpoint_attach_state(cf->member, name, e, shared);
+    }
+    *slot = s;
+    rc = hd_batch_put(cf->batch, s, r, eps, hash, err);
+    return rc == HD_DONE ? HD_OK : rc;
+}
+
+static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *uc,
+                           const hd_slot_t **slot, hd_err_t *err)
+{
+    hd_slot_t *s = hd_slot_find_or_add(cf->arena, HD_RES_CLUSTER, name, err);
+    hd_str_t place = hd_conf_place(cf);
+    const hd_slot_t *endpoints;
+    uint64_t hash;
+    hd_region_t *r;
+    hd_cluster_t *c;
+    hd_pool_t *pool;
+    hd_rc_t rc;
+
+    if (s == NULL)
+        return HD_ERROR;
+    hash = hash_servers(0xcbf29ce484222325u, uc->servers);
+    if (put_endpoints(cf, name, place, uc->servers, uc->lb == HD_LB_LEAST_REQUEST, hash,
+                      &endpoints, err) != HD_OK)
+        return HD_ERROR;
+    r = hd_batch_region(cf->batch, HD_RES_CLUSTER, name, place, sizeof(hd_cluster_t),
+                        &pool, err);
+    if (r == NULL)
+        return HD_ERROR;
+    c = hd_pool_new(pool, hd_cluster_t);
+    *c = (hd_cluster_t){
+        .name = hd_str_dup(pool, name),
+        .endpoints = endpoints,
+        .lb = (hd_lb_policy_t)uc->lb,
+        .lb_choices = 2,
+        .protocol = HD_UP_HTTP1,
+        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+        .max_conns = UINT32_MAX,
+        .max_pending = UINT32_MAX,
+        .max_requests = UINT32_MAX,
+        .max_retries = UINT32_MAX,
+        .idle_timeout_ms = uc->keepalive_timeout_ms > 0
+                               ? (uint32_t)uc->keepalive_timeout_ms
+                               : IDLE_TIMEOUT_MS,
+        .keepalive = uc->has_keepalive ? uc->keepalive : KEEPALIVE,
+        .requests_per_conn = uc->keepalive_requests > 0 ? uc->keepalive_requests : 1000,
+        .conn_lifetime_ms =
+            uc->keepalive_time_ms > 0 ? (uint32_t)uc->keepalive_time_ms : 3600000,
+    };
+    *slot = s;
+    /* the servers' list pointer differs at each reading, so it is left out of the hash */
+    hash = mix(hash_servers(1, uc->servers), &uc->lb,
+               sizeof(*uc) - offsetof(upstream_conf_t, lb));
+    rc = hd_batch_put(cf->batch, s, r, c, hash, err);
+    return rc == HD_DONE ? HD_OK : rc;
+}
+
+static hd_str_t slot_name(hd_conf_t *cf, hd_str_t name, bool is_stream)
+{
+    return is_stream ? hd_str_printf(cf->temp, "stream:%.*s", HD_STR_ARG(name)) : name;
+}
+
+static hd_rc_t enter_upstream(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    bool is_stream = cf->scope == HD_IN_STREAM;
+    const upstream_conf_t *uc;
+    const hd_slot_t *slot;
+    void **confs;
+
+    (void)conf;
+    if (hd_conf_enter(cf, cf->node, is_stream ? HD_IN_STREAM_UPSTREAM : HD_IN_UPSTREAM,
+                      &confs, err) != HD_OK)
+        return HD_ERROR;
+    uc = confs[hd_module_number(&hd_upstream_module)];
+    if (uc->servers == NULL)
+        return hd_err_set(err, HD_E_CONF, "upstream \"%.*s\" has no server",
+                          HD_STR_ARG(args[0]));
+    return put_cluster(cf, slot_name(cf, args[0], is_stream), uc, &slot, err);
+}
+
+/* An upstream block of that name, or a cluster of its own for host:port, built once a
+ * batch. */
+static hd_rc_t slot_for(hd_conf_t *cf, hd_str_t host_port, uint16_t default_port,
+                        bool is_stream, const hd_slot_t **slot, hd_err_t *err)
+{
+    upstream_conf_t uc = {.lb = HD_LB_ROUND_ROBIN};
+    hd_endpoint_t e = plain_endpoint();
+    hd_str_t name = slot_name(cf, host_port, is_stream);
+    hd_array_t servers;
+
+    if (hd_batch_has(cf->batch, HD_RES_CLUSTER, name)) {
+        *slot = hd_slot_find_or_add(cf->arena, HD_RES_CLUSTER, name, err);
+        return *slot != NULL ? HD_OK : HD_ERROR;
+    }
+    name = slot_name(
+        cf, hd_str_printf(cf->temp, "%.*s|%u", HD_STR_ARG(host_port), default_port),
+        is_stream);
+    if (hd_batch_has(cf->batch, HD_RES_CLUSTER, name)) {
+        *slot = hd_slot_find_or_add(cf->arena, HD_RES_CLUSTER, name, err);
+        return *slot != NULL ? HD_OK : HD_ERROR;
+    }
+    hd_array_init(&servers, cf->temp, sizeof(hd_endpoint_t), SERVERS_MAX);
+    uc.servers = &servers;
+    e.max_fails = 0; /* a single server is never given up, as in nginx */
+    if (add_server(cf, &servers, &e, host_port, default_port, err) != HD_OK)
+        return HD_ERROR;
+    return put_cluster(cf, name, &uc, slot, err);
+}
+
+const hd_conf_cluster_t hd_mesh_conf_cluster = {.slot_for = slot_for};
+
+#define IN_UPSTREAM (HD_IN_UPSTREAM | HD_IN_STREAM_UPSTREAM)
+
+static const hd_directive_t directives[] = {
+    {.name = "upstream",
+     .scope = HD_IN_HTTP | HD_IN_STREAM,
+     .args_n = 1,
+     .repeats = true,
+     .block = enter_upstream,
+     .help = "NAME { … }: a group of servers to proxy to"},
+    {.name = "server",
+     .scope = IN_UPSTREAM,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .repeats = true,
+     .set = set_server,
+     .help = "ADDRESS [weight=N] [max_conns=N] [max_fails=N] [fail_timeout=TIME] "
+             "[backup] [down]: "
+             "one server of the group; names are looked up when configuration is read"},
+    {.name = "keepalive",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 1,
+     .set = set_keepalive,
+     .help = "N: idle connections that each worker keeps; 32 if not given, 0 for none"},
+    {.name = "keepalive_requests",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 1,
+     .set = hd_set_u32,
+     .offset = offsetof(upstream_conf_t, keepalive_requests),
+     .help = "N: requests over one connection before it is closed; 1000"},
+    {.name = "keepalive_timeout",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = offsetof(upstream_conf_t, keepalive_timeout_ms),
+     .help = "TIME: how long an idle connection is kept; 60s"},
+    {.name = "keepalive_time",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = offsetof(upstream_conf_t, keepalive_time_ms),
+     .help = "TIME: how long a connection is used at all; 1h"},
+    {.name = "least_conn",
+     .scope = IN_UPSTREAM,
+     .args_n = 0,
+     .set = set_least_conn,
+     .help = "the server with the fewest requests under way, over all workers"},
+    {.name = "random",
+     .scope = IN_UPSTREAM,
+     .args_n = 0,
+     .args_max = 2,
+     .set = set_random,
+     .help = "[two [least_conn]]: a random server, or the less loaded of two"},
+    {.name = "zone",
+     .scope = IN_UPSTREAM,
+     .args_n = 1,
+     .args_max = 2,
+     .set = accept_zone,
+     .help = "NAME [SIZE]: accepted as in nginx; state is always shared here"},
+    {0},
+};
+
+const hd_module_t hd_upstream_module = {
+    .abi = HD_MODULE_ABI,
+    .name = "upstream",
+    .directives = directives,
+    .conf_size = sizeof(upstream_conf_t),
+};
