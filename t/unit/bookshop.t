@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# The demo's sample application by itself, without a mesh: demo/bookshop/bookshop.py.
+# The demo's sample application by itself, without a mesh: examples/bookshop/bookshop.py.
 # Needs: python3.
 use strict;
 use warnings;
@@ -9,7 +9,7 @@ use IO::Socket::INET;
 use JSON::PP qw(decode_json);
 use Test::More;
 
-my $program = "$FindBin::Bin/../../demo/bookshop/bookshop.py";
+my $program = "$FindBin::Bin/../../examples/bookshop/bookshop.py";
 my %pid;
 
 # Starts one service on a free port; its first line says which. The line comes when it
