@@ -34,7 +34,8 @@ typedef struct {
     uint32_t requests_n, timeout_ms;
     hd_chunked_t chunked;
     uint8_t state;
-    bool response_chunked, response_done, close_after, is_draining, wants_continue;
+    bool response_chunked, response_done, close_after, is_draining, wants_continue,
+        is_aborted;
     bool body_paused, discards;
 } h1_server_t;
 
@@ -247,14 +248,13 @@ static void want_body(hd_req_t *req)
     }
 }
 
+/* on_finished follows and ends the conn. */
 static void abort_response(hd_req_t *req, uint32_t h2_error)
 {
     h1_server_t *h = req->client_state;
 
     (void)h2_error;
-    h->req = NULL;
-    h->state = GONE;
-    end_conn(h, false);
+    h->is_aborted = h->close_after = true;
 }
 
 /* The request is over: on to the next one, or the conn ends. A body that the client is
@@ -284,7 +284,7 @@ static void on_finished(hd_req_t *req)
         return;
     }
     h->state = GONE;
-    end_conn(h, true);
+    end_conn(h, !h->is_aborted);
 }
 
 static hd_conn_t *take_conn(hd_req_t *req)
