@@ -27,7 +27,16 @@
 #include "core/net/hd_cluster.h"
 #include "core/net/hd_listener.h"
 
-#define HD_MODULE_ABI 1u
+#define HD_MODULE_ABI_NUMBER 1u
+/* The number above, and in the low bits what the layouts add up to that a module relies
+ * on: one built with other headers is refused with a clear error. */
+#define HD_MODULE_ABI                                                                    \
+    (HD_MODULE_ABI_NUMBER << 24 |                                                        \
+     ((uint32_t)(sizeof(hd_module_t) * 8191 + sizeof(hd_directive_t) * 1021 +            \
+                 sizeof(hd_conf_t) * 509 + sizeof(hd_conn_t) * 251 +                     \
+                 sizeof(hd_req_info_t) * 127 + sizeof(hd_cluster_t) * 61 +               \
+                 sizeof(hd_listener_t) * 31 + sizeof(hd_pick_t) * 13) &                  \
+      0xffffffu))
 
 typedef struct hd_req_s hd_req_t;
 

@@ -33,6 +33,7 @@
 #define HD_IN_TYPES 0x4000u /* blocks of free-form lines: map, types, split_clients */
 
 #define HD_ARGS_ANY 255
+#define HD_ARG_LAST 255
 
 struct hd_module_s;
 struct hd_directive_s;
@@ -51,6 +52,7 @@ typedef struct hd_conf_s {
     void **confs;             /* of the block: a conf struct for each module by number */
     struct hd_conf_s *outer;  /* the enclosing block's; NULL at main */
     struct hd_build_s *build; /* the whole: settings, listeners, declared variables */
+    uint64_t _own[2];         /* which of <confs> are this block's, not an outer one's */
 } hd_conf_t;
 
 typedef struct hd_directive_s {
@@ -59,6 +61,8 @@ typedef struct hd_directive_s {
     uint8_t args_n;   /* exactly; with args_max: at least */
     uint8_t args_max; /* 0: args_n; HD_ARGS_ANY: no ceiling */
     bool repeats;     /* may stand more than once in a block */
+    uint8_t declares; /* the number of the argument, from 1, that names a variable which
+                         the directive makes (`set $x …`); HD_ARG_LAST; 0: none */
     /* A simple directive. <args> are args_n.. strings; <conf> the module's struct of this
      * block. Reasons don't repeat file:line: that is put in front. */
     hd_rc_t (*set)(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err);
@@ -69,7 +73,8 @@ typedef struct hd_directive_s {
     const char *help; /* "ARGS: what it does" */
 } hd_directive_t;
 
-/* Ready-made setters for .set with .offset. Each says what is allowed. */
+/* Ready-made setters for .set with .offset. Each says what is allowed; u32, size and msec
+ * take a hd_conf_limits_t as .post. */
 hd_rc_t hd_set_flag(hd_conf_t *cf, const hd_str_t *args, void *conf,
                     hd_err_t *err); /* bool */
 hd_rc_t hd_set_str(hd_conf_t *cf, const hd_str_t *args, void *conf,
@@ -90,6 +95,10 @@ typedef struct {
     uint32_t value;
 } hd_conf_enum_t; /* ends with name NULL */
 
+typedef struct {
+    uint64_t min, max;
+} hd_conf_limits_t;
+
 /* Applies the inner directives of cf->node in <scope>: simple ones first, then blocks.
  * Conf structs are inherited; <confs> gets the block's own array. Unknown, misplaced and
  * repeated directives are errors that name where they may stand. */
@@ -103,8 +112,12 @@ hd_rc_t hd_conf_apply_simple(hd_conf_t *cf, const hd_node_t *block, unsigned sco
  * confs. */
 hd_rc_t hd_conf_begin_resource(hd_conf_t *outer, hd_res_type_t type, hd_str_t name,
                                hd_conf_t *inner, hd_err_t *err) HD_MUST_CHECK;
-void *hd_conf_of(const hd_conf_t *cf,
-                 const struct hd_module_s *module); /* in this block */
+/* After hd_conf_apply_simple: the modules' on_conf, which hd_conf_enter calls by itself.
+ */
+hd_rc_t hd_conf_complete(hd_conf_t *cf, unsigned scope, hd_err_t *err) HD_MUST_CHECK;
+/* The module's conf in this block, writable while the block is built. A conf that a block
+ * doesn't change is the outer block's, shared. */
+void *hd_conf_of(hd_conf_t *cf, const struct hd_module_s *module);
 /* A warning with place, in the error log or on stderr with -t. */
 void hd_conf_warn(const hd_conf_t *cf, const char *fmt, ...) HD_PRINTF(2, 3);
 /* "file:line" of the directive. */
@@ -112,22 +125,57 @@ hd_str_t hd_conf_place(const hd_conf_t *cf);
 /* A path relative to the prefix or the conf directory made absolute, in cf->pool. */
 hd_str_t hd_conf_path(const hd_conf_t *cf, hd_str_t path, bool in_conf_dir);
 
+/* What building needs from whoever builds (the loader, a test); NULL: can't be done here.
+ */
+typedef struct {
+    hd_rc_t (*load_module)(hd_conf_t *cf, hd_str_t path, hd_err_t *err);
+    /* Loads the module whose directive <name> is, if one is known: HD_OK; HD_DECLINED. */
+    hd_rc_t (*find_module)(hd_conf_t *cf, hd_str_t name, hd_err_t *err);
+    hd_rc_t (*need_listen)(hd_conf_t *cf, const hd_socket_spec_t *spec, hd_err_t *err);
+    hd_rc_t (*need_log)(hd_conf_t *cf, hd_str_t path, hd_err_t *err);
+    void (*on_warning)(hd_conf_t *cf, const char *text); /* NULL: the error log */
+} hd_build_ops_t;
+
 /* What the loader found that isn't a resource: told to the master
  * (core/proc/hd_settings.h). */
 typedef struct hd_build_s {
     struct hd_settings_s *settings;
+    const hd_build_ops_t *ops; /* may be NULL */
     hd_node_t *root;
-    void *declared; /* hd_map_t: variables that configuration declares */
-    bool is_test;   /* -t: files and sockets are checked, nothing is published */
+    hd_str_t prefix, conf_dir; /* absolute; without or with a slash at the end */
+    void *declared;            /* hd_map_t: variables that configuration declares */
+    bool is_test; /* -t: files and sockets are checked, nothing is published */
     uint32_t warnings;
+    bool _placed; /* the error has its file:line */
 } hd_build_t;
 
-/* The files a batch needs open in all workers before it is published. */
-hd_rc_t hd_build_need_listen(hd_conf_t *cf, const hd_socket_spec_t *spec, hd_err_t *err);
-hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err);
+/* The sockets and files a batch needs open in all workers before it is published. */
+hd_rc_t hd_build_need_listen(hd_conf_t *cf, const hd_socket_spec_t *spec,
+                             hd_err_t *err) HD_MUST_CHECK;
+hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err) HD_MUST_CHECK;
 
+/* Only what the main level and events {} say with directives known so far: process-level
+ * settings, before there is anywhere to build. The rest isn't looked at. */
+hd_rc_t hd_conf_read_main(hd_node_t *root, hd_build_t *build, hd_pool_t *pool,
+                          hd_err_t *err) HD_MUST_CHECK;
 /* Loader, -t: text to a whole batch, unpublished. Modules named by load_module, or whose
  * directives are used and known to the modules directory's index, are loaded on the way.
+ * <temp>: what lives until the batch is published. <arena>, <m>, <batch> NULL: for tests,
+ * all goes to <temp>. The main level's confs become a resource "main" of HD_RES_SETTINGS.
  */
 hd_rc_t hd_conf_build(hd_node_t *root, hd_arena_t *arena, hd_member_t *m,
-                      hd_batch_t *batch, hd_build_t *build, hd_err_t *err) HD_MUST_CHECK;
+                      hd_batch_t *batch, hd_pool_t *temp, hd_build_t *build,
+                      hd_err_t *err) HD_MUST_CHECK;
+
+/* Root of the resource "main": a module's conf at the main level, for its process start.
+ */
+typedef struct {
+    uint32_t n;
+    const void *const *confs; /* by module number */
+} hd_main_confs_t;
+
+/* Walks all directives of all modules: for docs and checks. <at> starts 0. */
+bool hd_directives_next(uint32_t *at, const struct hd_module_s **module,
+                        const hd_directive_t **directive);
+/* "http, server, location": the names of scopes, into <out>. */
+hd_str_t hd_scope_names(unsigned scope, char *out, size_t room);

@@ -401,5 +401,6 @@ hd_node_t *hd_parse_text(hd_pool_t *pool, hd_str_t name, hd_str_t text, hd_err_t
 
     root->file = in.file;
     root->is_block = true;
+    root->line = 1;
     return hd_parse_into(&r, &in, text, root, err) == HD_OK ? root : NULL;
 }

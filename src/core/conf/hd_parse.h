@@ -24,7 +24,9 @@ typedef struct hd_node_s {
     bool is_block;
     struct hd_node_s *first, *last, *next; /* children; siblings */
     struct hd_node_s *parent;
-    uint32_t uses; /* hd_conf: how often it was applied; 0 at the end is a bug */
+    uint32_t uses;      /* hd_conf: how often it was applied */
+    const void *_entry; /* hd_conf: the directive it is, in the block being applied */
+    bool _is_first;     /* hd_conf: the first of its name in its block */
 } hd_node_t;
 
 typedef struct {
@@ -42,7 +44,8 @@ hd_node_t *hd_parse_text(hd_pool_t *pool, hd_str_t name, hd_str_t text,
                          hd_err_t *err) HD_MUST_CHECK;
 bool hd_sources_next(const hd_sources_t *s, size_t *at, hd_source_t *source);
 
-/* Names of directives whose block is raw text; NULL-terminated list, set before parsing.
+/* Names of directives whose block is raw text (Lua's strings and comments don't count as
+ * braces); a leading '*' stands for any beginning. NULL-terminated, set before parsing.
  */
 void hd_parse_set_raw_blocks(const char *const *names);
 

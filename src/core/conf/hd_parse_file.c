@@ -162,6 +162,7 @@ hd_node_t *hd_parse_file(hd_pool_t *pool, hd_str_t file, hd_str_t globals,
     r.conf_dir = hd_str_n(file.data, dir);
     root->file = hd_str_dup(pool, file);
     root->is_block = true;
+    root->line = 1;
     if (sources != NULL)
         *sources = r.sources;
     if (globals.len > 0 && hd_parse_into(&r, &line, globals, root, err) != HD_OK)

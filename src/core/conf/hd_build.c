@@ -1,0 +1,168 @@
+/* What precedes applying: modules that the text names or needs, variables that it
+ * declares; and what a directive may ask of the whole. */
+#include "core/conf/hd_dict.h"
+#include "core/base/hd_log.h"
+#include "core/base/hd_map.h"
+#include <stdio.h>
+
+/* --- modules and variables --- */
+
+static void declare(hd_conf_t *cf, hd_str_t name)
+{
+    hd_str_t key = hd_str_dup_lower(cf->temp, name);
+
+    if (key.len > 0)
+        hd_ignore(hd_map_put(cf->build->declared, key, cf->build) == NULL);
+}
+
+/* (?<name>…) and (?P<name>…) in a regular expression make variables. */
+static void declare_captures(hd_conf_t *cf, hd_str_t arg)
+{
+    for (size_t i = 0; i + 3 < arg.len; i++) {
+        size_t at = i + 2, end;
+
+        if (arg.data[i] != '(' || arg.data[i + 1] != '?')
+            continue;
+        if (arg.data[at] == 'P')
+            at++;
+        if (arg.data[at] != '<' && arg.data[at] != '\'')
+            continue;
+        for (end = ++at;
+             end < arg.len &&
+             (arg.data[end] == '_' || (arg.data[end] >= '0' && arg.data[end] <= '9') ||
+              (hd_ascii_lower(arg.data[end]) >= 'a' &&
+               hd_ascii_lower(arg.data[end]) <= 'z'));
+             end++)
+            ;
+        if (end < arg.len && (arg.data[end] == '>' || arg.data[end] == '\''))
+            declare(cf, hd_str_sub(arg, at, end - at));
+    }
+}
+
+static void declare_by(hd_conf_t *cf, const hd_node_t *node)
+{
+    for (const hd_entry_t *e = hd_dict_find(node->name); e != NULL; e = e->next) {
+        unsigned which = e->directive->declares;
+        hd_str_t arg;
+
+        if (which == HD_ARG_LAST)
+            which = node->args_n;
+        if (which == 0 || which > node->args_n)
+            continue;
+        arg = node->args[which - 1];
+        if (arg.len > 1 && arg.data[0] == '$')
+            declare(cf, hd_str_sub(arg, 1, SIZE_MAX));
+    }
+    for (uint32_t i = 0; i < node->args_n; i++)
+        declare_captures(cf, node->args[i]);
+}
+
+static hd_rc_t place(hd_conf_t *cf, const hd_node_t *node, hd_err_t *err)
+{
+    cf->build->_placed = true;
+    return hd_err_prefix(err, "%.*s:%u: ", HD_STR_ARG(node->file), node->line);
+}
+
+static hd_rc_t load_named(hd_conf_t *cf, const hd_node_t *root, hd_err_t *err)
+{
+    const hd_build_ops_t *ops = cf->build->ops;
+
+    for (const hd_node_t *n = root->first; n != NULL; n = n->next) {
+        if (!hd_str_eq(n->name, HD_STR("load_module")) || n->args_n != 1)
+            continue;
+        cf->node = n;
+        if (ops == NULL || ops->load_module == NULL)
+            hd_ignore(hd_err_set(err, HD_E_CONF, "modules can't be loaded here"));
+        else if (ops->load_module(cf, n->args[0], err) == HD_OK)
+            continue;
+        return place(cf, n, err);
+    }
+    return HD_OK;
+}
+
+static hd_rc_t find_needed(hd_conf_t *cf, const hd_node_t *block, hd_err_t *err)
+{
+    const hd_build_ops_t *ops = cf->build->ops;
+
+    for (const hd_node_t *n = block->first; n != NULL; n = n->next) {
+        if (ops != NULL && ops->find_module != NULL && hd_dict_find(n->name) == NULL) {
+            cf->node = n;
+            if (ops->find_module(cf, n->name, err) == HD_ERROR)
+                return place(cf, n, err);
+        }
+        if (find_needed(cf, n, err) != HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
+}
+
+static void find_declared(hd_conf_t *cf, const hd_node_t *block)
+{
+    for (const hd_node_t *n = block->first; n != NULL; n = n->next) {
+        declare_by(cf, n);
+        find_declared(cf, n);
+    }
+}
+
+hd_rc_t hd_build_prepare(hd_conf_t *cf, const hd_node_t *root, hd_err_t *err)
+{
+    if (cf->build->declared == NULL) {
+        cf->build->declared = hd_map_create();
+        hd_pool_defer(cf->temp, (void (*)(void *))hd_map_destroy, cf->build->declared);
+    }
+    if (load_named(cf, root, err) != HD_OK || find_needed(cf, root, err) != HD_OK)
+        return HD_ERROR;
+    find_declared(cf, root);
+    cf->node = root;
+    return HD_OK;
+}
+
+/* --- what a directive may ask --- */
+
+hd_str_t hd_conf_place(const hd_conf_t *cf)
+{
+    return hd_str_printf(cf->temp, "%.*s:%u", HD_STR_ARG(cf->node->file), cf->node->line);
+}
+
+hd_str_t hd_conf_path(const hd_conf_t *cf, hd_str_t path, bool in_conf_dir)
+{
+    hd_str_t dir = in_conf_dir ? cf->build->conf_dir : cf->build->prefix;
+    bool has_slash = dir.len == 0 || dir.data[dir.len - 1] == '/';
+
+    if (path.len > 0 && path.data[0] == '/')
+        return hd_str_dup(cf->pool, path);
+    return hd_str_printf(cf->pool, "%.*s%s%.*s", HD_STR_ARG(dir), has_slash ? "" : "/",
+                         HD_STR_ARG(path));
+}
+
+void hd_conf_warn(const hd_conf_t *cf, const char *fmt, ...)
+{
+    char why[400], text[700];
+    hd_conf_t at = *cf;
+    va_list args;
+
+    va_start(args, fmt);
+    (void)vsnprintf(why, sizeof(why), fmt, args);
+    va_end(args);
+    (void)snprintf(text, sizeof(text), "%.*s:%u: %s", HD_STR_ARG(cf->node->file),
+                   cf->node->line, why);
+    cf->build->warnings++;
+    if (cf->build->ops != NULL && cf->build->ops->on_warning != NULL)
+        cf->build->ops->on_warning(&at, text);
+    else
+        hd_log(HD_LOG_WARN, "%s", text);
+}
+
+hd_rc_t hd_build_need_listen(hd_conf_t *cf, const hd_socket_spec_t *spec, hd_err_t *err)
+{
+    if (cf->build->ops == NULL || cf->build->ops->need_listen == NULL)
+        return HD_OK; /* a test: nobody opens sockets */
+    return cf->build->ops->need_listen(cf, spec, err);
+}
+
+hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err)
+{
+    if (cf->build->ops == NULL || cf->build->ops->need_log == NULL)
+        return HD_OK;
+    return cf->build->ops->need_log(cf, path, err);
+}
