@@ -92,7 +92,7 @@ typedef struct hd_conn_facts_s {
     /* The peer's verified identity; set solely by the TLS or HBONE layer. */
     hd_str_t peer_principal; /* spiffe://TD/ns/NS/sa/SA; empty: none */
     hd_str_t local_principal;
-    struct hd_tls_peer_s *tls; /* certificate facts, see hd_tls.h; NULL: not TLS */
+    struct hd_tls_peer_s *tls; /* ask hd_tls_peer, which gathers them */
 } hd_conn_facts_t;
 
 /* Private parts begin with _: hd_conn_int.h says what they mean. */

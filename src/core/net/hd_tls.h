@@ -4,13 +4,18 @@
  * Settings (hd_tls_conf_t) lie in a region and name secrets by slot; the SSL_CTX is a
  * companion, one for each distinct content of settings in a process; certificates are
  * attached per handshake from the secret's current version, so that a rotated certificate
- * needs no new SSL_CTX. Sessions and tickets are bound to the settings' hash (client CA
- * set, server, identity): never reused across identities or servers that differ in client
- * verification.
+ * needs no new SSL_CTX. Sessions and tickets are bound to the settings' hash and the
+ * version of the trusted roots: never reused across identities or servers that differ in
+ * client verification, nor beyond the time of the certificate they stand for.
  *
- * Peer identity: exactly one URI SAN with scheme spiffe:// (SPIFFE X.509-SVID §5.2),
- * compared by length; none gives an empty principal; two are refused where a client
- * certificate is required.
+ * Peer identity: the peer's one URI SAN with scheme spiffe:// (SPIFFE X.509-SVID §2, §5),
+ * compared by length. Mesh settings (is_mesh) refuse a certificate without exactly one;
+ * others take none for an empty principal, and refuse two where a certificate is
+ * required.
+ *
+ * Nothing read is handed up, nothing written goes out, before the handshake's end. The
+ * peer's end without close_notify is an error of the conn: what came may be cut off (RFC
+ * 8446 §6.1).
  */
 #pragma once
 #include "core/loom/hd_match.h"
@@ -68,7 +73,8 @@ typedef struct hd_tls_peer_s {
     uint32_t uri_sans_n, dns_sans_n;
     int64_t not_before_s, not_after_s;
     bool verified, resumed;
-    hd_str_t verify_error;
+    hd_str_t
+        verify_error;  /* why not verified; empty: it is, or there is no certificate */
     hd_str_t leaf_pem; /* for XFCC; lazily: hd_tls_peer_pem */
 } hd_tls_peer_t;
 
@@ -76,14 +82,35 @@ typedef struct hd_tls_peer_s {
  * used in this turn only: what is needed longer is a companion. */
 hd_rc_t hd_tls_push_server(hd_conn_t *c, const hd_tls_conf_t *conf,
                            hd_err_t *err) HD_MUST_CHECK;
-/* <sni> overrides conf->sni when not empty; <session_key> tells apart what must never
- * share a session (source identity, endpoint). */
-hd_rc_t hd_tls_push_client(hd_conn_t *c, const hd_tls_conf_t *conf, hd_str_t sni,
-                           hd_str_t session_key, hd_err_t *err) HD_MUST_CHECK;
+/* What one conn wants other than its settings say; empty: as they say. */
+typedef struct {
+    hd_str_t sni;
+    hd_str_t verify_host; /* auto_san */
+    hd_str_t alpn;        /* wire form; Istio's alpn filter */
+    hd_str_t session_key; /* tells apart what must never share a session: source
+                             identity, endpoint */
+} hd_tls_client_t;
+/* <ask> may be NULL. May be pushed while the conn connects. */
+hd_rc_t hd_tls_push_client(hd_conn_t *c, const hd_tls_conf_t *conf,
+                           const hd_tls_client_t *ask, hd_err_t *err) HD_MUST_CHECK;
+bool hd_tls_is_on(const hd_conn_t *c); /* there is a TLS layer, its handshake is done */
+/* The facts, gathered on first use into the conn's pool (and c->facts->tls). NULL: not
+ * TLS, or the handshake isn't done. */
+const hd_tls_peer_t *hd_tls_peer(hd_conn_t *c);
+/* The peer's certificate; empty: none. */
 hd_str_t hd_tls_peer_pem(hd_conn_t *c);
 
-/* Checks that chain and key fit and parse, fills not_after_s and spiffe_id; for builders.
- * Says which file and what is wrong. */
+/* Tries what the settings say, for builders: ciphers, groups, versions, regexes. Secrets
+ * are not looked at. */
+hd_rc_t hd_tls_conf_check(const hd_tls_conf_t *conf, bool is_server,
+                          hd_err_t *err) HD_MUST_CHECK;
+/* Tickets of one process are good in another with the same seed. By the master before it
+ * forks; without it each process has its own. */
+void hd_tls_set_ticket_seed(const uint8_t seed[32]);
+
+/* Checks that chain and key fit and parse, and roots and CRLs; fills not_after_s and
+ * spiffe_id; for builders. Says which part is wrong and how. An expired certificate is a
+ * warning in the log. */
 hd_rc_t hd_secret_check(hd_secret_t *s, hd_pool_t *pool, hd_err_t *err) HD_MUST_CHECK;
 /* Counts across the process, for /metrics. */
 typedef struct {

@@ -1,0 +1,428 @@
+#include "core/net/hd_tls.h"
+#include "core/base/hd_log.h"
+#include "core/net/hd_tls_int.h"
+#include <openssl/err.h>
+#include <stdlib.h>
+
+hd_tls_stats_t hd_tls_stats;
+int64_t hd_tls_skew_s;
+
+int64_t hd_tls_now_s(const hd_tls_layer_t *l)
+{
+    return hd_loop_wall_ns(l->layer.conn->loop) / 1000000000 + hd_tls_skew_s;
+}
+
+hd_tls_layer_t *hd_tls_layer_of(const SSL *ssl)
+{
+    return BIO_get_data(SSL_get_rbio(ssl));
+}
+
+hd_tls_layer_t *hd_tls_layer(const hd_conn_t *c)
+{
+    for (hd_layer_t *l = c->top; l != NULL; l = l->below)
+        if (l->ops == &hd_tls_ops)
+            return (hd_tls_layer_t *)l;
+    return NULL;
+}
+
+bool hd_tls_is_on(const hd_conn_t *c)
+{
+    const hd_tls_layer_t *l = hd_tls_layer(c);
+
+    return l != NULL && l->state != HD_TLS_HANDSHAKE;
+}
+
+/* OpenSSL must not be asked again after such an error (SSL_get_error(3)). */
+static hd_rc_t fail(hd_tls_layer_t *l, int ssl_error)
+{
+    char why[HD_ERR_TEXT_MAX];
+    bool in_handshake = l->state == HD_TLS_HANDSHAKE;
+
+    l->state = HD_TLS_FAILED;
+    hd_tls_error_text(l, ssl_error, why, sizeof(why));
+    return hd_conn_fail(l->layer.conn,
+                        l->below_ended || l->below_failed ? HD_E_RESET : HD_E_TLS,
+                        "TLS%s: %s", in_handshake ? " handshake" : "", why);
+}
+
+/* --- handshake --- */
+
+/* What resumption skipped: the certificate that a session stands for has an end, too. */
+static hd_rc_t check_resumed(hd_tls_layer_t *l)
+{
+    X509 *peer = SSL_get0_peer_certificate(l->ssl);
+
+    if (peer != NULL && l->verified &&
+        hd_tls_session_is_expired(SSL_get_session(l->ssl), hd_tls_now_s(l))) {
+        l->verified = false;
+        l->state = HD_TLS_FAILED;
+        return hd_conn_fail(l->layer.conn, HD_E_TLS,
+                            "TLS handshake: the resumed session's certificate expired");
+    }
+    return HD_OK;
+}
+
+static hd_rc_t finish_handshake(hd_tls_layer_t *l)
+{
+    bool is_resumed = SSL_session_reused(l->ssl) == 1;
+
+    l->state = HD_TLS_OPEN;
+    l->verified = SSL_get_verify_mode(l->ssl) != SSL_VERIFY_NONE &&
+                  SSL_get0_peer_certificate(l->ssl) != NULL &&
+                  SSL_get_verify_result(l->ssl) == X509_V_OK;
+    if (is_resumed && check_resumed(l) != HD_OK)
+        return HD_ERROR;
+    hd_tls_stats.handshakes++;
+    hd_tls_stats.resumed += is_resumed;
+    hd_tls_facts_set(l);
+    SSL_certs_clear(l->ssl); /* ours: not needed any more */
+    return HD_OK;
+}
+
+/* HD_AGAIN: it goes on with the peer's next bytes. */
+static hd_rc_t step_handshake(hd_tls_layer_t *l)
+{
+    int n, error;
+    hd_rc_t rc = HD_OK;
+
+    hd_tls_enter(l);
+    ERR_clear_error();
+    n = SSL_do_handshake(l->ssl);
+    error = n == 1 ? SSL_ERROR_NONE : SSL_get_error(l->ssl, n);
+    if (n == 1)
+        rc = finish_handshake(l);
+    else if (error == SSL_ERROR_WANT_READ)
+        rc = HD_AGAIN;
+    else
+        rc = fail(l, error);
+    /* An alert is among what goes out now. */
+    if (hd_tls_leave(l) == HD_ERROR && rc != HD_ERROR)
+        rc = fail(l, SSL_ERROR_SYSCALL);
+    if (rc == HD_ERROR)
+        hd_tls_stats.failed++;
+    return rc;
+}
+
+static void go_on(hd_tls_layer_t *l)
+{
+    hd_rc_t rc = step_handshake(l);
+
+    if (rc != HD_AGAIN)
+        hd_conn_handshake_done(l->layer.conn, rc == HD_OK);
+}
+
+static void on_start(hd_post_t *p)
+{
+    hd_tls_layer_t *l = hd_container_of(p, hd_tls_layer_t, start);
+
+    if (l->state == HD_TLS_HANDSHAKE && l->layer.conn->state == HD_CONN_HANDSHAKE)
+        go_on(l);
+}
+
+static unsigned on_event(hd_layer_t *layer, unsigned events)
+{
+    hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
+
+    if (l->state == HD_TLS_HANDSHAKE) {
+        go_on(l);
+        /* Its end is told by the conn (on_open first); here only what would get lost. */
+        if (l->state == HD_TLS_OPEN && (events & (HD_EV_HUP | HD_EV_ERR)) != 0)
+            layer->conn->peer_closing = true;
+        return 0;
+    }
+    if (l->state == HD_TLS_FAILED)
+        return 0;
+    if ((events & HD_EV_WRITE) != 0 && l->out != NULL && hd_tls_push_out(l) == HD_AGAIN)
+        events &= ~(unsigned)HD_EV_WRITE;
+    return events;
+}
+
+/* --- reading and writing --- */
+
+static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
+{
+    hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
+    size_t done = 0;
+
+    if (l->state != HD_TLS_OPEN)
+        return l->state == HD_TLS_HANDSHAKE ? HD_IO_AGAIN
+               : l->state == HD_TLS_ENDED   ? 0
+                                            : HD_IO_ERROR;
+    hd_tls_enter(l);
+    while (done < len && l->state == HD_TLS_OPEN) {
+        size_t n = 0;
+        int error;
+
+        ERR_clear_error();
+        if (SSL_read_ex(l->ssl, (char *)to + done, len - done, &n) == 1) {
+            done += n;
+            continue;
+        }
+        error = SSL_get_error(l->ssl, 0);
+        if (error == SSL_ERROR_WANT_READ)
+            break;
+        if (error == SSL_ERROR_ZERO_RETURN)
+            l->state = HD_TLS_ENDED;
+        else
+            hd_ignore(fail(l, error) != HD_ERROR);
+    }
+    if (hd_tls_leave(l) == HD_ERROR && l->state == HD_TLS_OPEN)
+        hd_ignore(fail(l, SSL_ERROR_SYSCALL) != HD_ERROR);
+    if (done > 0) {
+        if (l->state != HD_TLS_OPEN)
+            layer->conn->peer_closing = true; /* read once more: the end comes then */
+        return (ssize_t)done;
+    }
+    return l->state == HD_TLS_OPEN    ? HD_IO_AGAIN
+           : l->state == HD_TLS_ENDED ? 0
+                                      : HD_IO_ERROR;
+}
+
+/* The next record's plaintext: one piece as it lies there if it is large, else several
+ * gathered. Moves (*iov, *n, *at) on. */
+static const char *gather(hd_tls_layer_t *l, const struct iovec **iov, int *n, size_t *at,
+                          size_t *len)
+{
+    char *to = hd_tls_plain_buffer(l);
+
+    *len = 0;
+    while (*n > 0 && *len < HD_TLS_RECORD_MAX) {
+        const char *from = (const char *)(*iov)->iov_base + *at;
+        size_t left = (*iov)->iov_len - *at;
+        size_t piece = hd_min(left, HD_TLS_RECORD_MAX - *len);
+        bool is_alone = *len == 0 && (piece == HD_TLS_RECORD_MAX || *n == 1);
+
+        if (!is_alone && piece > 0)
+            memcpy(to + *len, from, piece);
+        *len += piece;
+        *at += piece;
+        if (piece == left) {
+            ++*iov;
+            --*n;
+            *at = 0;
+        }
+        if (is_alone)
+            return from;
+    }
+    return to;
+}
+
+static ssize_t writev_layer(hd_layer_t *layer, const struct iovec *iov, int n)
+{
+    hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
+    size_t at = 0, done = 0;
+    hd_rc_t rc;
+
+    if (l->state == HD_TLS_HANDSHAKE)
+        return HD_IO_AGAIN;
+    if (l->state == HD_TLS_FAILED)
+        return HD_IO_ERROR;
+    if (l->out != NULL && (rc = hd_tls_push_out(l)) != HD_OK)
+        return rc == HD_AGAIN ? HD_IO_AGAIN : HD_IO_ERROR;
+    hd_tls_enter(l);
+    while (n > 0 && (rc = hd_tls_make_room(l)) == HD_OK) {
+        size_t len, written = 0;
+        const char *from = gather(l, &iov, &n, &at, &len);
+
+        if (len == 0)
+            break;
+        ERR_clear_error();
+        if (SSL_write_ex(l->ssl, from, len, &written) != 1 || written != len) {
+            /* Our BIO takes all; so this is no "later". */
+            hd_ignore(fail(l, SSL_get_error(l->ssl, 0)) != HD_ERROR);
+            break;
+        }
+        done += len;
+    }
+    if (hd_tls_leave(l) == HD_ERROR && l->state != HD_TLS_FAILED)
+        hd_ignore(fail(l, SSL_ERROR_SYSCALL) != HD_ERROR);
+    if (l->state == HD_TLS_FAILED)
+        return HD_IO_ERROR;
+    return done > 0 ? (ssize_t)done : HD_IO_AGAIN;
+}
+
+static hd_rc_t flush_layer(hd_layer_t *layer)
+{
+    hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
+
+    return l->out == NULL ? HD_OK : hd_tls_push_out(l);
+}
+
+/* --- the end --- */
+
+static void say_goodbye(hd_tls_layer_t *l)
+{
+    if ((l->state != HD_TLS_OPEN && l->state != HD_TLS_ENDED) ||
+        (SSL_get_shutdown(l->ssl) & SSL_SENT_SHUTDOWN) != 0)
+        return;
+    hd_tls_enter(l);
+    ERR_clear_error();
+    if (SSL_shutdown(l->ssl) < 0)
+        ERR_clear_error(); /* 0: sent, the peer's isn't there yet */
+    hd_ignore(hd_tls_leave(l) != HD_OK);
+}
+
+static hd_rc_t shutdown_layer(hd_layer_t *layer)
+{
+    hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
+
+    say_goodbye(l);
+    return l->out == NULL ? HD_OK : hd_tls_push_out(l);
+}
+
+static void close_layer(hd_layer_t *layer, bool reset)
+{
+    hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
+
+    if (!reset)
+        say_goodbye(l);
+    if (l->state == HD_TLS_OPEN || l->state == HD_TLS_ENDED)
+        /* Or OpenSSL would take the session for a bad one. */
+        SSL_set_shutdown(l->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    hd_post_cancel(&l->start);
+    SSL_free(l->ssl);
+    ERR_clear_error();
+    hd_tls_ctx_put(l->ctx);
+    free(l->in);
+    free(l->out);
+    free(l->verify_host);
+    free(l->session_key);
+    free(l);
+}
+
+const hd_layer_ops_t hd_tls_ops = {
+    .name = "tls",
+    .read = read_layer,
+    .writev = writev_layer,
+    .flush = flush_layer,
+    .shutdown = shutdown_layer,
+    .close = close_layer,
+    .on_event = on_event,
+};
+
+/* --- pushing --- */
+
+/* The roots of this moment; *version changes with them. */
+static hd_rc_t set_trust(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
+                         hd_err_t *err)
+{
+    const hd_tls_conf_t *conf = &l->ctx->conf;
+    const hd_tls_trust_t *trust;
+
+    *version = 0;
+    if (conf->trust == NULL || SSL_get_verify_mode(l->ssl) == SSL_VERIFY_NONE)
+        return HD_OK;
+    if ((trust = hd_tls_trust_get(m, conf->trust, err)) == NULL)
+        return HD_ERROR;
+    *version = hd_slot_get(m, conf->trust)->version;
+    hd_bug_on(SSL_set1_verify_cert_store(l->ssl, trust->store) != 1);
+    if (l->ctx->is_server && !conf->is_mesh) {
+        /* So that a browser can choose; mesh peers have one identity. */
+        STACK_OF(X509_NAME) *names = SSL_dup_CA_list(trust->names);
+
+        SSL_set0_CA_list(l->ssl, names);
+    }
+    return HD_OK;
+}
+
+/* Says early, and readably, what the handshake would fail of; *version changes with them.
+ * A server with several certificates may do with those that are there. */
+static hd_rc_t check_certs(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
+                           hd_err_t *err)
+{
+    const hd_tls_conf_t *conf = &l->ctx->conf;
+    uint32_t good_n = 0;
+
+    *version = 0;
+    for (uint32_t i = 0; i < conf->certs_n; i++) {
+        if (hd_tls_cert_get(m, conf->certs[i], err) == NULL)
+            continue;
+        *version = *version * 1000003 + hd_slot_get(m, conf->certs[i])->version;
+        good_n++;
+    }
+    if (good_n > 0 || (conf->certs_n == 0 && !l->ctx->is_server))
+        return HD_OK;
+    return conf->certs_n > 0
+               ? HD_ERROR
+               : hd_err_set(err, HD_E_TLS, "this server has no certificate");
+}
+
+static hd_rc_t set_client(hd_tls_layer_t *l, const hd_tls_client_t *ask, hd_err_t *err)
+{
+    hd_str_t sni = ask->sni.len > 0 ? ask->sni : l->ctx->conf.sni;
+    hd_addr_t ip;
+    char name[256];
+
+    if (ask->alpn.len > 0 &&
+        SSL_set_alpn_protos(l->ssl, (const unsigned char *)ask->alpn.data,
+                            (unsigned)ask->alpn.len) != 0)
+        return hd_err_set(err, HD_E_TLS, "ALPN list of %zu bytes", ask->alpn.len);
+    if (ask->verify_host.len > 0) {
+        l->verify_host = malloc(ask->verify_host.len + 1);
+        hd_bug_on(l->verify_host == NULL);
+        memcpy(l->verify_host, ask->verify_host.data, ask->verify_host.len);
+        l->verify_host[ask->verify_host.len] = '\0';
+    }
+    if (sni.len == 0 || hd_addr_parse_ip(sni, &ip)) /* RFC 6066 §3: no addresses */
+        return HD_OK;
+    if (sni.len >= sizeof(name) || hd_str_find_char(sni, '\0') >= 0)
+        return hd_err_set(err, HD_E_TLS, "server name of %zu bytes: 255 at most, no NUL",
+                          sni.len);
+    memcpy(name, sni.data, sni.len);
+    name[sni.len] = '\0';
+    hd_bug_on(SSL_set_tlsext_host_name(l->ssl, name) != 1);
+    return HD_OK;
+}
+
+static hd_rc_t push(hd_conn_t *c, const hd_tls_conf_t *conf, bool is_server,
+                    const hd_tls_client_t *ask, hd_err_t *err)
+{
+    hd_member_t *m = hd_loop_member(c->loop);
+    uint64_t trust_version, own_version;
+    hd_tls_layer_t *l;
+    BIO *bio;
+
+    ERR_clear_error();
+    l = calloc(1, sizeof(*l));
+    hd_bug_on(l == NULL);
+    if ((l->ctx = hd_tls_ctx_get(m, conf, is_server, err)) == NULL) {
+        free(l);
+        return HD_ERROR;
+    }
+    l->layer.ops = &hd_tls_ops;
+    l->layer.conn = c;
+    hd_post_init(&l->start, on_start);
+    l->ssl = SSL_new(l->ctx->ssl_ctx);
+    hd_bug_on(l->ssl == NULL);
+    bio = hd_tls_bio_create(l);
+    SSL_set_bio(l->ssl, bio, bio);
+    if (is_server)
+        SSL_set_accept_state(l->ssl);
+    else
+        SSL_set_connect_state(l->ssl);
+    if (set_trust(l, m, &trust_version, err) != HD_OK ||
+        check_certs(l, m, &own_version, err) != HD_OK ||
+        (!is_server && set_client(l, ask, err) != HD_OK)) {
+        close_layer(&l->layer, true);
+        hd_tls_stats.failed++;
+        return HD_ERROR;
+    }
+    hd_tls_session_start(l, ask, trust_version, own_version);
+    hd_conn_push(c, &l->layer);
+    hd_conn_await_handshake(c);
+    hd_post(c->loop, &l->start); /* not from within: the caller may go on to set it up */
+    return HD_OK;
+}
+
+hd_rc_t hd_tls_push_server(hd_conn_t *c, const hd_tls_conf_t *conf, hd_err_t *err)
+{
+    return push(c, conf, true, NULL, err);
+}
+
+hd_rc_t hd_tls_push_client(hd_conn_t *c, const hd_tls_conf_t *conf,
+                           const hd_tls_client_t *ask, hd_err_t *err)
+{
+    static const hd_tls_client_t nothing;
+
+    return push(c, conf, false, ask != NULL ? ask : &nothing, err);
+}

@@ -1,0 +1,463 @@
+#include "core/net/hd_tls_int.h"
+#include "core/base/hd_log.h"
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+
+/* AES-GCM first: with the CPU's instructions half the cost of ChaCha20; forward secrecy
+ * always. */
+static const char default_ciphers[] =
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+static const char default_suites[] =
+    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+static const char default_groups[] = "X25519:P-256:P-384";
+
+enum {
+    KEPT_MAX = 64, /* settings whose SSL_CTX stays while no conn uses them */
+    SESSION_TIMEOUT_S = 3600,
+    SERVER_SESSIONS_MAX = 1024, /* a process and settings; with a client's certificate
+                                   some 3 KB each */
+};
+
+/* Those used last, in order; an SSL_CTX with its sessions outlives the quiet hour between
+ * two conns. */
+static _Thread_local hd_link_t kept;
+static _Thread_local size_t kept_n;
+
+/* --- settings as bytes: for the hash, and to find equal ones --- */
+
+typedef struct {
+    char *data; /* NULL: only measured */
+    size_t len;
+} bytes_t;
+
+static void add_bytes(bytes_t *b, const void *data, size_t len)
+{
+    if (b->data != NULL && len > 0)
+        memcpy(b->data + b->len, data, len);
+    b->len += len;
+}
+
+static void add_number(bytes_t *b, uint64_t n)
+{
+    add_bytes(b, &n, sizeof(n));
+}
+
+static void add_text(bytes_t *b, hd_str_t s)
+{
+    add_number(b, s.len);
+    add_bytes(b, s.data, s.len);
+}
+
+/* By name, which is the same in all processes and generations, and belongs to one arena.
+ */
+static void add_slot(bytes_t *b, const hd_slot_t *slot)
+{
+    if (slot == NULL) {
+        add_number(b, 0);
+        return;
+    }
+    add_number(b, 1 + slot->arena);
+    add_text(b, slot->name);
+}
+
+static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
+{
+    add_number(b, conf->certs_n);
+    for (uint32_t i = 0; i < conf->certs_n; i++)
+        add_slot(b, conf->certs[i]);
+    add_slot(b, conf->trust);
+    add_number(b, conf->verify);
+    add_number(b, conf->version_min);
+    add_number(b, conf->version_max);
+    add_number(b, conf->verify_depth);
+    add_number(b, (uint64_t)conf->session_tickets | (uint64_t)conf->session_cache << 1 |
+                      (uint64_t)conf->prefer_server_ciphers << 2 |
+                      (uint64_t)conf->is_mesh << 3);
+    add_text(b, conf->ciphers);
+    add_text(b, conf->ciphersuites);
+    add_text(b, conf->groups);
+    add_text(b, conf->alpn);
+    add_text(b, conf->sni);
+    add_number(b, conf->sans_n);
+    for (uint32_t i = 0; i < conf->sans_n; i++) {
+        const hd_match_t *p = &conf->sans[i];
+
+        add_number(b, (uint64_t)p->kind | (uint64_t)p->ignore_case << 8 |
+                          (uint64_t)p->part << 9 | (uint64_t)p->invert << 10);
+        add_text(b, p->text);
+    }
+    add_text(b, conf->verify_host);
+    add_number(b, conf->session_timeout_s);
+}
+
+static bytes_t make_bytes(const hd_tls_conf_t *conf, bool is_server)
+{
+    bytes_t b = {NULL, 0};
+
+    add_number(&b, is_server);
+    add_conf(&b, conf);
+    b.data = malloc(b.len);
+    hd_bug_on(b.data == NULL);
+    b.len = 0;
+    add_number(&b, is_server);
+    add_conf(&b, conf);
+    return b;
+}
+
+void hd_tls_conf_seal(hd_tls_conf_t *conf)
+{
+    bytes_t b = make_bytes(conf, false);
+    unsigned char digest[EVP_MAX_MD_SIZE];
+
+    hd_bug_on(EVP_Digest(b.data, b.len, digest, NULL, EVP_sha256(), NULL) != 1);
+    memcpy(&conf->hash, digest, sizeof(conf->hash));
+    if (conf->hash == 0)
+        conf->hash = 1; /* 0 is "plain" for who compares */
+    free(b.data);
+}
+
+/* --- callbacks of a handshake --- */
+
+/* The server's order decides (RFC 7301 §3.2). */
+static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+                   const unsigned char *in, unsigned in_len, void *arg)
+{
+    const hd_tls_ctx_t *ctx = arg;
+    unsigned char *chosen;
+
+    (void)ssl;
+    if (SSL_select_next_proto(
+            &chosen, out_len, (const unsigned char *)ctx->conf.alpn.data,
+            (unsigned)ctx->conf.alpn.len, in, in_len) == OPENSSL_NPN_NEGOTIATED) {
+        *out = chosen;
+        return SSL_TLSEXT_ERR_OK;
+    }
+    /* Mesh peers offer names of their own that differ from version to version; between
+     * strangers the RFC's alert says it best. */
+    return ctx->conf.is_mesh ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static bool attach_cert(SSL *ssl, const hd_tls_cert_t *cert, unsigned *types)
+{
+    int type = EVP_PKEY_get_base_id(cert->key);
+    unsigned bit = type == EVP_PKEY_RSA ? 1 : type == EVP_PKEY_EC ? 2 : 4;
+
+    if ((*types & bit) != 0)
+        return true; /* the first of a type is the one */
+    *types |= bit;
+    return SSL_use_cert_and_key(ssl, cert->leaf, cert->key, cert->chain, 1) == 1;
+}
+
+/* Attaches the certificates that fit the name asked for, all if none does: OpenSSL then
+ * chooses by key type. On a client: all. */
+static int on_cert(SSL *ssl, void *arg)
+{
+    const hd_tls_ctx_t *ctx = arg;
+    hd_tls_layer_t *l = hd_tls_layer_of(ssl);
+    const char *sni = ctx->is_server && ctx->conf.certs_n > 1
+                          ? SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name)
+                          : NULL;
+    unsigned types = 0;
+    hd_err_t err = {0};
+
+    for (int pass = sni != NULL ? 0 : 1; pass < 2 && types == 0; pass++) {
+        for (uint32_t i = 0; i < ctx->conf.certs_n; i++) {
+            const hd_tls_cert_t *cert =
+                hd_tls_cert_get(ctx->member, ctx->conf.certs[i], &err);
+
+            if (cert == NULL ||
+                (pass == 0 && X509_check_host(cert->leaf, sni, 0, 0, NULL) != 1))
+                continue;
+            if (!attach_cert(ssl, cert, &types))
+                hd_ignore(hd_conn_fail(l->layer.conn, HD_E_TLS,
+                                       "certificate '%.*s' can't be used here",
+                                       HD_STR_ARG(ctx->conf.certs[i]->name)) != HD_ERROR);
+        }
+    }
+    if (types != 0 || (ctx->conf.certs_n == 0 && !ctx->is_server))
+        return 1;
+    hd_ignore(
+        hd_conn_fail(l->layer.conn, HD_E_TLS, "%s",
+                     err.text[0] != '\0' ? err.text : "this server has no certificate") !=
+        HD_ERROR);
+    return 0;
+}
+
+/* --- settings -> SSL_CTX --- */
+
+static hd_rc_t fail(hd_err_t *err, const char *what, hd_str_t text)
+{
+    char why[160] = "";
+    unsigned long e = ERR_peek_last_error();
+
+    if (e != 0)
+        ERR_error_string_n(e, why, sizeof(why));
+    ERR_clear_error();
+    return hd_err_set(err, HD_E_CONF, "%s \"%.*s\" can't be used%s%s", what,
+                      HD_STR_ARG(text), why[0] != '\0' ? ": " : "", why);
+}
+
+/* BoringSSL's groups of equal preference, "[a|b]:c", become "a:b:c". */
+static char *flatten_ciphers(hd_pool_t *pool, hd_str_t text)
+{
+    char *out = hd_pool_alloc_unaligned(pool, text.len + 1), *to = out;
+
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.data[i];
+
+        if (c != '[' && c != ']')
+            *to++ = c == '|' ? ':' : c;
+    }
+    *to = '\0';
+    return out;
+}
+
+static hd_rc_t set_algorithms(hd_tls_ctx_t *ctx, hd_err_t *err)
+{
+    const hd_tls_conf_t *conf = &ctx->conf;
+    int min = conf->version_min != 0 ? conf->version_min : TLS1_2_VERSION;
+    int max = conf->version_max != 0 ? conf->version_max : TLS1_3_VERSION;
+
+    if (min > max || min < TLS1_VERSION || max > TLS1_3_VERSION ||
+        SSL_CTX_set_min_proto_version(ctx->ssl_ctx, min) != 1 ||
+        SSL_CTX_set_max_proto_version(ctx->ssl_ctx, max) != 1)
+        return hd_err_set(err, HD_E_CONF,
+                          "TLS versions from 0x%04x to 0x%04x: 0x0303 (1.2) and 0x0304 "
+                          "(1.3) can be had",
+                          (unsigned)min, (unsigned)max);
+    if (SSL_CTX_set_cipher_list(ctx->ssl_ctx,
+                                conf->ciphers.len > 0
+                                    ? flatten_ciphers(ctx->pool, conf->ciphers)
+                                    : default_ciphers) != 1)
+        return fail(err, "cipher list", conf->ciphers);
+    if (SSL_CTX_set_ciphersuites(ctx->ssl_ctx,
+                                 conf->ciphersuites.len > 0
+                                     ? hd_str_to_c(ctx->pool, conf->ciphersuites)
+                                     : default_suites) != 1)
+        return fail(err, "TLS 1.3 ciphersuites", conf->ciphersuites);
+    if (SSL_CTX_set1_groups_list(ctx->ssl_ctx, conf->groups.len > 0
+                                                   ? hd_str_to_c(ctx->pool, conf->groups)
+                                                   : default_groups) != 1)
+        return fail(err, "groups", conf->groups);
+    return HD_OK;
+}
+
+static hd_rc_t check_alpn(hd_str_t alpn, hd_err_t *err)
+{
+    for (size_t at = 0; at < alpn.len;) {
+        size_t n = (uint8_t)alpn.data[at];
+
+        if (n == 0 || n > alpn.len - at - 1)
+            return hd_err_set(err, HD_E_CONF,
+                              "the ALPN list is damaged at byte %zu of %zu", at,
+                              alpn.len);
+        at += 1 + n;
+    }
+    return HD_OK;
+}
+
+static hd_rc_t set_names(hd_tls_ctx_t *ctx, hd_err_t *err)
+{
+    const hd_tls_conf_t *conf = &ctx->conf;
+
+    if (conf->alpn.len > 65535 || check_alpn(conf->alpn, err) != HD_OK)
+        return HD_ERROR;
+    if (ctx->is_server && conf->alpn.len > 0)
+        SSL_CTX_set_alpn_select_cb(ctx->ssl_ctx, on_alpn, ctx);
+    else if (conf->alpn.len > 0 &&
+             SSL_CTX_set_alpn_protos(ctx->ssl_ctx, (const unsigned char *)conf->alpn.data,
+                                     (unsigned)conf->alpn.len) != 0)
+        return fail(err, "ALPN list", conf->alpn);
+    if (conf->sans_n > 0 && conf->trust == NULL)
+        return hd_err_set(err, HD_E_CONF,
+                          "names to look for in a certificate that isn't verified: set "
+                          "the trusted roots too");
+    if (ctx->is_server && conf->verify != HD_TLS_VERIFY_NONE && conf->trust == NULL)
+        return hd_err_set(err, HD_E_CONF,
+                          "a client's certificate is asked for, but by which roots is it "
+                          "verified?");
+    ctx->regexes = hd_pool_new_n(ctx->pool, hd_regex_t *, hd_max(conf->sans_n, 1u));
+    for (uint32_t i = 0; i < conf->sans_n; i++) {
+        const hd_match_t *p = &conf->sans[i];
+
+        if (p->kind == HD_MATCH_REGEX &&
+            (ctx->regexes[i] = hd_regex_create(p->text, p->ignore_case, p->part, err)) ==
+                NULL)
+            return HD_ERROR;
+    }
+    return HD_OK;
+}
+
+static void set_ways(hd_tls_ctx_t *ctx)
+{
+    const hd_tls_conf_t *conf = &ctx->conf;
+    SSL_CTX *s = ctx->ssl_ctx;
+    uint64_t options = SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION;
+    int mode = SSL_VERIFY_NONE;
+
+    if (conf->prefer_server_ciphers)
+        options |= SSL_OP_CIPHER_SERVER_PREFERENCE;
+    if (!conf->session_tickets)
+        options |= SSL_OP_NO_TICKET;
+    SSL_CTX_set_options(s, options);
+    if (conf->is_mesh) /* no middlebox that would need a TLS 1.2 look */
+        SSL_CTX_clear_options(s, SSL_OP_ENABLE_MIDDLEBOX_COMPAT);
+    /* Idle conns hold no buffer; writes may be tried again from elsewhere; what is sent
+     * is the chain as given, never one found in the roots. */
+    SSL_CTX_set_mode(s, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                            SSL_MODE_NO_AUTO_CHAIN);
+    SSL_CTX_set_cert_cb(s, on_cert, ctx);
+    if (ctx->is_server && conf->verify != HD_TLS_VERIFY_NONE)
+        mode = SSL_VERIFY_PEER |
+               (conf->verify == HD_TLS_VERIFY_REQUIRED ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+                                                       : 0);
+    else if (!ctx->is_server && conf->trust != NULL)
+        mode = SSL_VERIFY_PEER;
+    SSL_CTX_set_verify(s, mode, NULL);
+    SSL_CTX_set_cert_verify_callback(s, hd_tls_verify, ctx);
+    if (conf->verify_depth > 0)
+        SSL_CTX_set_verify_depth(s, conf->verify_depth);
+    SSL_CTX_set_timeout(s, conf->session_timeout_s != 0 ? conf->session_timeout_s
+                                                        : SESSION_TIMEOUT_S);
+    SSL_CTX_sess_set_cache_size(s, SERVER_SESSIONS_MAX);
+    if (conf->is_mesh)
+        SSL_CTX_set_num_tickets(s, 1);
+}
+
+/* <conf> but for its slots, which stay where they are. */
+static void copy_conf(hd_tls_ctx_t *ctx, const hd_tls_conf_t *conf)
+{
+    hd_tls_conf_t *to = &ctx->conf;
+    const hd_slot_t **certs =
+        hd_pool_new_n(ctx->pool, const hd_slot_t *, hd_max(conf->certs_n, 1u));
+    hd_match_t *sans = hd_pool_new_n(ctx->pool, hd_match_t, hd_max(conf->sans_n, 1u));
+
+    *to = *conf;
+    for (uint32_t i = 0; i < conf->certs_n; i++)
+        certs[i] = conf->certs[i];
+    for (uint32_t i = 0; i < conf->sans_n; i++) {
+        sans[i] = conf->sans[i];
+        sans[i].text = hd_str_dup(ctx->pool, conf->sans[i].text);
+    }
+    to->certs = certs;
+    to->sans = sans;
+    to->ciphers = hd_str_dup(ctx->pool, conf->ciphers);
+    to->ciphersuites = hd_str_dup(ctx->pool, conf->ciphersuites);
+    to->groups = hd_str_dup(ctx->pool, conf->groups);
+    to->alpn = hd_str_dup(ctx->pool, conf->alpn);
+    to->sni = hd_str_dup(ctx->pool, conf->sni);
+    to->verify_host = hd_str_dup(ctx->pool, conf->verify_host);
+    hd_tls_conf_seal(to); /* sessions are bound to it: never to one that wasn't made */
+}
+
+static void destroy_ctx(hd_member_t *m, void *companion)
+{
+    hd_tls_ctx_t *ctx = companion;
+
+    (void)m;
+    if (ctx->is_kept) {
+        hd_list_remove(&ctx->kept);
+        kept_n--;
+    }
+    if (ctx->regexes != NULL)
+        for (uint32_t i = 0; i < ctx->conf.sans_n; i++)
+            if (ctx->regexes[i] != NULL)
+                hd_regex_destroy(ctx->regexes[i]);
+    hd_tls_sessions_deinit(ctx);
+    SSL_CTX_free(ctx->ssl_ctx);
+    hd_pool_destroy(ctx->pool);
+    free(ctx);
+}
+
+typedef struct {
+    const hd_tls_conf_t *conf;
+    bool is_server;
+} wanted_t;
+
+static void *create_ctx(hd_member_t *m, const void *owner, const void *arg, hd_err_t *err)
+{
+    const wanted_t *wanted = arg;
+    hd_tls_ctx_t *ctx = calloc(1, sizeof(*ctx));
+
+    (void)owner;
+    hd_bug_on(ctx == NULL);
+    ERR_clear_error();
+    ctx->member = m;
+    ctx->is_server = wanted->is_server;
+    ctx->pool = hd_pool_create(0);
+    hd_list_init(&ctx->kept);
+    copy_conf(ctx, wanted->conf);
+    ctx->ssl_ctx =
+        SSL_CTX_new(ctx->is_server ? TLS_server_method() : TLS_client_method());
+    hd_bug_on(ctx->ssl_ctx == NULL);
+    set_ways(ctx);
+    hd_tls_sessions_init(ctx);
+    if (set_algorithms(ctx, err) != HD_OK || set_names(ctx, err) != HD_OK) {
+        destroy_ctx(m, ctx);
+        return NULL;
+    }
+    return ctx;
+}
+
+static const hd_companion_type_t ctx_type = {
+    .name = "tls settings",
+    .create = create_ctx,
+    .destroy = destroy_ctx,
+};
+
+hd_rc_t hd_tls_conf_check(const hd_tls_conf_t *conf, bool is_server, hd_err_t *err)
+{
+    wanted_t wanted = {conf, is_server};
+    hd_tls_ctx_t *ctx = create_ctx(NULL, NULL, &wanted, err);
+
+    if (ctx == NULL)
+        return HD_ERROR;
+    destroy_ctx(NULL, ctx);
+    return HD_OK;
+}
+
+/* Holds one count more for <ctx>, so that it stays; the one unused longest goes. */
+static void keep_ctx(hd_tls_ctx_t *ctx, hd_str_t content, const wanted_t *wanted)
+{
+    if (kept.next == NULL)
+        hd_list_init(&kept);
+    if (ctx->is_kept) {
+        hd_list_remove(&ctx->kept);
+        hd_list_add_first(&kept, &ctx->kept);
+        return;
+    }
+    if (hd_companion_of_content(ctx->member, &ctx_type, content, wanted, NULL) != ctx)
+        return;
+    ctx->is_kept = true;
+    hd_list_add_first(&kept, &ctx->kept);
+    if (++kept_n > KEPT_MAX) {
+        hd_tls_ctx_t *last = hd_list_entry(kept.prev, hd_tls_ctx_t, kept);
+
+        hd_list_remove(&last->kept);
+        last->is_kept = false;
+        kept_n--;
+        hd_tls_ctx_put(last);
+    }
+}
+
+hd_tls_ctx_t *hd_tls_ctx_get(hd_member_t *m, const hd_tls_conf_t *conf, bool is_server,
+                             hd_err_t *err)
+{
+    bytes_t b = make_bytes(conf, is_server);
+    hd_str_t content = {b.data, b.len};
+    wanted_t wanted = {conf, is_server};
+    hd_tls_ctx_t *ctx = hd_companion_of_content(m, &ctx_type, content, &wanted, err);
+
+    if (ctx != NULL)
+        keep_ctx(ctx, content, &wanted);
+    free(b.data);
+    return ctx;
+}
+
+void hd_tls_ctx_put(hd_tls_ctx_t *ctx)
+{
+    hd_companion_release(ctx->member, &ctx_type, ctx);
+}

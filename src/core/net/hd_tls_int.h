@@ -1,0 +1,133 @@
+/* What only hd_tls*.c share.
+ *
+ *   hd_tls.c          the layer: handshake, reading, writing, closing
+ *   hd_tls_bio.c      ciphertext between OpenSSL and the layer below
+ *   hd_tls_ctx.c      settings -> SSL_CTX, a companion by content
+ *   hd_tls_secret.c   PEM texts -> certificates, keys, roots: companions of their regions
+ *   hd_tls_verify.c   is the peer whom it should be?
+ *   hd_tls_session.c  tickets, session ids, the client's sessions
+ *   hd_tls_peer.c     facts of the peer's certificate
+ */
+#pragma once
+#include "core/loom/hd_regex.h"
+#include "core/net/hd_tls.h"
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+#define HD_TLS_RECORD_MAX 16384
+#define HD_TLS_SESSION_KEY_BYTES 32
+
+/* Bytes that wait in a layer, no more than there are. */
+typedef struct {
+    size_t at, end;
+    char data[];
+} hd_tls_rest_t;
+
+typedef struct {
+    X509 *leaf;
+    STACK_OF(X509) * chain;
+    EVP_PKEY *key;
+} hd_tls_cert_t;
+
+typedef struct {
+    X509_STORE *store;
+    STACK_OF(X509_NAME) * names;
+} hd_tls_trust_t;
+
+/* Companion of distinct settings and role. */
+typedef struct hd_tls_ctx_s {
+    SSL_CTX *ssl_ctx;
+    hd_tls_conf_t conf; /* a copy in <pool>, slots excepted */
+    hd_pool_t *pool;
+    hd_regex_t **regexes; /* one a SAN; NULL: it is none */
+    hd_member_t *member;
+    bool is_server;
+    bool is_kept;               /* by kept, below */
+    hd_link_t kept;             /* those kept over times without a conn, latest first */
+    struct hd_map_s *sessions;  /* a client's, by key */
+    hd_link_t sessions_by_time; /* latest first */
+} hd_tls_ctx_t;
+
+typedef enum {
+    HD_TLS_HANDSHAKE, /* waits for the peer's handshake messages */
+    HD_TLS_OPEN,
+    HD_TLS_ENDED,  /* the peer's close_notify was read */
+    HD_TLS_FAILED, /* conn->err says why; OpenSSL isn't asked again */
+} hd_tls_state_t;
+
+typedef struct {
+    hd_layer_t layer;
+    SSL *ssl;
+    hd_tls_ctx_t *ctx;
+    hd_tls_rest_t *in;  /* ciphertext from below that OpenSSL hasn't taken; else NULL */
+    hd_tls_rest_t *out; /* ciphertext that the layer below didn't take; else NULL */
+    hd_post_t start;
+    char *verify_host;    /* client, when asked for; else NULL */
+    uint8_t *session_key; /* client; HD_TLS_SESSION_KEY_BYTES */
+    uint8_t state;        /* hd_tls_state_t */
+    bool below_ended, below_failed;
+    bool verified; /* the peer showed a certificate that passed every check */
+} hd_tls_layer_t;
+
+extern const hd_layer_ops_t hd_tls_ops;
+hd_tls_layer_t *hd_tls_layer(const hd_conn_t *c); /* the topmost; NULL: none */
+hd_tls_layer_t *hd_tls_layer_of(const SSL *ssl);
+int64_t hd_tls_now_s(const hd_tls_layer_t *l); /* wall clock */
+extern int64_t hd_tls_skew_s;                  /* added to it: for tests */
+
+/* --- bio --- */
+BIO *hd_tls_bio_create(hd_tls_layer_t *l);
+/* Around each call of OpenSSL that may read or write: lends the shared buffers. Never
+ * fails; leave pushes down what was written and answers as hd_tls_push_out. */
+void hd_tls_enter(hd_tls_layer_t *l);
+hd_rc_t hd_tls_leave(hd_tls_layer_t *l);
+/* Within enter and leave, between records: makes room for one of full size. HD_AGAIN: the
+ * layer below is full, write no more. */
+hd_rc_t hd_tls_make_room(hd_tls_layer_t *l);
+/* HD_OK: nothing is left; HD_AGAIN: the layer below is full; HD_ERROR: it failed. */
+hd_rc_t hd_tls_push_out(hd_tls_layer_t *l);
+/* 16 KB in which small pieces are gathered into one record; good until leave. */
+char *hd_tls_plain_buffer(hd_tls_layer_t *l);
+hd_tls_rest_t *hd_tls_rest_create(const char *data, size_t len);
+
+/* --- ctx --- */
+/* Counted: balance with put. NULL: <err>. */
+hd_tls_ctx_t *hd_tls_ctx_get(hd_member_t *m, const hd_tls_conf_t *conf, bool is_server,
+                             hd_err_t *err);
+void hd_tls_ctx_put(hd_tls_ctx_t *ctx);
+
+/* --- secret --- */
+/* Of the slot's current version; good in this turn. NULL: <err>. */
+const hd_tls_cert_t *hd_tls_cert_get(hd_member_t *m, const hd_slot_t *slot,
+                                     hd_err_t *err);
+const hd_tls_trust_t *hd_tls_trust_get(hd_member_t *m, const hd_slot_t *slot,
+                                       hd_err_t *err);
+int64_t hd_tls_time_s(const ASN1_TIME *t); /* Unix time; 0: unreadable */
+
+/* --- verify --- */
+int hd_tls_verify(X509_STORE_CTX *store_ctx, void *arg);
+/* The URI SANs with scheme spiffe://: how many, and the first, lent by <names> (which may
+ * be NULL); -1: one of them is no SPIFFE ID. *uris_n: URI SANs of any scheme. */
+int hd_tls_find_spiffe(const GENERAL_NAMES *names, hd_str_t *id, int *uris_n);
+/* A name holds a zero byte: a try to fool whoever compares C strings. */
+bool hd_tls_has_nul(const GENERAL_NAMES *names);
+hd_str_t hd_tls_name_text(const ASN1_STRING *s); /* lent */
+bool hd_tls_is_spiffe_id(hd_str_t id);
+
+/* --- session --- */
+void hd_tls_sessions_init(hd_tls_ctx_t *ctx);
+void hd_tls_sessions_deinit(hd_tls_ctx_t *ctx);
+/* Binds what may be resumed to the settings, the roots (<trust_version>) and, on a
+ * client, to what it asks for and who it is (<own_version>); there it offers a session.
+ */
+void hd_tls_session_start(hd_tls_layer_t *l, const hd_tls_client_t *ask,
+                          uint64_t trust_version, uint64_t own_version);
+/* A session lives no longer than the certificates it stands for. */
+void hd_tls_session_limit(SSL *ssl, const STACK_OF(X509) * chain, int64_t now_s);
+bool hd_tls_session_is_expired(const SSL_SESSION *s, int64_t now_s);
+
+/* --- peer --- */
+/* Takes what OpenSSL left in its error queue, in words. */
+void hd_tls_error_text(const hd_tls_layer_t *l, int ssl_error, char *out, size_t room);
+/* At the handshake's end: names and protocols into the conn's facts. */
+void hd_tls_facts_set(hd_tls_layer_t *l);

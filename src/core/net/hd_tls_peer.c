@@ -1,0 +1,225 @@
+#include "core/net/hd_tls_int.h"
+#include <openssl/err.h>
+#include <openssl/pem.h>
+
+/* --- errors in words --- */
+
+static void print_reason(const hd_tls_layer_t *l, unsigned long e, char *out, size_t room)
+{
+    int reason = ERR_GET_REASON(e);
+    const char *text = ERR_reason_error_string(e);
+
+    if (ERR_GET_LIB(e) == ERR_LIB_SSL && reason > SSL_AD_REASON_OFFSET) {
+        snprintf(out, room, "the peer refused it: alert \"%s\" (%d)",
+                 SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET),
+                 reason - SSL_AD_REASON_OFFSET);
+        return;
+    }
+    switch (ERR_GET_LIB(e) == ERR_LIB_SSL ? reason : 0) {
+    case SSL_R_UNEXPECTED_EOF_WHILE_READING:
+        snprintf(
+            out, room,
+            l->state == HD_TLS_HANDSHAKE || !SSL_is_init_finished(l->ssl)
+                ? "the peer closed the connection in the middle of it"
+                : "the peer closed the connection without close_notify: what came may "
+                  "be cut off");
+        break;
+    case SSL_R_HTTP_REQUEST:
+        snprintf(out, room, "the peer speaks plain HTTP");
+        break;
+    case SSL_R_WRONG_VERSION_NUMBER:
+        snprintf(out, room, "the peer doesn't speak TLS (plain text on this port?)");
+        break;
+    case SSL_R_NO_SHARED_CIPHER:
+        snprintf(out, room, "no cipher that both sides accept");
+        break;
+    case SSL_R_UNSUPPORTED_PROTOCOL:
+    case SSL_R_VERSION_TOO_LOW:
+        snprintf(out, room, "no TLS version that both sides accept");
+        break;
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+        snprintf(out, room, "the peer showed no certificate, and one is required");
+        break;
+    case SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC:
+        snprintf(out, room, "a record was damaged on its way");
+        break;
+    default:
+        snprintf(out, room, "%s", text != NULL ? text : "OpenSSL failed");
+    }
+}
+
+void hd_tls_error_text(const hd_tls_layer_t *l, int ssl_error, char *out, size_t room)
+{
+    unsigned long e = ERR_get_error(); /* the first is the cause */
+
+    ERR_clear_error();
+    if (e != 0)
+        print_reason(l, e, out, room);
+    else if (l->below_ended)
+        snprintf(out, room, "the peer closed the connection");
+    else if (l->below_failed)
+        snprintf(out, room, "the connection below it failed");
+    else
+        snprintf(out, room, "OpenSSL failed (%d)", ssl_error);
+}
+
+/* --- facts --- */
+
+static hd_str_t lower_name(hd_pool_t *pool, const char *name)
+{
+    return name != NULL ? hd_str_dup_lower(pool, hd_str_c(name)) : HD_STR_NONE;
+}
+
+static hd_str_t find_principal(hd_pool_t *pool, const X509 *cert)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    hd_str_t id = HD_STR_NONE;
+    int uris_n;
+
+    /* One, or it is nobody's. */
+    id =
+        hd_tls_find_spiffe(names, &id, &uris_n) == 1 ? hd_str_dup(pool, id) : HD_STR_NONE;
+    GENERAL_NAMES_free(names);
+    return id;
+}
+
+void hd_tls_facts_set(hd_tls_layer_t *l)
+{
+    hd_conn_t *c = l->layer.conn;
+    hd_conn_facts_t *facts = hd_conn_facts(c);
+    const hd_tls_conf_t *conf = &l->ctx->conf;
+    const hd_tls_cert_t *own;
+    const unsigned char *alpn;
+    unsigned alpn_len;
+
+    SSL_get0_alpn_selected(l->ssl, &alpn, &alpn_len);
+    facts->alpn = hd_str_n((const char *)alpn, alpn_len); /* lives as long as the layer */
+    if (l->ctx->is_server)
+        facts->sni =
+            lower_name(c->pool, SSL_get_servername(l->ssl, TLSEXT_NAMETYPE_host_name));
+    if (l->verified)
+        facts->peer_principal =
+            find_principal(c->pool, SSL_get0_peer_certificate(l->ssl));
+    /* Not what was shown: a resumed handshake shows nothing. */
+    if (conf->is_mesh && conf->certs_n > 0 &&
+        (own = hd_tls_cert_get(l->ctx->member, conf->certs[0], NULL)) != NULL)
+        facts->local_principal = find_principal(c->pool, own->leaf);
+}
+
+static hd_str_t hex(hd_pool_t *pool, const unsigned char *bytes, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+    char *out = hd_pool_alloc_unaligned(pool, 2 * n + 1);
+
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[bytes[i] >> 4];
+        out[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    out[2 * n] = '\0';
+    return hd_str_n(out, 2 * n);
+}
+
+static hd_str_t print_bio(hd_pool_t *pool, BIO *bio)
+{
+    char *data;
+    long n = BIO_get_mem_data(bio, &data);
+
+    return hd_str_dup(pool, hd_str_n(data, n > 0 ? (size_t)n : 0));
+}
+
+static hd_str_t print_name(hd_pool_t *pool, const X509_NAME *name)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    hd_str_t text;
+
+    hd_bug_on(bio == NULL);
+    hd_ignore(X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253));
+    text = print_bio(pool, bio);
+    BIO_free(bio);
+    return text;
+}
+
+static hd_str_t print_serial(hd_pool_t *pool, const X509 *cert)
+{
+    const ASN1_INTEGER *serial = X509_get0_serialNumber((X509 *)(uintptr_t)cert);
+
+    return hex(pool, ASN1_STRING_get0_data(serial), (size_t)ASN1_STRING_length(serial));
+}
+
+static const hd_str_t *copy_names(hd_pool_t *pool, const GENERAL_NAMES *names, int type,
+                                  uint32_t *n)
+{
+    int all_n = names != NULL ? sk_GENERAL_NAME_num(names) : 0;
+    hd_str_t *out = all_n > 0 ? hd_pool_new_n(pool, hd_str_t, all_n) : NULL;
+
+    *n = 0;
+    for (int i = 0; i < all_n; i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+
+        if (name->type == type)
+            out[(*n)++] = hd_str_dup(pool, hd_tls_name_text(name->d.ia5));
+    }
+    return out;
+}
+
+static void read_cert(hd_tls_peer_t *p, hd_pool_t *pool, X509 *cert)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned digest_len = 0;
+
+    p->subject = print_name(pool, X509_get_subject_name(cert));
+    p->issuer = print_name(pool, X509_get_issuer_name(cert));
+    p->serial = print_serial(pool, cert);
+    if (X509_digest(cert, EVP_sha256(), digest, &digest_len) == 1)
+        p->fingerprint_sha256 = hex(pool, digest, digest_len);
+    p->not_before_s = hd_tls_time_s(X509_get0_notBefore(cert));
+    p->not_after_s = hd_tls_time_s(X509_get0_notAfter(cert));
+    p->uri_sans = copy_names(pool, names, GEN_URI, &p->uri_sans_n);
+    p->dns_sans = copy_names(pool, names, GEN_DNS, &p->dns_sans_n);
+    GENERAL_NAMES_free(names);
+    ERR_clear_error();
+}
+
+const hd_tls_peer_t *hd_tls_peer(hd_conn_t *c)
+{
+    hd_tls_layer_t *l = hd_tls_layer(c);
+    hd_tls_peer_t *p;
+    X509 *cert;
+
+    if (l == NULL || l->state == HD_TLS_HANDSHAKE)
+        return NULL;
+    if (hd_conn_facts(c)->tls != NULL)
+        return c->facts->tls;
+    p = hd_pool_new(hd_conn_pool(c), hd_tls_peer_t);
+    cert = SSL_get0_peer_certificate(l->ssl);
+    p->version = hd_str_c(SSL_get_version(l->ssl));
+    p->cipher = hd_str_c(SSL_get_cipher_name(l->ssl));
+    p->resumed = SSL_session_reused(l->ssl) == 1;
+    p->verified = l->verified;
+    p->spiffe_id = c->facts->peer_principal;
+    if (cert != NULL) {
+        read_cert(p, c->pool, cert);
+        if (!p->verified)
+            p->verify_error = HD_STR("nobody asked for it to be verified");
+    }
+    c->facts->tls = p;
+    return p;
+}
+
+hd_str_t hd_tls_peer_pem(hd_conn_t *c)
+{
+    hd_tls_peer_t *p = (hd_tls_peer_t *)(uintptr_t)hd_tls_peer(c);
+    X509 *cert;
+    BIO *bio;
+
+    if (p == NULL || p->leaf_pem.len > 0 ||
+        (cert = SSL_get0_peer_certificate(hd_tls_layer(c)->ssl)) == NULL)
+        return p != NULL ? p->leaf_pem : HD_STR_NONE;
+    bio = BIO_new(BIO_s_mem());
+    hd_bug_on(bio == NULL);
+    if (PEM_write_bio_X509(bio, cert) == 1)
+        p->leaf_pem = print_bio(c->pool, bio);
+    BIO_free(bio);
+    return p->leaf_pem;
+}

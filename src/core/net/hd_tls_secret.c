@@ -1,0 +1,342 @@
+#include "core/net/hd_tls_int.h"
+#include "core/base/hd_log.h"
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum { CERTS_MAX = 1000 }; /* of a chain or a bundle of roots */
+
+static hd_rc_t fail(hd_err_t *err, const char *fmt, ...) HD_PRINTF(2, 3);
+static hd_rc_t fail(hd_err_t *err, const char *fmt, ...)
+{
+    char text[HD_ERR_TEXT_MAX];
+    unsigned long e = ERR_peek_last_error();
+    const char *why = e != 0 ? ERR_reason_error_string(e) : NULL;
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    ERR_clear_error();
+    return why != NULL ? hd_err_set(err, HD_E_TLS, "%s (%s)", text, why)
+                       : hd_err_set(err, HD_E_TLS, "%s", text);
+}
+
+/* Without it OpenSSL would ask at the terminal. */
+static int no_passphrase(char *buf, int size, int writing, void *arg)
+{
+    (void)buf;
+    (void)size;
+    (void)writing;
+    *(bool *)arg = true;
+    return -1;
+}
+
+static BIO *open_text(hd_str_t pem)
+{
+    BIO *bio =
+        BIO_new_mem_buf(pem.len > 0 ? pem.data : "", (int)hd_min(pem.len, 1u << 24));
+
+    hd_bug_on(bio == NULL);
+    return bio;
+}
+
+/* The end of the PEM texts, rather than a damaged one. */
+static bool is_pem_end(void)
+{
+    unsigned long e = ERR_peek_last_error();
+
+    if (ERR_GET_LIB(e) != ERR_LIB_PEM || ERR_GET_REASON(e) != PEM_R_NO_START_LINE)
+        return false;
+    ERR_clear_error();
+    return true;
+}
+
+int64_t hd_tls_time_s(const ASN1_TIME *t)
+{
+    struct tm tm;
+
+    return t != NULL && ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : 0;
+}
+
+/* All certificates of <pem>; NULL: <err>, which calls the whole <what>. */
+static STACK_OF(X509) * read_certs(hd_str_t pem, const char *what, hd_err_t *err)
+{
+    STACK_OF(X509) *certs = sk_X509_new_null();
+    BIO *bio = open_text(pem);
+    X509 *cert;
+
+    hd_bug_on(certs == NULL);
+    ERR_clear_error();
+    while (sk_X509_num(certs) < CERTS_MAX &&
+           (cert = PEM_read_bio_X509(bio, NULL, no_passphrase, &(bool){false})) != NULL)
+        hd_bug_on(sk_X509_push(certs, cert) == 0);
+    BIO_free(bio);
+    if (sk_X509_num(certs) == CERTS_MAX)
+        hd_ignore(fail(err, "%s: %d certificates and more", what, CERTS_MAX) != HD_ERROR);
+    else if (!is_pem_end())
+        hd_ignore(fail(err, "%s: certificate %d is damaged", what,
+                       sk_X509_num(certs) + 1) != HD_ERROR);
+    else if (sk_X509_num(certs) == 0)
+        hd_ignore(fail(err, "%s: no \"-----BEGIN CERTIFICATE-----\" in it", what) !=
+                  HD_ERROR);
+    else
+        return certs;
+    sk_X509_pop_free(certs, X509_free);
+    return NULL;
+}
+
+static EVP_PKEY *read_key(hd_str_t pem, hd_err_t *err)
+{
+    BIO *bio = open_text(pem);
+    bool is_locked = false;
+    EVP_PKEY *key;
+    int type;
+
+    ERR_clear_error();
+    key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, &is_locked);
+    BIO_free(bio);
+    if (key == NULL) {
+        if (is_locked) {
+            ERR_clear_error();
+            hd_ignore(fail(err, "the private key has a passphrase: store it without") !=
+                      HD_ERROR);
+        } else if (is_pem_end()) {
+            hd_ignore(fail(err, "the private key: no \"-----BEGIN PRIVATE KEY-----\" in "
+                                "it") != HD_ERROR);
+        } else {
+            hd_ignore(fail(err, "the private key is damaged") != HD_ERROR);
+        }
+        return NULL;
+    }
+    type = EVP_PKEY_get_base_id(key);
+    if (type == EVP_PKEY_RSA || type == EVP_PKEY_EC || type == EVP_PKEY_ED25519)
+        return key;
+    hd_ignore(fail(err, "a private key of type %s: RSA, EC and Ed25519 can be used",
+                   EVP_PKEY_get0_type_name(key) != NULL ? EVP_PKEY_get0_type_name(key)
+                                                        : "unknown") != HD_ERROR);
+    EVP_PKEY_free(key);
+    return NULL;
+}
+
+static void free_cert(hd_tls_cert_t *cert)
+{
+    X509_free(cert->leaf);
+    sk_X509_pop_free(cert->chain, X509_free);
+    EVP_PKEY_free(cert->key);
+    free(cert);
+}
+
+static hd_rc_t check_fit(hd_tls_cert_t *cert, hd_err_t *err)
+{
+    if (X509_check_private_key(cert->leaf, cert->key) == 1)
+        return HD_OK;
+    ERR_clear_error();
+    for (int i = 0; i < sk_X509_num(cert->chain); i++)
+        if (X509_check_private_key(sk_X509_value(cert->chain, i), cert->key) == 1)
+            return fail(err,
+                        "the private key belongs to certificate %d of the chain: the "
+                        "leaf must come first",
+                        i + 2);
+    ERR_clear_error();
+    return fail(err, "the private key doesn't belong to the certificate");
+}
+
+static hd_tls_cert_t *make_cert(const hd_secret_t *s, hd_err_t *err)
+{
+    hd_tls_cert_t *cert = calloc(1, sizeof(*cert));
+
+    hd_bug_on(cert == NULL);
+    if ((cert->chain = read_certs(s->chain_pem, "the certificate chain", err)) != NULL &&
+        (cert->key = read_key(s->key_pem, err)) != NULL) {
+        cert->leaf = sk_X509_shift(cert->chain);
+        if (check_fit(cert, err) == HD_OK)
+            return cert;
+    }
+    free_cert(cert);
+    return NULL;
+}
+
+static hd_rc_t add_crls(X509_STORE *store, hd_str_t pem, hd_err_t *err)
+{
+    BIO *bio = open_text(pem);
+    X509_CRL *crl;
+    int n = 0;
+
+    ERR_clear_error();
+    while ((crl = PEM_read_bio_X509_CRL(bio, NULL, no_passphrase, &(bool){false})) !=
+           NULL) {
+        hd_bug_on(X509_STORE_add_crl(store, crl) != 1);
+        X509_CRL_free(crl);
+        n++;
+    }
+    BIO_free(bio);
+    if (!is_pem_end())
+        return fail(err, "the revocation lists: list %d is damaged", n + 1);
+    if (n == 0)
+        return fail(err, "the revocation lists: no \"-----BEGIN X509 CRL-----\" in it");
+    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+    return HD_OK;
+}
+
+static void free_trust(hd_tls_trust_t *trust)
+{
+    X509_STORE_free(trust->store);
+    sk_X509_NAME_pop_free(trust->names, X509_NAME_free);
+    free(trust);
+}
+
+static hd_tls_trust_t *make_trust(const hd_secret_t *s, hd_err_t *err)
+{
+    STACK_OF(X509) *certs = read_certs(s->trust_pem, "the trusted roots", err);
+    hd_tls_trust_t *trust;
+    bool good = true;
+
+    if (certs == NULL)
+        return NULL;
+    trust = calloc(1, sizeof(*trust));
+    hd_bug_on(trust == NULL || (trust->store = X509_STORE_new()) == NULL ||
+              (trust->names = sk_X509_NAME_new_null()) == NULL);
+    for (int i = 0; i < sk_X509_num(certs); i++) {
+        X509 *cert = sk_X509_value(certs, i);
+        X509_NAME *name = X509_NAME_dup(X509_get_subject_name(cert));
+
+        hd_bug_on(X509_STORE_add_cert(trust->store, cert) != 1); /* twice is fine */
+        hd_bug_on(name == NULL || sk_X509_NAME_push(trust->names, name) == 0);
+    }
+    sk_X509_pop_free(certs, X509_free);
+    if (s->crl_pem.len > 0)
+        good = add_crls(trust->store, s->crl_pem, err) == HD_OK;
+    if (good)
+        return trust;
+    free_trust(trust);
+    return NULL;
+}
+
+/* --- companions of the secret's region --- */
+
+static void *create_cert(hd_member_t *m, const void *owner, const void *arg,
+                         hd_err_t *err)
+{
+    (void)m;
+    (void)owner;
+    return make_cert(arg, err);
+}
+
+static void destroy_cert(hd_member_t *m, void *companion)
+{
+    (void)m;
+    free_cert(companion);
+}
+
+static void *create_trust(hd_member_t *m, const void *owner, const void *arg,
+                          hd_err_t *err)
+{
+    (void)m;
+    (void)owner;
+    return make_trust(arg, err);
+}
+
+static void destroy_trust(hd_member_t *m, void *companion)
+{
+    (void)m;
+    free_trust(companion);
+}
+
+static const hd_companion_type_t cert_type = {
+    .name = "certificate", .create = create_cert, .destroy = destroy_cert};
+static const hd_companion_type_t trust_type = {
+    .name = "trusted roots", .create = create_trust, .destroy = destroy_trust};
+
+static const void *get_of_slot(hd_member_t *m, const hd_slot_t *slot,
+                               const hd_companion_type_t *type, hd_err_t *err)
+{
+    const hd_region_t *r = hd_slot_get(m, slot);
+    const void *found;
+
+    if (r == NULL) {
+        hd_ignore(hd_err_set(err, HD_E_TLS, "secret '%.*s' isn't there (yet)",
+                             HD_STR_ARG(slot->name)) != HD_ERROR);
+        return NULL;
+    }
+    found = hd_companion_of_region(m, type, r, r->root, err);
+    if (found == NULL)
+        hd_ignore(hd_err_prefix(err, "secret '%.*s': ", HD_STR_ARG(slot->name)) !=
+                  HD_ERROR);
+    return found;
+}
+
+const hd_tls_cert_t *hd_tls_cert_get(hd_member_t *m, const hd_slot_t *slot, hd_err_t *err)
+{
+    return get_of_slot(m, slot, &cert_type, err);
+}
+
+const hd_tls_trust_t *hd_tls_trust_get(hd_member_t *m, const hd_slot_t *slot,
+                                       hd_err_t *err)
+{
+    return get_of_slot(m, slot, &trust_type, err);
+}
+
+/* --- for builders --- */
+
+static hd_rc_t fill_facts(hd_secret_t *s, const X509 *leaf, hd_pool_t *pool,
+                          hd_err_t *err)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
+    int64_t now_s = (int64_t)time(NULL),
+            from_s = hd_tls_time_s(X509_get0_notBefore(leaf));
+    hd_str_t id = HD_STR_NONE;
+    int uris_n, n = hd_tls_find_spiffe(names, &id, &uris_n);
+    hd_rc_t rc = HD_OK;
+
+    s->not_after_s = hd_tls_time_s(X509_get0_notAfter(leaf));
+    if (hd_tls_has_nul(names))
+        rc = hd_err_set(err, HD_E_TLS, "a name in the certificate holds a zero byte");
+    else if (n > 1)
+        rc = hd_err_set(err, HD_E_TLS,
+                        "the certificate has %d SPIFFE IDs: it may have one", n);
+    else if (n < 0)
+        rc = hd_err_set(err, HD_E_TLS,
+                        "the certificate's spiffe:// name is no SPIFFE ID (like "
+                        "spiffe://trust.domain/ns/NAMESPACE/sa/ACCOUNT)");
+    else if (n == 1)
+        s->spiffe_id = hd_str_dup(pool, id);
+    GENERAL_NAMES_free(names);
+    if (rc == HD_OK && s->not_after_s < now_s)
+        hd_log(HD_LOG_WARN, "the certificate '%.*s' has expired %" PRId64 " hours ago",
+               HD_STR_ARG(s->spiffe_id), (now_s - s->not_after_s) / 3600);
+    if (rc == HD_OK && from_s > now_s)
+        hd_log(HD_LOG_WARN, "the certificate '%.*s' becomes valid in %" PRId64 " minutes",
+               HD_STR_ARG(s->spiffe_id), (from_s - now_s + 59) / 60);
+    return rc;
+}
+
+hd_rc_t hd_secret_check(hd_secret_t *s, hd_pool_t *pool, hd_err_t *err)
+{
+    hd_rc_t rc = HD_OK;
+
+    if (s->chain_pem.len == 0 && s->key_pem.len > 0)
+        return hd_err_set(err, HD_E_TLS, "a private key without its certificate");
+    if (s->chain_pem.len > 0 && s->key_pem.len == 0)
+        return hd_err_set(err, HD_E_TLS, "a certificate without its private key");
+    if (s->trust_pem.len == 0 && s->crl_pem.len > 0)
+        return hd_err_set(err, HD_E_TLS, "revocation lists without roots");
+    if (s->chain_pem.len > 0) {
+        hd_tls_cert_t *cert = make_cert(s, err);
+
+        if (cert == NULL)
+            return HD_ERROR;
+        rc = fill_facts(s, cert->leaf, pool, err);
+        free_cert(cert);
+    }
+    if (rc == HD_OK && s->trust_pem.len > 0) {
+        hd_tls_trust_t *trust = make_trust(s, err);
+
+        if (trust == NULL)
+            return HD_ERROR;
+        free_trust(trust);
+    }
+    return rc;
+}

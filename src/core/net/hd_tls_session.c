@@ -1,0 +1,300 @@
+/* hd_tls_session: what may be resumed, and by whom. A session stands for a handshake
+ * whose certificates were verified; so it is bound to the settings' hash and the roots'
+ * version (the session id context), lives no longer than those certificates, and a client
+ * offers it only for the same identity, peer and names. */
+#include "core/base/hd_map.h"
+#include "core/net/hd_tls_int.h"
+#include <openssl/core_names.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/rand.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum {
+    CLIENT_KEYS_MAX = 512, /* peers with a session, a process and settings */
+    SESSIONS_A_KEY = 2,    /* servers send two tickets at a time */
+    TICKET_EPOCH_S = 43200 /* a ticket key's time of use; good for one more to read */
+};
+
+/* --- ticket keys: all processes with the same seed have the same --- */
+
+typedef struct {
+    uint64_t epoch;
+    unsigned char name[16], aes[32], mac[32];
+} ticket_key_t;
+
+static uint8_t seed[32];
+static bool has_seed;
+static pthread_once_t seed_once = PTHREAD_ONCE_INIT;
+
+void hd_tls_set_ticket_seed(const uint8_t new_seed[32])
+{
+    memcpy(seed, new_seed, sizeof(seed));
+    has_seed = true;
+}
+
+static void make_seed(void)
+{
+    if (!has_seed)
+        hd_bug_on(RAND_priv_bytes(seed, sizeof(seed)) != 1);
+    has_seed = true;
+}
+
+static void derive(const char *what, uint64_t epoch, unsigned char *out, size_t len)
+{
+    unsigned char text[16] = {0}, digest[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+
+    memcpy(text, what, strlen(what));
+    memcpy(text + 8, &epoch, sizeof(epoch));
+    hd_bug_on(HMAC(EVP_sha256(), seed, sizeof(seed), text, sizeof(text), digest, &n) ==
+                  NULL ||
+              n < len);
+    memcpy(out, digest, len);
+    OPENSSL_cleanse(digest, sizeof(digest));
+}
+
+static const ticket_key_t *get_ticket_key(uint64_t epoch)
+{
+    static _Thread_local ticket_key_t keys[2];
+    ticket_key_t *key = &keys[epoch % 2];
+
+    hd_bug_on(pthread_once(&seed_once, make_seed) != 0);
+    if (key->epoch != epoch) {
+        derive("name", epoch, key->name, sizeof(key->name));
+        derive("aes", epoch, key->aes, sizeof(key->aes));
+        derive("mac", epoch, key->mac, sizeof(key->mac));
+        key->epoch = epoch;
+    }
+    return key;
+}
+
+/* OpenSSL's answers: -1 error, 0 not ours, 1 good, 2 good but wrap it anew. */
+static int on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv,
+                         EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int enc)
+{
+    uint64_t epoch = (uint64_t)hd_tls_now_s(hd_tls_layer_of(ssl)) / TICKET_EPOCH_S;
+    const ticket_key_t *key = get_ticket_key(epoch);
+    char digest[] = "SHA256";
+    OSSL_PARAM params[3];
+    int rc = 1;
+
+    if (!enc && CRYPTO_memcmp(name, key->name, sizeof(key->name)) != 0) {
+        key = get_ticket_key(epoch - 1);
+        if (CRYPTO_memcmp(name, key->name, sizeof(key->name)) != 0)
+            return 0;
+        rc = 2;
+    }
+    if (enc) {
+        memcpy(name, key->name, sizeof(key->name));
+        if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) != 1)
+            return -1;
+    }
+    params[0] = OSSL_PARAM_construct_octet_string(
+        OSSL_MAC_PARAM_KEY, (void *)(uintptr_t)key->mac, sizeof(key->mac));
+    params[1] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0);
+    params[2] = OSSL_PARAM_construct_end();
+    if (EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->aes, iv, enc) != 1 ||
+        EVP_MAC_CTX_set_params(mac, params) != 1)
+        return -1;
+    return rc;
+}
+
+/* --- what is too old --- */
+
+bool hd_tls_session_is_expired(const SSL_SESSION *s, int64_t now_s)
+{
+    X509 *peer = SSL_SESSION_get0_peer((SSL_SESSION *)(uintptr_t)s);
+
+    return SSL_SESSION_get_time(s) + SSL_SESSION_get_timeout(s) < now_s ||
+           (peer != NULL && hd_tls_time_s(X509_get0_notAfter(peer)) < now_s);
+}
+
+void hd_tls_session_limit(SSL *ssl, const STACK_OF(X509) * chain, int64_t now_s)
+{
+    SSL_SESSION *s = SSL_get_session(ssl);
+    int64_t left_s;
+
+    if (s == NULL)
+        return;
+    left_s = SSL_SESSION_get_timeout(s);
+    for (int i = 0; i < sk_X509_num(chain); i++)
+        left_s = hd_min(
+            left_s, hd_tls_time_s(X509_get0_notAfter(sk_X509_value(chain, i))) - now_s);
+    SSL_SESSION_set_timeout(s, (long)hd_max(left_s, 0));
+}
+
+static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *s, const unsigned char *name,
+                                   size_t name_len, SSL_TICKET_STATUS status, void *arg)
+{
+    (void)name;
+    (void)name_len;
+    (void)arg;
+    switch (status) {
+    case SSL_TICKET_SUCCESS:
+    case SSL_TICKET_SUCCESS_RENEW:
+        if (hd_tls_session_is_expired(s, hd_tls_now_s(hd_tls_layer_of(ssl))))
+            return SSL_TICKET_RETURN_IGNORE_RENEW;
+        /* A TLS 1.3 client uses a ticket once (RFC 8446 §C.4): it needs another. */
+        return status == SSL_TICKET_SUCCESS_RENEW || SSL_version(ssl) == TLS1_3_VERSION
+                   ? SSL_TICKET_RETURN_USE_RENEW
+                   : SSL_TICKET_RETURN_USE;
+    default:
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    }
+}
+
+/* --- the client's sessions --- */
+
+typedef struct {
+    hd_link_t by_time;
+    uint8_t key[HD_TLS_SESSION_KEY_BYTES];
+    SSL_SESSION *sessions[SESSIONS_A_KEY]; /* the latest first; NULL behind the last */
+} entry_t;
+
+static hd_str_t key_of(const uint8_t *key)
+{
+    return hd_str_n((const char *)key, HD_TLS_SESSION_KEY_BYTES);
+}
+
+static void remove_entry(hd_tls_ctx_t *ctx, entry_t *e)
+{
+    hd_ignore(hd_map_remove(ctx->sessions, key_of(e->key)) != e);
+    hd_list_remove(&e->by_time);
+    for (int i = 0; i < SESSIONS_A_KEY; i++)
+        SSL_SESSION_free(e->sessions[i]);
+    free(e);
+}
+
+static entry_t *add_entry(hd_tls_ctx_t *ctx, const uint8_t *key)
+{
+    entry_t *e = calloc(1, sizeof(*e));
+
+    hd_bug_on(e == NULL);
+    memcpy(e->key, key, sizeof(e->key));
+    hd_ignore(hd_map_put(ctx->sessions, key_of(e->key), e) != NULL);
+    hd_list_add_first(&ctx->sessions_by_time, &e->by_time);
+    if (hd_map_count(ctx->sessions) > CLIENT_KEYS_MAX)
+        remove_entry(ctx, hd_list_entry(ctx->sessions_by_time.prev, entry_t, by_time));
+    return e;
+}
+
+static int on_new_session(SSL *ssl, SSL_SESSION *s)
+{
+    hd_tls_layer_t *l = hd_tls_layer_of(ssl);
+    entry_t *e;
+
+    if (l->session_key == NULL || SSL_SESSION_is_resumable(s) != 1)
+        return 0;
+    e = hd_map_get(l->ctx->sessions, key_of(l->session_key));
+    if (e == NULL)
+        e = add_entry(l->ctx, l->session_key);
+    SSL_SESSION_free(e->sessions[SESSIONS_A_KEY - 1]);
+    for (int i = SESSIONS_A_KEY - 1; i > 0; i--)
+        e->sessions[i] = e->sessions[i - 1];
+    e->sessions[0] = s;
+    return 1; /* its reference is ours */
+}
+
+/* Offers the latest one that is still good; those of TLS 1.3 are used once. */
+static void offer_session(hd_tls_layer_t *l)
+{
+    entry_t *e = hd_map_get(l->ctx->sessions, key_of(l->session_key));
+    int64_t now_s = hd_tls_now_s(l);
+
+    while (e != NULL && e->sessions[0] != NULL) {
+        SSL_SESSION *s = e->sessions[0];
+        bool is_good =
+            !hd_tls_session_is_expired(s, now_s) && SSL_SESSION_is_resumable(s) == 1;
+
+        if (is_good)
+            hd_ignore(SSL_set_session(l->ssl, s)); /* else a full handshake */
+        if (is_good && SSL_SESSION_get_protocol_version(s) < TLS1_3_VERSION)
+            return;
+        for (int i = 1; i < SESSIONS_A_KEY; i++)
+            e->sessions[i - 1] = e->sessions[i];
+        e->sessions[SESSIONS_A_KEY - 1] = NULL;
+        SSL_SESSION_free(s);
+        if (is_good)
+            break;
+    }
+    if (e != NULL && e->sessions[0] == NULL)
+        remove_entry(l->ctx, e);
+}
+
+static void add_text(EVP_MD_CTX *md, hd_str_t s)
+{
+    uint64_t len = s.len;
+
+    hd_bug_on(EVP_DigestUpdate(md, &len, sizeof(len)) != 1 ||
+              EVP_DigestUpdate(md, s.data, s.len) != 1);
+}
+
+static void make_key(hd_tls_layer_t *l, const hd_tls_client_t *ask,
+                     uint64_t trust_version, uint64_t own_version)
+{
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+
+    hd_bug_on(md == NULL || EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1);
+    hd_bug_on(EVP_DigestUpdate(md, &trust_version, sizeof(trust_version)) != 1 ||
+              EVP_DigestUpdate(md, &own_version, sizeof(own_version)) != 1);
+    add_text(md, ask->sni);
+    add_text(md, ask->verify_host);
+    add_text(md, ask->alpn);
+    add_text(md, ask->session_key);
+    l->session_key = malloc(HD_TLS_SESSION_KEY_BYTES);
+    hd_bug_on(l->session_key == NULL ||
+              EVP_DigestFinal_ex(md, l->session_key, NULL) != 1);
+    EVP_MD_CTX_free(md);
+}
+
+void hd_tls_session_start(hd_tls_layer_t *l, const hd_tls_client_t *ask,
+                          uint64_t trust_version, uint64_t own_version)
+{
+    unsigned char id_context[24];
+
+    if (!l->ctx->is_server) {
+        if (l->ctx->sessions == NULL)
+            return;
+        make_key(l, ask, trust_version, own_version);
+        offer_session(l);
+        return;
+    }
+    memcpy(id_context, "heddle 1", 8);
+    memcpy(id_context + 8, &l->ctx->conf.hash, 8);
+    memcpy(id_context + 16, &trust_version, 8);
+    hd_bug_on(SSL_set_session_id_context(l->ssl, id_context, sizeof(id_context)) != 1);
+}
+
+void hd_tls_sessions_init(hd_tls_ctx_t *ctx)
+{
+    const hd_tls_conf_t *conf = &ctx->conf;
+    SSL_CTX *s = ctx->ssl_ctx;
+    long mode = SSL_SESS_CACHE_OFF;
+
+    hd_list_init(&ctx->sessions_by_time);
+    if (ctx->is_server) {
+        if (conf->session_cache)
+            mode = SSL_SESS_CACHE_SERVER;
+        else if (!conf->session_tickets)
+            SSL_CTX_set_num_tickets(s, 0); /* TLS 1.3 would send some all the same */
+        SSL_CTX_set_tlsext_ticket_key_evp_cb(s, on_ticket_key);
+        SSL_CTX_set_session_ticket_cb(s, NULL, on_ticket, NULL);
+    } else if (conf->session_cache || conf->session_tickets) {
+        mode = SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL;
+        ctx->sessions = hd_map_create();
+        SSL_CTX_sess_set_new_cb(s, on_new_session);
+    }
+    SSL_CTX_set_session_cache_mode(s, mode);
+}
+
+void hd_tls_sessions_deinit(hd_tls_ctx_t *ctx)
+{
+    if (ctx->sessions == NULL)
+        return;
+    while (!hd_list_is_empty(&ctx->sessions_by_time))
+        remove_entry(ctx, hd_list_entry(ctx->sessions_by_time.next, entry_t, by_time));
+    hd_map_destroy(ctx->sessions);
+}

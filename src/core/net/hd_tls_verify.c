@@ -1,0 +1,349 @@
+/* hd_tls_verify: is the peer whom it should be? First OpenSSL's path check (signatures,
+ * times, purposes, revocation), then names; each refusal is put in words here, where its
+ * reason is known, and the alert follows from the error left in the store context. */
+#include "core/net/hd_tls_int.h"
+#include <openssl/err.h>
+#include <time.h>
+
+#define SCHEME HD_STR("spiffe://")
+
+/* SPIFFE-ID §2: lower-case trust domain; path segments of letters, digits, '.', '-' and
+ * '_', none of them empty, "." or "..". */
+bool hd_tls_is_spiffe_id(hd_str_t id)
+{
+    hd_str_t rest, part;
+    bool is_domain = true;
+
+    if (id.len > 2048 || !hd_str_has_prefix(id, SCHEME))
+        return false;
+    rest = hd_str_sub(id, SCHEME.len, id.len);
+    if (rest.len == 0 || rest.data[rest.len - 1] == '/')
+        return false;
+    while (hd_str_split(&rest, '/', &part)) {
+        if (part.len == 0 || (is_domain && part.len > 255) ||
+            (!is_domain &&
+             (hd_str_eq(part, HD_STR(".")) || hd_str_eq(part, HD_STR("..")))))
+            return false;
+        for (size_t i = 0; i < part.len; i++) {
+            char c = part.data[i];
+            bool is_upper = c >= 'A' && c <= 'Z';
+
+            if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' ||
+                  c == '-' || c == '_' || (is_upper && !is_domain)))
+                return false;
+        }
+        is_domain = false;
+    }
+    return true;
+}
+
+hd_str_t hd_tls_name_text(const ASN1_STRING *s)
+{
+    return hd_str_n((const char *)ASN1_STRING_get0_data(s),
+                    (size_t)ASN1_STRING_length(s));
+}
+
+bool hd_tls_has_nul(const GENERAL_NAMES *names)
+{
+    for (int i = 0; names != NULL && i < sk_GENERAL_NAME_num(names); i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+
+        if ((name->type == GEN_URI || name->type == GEN_DNS || name->type == GEN_EMAIL) &&
+            hd_str_find_char(hd_tls_name_text(name->d.ia5), '\0') >= 0)
+            return true;
+    }
+    return false;
+}
+
+int hd_tls_find_spiffe(const GENERAL_NAMES *names, hd_str_t *id, int *uris_n)
+{
+    int n = 0;
+
+    *id = HD_STR_NONE;
+    *uris_n = 0;
+    for (int i = 0; names != NULL && i < sk_GENERAL_NAME_num(names); i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+        hd_str_t text;
+
+        if (name->type != GEN_URI)
+            continue;
+        ++*uris_n;
+        text = hd_tls_name_text(name->d.ia5);
+        if (!hd_str_has_prefix_nocase(text, SCHEME))
+            continue;
+        if (!hd_tls_is_spiffe_id(text))
+            return -1;
+        if (n++ == 0)
+            *id = text;
+    }
+    return n;
+}
+
+/* --- the path --- */
+
+static void print_name(X509_NAME *name, char *out, size_t room)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    int n;
+
+    hd_bug_on(bio == NULL);
+    hd_ignore(X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253));
+    n = BIO_read(bio, out, (int)room - 1);
+    out[n > 0 ? n : 0] = '\0';
+    BIO_free(bio);
+    if (out[0] == '\0')
+        snprintf(out, room, "(no name)");
+}
+
+static void print_date(const ASN1_TIME *t, char *out, size_t room)
+{
+    time_t s = (time_t)hd_tls_time_s(t);
+    struct tm tm;
+
+    if (gmtime_r(&s, &tm) == NULL ||
+        strftime(out, room, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0)
+        snprintf(out, room, "(unreadable)");
+}
+
+static hd_rc_t refuse_path(hd_tls_layer_t *l, X509_STORE_CTX *sctx)
+{
+    int error = X509_STORE_CTX_get_error(sctx);
+    int depth = X509_STORE_CTX_get_error_depth(sctx);
+    X509 *cert = X509_STORE_CTX_get_current_cert(sctx);
+    const char *whose = depth == 0 ? "peer" : "issuer's";
+    char name[200] = "", date[40] = "";
+    hd_conn_t *c = l->layer.conn;
+
+    if (cert == NULL)
+        cert = X509_STORE_CTX_get0_cert(sctx);
+    switch (error) {
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+        print_date(X509_get0_notAfter(cert), date, sizeof(date));
+        return hd_conn_fail(c, HD_E_TLS, "%s certificate expired on %s", whose, date);
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        print_date(X509_get0_notBefore(cert), date, sizeof(date));
+        return hd_conn_fail(c, HD_E_TLS, "%s certificate is not valid before %s", whose,
+                            date);
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+        print_name(X509_get_issuer_name(cert), name, sizeof(name));
+        return hd_conn_fail(c, HD_E_TLS,
+                            "unknown issuer %s: it is none of the trusted roots, and the "
+                            "peer sent no chain to one",
+                            name);
+    case X509_V_ERR_CERT_SIGNATURE_FAILURE:
+        print_name(X509_get_issuer_name(cert), name, sizeof(name));
+        return hd_conn_fail(c, HD_E_TLS,
+                            "%s certificate isn't signed by the trusted %s, though it "
+                            "says so (another root of the same name?)",
+                            whose, name);
+    case X509_V_ERR_CERT_REVOKED:
+        print_name(X509_get_subject_name(cert), name, sizeof(name));
+        return hd_conn_fail(c, HD_E_TLS, "%s certificate was revoked: %s", whose, name);
+    case X509_V_ERR_UNABLE_TO_GET_CRL:
+        print_name(X509_get_issuer_name(cert), name, sizeof(name));
+        return hd_conn_fail(c, HD_E_TLS, "no revocation list of issuer %s", name);
+    case X509_V_ERR_INVALID_PURPOSE:
+        return hd_conn_fail(c, HD_E_TLS,
+                            "%s certificate isn't made for a TLS %s (extended key usage)",
+                            whose, l->ctx->is_server ? "client" : "server");
+    default:
+        return hd_conn_fail(c, HD_E_TLS, "%s certificate: %s", whose,
+                            X509_verify_cert_error_string(error));
+    }
+}
+
+/* --- the names --- */
+
+/* A DNS name of a certificate, in lower case; false if it isn't one: so no text of
+ * another kind (a URI) can be slipped in under this type. */
+static bool read_dns_name(hd_str_t text, char *out, size_t room, hd_str_t *name)
+{
+    if (text.len == 0 || text.len > room)
+        return false;
+    for (size_t i = 0; i < text.len; i++) {
+        char c = hd_ascii_lower(text.data[i]);
+
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '-' ||
+              c == '_' || c == '*'))
+            return false;
+        out[i] = c;
+    }
+    *name = hd_str_n(out, text.len);
+    return true;
+}
+
+/* A wildcard stands for the leftmost label alone (RFC 6125 §6.4.3). */
+static bool covers(hd_str_t wildcard, hd_str_t host)
+{
+    ssize_t dot = hd_str_find_char(host, '.');
+
+    return hd_str_has_prefix(wildcard, HD_STR("*.")) && dot > 0 &&
+           hd_str_eq_nocase(hd_str_sub(wildcard, 1, wildcard.len),
+                            hd_str_sub(host, (size_t)dot, host.len));
+}
+
+static bool matches_name(const hd_match_t *p, hd_regex_t *re, const GENERAL_NAME *name)
+{
+    char buf[256];
+    hd_addr_t addr = {.family = AF_INET};
+    hd_str_t text;
+
+    switch (name->type) {
+    case GEN_URI:
+        return hd_match_with(re, p, hd_tls_name_text(name->d.ia5), NULL);
+    case GEN_DNS:
+        if (!read_dns_name(hd_tls_name_text(name->d.ia5), buf, sizeof(buf), &text))
+            return false;
+        if (p->kind == HD_MATCH_EXACT && !p->invert)
+            return hd_str_eq_nocase(p->text, text) || covers(text, p->text);
+        return hd_match_with(re, p, text, NULL);
+    case GEN_IPADD:
+        text = hd_tls_name_text(name->d.ip);
+        if (text.len != 4 && text.len != 16)
+            return false;
+        addr.family = text.len == 4 ? AF_INET : AF_INET6;
+        memcpy(text.len == 4 ? addr.v4 : addr.v6, text.data, text.len);
+        return hd_match_with(re, p, hd_addr_print_ip(&addr, buf), NULL);
+    default:
+        return false;
+    }
+}
+
+static bool matches_sans(const hd_tls_ctx_t *ctx, const GENERAL_NAMES *names)
+{
+    for (int i = 0; names != NULL && i < sk_GENERAL_NAME_num(names); i++)
+        for (uint32_t p = 0; p < ctx->conf.sans_n; p++)
+            if (matches_name(&ctx->conf.sans[p], ctx->regexes[p],
+                             sk_GENERAL_NAME_value(names, i)))
+                return true;
+    return false;
+}
+
+static void print_sans(const GENERAL_NAMES *names, char *out, size_t room)
+{
+    size_t at = 0;
+
+    out[0] = '\0';
+    for (int i = 0; names != NULL && i < sk_GENERAL_NAME_num(names) && at < room; i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+        hd_str_t text;
+
+        if (name->type != GEN_URI && name->type != GEN_DNS)
+            continue;
+        text = hd_tls_name_text(name->d.ia5);
+        at += (size_t)snprintf(out + at, room - at, "%s%.*s", at > 0 ? ", " : "",
+                               (int)hd_min(text.len, 120u), text.data);
+    }
+    if (at == 0)
+        snprintf(out, room, "none");
+}
+
+static bool is_host(const X509 *cert, hd_str_t host)
+{
+    hd_addr_t ip;
+    size_t n;
+
+    if (hd_addr_parse_ip(host, &ip)) {
+        n = ip.family == AF_INET ? 4 : 16;
+        return X509_check_ip((X509 *)cert, n == 4 ? ip.v4 : ip.v6, n, 0) == 1;
+    }
+    return X509_check_host((X509 *)cert, host.data, host.len,
+                           X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
+                               X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS,
+                           NULL) == 1;
+}
+
+/* SPIFFE X.509-SVID §2: one URI name, and that is the identity. */
+static hd_rc_t check_identity(hd_tls_layer_t *l, const GENERAL_NAMES *names, int *error)
+{
+    const hd_tls_conf_t *conf = &l->ctx->conf;
+    hd_conn_t *c = l->layer.conn;
+    hd_str_t id;
+    int uris_n, ids_n = hd_tls_find_spiffe(names, &id, &uris_n);
+
+    *error = X509_V_ERR_CERT_REJECTED;
+    if (hd_tls_has_nul(names))
+        return hd_conn_fail(c, HD_E_TLS,
+                            "a name in the peer certificate holds a zero byte");
+    if (conf->is_mesh && ids_n == 0)
+        return hd_conn_fail(c, HD_E_TLS, "no SPIFFE ID in the peer certificate");
+    if (conf->is_mesh && ids_n < 0)
+        return hd_conn_fail(c, HD_E_TLS,
+                            "no valid SPIFFE ID in the peer certificate (SPIFFE-ID §2)");
+    if (ids_n > 1 && (conf->is_mesh || conf->verify == HD_TLS_VERIFY_REQUIRED))
+        return hd_conn_fail(
+            c, HD_E_TLS, "%d SPIFFE IDs in the peer certificate: one is allowed", ids_n);
+    if (conf->is_mesh && uris_n > 1)
+        return hd_conn_fail(c, HD_E_TLS,
+                            "%d URI names in the peer certificate: a workload's has one "
+                            "(SPIFFE X.509-SVID §2)",
+                            uris_n);
+    return HD_OK;
+}
+
+static hd_rc_t check_names(hd_tls_layer_t *l, X509 *leaf, const GENERAL_NAMES *names,
+                           int *error)
+{
+    const hd_tls_conf_t *conf = &l->ctx->conf;
+    hd_str_t host = l->verify_host != NULL ? hd_str_c(l->verify_host) : conf->verify_host;
+    char text[300];
+
+    if (check_identity(l, names, error) != HD_OK)
+        return HD_ERROR;
+    *error = X509_V_ERR_HOSTNAME_MISMATCH;
+    if (conf->sans_n > 0 && !matches_sans(l->ctx, names)) {
+        print_sans(names, text, sizeof(text));
+        return hd_conn_fail(l->layer.conn, HD_E_TLS,
+                            "the peer certificate's names (%s) don't match: expected "
+                            "'%.*s'%s",
+                            text, (int)hd_min(conf->sans[0].text.len, 100u),
+                            conf->sans[0].text.data,
+                            conf->sans_n > 1 ? " or others" : "");
+    }
+    if (conf->sans_n == 0 && !l->ctx->is_server && host.len > 0 && !is_host(leaf, host)) {
+        print_sans(names, text, sizeof(text));
+        return hd_conn_fail(l->layer.conn, HD_E_TLS,
+                            "the peer certificate is for %s, not for '%.*s'", text,
+                            (int)hd_min(host.len, 100u), host.data);
+    }
+    return HD_OK;
+}
+
+int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
+{
+    const hd_tls_ctx_t *ctx = arg;
+    SSL *ssl = X509_STORE_CTX_get_ex_data(sctx, SSL_get_ex_data_X509_STORE_CTX_idx());
+    hd_tls_layer_t *l = hd_tls_layer_of(ssl);
+    X509 *leaf = X509_STORE_CTX_get0_cert(sctx);
+    int64_t now_s = hd_tls_now_s(l);
+    GENERAL_NAMES *names;
+    hd_rc_t rc;
+    int error = X509_V_OK;
+
+    if (SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE) {
+        /* Nobody asked; so it counts as nobody (l->verified stays false). */
+        X509_STORE_CTX_set_error(sctx, X509_V_OK);
+        return 1;
+    }
+    X509_VERIFY_PARAM_set_time(X509_STORE_CTX_get0_param(sctx), (time_t)now_s);
+    if (X509_verify_cert(sctx) != 1) {
+        hd_ignore(refuse_path(l, sctx) != HD_ERROR);
+        if (X509_STORE_CTX_get_error(sctx) == X509_V_OK)
+            X509_STORE_CTX_set_error(sctx, X509_V_ERR_UNSPECIFIED);
+        return 0;
+    }
+    (void)ctx;
+    names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
+    rc = check_names(l, leaf, names, &error);
+    GENERAL_NAMES_free(names);
+    if (rc != HD_OK) {
+        X509_STORE_CTX_set_error(sctx, error);
+        return 0;
+    }
+    hd_tls_session_limit(ssl, X509_STORE_CTX_get0_chain(sctx), now_s);
+    return 1;
+}
