@@ -173,6 +173,8 @@ install: build headers
 	    test -e $$to || install -m 644 $$c $$to || exit 1; done
 	cd $O/include && find . -name '*.h' | while read h; do \
 	    install -D -m 644 $$h $(DESTDIR)$(INC_PATH)/$$h || exit 1; done
+	for h in $(filter-out %_int.h,$(wildcard src/proto/*.h)); do \
+	    install -D -m 644 $$h $(DESTDIR)$(INC_PATH)/proto/ || exit 1; done
 	test ! -d $O/proto || { cd $O/proto && find . -name '*.h' | while read h; do \
 	    install -D -m 644 $$h $(DESTDIR)$(INC_PATH)/proto/$$h || exit 1; done; }
 	sh auto/pkgconfig $O $(PREFIX) $(MODULES_PATH) $(HD_VERSION) \

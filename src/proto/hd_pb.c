@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "hd_pb_wire_int.h"
 
 #define TYPE_URL_PREFIX "type.googleapis.com/"
 
@@ -17,23 +18,9 @@ typedef struct chunk_s {
 #define CHUNK_MIN 4096
 #define CHUNK_MAX (256 * 1024)
 
-static void *on_alloc(void *arena, size_t len)
-{
-    return hd_pb_arena_alloc(arena, len);
-}
-
-static void on_free(void *arena, void *p)
-{
-    (void)arena; /* all at once, at the arena's end */
-    (void)p;
-}
-
 void hd_pb_arena_init(hd_pb_arena_t *arena, size_t max_bytes)
 {
-    *arena = (hd_pb_arena_t){
-        .allocator = {.alloc = on_alloc, .free = on_free, .allocator_data = arena},
-        .max_bytes = max_bytes,
-    };
+    *arena = (hd_pb_arena_t){.max_bytes = max_bytes};
 }
 
 void hd_pb_arena_deinit(hd_pb_arena_t *arena)
@@ -90,6 +77,17 @@ void *hd_pb_arena_alloc(hd_pb_arena_t *arena, size_t len)
     return p;
 }
 
+/* Text is laid from a chunk's end downwards, so that it needs no padding. */
+void *hd_pb_arena_alloc_bytes(hd_pb_arena_t *arena, size_t len)
+{
+    if ((size_t)(arena->_end - arena->_next) < len && !add_chunk(arena, len)) {
+        arena->is_full = true;
+        return NULL;
+    }
+    arena->_end -= len;
+    return arena->_end;
+}
+
 /* ---- faults */
 
 static const char *const rc_texts[] = {
@@ -140,9 +138,9 @@ void *hd_pb_unpack(const ProtobufCMessageDescriptor *type, const void *bytes, si
     if (hd_pb_scan(type, bytes, len, HD_PB_DEPTH_MAX, fault) != HD_PB_OK)
         return NULL;
 
-    void *msg = protobuf_c_message_unpack(type, &arena->allocator, len, bytes);
+    const uint8_t *start = len > 0 ? bytes : (const uint8_t *)"";
+    void *msg = hd_pb_decode(type, (hd_pb_span_t){start, start + len}, arena);
 
-    /* After the scan only memory can be at fault. */
     return msg != NULL ? msg : fail(fault, HD_PB_TOO_BIG, type);
 }
 

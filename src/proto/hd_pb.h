@@ -1,16 +1,15 @@
 /* hd_pb: protobuf messages from and to the wire, within bounds.
  *
- * protobuf-c decodes what protoc-c generated from our .proto files, but bounds neither
- * nesting nor memory and takes any bytes for a string. Here every decoding is scanned
- * first and then unpacked into an arena with a ceiling, which is freed at once:
+ * protoc-c makes structs and descriptors from our .proto files. protobuf-c's own decoder
+ * bounds neither nesting nor memory and takes any bytes for a string, so decoding is done
+ * here: bytes are scanned first, then unpacked into an arena with a ceiling, which is
+ * freed at once:
  *
- *     hd_pb_arena_t arena;
- *     hd_pb_fault_t fault;
  *     hd_pb_arena_init(&arena, 16 << 20);
- *     PbCluster__Cluster *c = hd_pb_unpack(HD_PB(pb_cluster__cluster), bytes, len,
- * &arena, &fault); if (c == NULL)
- *         ... hd_pb_fault_print(&fault, text, sizeof(text)) ...
- *     hd_pb_arena_deinit(&arena);     <c> and all below it are gone
+ *     cluster = hd_pb_unpack(HD_PB(pb_cluster__cluster), bytes, len, &arena, &fault);
+ *     if (cluster == NULL)
+ *         hd_pb_fault_print(&fault, text, sizeof(text));
+ *     hd_pb_arena_deinit(&arena);      the message and all below it are gone
  *
  * Never free an unpacked message with protobuf-c's functions. Nothing here keeps state
  * between calls; one arena belongs to one thread. A `const void *msg` is any generated
@@ -63,8 +62,6 @@ void hd_pb_fault_print(const hd_pb_fault_t *fault, char *text, size_t size);
 /* ---- arenas */
 
 typedef struct {
-    ProtobufCAllocator
-        allocator;     /* for protobuf-c's own functions; its free does nothing */
     size_t max_bytes;  /* ceiling of used_bytes */
     size_t used_bytes; /* taken from malloc so far */
     bool is_full;      /* the ceiling has refused something */
@@ -72,7 +69,7 @@ typedef struct {
     char *_next, *_end;
 } hd_pb_arena_t;
 
-/* Takes no memory before the first allocation. The arena must not be moved afterwards. */
+/* Takes no memory before the first allocation. */
 void hd_pb_arena_init(hd_pb_arena_t *arena, size_t max_bytes);
 
 /* Frees all that was allocated in it; it may be used again. */
@@ -92,12 +89,13 @@ hd_pb_rc_t hd_pb_scan(const ProtobufCMessageDescriptor *type, const void *bytes,
                       hd_pb_fault_t *fault) HD_PB_MUST_CHECK;
 
 /* The decoded message, lent by <arena>, or NULL with <fault> set (it may be NULL). The
- * message holds copies: <bytes> may go. */
+ * message holds copies: <bytes> may go. As protobuf has it, of a scalar or oneof given
+ * more than once the last counts, messages given more than once are merged, and lists may
+ * be packed or not. */
 void *hd_pb_unpack(const ProtobufCMessageDescriptor *type, const void *bytes, size_t len,
                    hd_pb_arena_t *arena, hd_pb_fault_t *fault) HD_PB_MUST_CHECK;
 
-/* The same for what <any> holds, whose type is ((ProtobufCMessage *)result)->descriptor.
- */
+/* The same for what <any> holds: ((ProtobufCMessage *)result)->descriptor is its type. */
 void *hd_pb_unpack_any(const Pb__Any *any, hd_pb_arena_t *arena,
                        hd_pb_fault_t *fault) HD_PB_MUST_CHECK;
 
@@ -107,8 +105,7 @@ void *hd_pb_unpack_any_as(const Pb__Any *any, const ProtobufCMessageDescriptor *
 
 /* ---- types */
 
-/* By type URL or full name: what stands after the last slash counts. NULL: none of ours.
- */
+/* By type URL or full name: what stands after the last slash. NULL: none of ours. */
 const ProtobufCMessageDescriptor *hd_pb_find_type(const char *type_url);
 
 bool hd_pb_any_is(const Pb__Any *any, const ProtobufCMessageDescriptor *type);

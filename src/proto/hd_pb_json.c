@@ -481,7 +481,8 @@ static void put_map(json_t *j, const ProtobufCMessage *msg,
         put_map_key(j, &b, &type->fields[0], hd_pb_at(entries[i], &type->fields[0], 0));
         if (type->fields[1].type == PROTOBUF_C_TYPE_MESSAGE &&
             *(const void *const *)value == NULL)
-            put_text(j, "{}"); /* an entry without value has an empty one */
+            /* An entry without value has an empty one. */
+            put_text(j, type->fields[1].descriptor == HD_PB(pb__value) ? "null" : "{}");
         else
             put_scalar(j, &type->fields[1], value);
     }

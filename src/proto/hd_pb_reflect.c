@@ -1,32 +1,13 @@
 #include "hd_pb_reflect.h"
 #include <stdlib.h>
 #include <string.h>
+#include "hd_pb_wire_int.h"
 
 /* ---- fields */
 
 static const void *member(const void *msg, size_t offset)
 {
     return (const char *)msg + offset;
-}
-
-static size_t size_of(ProtobufCType type)
-{
-    switch (type) {
-    case PROTOBUF_C_TYPE_INT64:
-    case PROTOBUF_C_TYPE_SINT64:
-    case PROTOBUF_C_TYPE_SFIXED64:
-    case PROTOBUF_C_TYPE_UINT64:
-    case PROTOBUF_C_TYPE_FIXED64:
-    case PROTOBUF_C_TYPE_DOUBLE:
-        return 8;
-    case PROTOBUF_C_TYPE_STRING:
-    case PROTOBUF_C_TYPE_MESSAGE:
-        return sizeof(void *);
-    case PROTOBUF_C_TYPE_BYTES:
-        return sizeof(ProtobufCBinaryData);
-    default: /* 32 bits, bool and enum */
-        return 4;
-    }
 }
 
 static bool is_zero(ProtobufCType type, const void *value)
@@ -43,7 +24,7 @@ static bool is_zero(ProtobufCType type, const void *value)
     case PROTOBUF_C_TYPE_MESSAGE:
         return *(const void *const *)value == NULL;
     default: /* -0.0 is not zero: its bits would be lost */
-        return memcmp(value, zeros, size_of(type)) == 0;
+        return memcmp(value, zeros, hd_pb_size_of(type)) == 0;
     }
 }
 
@@ -66,7 +47,7 @@ const void *hd_pb_at(const void *msg, const ProtobufCFieldDescriptor *field, siz
     const void *value = member(msg, field->offset);
 
     if (field->label == PROTOBUF_C_LABEL_REPEATED)
-        return *(const char *const *)value + i * size_of(field->type);
+        return *(const char *const *)value + i * hd_pb_size_of(field->type);
     return value;
 }
 
@@ -188,7 +169,7 @@ static bool are_equal_values(const ProtobufCFieldDescriptor *field, const void *
         return are_equal(*(const ProtobufCMessage *const *)a,
                          *(const ProtobufCMessage *const *)b, scratch);
     default:
-        return memcmp(a, b, size_of(field->type)) == 0;
+        return memcmp(a, b, hd_pb_size_of(field->type)) == 0;
     }
 }
 

@@ -1,21 +1,12 @@
 /* The scan before each unpack: hostile bytes end here. It follows the descriptor, so that
  * a bytes field is never taken for a message, and recurses once a nesting level, which
  * <depth_max> bounds. */
-#include "hd_pb.h"
+#include "hd_pb_wire_int.h"
 
 typedef struct {
     const uint8_t *start; /* of all that is scanned */
     hd_pb_fault_t *fault; /* never NULL */
 } scan_t;
-
-typedef struct {
-    const uint8_t *at, *end;
-} span_t;
-
-enum { VARINT = 0, FIXED64 = 1, LENGTH = 2, FIXED32 = 5 };
-
-#define TAG_MAX 5     /* bytes of a tag or length: 32 bits */
-#define VARINT_MAX 10 /* bytes of 64 bits */
 
 static hd_pb_rc_t fail_at(scan_t *scan, hd_pb_rc_t rc,
                           const ProtobufCMessageDescriptor *type, uint32_t field,
@@ -31,26 +22,7 @@ static hd_pb_rc_t fail_at(scan_t *scan, hd_pb_rc_t rc,
     return rc;
 }
 
-/* False: it runs past the end, has more than <bytes_max> bytes or more than 64 bits. */
-static bool take_varint(span_t *in, size_t bytes_max, uint64_t *value)
-{
-    uint64_t v = 0;
-
-    for (size_t i = 0; i < bytes_max && in->at < in->end; i++) {
-        uint8_t b = *in->at++;
-
-        if (i == VARINT_MAX - 1 && b > 1)
-            return false;
-        v |= (uint64_t)(b & 0x7f) << (7 * i);
-        if (b < 0x80) {
-            *value = v;
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool skip_fixed(span_t *in, size_t len)
+static bool skip_fixed(hd_pb_span_t *in, size_t len)
 {
     if ((size_t)(in->end - in->at) < len)
         return false;
@@ -59,7 +31,7 @@ static bool skip_fixed(span_t *in, size_t len)
 }
 
 /* RFC 3629, and no NUL. */
-static const uint8_t *find_bad_text(span_t text)
+static const uint8_t *find_bad_text(hd_pb_span_t text)
 {
     while (text.at < text.end) {
         const uint8_t *p = text.at;
@@ -81,36 +53,16 @@ static const uint8_t *find_bad_text(span_t text)
     return NULL;
 }
 
-static unsigned wire_type_of(ProtobufCType type)
-{
-    switch (type) {
-    case PROTOBUF_C_TYPE_STRING:
-    case PROTOBUF_C_TYPE_BYTES:
-    case PROTOBUF_C_TYPE_MESSAGE:
-        return LENGTH;
-    case PROTOBUF_C_TYPE_DOUBLE:
-    case PROTOBUF_C_TYPE_FIXED64:
-    case PROTOBUF_C_TYPE_SFIXED64:
-        return FIXED64;
-    case PROTOBUF_C_TYPE_FLOAT:
-    case PROTOBUF_C_TYPE_FIXED32:
-    case PROTOBUF_C_TYPE_SFIXED32:
-        return FIXED32;
-    default:
-        return VARINT;
-    }
-}
-
-static bool skip_scalar(span_t *in, unsigned wire_type)
+static bool skip_scalar(hd_pb_span_t *in, unsigned wire_type)
 {
     uint64_t ignored;
 
     switch (wire_type) {
-    case VARINT:
-        return take_varint(in, VARINT_MAX, &ignored);
-    case FIXED64:
+    case HD_PB_VARINT:
+        return hd_pb_take_varint(in, HD_PB_VARINT_MAX, &ignored);
+    case HD_PB_FIXED64:
         return skip_fixed(in, 8);
-    case FIXED32:
+    case HD_PB_FIXED32:
         return skip_fixed(in, 4);
     default:
         return false;
@@ -118,11 +70,11 @@ static bool skip_scalar(span_t *in, unsigned wire_type)
 }
 
 static hd_pb_rc_t scan_message(scan_t *scan, const ProtobufCMessageDescriptor *type,
-                               span_t in, unsigned depth_left);
+                               hd_pb_span_t in, unsigned depth_left);
 
 /* The <len> bytes of a length-delimited field known to <type>. */
 static hd_pb_rc_t scan_delimited(scan_t *scan, const ProtobufCMessageDescriptor *type,
-                                 const ProtobufCFieldDescriptor *field, span_t in,
+                                 const ProtobufCFieldDescriptor *field, hd_pb_span_t in,
                                  unsigned depth_left)
 {
     const uint8_t *bad;
@@ -143,7 +95,7 @@ static hd_pb_rc_t scan_delimited(scan_t *scan, const ProtobufCMessageDescriptor 
         return HD_PB_OK;
     default: /* packed */
         while (in.at < in.end) {
-            if (!skip_scalar(&in, wire_type_of(field->type)))
+            if (!skip_scalar(&in, hd_pb_wire_type(field->type)))
                 return fail_at(scan, HD_PB_MALFORMED, type, field->id, in.at,
                                "a packed list ends within a number");
         }
@@ -152,13 +104,14 @@ static hd_pb_rc_t scan_delimited(scan_t *scan, const ProtobufCMessageDescriptor 
 }
 
 static hd_pb_rc_t scan_message(scan_t *scan, const ProtobufCMessageDescriptor *type,
-                               span_t in, unsigned depth_left)
+                               hd_pb_span_t in, unsigned depth_left)
 {
     while (in.at < in.end) {
         const uint8_t *start = in.at;
         uint64_t tag, len;
 
-        if (!take_varint(&in, TAG_MAX, &tag) || tag > UINT32_MAX || tag >> 3 == 0)
+        if (!hd_pb_take_varint(&in, HD_PB_TAG_MAX, &tag) || tag > UINT32_MAX ||
+            tag >> 3 == 0)
             return fail_at(scan, HD_PB_MALFORMED, type, 0, start, "not a field's tag");
 
         uint32_t number = (uint32_t)tag >> 3;
@@ -166,23 +119,24 @@ static hd_pb_rc_t scan_message(scan_t *scan, const ProtobufCMessageDescriptor *t
         const ProtobufCFieldDescriptor *field =
             protobuf_c_message_descriptor_get_field(type, number);
 
-        if (field != NULL && wire_type != wire_type_of(field->type) &&
-            !(wire_type == LENGTH && field->label == PROTOBUF_C_LABEL_REPEATED))
+        if (field != NULL && wire_type != hd_pb_wire_type(field->type) &&
+            !(wire_type == HD_PB_LENGTH && field->label == PROTOBUF_C_LABEL_REPEATED))
             return fail_at(scan, HD_PB_MALFORMED, type, number, start,
                            "encoded as another type");
-        if (wire_type != LENGTH) {
+        if (wire_type != HD_PB_LENGTH) {
             if (!skip_scalar(&in, wire_type))
                 return fail_at(scan, HD_PB_MALFORMED, type, number, start,
                                wire_type == 3 || wire_type == 4 ? "a group"
-                               : wire_type > FIXED32            ? "not a wire type"
+                               : wire_type > HD_PB_FIXED32      ? "not a wire type"
                                                                 : "not a whole number");
             continue;
         }
-        if (!take_varint(&in, TAG_MAX, &len) || len > (uint64_t)(in.end - in.at))
+        if (!hd_pb_take_varint(&in, HD_PB_TAG_MAX, &len) ||
+            len > (uint64_t)(in.end - in.at))
             return fail_at(scan, HD_PB_MALFORMED, type, number, start,
                            "longer than what holds it");
 
-        span_t content = {in.at, in.at + len};
+        hd_pb_span_t content = {in.at, in.at + len};
 
         in.at = content.end;
         if (field != NULL) {
@@ -206,5 +160,6 @@ hd_pb_rc_t hd_pb_scan(const ProtobufCMessageDescriptor *type, const void *bytes,
     /* protobuf-c counts in int here and there. */
     if (len > INT32_MAX)
         return fail_at(&scan, HD_PB_TOO_BIG, type, 0, bytes, "more than 2 GiB");
-    return scan_message(&scan, type, (span_t){scan.start, scan.start + len}, depth_max);
+    return scan_message(&scan, type, (hd_pb_span_t){scan.start, scan.start + len},
+                        depth_max);
 }

@@ -55,6 +55,7 @@ static bool is_leaf(const ProtobufCMessageDescriptor *type)
 }
 
 static hd_pb_rc_t walk_message(walk_t *w, const ProtobufCMessage *msg);
+static hd_pb_rc_t walk_unknown(walk_t *w, const ProtobufCMessage *msg);
 
 /* What an Any holds begins a path of its own. */
 static hd_pb_rc_t walk_any(walk_t *w, const Pb__Any *any)
@@ -122,7 +123,9 @@ static hd_pb_rc_t walk_field(walk_t *w, const ProtobufCMessage *msg,
         if (hd_pb_is_map(field)) {
             const ProtobufCFieldDescriptor *held = &value->descriptor->fields[1];
 
-            if (held->type != PROTOBUF_C_TYPE_MESSAGE || hd_pb_count(value, held) == 0)
+            rc = walk_unknown(w, value);
+            if (rc != HD_PB_OK || held->type != PROTOBUF_C_TYPE_MESSAGE ||
+                hd_pb_count(value, held) == 0)
                 continue;
             value = hd_pb_message_at(value, held, 0);
         }

@@ -86,6 +86,21 @@ static bool comes_back(const ProtobufCMessage *msg)
     return is_same;
 }
 
+/* A second opinion: the library's own decoder. */
+static bool is_what_protobuf_c_reads(const ProtobufCMessage *msg, const Pb__Any *any)
+{
+    ProtobufCMessage *other =
+        protobuf_c_message_unpack(msg->descriptor, NULL, any->value.len, any->value.data);
+    hd_pb_arena_t scratch;
+    hd_pb_arena_init(&scratch, MAX_BYTES);
+
+    bool is_same = other != NULL && hd_pb_equal(msg, other, &scratch);
+
+    hd_pb_arena_deinit(&scratch);
+    protobuf_c_message_free_unpacked(other, NULL);
+    return is_same;
+}
+
 static bool any_comes_back(const Pb__Any *any)
 {
     hd_pb_arena_t arena;
@@ -94,7 +109,7 @@ static bool any_comes_back(const Pb__Any *any)
     hd_pb_arena_init(&arena, MAX_BYTES);
 
     const ProtobufCMessage *msg = hd_pb_unpack_any(any, &arena, &fault);
-    bool is_same = msg != NULL && comes_back(msg);
+    bool is_same = msg != NULL && comes_back(msg) && is_what_protobuf_c_reads(msg, any);
 
     if (msg == NULL) {
         hd_pb_fault_print(&fault, text, sizeof(text));
