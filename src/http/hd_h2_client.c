@@ -1,0 +1,509 @@
+/* The upstream's side of HTTP/2: many exchanges over one pooled conn. */
+#include "http/hd_chars.h"
+#include "http/hd_h2_session.h"
+
+#include <stdlib.h>
+
+#define STREAMS_MAX 100 /* until the peer's SETTINGS say otherwise (RFC 9113 §6.5.2) */
+#define HEAD_BYTES_MAX 65536
+
+typedef struct h2_client_s h2_client_t;
+
+typedef struct {
+    h2_client_t *client;
+    hd_exchange_t *x; /* NULL: its user is done with it */
+    int32_t id;
+    hd_link_t link;
+    hd_h2_out_t out;
+    uint32_t head_bytes, unconsumed;
+    bool paused, head_given, ended, closed, refused, in_trailers;
+} h2_stream_t;
+
+struct h2_client_s {
+    hd_h2_session_t s; /* first: callbacks get it */
+    hd_upconn_t *up;
+    hd_link_t streams;
+    bool is_ending;
+};
+
+static h2_stream_t *stream_of(hd_h2_session_t *s, int32_t id)
+{
+    return nghttp2_session_get_stream_user_data(s->ng, id);
+}
+
+static hd_h2_out_t *out_of(hd_h2_session_t *s, int32_t id)
+{
+    h2_stream_t *st = stream_of(s, id);
+
+    return st == NULL ? NULL : &st->out;
+}
+
+static void on_out_drained(hd_h2_session_t *s, int32_t id)
+{
+    h2_stream_t *st = stream_of(s, id);
+
+    if (st != NULL && st->x != NULL)
+        st->x->user->on_writable(st->x);
+}
+
+static void free_stream(h2_stream_t *st)
+{
+    hd_list_remove(&st->link);
+    hd_h2_out_free(&st->out);
+    st->client->s.streams--;
+    free(st);
+}
+
+/* The exchange is over for its user; the stream may live on until nghttp2 has closed it.
+ */
+static void let_go(h2_stream_t *st)
+{
+    h2_client_t *h = st->client;
+
+    st->x = NULL;
+    hd_upconn_release(h->up, true);
+}
+
+static void end_exchange(h2_stream_t *st, hd_exchange_end_t why, const hd_err_t *err)
+{
+    hd_exchange_t *x = st->x;
+
+    if (x == NULL)
+        return;
+    let_go(st);
+    x->user->on_end(x, why, err);
+}
+
+static void end_conn(h2_client_t *h, hd_exchange_end_t why, const hd_err_t *err)
+{
+    if (h->is_ending)
+        return;
+    h->is_ending = true;
+    h->up->draining = true;
+    hd_list_each(link, &h->streams)
+    {
+        h2_stream_t *st = hd_list_entry(link, h2_stream_t, link);
+
+        st->closed = true;
+        end_exchange(st, st->refused ? HD_XR_REFUSED : why, err);
+        free_stream(st);
+    }
+    hd_upconn_gone(h->up);
+}
+
+/* --- the request --- */
+
+static size_t put_pseudo(nghttp2_nv *nv, const hd_req_t *req, hd_str_t scheme)
+{
+    const hd_req_head_t *head = &req->head;
+    hd_str_t host = req->up_host.len > 0 ? req->up_host : head->authority;
+    hd_str_t path = req->up_path.len > 0 ? req->up_path : head->raw_path;
+    size_t n = 0;
+
+    nv[n++] = hd_h2_nv(HD_STR(":method"), head->method);
+    if (head->method_id != HD_M_CONNECT) {
+        nv[n++] = hd_h2_nv(HD_STR(":scheme"), scheme);
+        nv[n++] = hd_h2_nv(HD_STR(":path"), path);
+    }
+    nv[n++] = hd_h2_nv(HD_STR(":authority"), host);
+    return n;
+}
+
+static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t length)
+{
+    h2_client_t *h = x->upconn->_codec;
+    h2_stream_t *st = calloc(1, sizeof(*st));
+    nghttp2_data_provider provider = hd_h2_provider();
+    const hd_field_t *te = hd_headers_get(&req->head.headers, HD_H_TE);
+    bool is_tls = h->s.conn->facts != NULL && h->s.conn->facts->tls != NULL;
+    nghttp2_nv nv[HD_FIELDS_MAX + 8];
+    char digits[21];
+    size_t n;
+
+    hd_bug_on(st == NULL);
+    st->client = h;
+    st->x = x;
+    hd_chain_init(&st->out.chain);
+    hd_list_add_last(&h->streams, &st->link);
+    h->s.streams++;
+    x->_codec = st;
+    n = put_pseudo(nv, req, is_tls ? HD_STR("https") : HD_STR("http"));
+    n = hd_h2_put_fields(nv, n, HD_FIELDS_MAX, &req->head.headers);
+    if (te != NULL &&
+        hd_str_eq_nocase(te->value, HD_STR("trailers"))) /* gRPC asks for it */
+        nv[n++] = hd_h2_nv(HD_STR("te"), HD_STR("trailers"));
+    if (length >= 0 &&
+        (has_body || hd_headers_get(&req->head.headers, HD_H_CONTENT_LENGTH))) {
+        char *p = digits + sizeof(digits);
+        uint64_t v = (uint64_t)length;
+
+        do
+            *--p = (char)('0' + v % 10);
+        while ((v /= 10) > 0);
+        nv[n++] = hd_h2_nv(HD_STR("content-length"),
+                           hd_str_n(p, (size_t)(digits + sizeof(digits) - p)));
+    }
+    st->id =
+        nghttp2_submit_request(h->s.ng, NULL, nv, n, has_body ? &provider : NULL, st);
+    if (st->id < 0) { /* ids used up, or GOAWAY came: nothing was sent */
+        st->id = 0;
+        st->refused = true;
+        h->up->draining = true;
+        hd_conn_wake(h->s.conn); /* ended by on_readable, never from within this call */
+        return;
+    }
+    x->head_written = true;
+    hd_h2_session_flush_later(&h->s);
+}
+
+static void send_body(hd_exchange_t *x, hd_chain_t *body, const hd_headers_t *trailers)
+{
+    h2_stream_t *st = x->_codec;
+
+    if (st == NULL || st->closed || st->x != x || st->id == 0) {
+        hd_chain_free(body);
+        return;
+    }
+    hd_h2_out_add(&st->client->s, st->id, &st->out, body, trailers);
+}
+
+static bool is_full(hd_exchange_t *x)
+{
+    h2_stream_t *st = x->_codec;
+
+    if (st->out.chain.bytes > HD_H2_STREAM_OUT_HIGH)
+        st->out.was_high = true;
+    return st->out.was_high;
+}
+
+static void pause(hd_exchange_t *x, bool paused)
+{
+    h2_stream_t *st = x->_codec;
+
+    if (st == NULL || st->x != x)
+        return;
+    st->paused = paused;
+    if (paused || st->unconsumed == 0)
+        return;
+    nghttp2_session_consume_stream(st->client->s.ng, st->id, st->unconsumed);
+    st->unconsumed = 0;
+    hd_h2_session_flush_later(&st->client->s);
+}
+
+static void cancel(hd_exchange_t *x)
+{
+    h2_stream_t *st = x->_codec;
+    h2_client_t *h = x->upconn->_codec;
+
+    if (st == NULL) { /* nothing was sent yet */
+        hd_upconn_release(x->upconn, true);
+        return;
+    }
+    if (st->x != x)
+        return;
+    if (st->id > 0 && !st->closed) {
+        nghttp2_submit_rst_stream(h->s.ng, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_CANCEL);
+        hd_h2_session_flush_later(&h->s);
+        let_go(st);
+        return;
+    }
+    let_go(st);
+    free_stream(st);
+}
+
+const hd_client_codec_t hd_h2_client = {
+    .name = "h2",
+    .send_head = send_head,
+    .send_body = send_body,
+    .is_full = is_full,
+    .pause = pause,
+    .cancel = cancel,
+};
+
+/* --- the response --- */
+
+static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
+{
+    h2_client_t *h = user;
+    h2_stream_t *st = stream_of(&h->s, frame->hd.stream_id);
+
+    (void)ng;
+    if (st == NULL || st->x == NULL)
+        return 0;
+    st->head_bytes = 0;
+    st->in_trailers = st->head_given;
+    hd_headers_init(st->in_trailers ? &st->x->trailers : &st->x->res.headers, st->x->pool,
+                    st->in_trailers ? 4 : 16);
+    return 0;
+}
+
+static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t name_len, const uint8_t *value, size_t value_len,
+                     uint8_t flags, void *user)
+{
+    h2_client_t *h = user;
+    h2_stream_t *st = stream_of(&h->s, frame->hd.stream_id);
+    hd_headers_t *to;
+    uint64_t status;
+
+    (void)ng, (void)flags;
+    if (st == NULL || st->x == NULL)
+        return 0;
+    st->head_bytes += (uint32_t)(name_len + value_len + 32);
+    to = st->in_trailers ? &st->x->trailers : &st->x->res.headers;
+    if (st->head_bytes > HEAD_BYTES_MAX || to->n >= HD_FIELDS_MAX)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (name_len > 0 && name[0] == ':') {
+        if (hd_str_eq(hd_str_n((const char *)name, name_len), HD_STR(":status")) &&
+            hd_str_to_u64(hd_str_n((const char *)value, value_len), 999, &status))
+            st->x->res.status = (unsigned)status;
+        return 0;
+    }
+    return hd_h2_add_field(to, name, name_len, value, value_len)
+               ? 0
+               : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+static void give_end(h2_stream_t *st)
+{
+    hd_exchange_t *x = st->x;
+    hd_chain_t body;
+
+    st->ended = true;
+    if (x == NULL)
+        return;
+    hd_chain_init(&body);
+    hd_chain_set_flags(&body, HD_SLICE_END | (x->trailers.n > 0 ? HD_SLICE_TRAILERS : 0));
+    st->x = NULL;
+    x->user->on_body(x, &body);
+    hd_chain_free(&body);
+    hd_upconn_release(st->client->up, true);
+}
+
+static void take_head(h2_stream_t *st, bool ended)
+{
+    hd_exchange_t *x = st->x;
+    const hd_field_t *f = hd_headers_get(&x->res.headers, HD_H_CONTENT_LENGTH);
+    uint64_t length;
+
+    x->res.version = HD_HTTP_20;
+    x->res.content_length = HD_LEN_UNKNOWN;
+    if (f != NULL && hd_str_to_u64(f->value, INT64_MAX, &length))
+        x->res.content_length = (int64_t)length;
+    hd_headers_mark_hops(&x->res.headers);
+    if (x->res.status < 200) {
+        x->user->on_interim(x);
+        return;
+    }
+    x->res.has_body = !ended;
+    if (ended && f == NULL)
+        x->res.content_length = 0;
+    st->head_given = true;
+    x->user->on_head(x);
+}
+
+static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
+{
+    h2_client_t *h = user;
+    h2_stream_t *st = NULL;
+    bool ended = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+
+    switch (frame->hd.type) {
+    case NGHTTP2_SETTINGS: {
+        uint32_t max = nghttp2_session_get_remote_settings(
+            ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+
+        h->up->streams_max = hd_min(max, 1000u);
+        if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
+            hd_ignore(hd_h2_glitch(&h->s, 5));
+        return 0;
+    }
+    case NGHTTP2_GOAWAY:
+        h->s.goaway_received = true;
+        h->up->draining = true;
+        hd_list_each(link, &h->streams)
+        {
+            h2_stream_t *other = hd_list_entry(link, h2_stream_t, link);
+
+            if (other->id > frame->goaway.last_stream_id)
+                other->refused = true; /* RFC 9113 §6.8: not processed, may be repeated */
+        }
+        return 0;
+    case NGHTTP2_PING:
+        hd_ignore(hd_h2_glitch(&h->s, 5));
+        return 0;
+    case NGHTTP2_HEADERS:
+        st = stream_of(&h->s, frame->hd.stream_id);
+        if (st == NULL || st->x == NULL)
+            return 0;
+        if (!st->head_given)
+            take_head(st, ended);
+        if (ended && st->head_given)
+            give_end(st);
+        return 0;
+    case NGHTTP2_DATA:
+        st = stream_of(&h->s, frame->hd.stream_id);
+        if (ended && st != NULL)
+            give_end(st);
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data,
+                   size_t len, void *user)
+{
+    h2_client_t *h = user;
+    h2_stream_t *st = stream_of(&h->s, id);
+    hd_chain_t body;
+
+    (void)flags;
+    nghttp2_session_consume_connection(ng, len);
+    if (st == NULL || st->x == NULL || !st->head_given) {
+        nghttp2_session_consume_stream(ng, id, len);
+        return 0;
+    }
+    hd_chain_init(&body);
+    hd_chain_add(&body, h->s.in_block, (const char *)data, len, 0);
+    st->x->user->on_body(st->x, &body);
+    hd_chain_free(&body);
+    if (st->x != NULL && st->paused)
+        st->unconsumed += (uint32_t)len;
+    else
+        nghttp2_session_consume_stream(ng, id, len);
+    return 0;
+}
+
+static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void *user)
+{
+    h2_client_t *h = user;
+    h2_stream_t *st = stream_of(&h->s, id);
+    hd_err_t err = {0};
+
+    if (st == NULL)
+        return 0;
+    nghttp2_session_set_stream_user_data(ng, id, NULL);
+    st->closed = true;
+    st->refused |= error == NGHTTP2_REFUSED_STREAM;
+    if (st->x != NULL) {
+        hd_ignore(
+            hd_err_set(&err, error == NGHTTP2_PROTOCOL_ERROR ? HD_E_PROTOCOL : HD_E_RESET,
+                       "upstream reset the stream: %s", nghttp2_http2_strerror(error)));
+        end_exchange(st,
+                     st->refused                       ? HD_XR_REFUSED
+                     : error == NGHTTP2_PROTOCOL_ERROR ? HD_XR_PROTOCOL
+                                                       : HD_XR_RESET,
+                     &err);
+    }
+    free_stream(st);
+    return 0;
+}
+
+/* --- the conn --- */
+
+/* Exchanges that could not be submitted end here, out of their user's call. */
+static void end_refused(h2_client_t *h)
+{
+    hd_list_each(link, &h->streams)
+    {
+        h2_stream_t *st = hd_list_entry(link, h2_stream_t, link);
+
+        if (st->id == 0) {
+            end_exchange(st, HD_XR_REFUSED, NULL);
+            free_stream(st);
+        }
+    }
+}
+
+static void on_readable(hd_conn_t *c)
+{
+    h2_client_t *h = c->owner;
+    hd_err_t err = {0};
+    hd_rc_t rc;
+
+    end_refused(h);
+    rc = hd_h2_session_read(&h->s);
+    if (rc == HD_ERROR) {
+        end_conn(h, h->s.is_broken ? HD_XR_PROTOCOL : HD_XR_RESET, c->err);
+    } else if (rc == HD_DONE) {
+        hd_ignore(hd_err_set(&err, HD_E_RESET, "upstream closed the connection"));
+        end_conn(h, HD_XR_CLOSED, &err);
+    } else if (hd_h2_session_is_over(&h->s) ||
+               (h->s.goaway_received && h->s.streams == 0)) {
+        end_conn(h, HD_XR_CLOSED, c->err);
+    }
+}
+
+static void on_writable(hd_conn_t *c)
+{
+    h2_client_t *h = c->owner;
+
+    hd_h2_session_flush_later(&h->s);
+}
+
+static void on_closed(hd_conn_t *c)
+{
+    end_conn(c->owner, HD_XR_RESET, c->err);
+}
+
+static const hd_conn_handler_t handler = {
+    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+
+static nghttp2_session_callbacks *make_callbacks(void)
+{
+    nghttp2_session_callbacks *cb;
+
+    if (nghttp2_session_callbacks_new(&cb) != 0)
+        return NULL;
+    hd_h2_session_callbacks(cb);
+    nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
+    nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+    return cb;
+}
+
+/* With the conn's pool, when all is over. */
+static void destroy_client(void *arg)
+{
+    h2_client_t *h = arg;
+
+    hd_list_each(link, &h->streams)
+    {
+        free_stream(hd_list_entry(link, h2_stream_t, link));
+    }
+    hd_h2_session_deinit(&h->s);
+}
+
+hd_rc_t hd_h2_client_open(hd_upconn_t *u, hd_err_t *err)
+{
+    static nghttp2_session_callbacks *callbacks;
+    static const nghttp2_settings_entry settings[] = {
+        {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, HD_H2_STREAM_WINDOW},
+    };
+    hd_pool_t *pool = hd_conn_pool(u->conn);
+    h2_client_t *h = hd_pool_new(pool, h2_client_t);
+
+    if (callbacks == NULL)
+        callbacks = make_callbacks();
+    if (callbacks == NULL ||
+        hd_h2_session_init(&h->s, u->conn, callbacks, false, h) != HD_OK)
+        return hd_err_set(err, HD_E_INTERNAL, "no memory for an HTTP/2 session");
+    h->up = u;
+    h->s.out_of = out_of;
+    h->s.on_out_drained = on_out_drained;
+    hd_list_init(&h->streams);
+    hd_pool_defer(pool, destroy_client, h);
+    u->_codec = h;
+    u->codec = &hd_h2_client;
+    u->streams_max = STREAMS_MAX;
+    hd_conn_set_handler(u->conn, &handler, h);
+    nghttp2_submit_settings(h->s.ng, NGHTTP2_FLAG_NONE, settings, hd_countof(settings));
+    nghttp2_session_set_local_window_size(h->s.ng, NGHTTP2_FLAG_NONE, 0,
+                                          HD_H2_CONN_WINDOW);
+    hd_h2_session_flush_later(&h->s);
+    return HD_OK;
+}

@@ -1,0 +1,639 @@
+/* The client's side of HTTP/2: each h2 stream is a request (RFC 9113). */
+#include "http/hd_chars.h"
+#include "http/hd_h2_session.h"
+
+#include <stdlib.h>
+
+#define HEAD_BYTES_MAX 65536
+#define HEAD_FIELDS_MAX 200
+#define STREAMS_MAX 128 /* nginx's default */
+#define IDLE_TIMEOUT_MS 75000
+#define LINGER_MS 5000
+
+typedef struct h2_server_s h2_server_t;
+
+typedef struct {
+    h2_server_t *server;
+    hd_req_t *req; /* NULL once it has finished */
+    int32_t id;
+    hd_link_t link;
+    hd_h2_out_t out;
+    uint32_t head_bytes, unconsumed;
+    unsigned bad_status; /* the head breaks a rule of ours: answered with this */
+    const char *bad_why;
+    bool started, closed, remote_ended, in_trailers;
+} h2_stream_t;
+
+struct h2_server_s {
+    hd_h2_session_t s; /* first: callbacks get it */
+    const hd_slot_t *listener;
+    uint64_t tls_hash;
+    hd_timer_t timer;
+    hd_link_t link, streams;
+    uint32_t head_bytes_max, fields_max, requests_n, requests_max;
+    bool is_draining;
+};
+
+static hd_link_t conns = {&conns, &conns};
+
+static void set_idle_timer(h2_server_t *h)
+{
+    hd_timer_set(h->s.conn->loop, &h->timer, IDLE_TIMEOUT_MS);
+}
+
+static void free_stream(h2_stream_t *st)
+{
+    h2_server_t *h = st->server;
+
+    hd_list_remove(&st->link);
+    hd_h2_out_free(&st->out);
+    h->s.streams--;
+    free(st);
+    if (h->s.streams == 0)
+        set_idle_timer(h);
+}
+
+static void free_if_over(h2_stream_t *st)
+{
+    if (st->closed && st->req == NULL)
+        free_stream(st);
+}
+
+/* The conn is over: requests under way lose their client. */
+static void end_conn(h2_server_t *h, hd_err_code_t code, const char *why, bool linger)
+{
+    hd_conn_t *c = h->s.conn;
+
+    hd_list_each(link, &h->streams)
+    {
+        h2_stream_t *st = hd_list_entry(link, h2_stream_t, link);
+        hd_req_t *req = st->req;
+
+        st->req = NULL;
+        st->closed = true;
+        if (req != NULL)
+            hd_request_client_gone(req, code, why);
+        free_stream(st);
+    }
+    hd_timer_stop(c->loop, &h->timer);
+    hd_list_remove(&h->link);
+    hd_h2_session_deinit(&h->s);
+    free(h);
+    if (linger)
+        hd_conn_close(c, LINGER_MS);
+    else
+        hd_conn_reset(c);
+}
+
+/* --- the response: what hd_request.h asks of a client --- */
+
+static void send_head(hd_req_t *req, bool is_interim)
+{
+    h2_stream_t *st = req->client_state;
+    hd_h2_session_t *s = &st->server->s;
+    nghttp2_data_provider provider = hd_h2_provider();
+    nghttp2_nv nv[HD_FIELDS_MAX + 4];
+    char status[4], length[21];
+    size_t n = 0;
+    int rc;
+
+    if (st->closed || (is_interim && req->res.status == 101)) /* RFC 9113 §8.6 */
+        return;
+    status[0] = (char)('0' + req->res.status / 100 % 10);
+    status[1] = (char)('0' + req->res.status / 10 % 10);
+    status[2] = (char)('0' + req->res.status % 10);
+    nv[n++] = hd_h2_nv(HD_STR(":status"), hd_str_n(status, 3));
+    n = hd_h2_put_fields(nv, n, HD_FIELDS_MAX, &req->res.headers);
+    if (!is_interim && req->res.content_length >= 0 && req->res.status != 204) {
+        char *p = length + sizeof(length);
+        uint64_t v = (uint64_t)req->res.content_length;
+
+        do
+            *--p = (char)('0' + v % 10);
+        while ((v /= 10) > 0);
+        nv[n++] = hd_h2_nv(HD_STR("content-length"),
+                           hd_str_n(p, (size_t)(length + sizeof(length) - p)));
+    }
+    for (size_t i = 0; i < n; i++)
+        req->head_bytes_sent += nv[i].namelen + nv[i].valuelen;
+    if (is_interim)
+        rc = nghttp2_submit_headers(s->ng, NGHTTP2_FLAG_NONE, st->id, NULL, nv, n, NULL);
+    else
+        rc = nghttp2_submit_response(s->ng, st->id, nv, n, &provider);
+    if (rc != 0)
+        nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, st->id,
+                                  NGHTTP2_INTERNAL_ERROR);
+    hd_h2_session_flush_later(s);
+}
+
+static void send_body(hd_req_t *req, hd_chain_t *body)
+{
+    h2_stream_t *st = req->client_state;
+
+    if (st->closed) {
+        hd_chain_free(body);
+        return;
+    }
+    if (req->head.method_id == HD_M_HEAD || req->res.status == 204 ||
+        req->res.status == 304)
+        hd_chain_drop(body, body->bytes);
+    hd_h2_out_add(&st->server->s, st->id, &st->out, body, &req->res_trailers);
+}
+
+static bool is_full(hd_req_t *req)
+{
+    h2_stream_t *st = req->client_state;
+
+    if (st->out.chain.bytes > HD_H2_STREAM_OUT_HIGH)
+        st->out.was_high = true;
+    return st->out.was_high;
+}
+
+/* The request's body was taken: the stream's credit is returned. */
+static void want_body(hd_req_t *req)
+{
+    h2_stream_t *st = req->client_state;
+
+    if (st->unconsumed == 0 || st->closed)
+        return;
+    nghttp2_session_consume_stream(st->server->s.ng, st->id, st->unconsumed);
+    st->unconsumed = 0;
+    hd_h2_session_flush_later(&st->server->s);
+}
+
+static void abort_response(hd_req_t *req, uint32_t h2_error)
+{
+    h2_stream_t *st = req->client_state;
+
+    if (st->closed)
+        return;
+    nghttp2_submit_rst_stream(st->server->s.ng, NGHTTP2_FLAG_NONE, st->id, h2_error);
+    hd_h2_session_flush_later(&st->server->s);
+}
+
+static void on_finished(hd_req_t *req)
+{
+    h2_stream_t *st = req->client_state;
+    hd_h2_session_t *s = &st->server->s;
+
+    st->req = NULL;
+    if (!st->closed && !st->remote_ended) /* RFC 9113 §8.1: we want no more of its body */
+        nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_NO_ERROR);
+    free_if_over(st);
+}
+
+static const hd_client_ops_t client_ops = {
+    .name = "http/2",
+    .send_head = send_head,
+    .send_body = send_body,
+    .is_full = is_full,
+    .want_body = want_body,
+    .abort = abort_response,
+    .on_finished = on_finished,
+};
+
+/* --- the request: frames to heads and bodies --- */
+
+static h2_stream_t *stream_of(hd_h2_session_t *s, int32_t id)
+{
+    return nghttp2_session_get_stream_user_data(s->ng, id);
+}
+
+static hd_h2_out_t *out_of(hd_h2_session_t *s, int32_t id)
+{
+    h2_stream_t *st = stream_of(s, id);
+
+    return st == NULL ? NULL : &st->out;
+}
+
+static void on_out_drained(hd_h2_session_t *s, int32_t id)
+{
+    h2_stream_t *st = stream_of(s, id);
+
+    if (st != NULL && st->req != NULL)
+        hd_request_on_drained(st->req);
+}
+
+static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
+{
+    h2_server_t *h = user;
+    h2_stream_t *st;
+
+    if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
+        st = stream_of(&h->s, frame->hd.stream_id);
+        if (st != NULL && st->req != NULL) {
+            st->in_trailers = true;
+            hd_headers_init(&st->req->trailers, st->req->pool, 4);
+        }
+        return 0;
+    }
+    st = calloc(1, sizeof(*st));
+    if (st == NULL)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    st->server = h;
+    st->id = frame->hd.stream_id;
+    hd_chain_init(&st->out.chain);
+    hd_list_add_last(&h->streams, &st->link);
+    h->s.streams++;
+    hd_timer_stop(h->s.conn->loop, &h->timer);
+    st->req = hd_request_create(h->s.conn, h->s.conn->loop,
+                                hd_loop_member(h->s.conn->loop), &client_ops, st);
+    hd_headers_init(&st->req->head.headers, st->req->pool, 16);
+    st->req->head.version = HD_HTTP_20;
+    st->req->head.keep_alive = true;
+    nghttp2_session_set_stream_user_data(ng, st->id, st);
+    return 0;
+}
+
+static void refuse_head(h2_stream_t *st, unsigned status, const char *why)
+{
+    if (st->bad_status == 0) {
+        st->bad_status = status;
+        st->bad_why = why;
+    }
+}
+
+static bool take_pseudo(h2_stream_t *st, hd_str_t name, hd_str_t value)
+{
+    hd_req_head_t *head = &st->req->head;
+
+    if (hd_str_eq(name, HD_STR(":method")))
+        head->method = hd_str_dup(st->req->pool, value);
+    else if (hd_str_eq(name, HD_STR(":path")))
+        head->raw_path = hd_str_dup(st->req->pool, value);
+    else if (hd_str_eq(name, HD_STR(":scheme")))
+        head->scheme = hd_str_dup(st->req->pool, value);
+    else if (hd_str_eq(name, HD_STR(":authority")))
+        head->authority = hd_str_dup_lower(st->req->pool, value);
+    else if (hd_str_eq(name, HD_STR(":protocol")))
+        head->protocol = hd_str_dup(st->req->pool, value);
+    else
+        return false;
+    return true;
+}
+
+static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t name_len, const uint8_t *value, size_t value_len,
+                     uint8_t flags, void *user)
+{
+    h2_server_t *h = user;
+    h2_stream_t *st = stream_of(&h->s, frame->hd.stream_id);
+    hd_headers_t *to;
+
+    (void)ng, (void)flags;
+    if (st == NULL || st->req == NULL)
+        return 0;
+    /* what is decoded counts, not what came over the wire (HPACK bombs) */
+    st->head_bytes += (uint32_t)(name_len + value_len + 32);
+    to = st->in_trailers ? &st->req->trailers : &st->req->head.headers;
+    if (st->head_bytes > h->head_bytes_max || to->n >= h->fields_max) {
+        refuse_head(st, 431, "request head too large");
+        /* far beyond the limit it is an attack on our memory of the compression state */
+        return st->head_bytes > 4 * h->head_bytes_max
+                   ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+                   : 0;
+    }
+    if (name_len > 0 && name[0] == ':') {
+        if (!st->in_trailers)
+            take_pseudo(st, hd_str_n((const char *)name, name_len),
+                        hd_str_n((const char *)value, value_len));
+        return 0;
+    }
+    if (!hd_h2_add_field(to, name, name_len, value, value_len))
+        refuse_head(st, 431, "too many fields");
+    return 0;
+}
+
+/* What nghttp2 leaves to us of RFC 9113 §8.3.1 and of our own strictness. */
+static void check_head(h2_stream_t *st)
+{
+    hd_req_head_t *head = &st->req->head;
+    hd_field_t *host = hd_headers_get(&head->headers, HD_H_HOST);
+
+    head->method_id = 0;
+    if (hd_span(head->method, HD_CH_TOKEN) != head->method.len || head->method.len == 0)
+        refuse_head(st, 400, "bad method");
+    if (head->authority.len == 0 && host != NULL)
+        head->authority = hd_str_dup_lower(st->req->pool, host->value);
+    else if (host != NULL && !hd_str_eq_nocase(host->value, head->authority))
+        refuse_head(st, 400, "Host differs from :authority");
+    if (!hd_http_is_authority(head->authority))
+        refuse_head(st, 400, "bad :authority");
+    if (hd_str_eq(head->method, HD_STR("CONNECT")))
+        return;
+    if (head->raw_path.len == 0 ||
+        hd_span(head->raw_path, HD_CH_TARGET) != head->raw_path.len ||
+        (head->raw_path.data[0] != '/' && !(hd_str_eq(head->raw_path, HD_STR("*")) &&
+                                            hd_str_eq(head->method, HD_STR("OPTIONS")))))
+        refuse_head(st, 400, "bad :path");
+}
+
+/* Cookie crumbs become one field again (RFC 9113 §8.2.3). */
+static void join_cookies(hd_req_t *req)
+{
+    hd_headers_t *h = &req->head.headers;
+    hd_field_t *first = hd_headers_get(h, HD_H_COOKIE);
+
+    if (first == NULL || hd_headers_find_next(h, first) == NULL)
+        return;
+    hd_headers_set(h, HD_STR("cookie"),
+                   hd_headers_joined(h, HD_STR("cookie"), req->pool, NULL));
+}
+
+static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
+{
+    const hd_filter_chain_t *chain =
+        hd_listener_refresh(h->s.conn, h->listener, h->tls_hash);
+    const hd_http_conf_t *http = chain == NULL ? NULL : chain->protocol_conf;
+    hd_req_head_t *head = &st->req->head;
+    const hd_field_t *f = hd_headers_get(&head->headers, HD_H_CONTENT_LENGTH);
+    uint64_t length;
+
+    st->started = true;
+    h->requests_n++;
+    if (http == NULL) { /* the listener is gone: the client may repeat it elsewhere */
+        hd_req_t *req = st->req;
+
+        hd_h2_session_goaway(&h->s, NGHTTP2_NO_ERROR);
+        nghttp2_submit_rst_stream(h->s.ng, NGHTTP2_FLAG_NONE, st->id,
+                                  NGHTTP2_REFUSED_STREAM);
+        st->req = NULL;
+        hd_request_client_gone(req, HD_E_NO_ROUTE, "listener is gone");
+        return;
+    }
+    check_head(st);
+    head->method_id = hd_http_method_id(head->method);
+    head->content_length = HD_LEN_UNKNOWN;
+    if (ended)
+        head->content_length = 0;
+    else if (f != NULL && hd_str_to_u64(f->value, INT64_MAX, &length))
+        head->content_length = (int64_t)length;
+    head->has_body = !ended;
+    f = hd_headers_get(&head->headers, HD_H_EXPECT);
+    head->expects_continue =
+        f != NULL && !ended && hd_str_eq_nocase(f->value, HD_STR("100-continue"));
+    st->req->head_bytes_received = st->head_bytes;
+    st->req->http = http;
+    if (st->bad_status == 0 && hd_http_normalize_path(head->raw_path, http, st->req->pool,
+                                                      &head->path, &head->query) != HD_OK)
+        refuse_head(st, 400, "bad path");
+    if (st->bad_status != 0) {
+        hd_request_reject(st->req, st->bad_status, st->bad_why);
+        return;
+    }
+    join_cookies(st->req);
+    hd_headers_mark_hops(&head->headers);
+    hd_request_start(st->req, h->listener, http);
+    if (http->requests_per_conn > 0 && h->requests_n >= http->requests_per_conn &&
+        !h->s.goaway_sent)
+        hd_h2_session_goaway(&h->s, NGHTTP2_NO_ERROR);
+}
+
+static void give_end(h2_stream_t *st, unsigned flags)
+{
+    hd_chain_t body;
+
+    st->remote_ended = true;
+    if (st->req == NULL || st->bad_status != 0)
+        return;
+    hd_chain_init(&body);
+    hd_chain_set_flags(&body, HD_SLICE_END | flags);
+    hd_request_give_body(st->req, &body);
+    hd_chain_free(&body);
+}
+
+static int on_headers_recv(h2_server_t *h, const nghttp2_frame *frame)
+{
+    h2_stream_t *st = stream_of(&h->s, frame->hd.stream_id);
+    bool ended = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+
+    if (st == NULL)
+        return 0;
+    if (!st->started) {
+        st->remote_ended = ended;
+        start_request(h, st, ended);
+    } else if (st->in_trailers) {
+        give_end(st, st->req != NULL && st->req->trailers.n > 0 ? HD_SLICE_TRAILERS : 0);
+    }
+    return 0;
+}
+
+static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
+{
+    h2_server_t *h = user;
+    h2_stream_t *st;
+
+    (void)ng;
+    switch (frame->hd.type) {
+    case NGHTTP2_HEADERS:
+        return on_headers_recv(h, frame);
+    case NGHTTP2_DATA:
+        st = stream_of(&h->s, frame->hd.stream_id);
+        if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) {
+            if (st != NULL)
+                give_end(st, 0);
+        } else if (frame->hd.length == 0) {
+            hd_ignore(hd_h2_glitch(&h->s, 1)); /* empty frames (CVE-2019-9518) */
+        }
+        return 0;
+    case NGHTTP2_RST_STREAM: /* rapid reset (CVE-2023-44487) */
+        hd_ignore(hd_h2_glitch(&h->s, 5));
+        return 0;
+    case NGHTTP2_PING:
+    case NGHTTP2_SETTINGS:
+        if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
+            hd_ignore(hd_h2_glitch(&h->s, 5));
+        return 0;
+    case NGHTTP2_PRIORITY:
+        hd_ignore(hd_h2_glitch(&h->s, 1));
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data,
+                   size_t len, void *user)
+{
+    h2_server_t *h = user;
+    h2_stream_t *st = stream_of(&h->s, id);
+    hd_chain_t body;
+
+    (void)flags;
+    nghttp2_session_consume_connection(ng, len);
+    if (st == NULL || st->req == NULL || st->bad_status != 0) {
+        nghttp2_session_consume_stream(ng, id, len);
+        return 0;
+    }
+    st->req->bytes_received += len;
+    hd_chain_init(&body);
+    hd_chain_add(&body, h->s.in_block, (const char *)data, len, 0);
+    hd_request_give_body(st->req, &body);
+    hd_chain_free(&body);
+    if (st->req != NULL && hd_request_is_full(st->req))
+        st->unconsumed += (uint32_t)len;
+    else
+        nghttp2_session_consume_stream(ng, id, len);
+    return 0;
+}
+
+static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
+{
+    h2_server_t *h = user;
+
+    (void)ng;
+    /* resets that the peer provokes cost it as its own do (MadeYouReset, CVE-2025-8671)
+     */
+    if (frame->hd.type == NGHTTP2_RST_STREAM &&
+        frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
+        frame->rst_stream.error_code != NGHTTP2_REFUSED_STREAM)
+        hd_ignore(hd_h2_glitch(&h->s, 5));
+    return 0;
+}
+
+static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void *user)
+{
+    h2_server_t *h = user;
+    h2_stream_t *st = stream_of(&h->s, id);
+    hd_req_t *req;
+
+    if (st == NULL)
+        return 0;
+    nghttp2_session_set_stream_user_data(ng, id, NULL);
+    st->closed = true;
+    hd_h2_out_free(&st->out);
+    req = st->req;
+    if (req != NULL && (error != NGHTTP2_NO_ERROR || !st->started || !st->out.ended)) {
+        st->req = NULL;
+        hd_request_client_gone(req, HD_E_RESET, "client reset the stream");
+    }
+    free_if_over(st);
+    return 0;
+}
+
+/* --- the conn --- */
+
+static void on_readable(hd_conn_t *c)
+{
+    h2_server_t *h = c->owner;
+    hd_rc_t rc = hd_h2_session_read(&h->s);
+
+    if (rc == HD_DONE)
+        end_conn(h, HD_E_RESET, "client closed the connection", true);
+    else if (rc == HD_ERROR)
+        end_conn(h, HD_E_PROTOCOL, c->err != NULL ? c->err->text : "broken", false);
+    else if (hd_h2_session_is_over(&h->s))
+        end_conn(h, HD_E_RESET, "connection ended", true);
+    else if (h->is_draining && h->s.streams == 0)
+        end_conn(h, HD_E_RESET, "draining", true);
+}
+
+static void on_writable(hd_conn_t *c)
+{
+    h2_server_t *h = c->owner;
+
+    hd_h2_session_flush_later(&h->s);
+}
+
+static void on_closed(hd_conn_t *c)
+{
+    end_conn(c->owner, HD_E_RESET, "client reset the connection", false);
+}
+
+static const hd_conn_handler_t handler = {
+    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+
+static void on_due(hd_timer_t *t)
+{
+    h2_server_t *h = hd_container_of(t, h2_server_t, timer);
+
+    if (h->s.streams > 0)
+        return;
+    if (!h->s.goaway_sent) { /* RFC 9113 §6.8; then give it a moment */
+        hd_h2_session_goaway(&h->s, NGHTTP2_NO_ERROR);
+        hd_timer_set(h->s.conn->loop, &h->timer, 1000);
+        return;
+    }
+    end_conn(h, HD_E_TIMEOUT, "idle", true);
+}
+
+static nghttp2_session_callbacks *make_callbacks(void)
+{
+    nghttp2_session_callbacks *cb;
+
+    if (nghttp2_session_callbacks_new(&cb) != 0)
+        return NULL;
+    hd_h2_session_callbacks(cb);
+    nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
+    nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_send);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
+    nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+    return cb;
+}
+
+static void submit_settings(h2_server_t *h, const hd_http_conf_t *http)
+{
+    uint32_t stream_window = http != NULL && http->h2_stream_window > 0
+                                 ? http->h2_stream_window
+                                 : HD_H2_STREAM_WINDOW;
+    uint32_t conn_window = http != NULL && http->h2_conn_window > 0 ? http->h2_conn_window
+                                                                    : HD_H2_CONN_WINDOW;
+    nghttp2_settings_entry settings[] = {
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
+         http != NULL && http->h2_streams > 0 ? http->h2_streams : STREAMS_MAX},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, stream_window},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, h->head_bytes_max},
+    };
+
+    nghttp2_submit_settings(h->s.ng, NGHTTP2_FLAG_NONE, settings, hd_countof(settings));
+    nghttp2_session_set_local_window_size(h->s.ng, NGHTTP2_FLAG_NONE, 0,
+                                          (int32_t)conn_window);
+}
+
+void hd_h2_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain)
+{
+    static nghttp2_session_callbacks *callbacks;
+    const hd_http_conf_t *http = chain->protocol_conf;
+    h2_server_t *h = calloc(1, sizeof(*h));
+
+    if (callbacks == NULL)
+        callbacks = make_callbacks();
+    hd_bug_on(h == NULL || callbacks == NULL);
+    h->listener = listener;
+    h->tls_hash = chain->tls != NULL ? chain->tls->hash : 0;
+    h->head_bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : HEAD_BYTES_MAX;
+    h->fields_max = http->fields_max > 0 ? http->fields_max : HEAD_FIELDS_MAX;
+    if (hd_h2_session_init(&h->s, c, callbacks, true, h) != HD_OK) {
+        free(h);
+        hd_conn_reset(c);
+        return;
+    }
+    h->s.out_of = out_of;
+    h->s.on_out_drained = on_out_drained;
+    hd_list_init(&h->streams);
+    hd_list_add_last(&conns, &h->link);
+    hd_timer_init(&h->timer, on_due);
+    hd_conn_set_handler(c, &handler, h);
+    submit_settings(h, http);
+    hd_h2_session_flush_later(&h->s);
+    set_idle_timer(h);
+    if (c->is_readable || c->in.bytes > 0)
+        hd_conn_wake(c);
+}
+
+void hd_h2_drain(hd_loop_t *loop)
+{
+    hd_list_each(link, &conns)
+    {
+        h2_server_t *h = hd_list_entry(link, h2_server_t, link);
+
+        if (h->s.conn->loop != loop || h->is_draining)
+            continue;
+        h->is_draining = true;
+        if (!h->s.goaway_sent)
+            hd_h2_session_goaway(&h->s, NGHTTP2_NO_ERROR);
+        hd_conn_wake(h->s.conn);
+    }
+}

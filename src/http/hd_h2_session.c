@@ -1,0 +1,341 @@
+#include "http/hd_h2_session.h"
+
+#include <string.h>
+
+#define FRAME_HEAD_BYTES 9
+#define GLITCHES_MAX 1000
+#define GLITCHES_PER_S 100
+#define READS_PER_TURN 8 /* of a block each, then others get their turn */
+
+/* --- output --- */
+
+static void hand_over(hd_h2_session_t *s)
+{
+    if (s->out_at > s->out_from)
+        hd_chain_add(&s->out, s->out_block, s->out_block->data + s->out_from,
+                     s->out_at - s->out_from, 0);
+    s->out_from = s->out_at;
+}
+
+static bool put(hd_h2_session_t *s, const uint8_t *data, size_t len)
+{
+    while (len > 0) {
+        size_t n;
+
+        if (s->out_block == NULL || s->out_at == HD_BLOCK_BYTES) {
+            if (s->out_block != NULL) {
+                hand_over(s);
+                hd_block_unref(s->out_block);
+            }
+            s->out_block = hd_block_try_take();
+            s->out_from = s->out_at = 0;
+            if (s->out_block == NULL)
+                return false;
+        }
+        n = hd_min(len, HD_BLOCK_BYTES - s->out_at);
+        memcpy(s->out_block->data + s->out_at, data, n);
+        s->out_at += n;
+        data += n;
+        len -= n;
+    }
+    return true;
+}
+
+static bool is_full(const hd_h2_session_t *s)
+{
+    return hd_conn_is_high(s->conn) || s->out.bytes > HD_H2_STREAM_OUT_HIGH * 2;
+}
+
+static ssize_t on_send(nghttp2_session *ng, const uint8_t *data, size_t len, int flags,
+                       void *user)
+{
+    hd_h2_session_t *s = user;
+
+    (void)ng, (void)flags;
+    if (is_full(s))
+        return NGHTTP2_ERR_WOULDBLOCK;
+    return put(s, data, len) ? (ssize_t)len : NGHTTP2_ERR_WOULDBLOCK;
+}
+
+static ssize_t on_read_source(nghttp2_session *ng, int32_t stream_id, uint8_t *buf,
+                              size_t len, uint32_t *flags, nghttp2_data_source *source,
+                              void *user)
+{
+    hd_h2_session_t *s = user;
+    hd_h2_out_t *out = s->out_of(s, stream_id);
+    size_t n;
+
+    (void)ng, (void)buf, (void)source;
+    if (out == NULL)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    n = hd_min(out->chain.bytes, len);
+    if (n == 0 && !out->ended) {
+        out->deferred = true;
+        return NGHTTP2_ERR_DEFERRED;
+    }
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+    if (n == out->chain.bytes && out->ended) {
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+        if (out->trailers_pool != NULL) {
+            nghttp2_nv nv[HD_FIELDS_MAX];
+            size_t nv_n = hd_h2_put_fields(nv, 0, HD_FIELDS_MAX, &out->trailers);
+
+            if (nghttp2_submit_trailer(ng, stream_id, nv, nv_n) == 0)
+                *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+        }
+    }
+    return (ssize_t)n;
+}
+
+/* A DATA frame: its head is written, its content moves by reference. */
+static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head,
+                        size_t len, nghttp2_data_source *source, void *user)
+{
+    hd_h2_session_t *s = user;
+    int32_t id = frame->hd.stream_id;
+    hd_h2_out_t *out = s->out_of(s, id);
+
+    (void)ng, (void)source;
+    if (is_full(s))
+        return NGHTTP2_ERR_WOULDBLOCK;
+    if (out == NULL)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (!put(s, head, FRAME_HEAD_BYTES))
+        return NGHTTP2_ERR_WOULDBLOCK;
+    if (len > 0) {
+        hand_over(s);
+        hd_chain_move_bytes(&s->out, &out->chain, len);
+    }
+    if (out->was_high && out->chain.bytes < HD_H2_STREAM_OUT_LOW) {
+        out->was_high = false;
+        s->on_out_drained(s, id);
+    }
+    return 0;
+}
+
+static void flush(hd_h2_session_t *s)
+{
+    int rc;
+
+    if (s->is_broken)
+        return;
+    s->in_send = true;
+    rc = nghttp2_session_send(s->ng);
+    s->in_send = false;
+    if (s->out_block != NULL) {
+        hand_over(s);
+        hd_block_unref(s->out_block);
+        s->out_block = NULL;
+    }
+    hd_conn_send(s->conn, &s->out);
+    if (rc != 0) {
+        hd_ignore(
+            hd_conn_fail(s->conn, HD_E_PROTOCOL, "HTTP/2: %s", nghttp2_strerror(rc)));
+        s->is_broken = true;
+        hd_conn_wake(s->conn);
+    } else if (hd_h2_session_is_over(s)) {
+        hd_conn_wake(s->conn); /* its owner sees that it is over */
+    }
+}
+
+static void on_flush(hd_post_t *p)
+{
+    flush(hd_container_of(p, hd_h2_session_t, flush));
+}
+
+void hd_h2_session_flush_later(hd_h2_session_t *s)
+{
+    hd_loop_flush_later(s->conn->loop, &s->flush);
+}
+
+static void keep_trailers(hd_h2_out_t *out, const hd_headers_t *trailers)
+{
+    out->trailers_pool = hd_pool_create(0);
+    hd_headers_init(&out->trailers, out->trailers_pool, trailers->n);
+    for (unsigned i = 0; i < trailers->n; i++) {
+        const hd_field_t *f = &trailers->fields[i];
+
+        if (!(f->flags & (HD_FIELD_REMOVED | HD_FIELD_HOP)))
+            hd_headers_add(&out->trailers, hd_str_dup(out->trailers_pool, f->name),
+                           hd_str_dup(out->trailers_pool, f->value));
+    }
+}
+
+void hd_h2_out_add(hd_h2_session_t *s, int32_t stream_id, hd_h2_out_t *out,
+                   hd_chain_t *body, const hd_headers_t *trailers)
+{
+    unsigned flags = hd_chain_flags(body);
+
+    out->ended |= (flags & HD_SLICE_END) != 0;
+    if ((flags & HD_SLICE_TRAILERS) && trailers != NULL && trailers->n > 0 &&
+        out->trailers_pool == NULL)
+        keep_trailers(out, trailers);
+    if (body->bytes > 0)
+        hd_chain_move(&out->chain, body);
+    else
+        hd_chain_free(body);
+    out->was_high |= out->chain.bytes > HD_H2_STREAM_OUT_HIGH;
+    if (out->deferred) {
+        out->deferred = false;
+        /* fails for a closed stream, of which on_stream_close told */
+        hd_ignore(nghttp2_session_resume_data(s->ng, stream_id) != 0);
+    }
+    hd_h2_session_flush_later(s);
+}
+
+void hd_h2_out_free(hd_h2_out_t *out)
+{
+    hd_chain_free(&out->chain);
+    if (out->trailers_pool != NULL)
+        hd_pool_destroy(out->trailers_pool);
+    out->trailers_pool = NULL;
+}
+
+nghttp2_data_provider hd_h2_provider(void)
+{
+    return (nghttp2_data_provider){.read_callback = on_read_source};
+}
+
+size_t hd_h2_put_fields(nghttp2_nv *nv, size_t n, size_t max, const hd_headers_t *h)
+{
+    for (unsigned i = 0; i < h->n && n < max; i++) {
+        const hd_field_t *f = &h->fields[i];
+
+        if (f->flags & (HD_FIELD_REMOVED | HD_FIELD_HOP))
+            continue;
+        if (f->id == HD_H_CONTENT_LENGTH || f->id == HD_H_HOST ||
+            f->id == HD_H_CONNECTION || f->id == HD_H_TRANSFER_ENCODING ||
+            f->id == HD_H_KEEP_ALIVE || f->id == HD_H_UPGRADE ||
+            f->id == HD_H_PROXY_CONNECTION)
+            continue; /* RFC 9113 §8.2.2, and what the caller writes itself */
+        nv[n] = hd_h2_nv(f->name, f->value);
+        if (f->flags & HD_FIELD_NEVER_INDEX)
+            nv[n].flags |= NGHTTP2_NV_FLAG_NO_INDEX;
+        n++;
+    }
+    return n;
+}
+
+/* --- input --- */
+
+bool hd_h2_add_field(hd_headers_t *h, const uint8_t *name, size_t name_len,
+                     const uint8_t *value, size_t value_len)
+{
+    char *copy = hd_pool_alloc_unaligned(h->pool, name_len + value_len + 1);
+
+    memcpy(copy, name, name_len);
+    memcpy(copy + name_len, value, value_len);
+    return hd_headers_add(h, hd_str_n(copy, name_len),
+                          hd_str_n(copy + name_len, value_len)) != NULL;
+}
+
+bool hd_h2_glitch(hd_h2_session_t *s, int32_t weight)
+{
+    uint64_t now_ns = hd_loop_now_ns(s->conn->loop);
+    uint64_t back = (now_ns - s->glitches_at_ns) / (1000000000 / GLITCHES_PER_S);
+
+    if (back > 0) {
+        s->glitches = (int32_t)hd_min((uint64_t)s->glitches + back, GLITCHES_MAX);
+        s->glitches_at_ns = now_ns;
+    }
+    s->glitches -= weight;
+    if (s->glitches >= 0)
+        return true;
+    hd_ignore(
+        hd_conn_fail(s->conn, HD_E_LIMIT, "HTTP/2: too many resets, pings or settings"));
+    hd_h2_session_goaway(s, NGHTTP2_ENHANCE_YOUR_CALM);
+    s->glitches = 0;
+    return false;
+}
+
+void hd_h2_session_goaway(hd_h2_session_t *s, uint32_t error)
+{
+    int32_t last = nghttp2_session_get_last_proc_stream_id(s->ng);
+
+    s->goaway_sent = true;
+    if (error != NGHTTP2_NO_ERROR)
+        nghttp2_session_terminate_session2(s->ng, last, error);
+    else
+        nghttp2_submit_goaway(s->ng, NGHTTP2_FLAG_NONE, last, error, NULL, 0);
+    hd_h2_session_flush_later(s);
+}
+
+hd_rc_t hd_h2_session_read(hd_h2_session_t *s)
+{
+    for (unsigned i = 0; i < READS_PER_TURN && s->conn->is_readable; i++) {
+        hd_block_t *block = hd_block_try_take();
+        ssize_t n, used;
+
+        if (block == NULL)
+            return HD_AGAIN;
+        n = hd_conn_read(s->conn, block->data, HD_BLOCK_BYTES);
+        if (n <= 0) {
+            hd_block_unref(block);
+            return n == 0 ? HD_DONE : n == HD_IO_AGAIN ? HD_OK : HD_ERROR;
+        }
+        s->in_block = block;
+        s->in_recv = true;
+        used = nghttp2_session_mem_recv(s->ng, (const uint8_t *)block->data, (size_t)n);
+        s->in_recv = false;
+        s->in_block = NULL;
+        hd_block_unref(block);
+        hd_h2_session_flush_later(s);
+        if (used < 0) {
+            s->is_broken = true;
+            return hd_conn_fail(s->conn, HD_E_PROTOCOL, "HTTP/2: %s",
+                                nghttp2_strerror((int)used));
+        }
+    }
+    if (s->conn->is_readable)
+        hd_conn_wake(s->conn);
+    return HD_OK;
+}
+
+bool hd_h2_session_is_over(const hd_h2_session_t *s)
+{
+    return s->is_broken ||
+           (!nghttp2_session_want_read(s->ng) && !nghttp2_session_want_write(s->ng));
+}
+
+/* --- life --- */
+
+void hd_h2_session_callbacks(nghttp2_session_callbacks *cb)
+{
+    nghttp2_session_callbacks_set_send_callback(cb, on_send);
+    nghttp2_session_callbacks_set_send_data_callback(cb, on_send_data);
+}
+
+hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
+                           nghttp2_session_callbacks *cb, bool is_server, void *user)
+{
+    nghttp2_option *option;
+    int rc;
+
+    if (nghttp2_option_new(&option) != 0)
+        return HD_ERROR;
+    nghttp2_option_set_no_auto_window_update(option, 1);
+    nghttp2_option_set_max_outbound_ack(option, 1000);
+    nghttp2_option_set_no_closed_streams(option, 1);
+    rc = is_server ? nghttp2_session_server_new2(&s->ng, cb, user, option)
+                   : nghttp2_session_client_new2(&s->ng, cb, user, option);
+    nghttp2_option_del(option);
+    if (rc != 0)
+        return HD_ERROR;
+    s->conn = c;
+    s->glitches = GLITCHES_MAX;
+    s->glitches_at_ns = hd_loop_now_ns(c->loop);
+    hd_post_init(&s->flush, on_flush);
+    hd_chain_init(&s->out);
+    return HD_OK;
+}
+
+void hd_h2_session_deinit(hd_h2_session_t *s)
+{
+    hd_post_cancel(&s->flush);
+    hd_chain_free(&s->out);
+    if (s->out_block != NULL)
+        hd_block_unref(s->out_block);
+    s->out_block = NULL;
+    nghttp2_session_del(s->ng);
+    s->ng = NULL;
+}
