@@ -181,7 +181,7 @@ sub test_case {
     my %ports = map { $_ => Heddle::Port::reserve() } $fragment =~ /%%((?:PORT|HTTP|TCP|DEAD)_\d+)%%/g;
     # Bound and not listening: a connection there is refused, and nobody else can get it.
     my @dead = map { IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $ports{$_},
-            Proto => 'tcp') // die $@ } grep { /^DEAD/ } keys %ports;
+            Proto => 'tcp', ReuseAddr => 1) // die $@ } grep { /^DEAD/ } keys %ports;
     my $text = $fragment =~ s/%%((?:PORT|HTTP|TCP|DEAD)_\d+)%%/$ports{$1}/gr;
 
     my ($ours, $theirs) = map { run_case($_, $text, \%ports, \@requests, \@logs) }
