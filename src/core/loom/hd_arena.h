@@ -37,23 +37,36 @@ typedef enum {
     HD_RES_TYPES_N,
 } hd_res_type_t;
 
+typedef enum {
+    HD_REGION_FREE = 0,
+    HD_REGION_BUILDING, /* only its writer knows it */
+    HD_REGION_LIVE,     /* in a slot, or about to be stored there */
+    HD_REGION_RETIRED,  /* waits for turns and pins */
+} hd_region_state_t;
+
 /* The head of a region; lies in the arena. Read-only for all but its writer. */
 typedef struct hd_region_s {
-    uint32_t magic; /* HD_REGION_MAGIC while not free */
-    uint8_t arena;  /* hd_arena_id_t */
-    uint8_t type;   /* hd_res_type_t */
-    uint8_t state;  /* see above */
-    uint8_t _class;
+    uint32_t magic;        /* HD_REGION_MAGIC while not free */
+    uint8_t arena;         /* hd_arena_id_t */
+    uint8_t type;          /* hd_res_type_t */
+    _Atomic uint8_t state; /* hd_region_state_t */
+    uint8_t _reserved;
     uint32_t index; /* its column in the table of pins */
-    uint32_t _flags;
-    uint64_t version;      /* unique in the arena, grows */
-    uint64_t bytes;        /* with this head */
-    uint64_t content_hash; /* of what it was built from; 0: unknown */
-    hd_str_t name;         /* lies in the region */
-    hd_str_t source;       /* "file:line" or "xds:TYPE:version", for people */
-    const void *root;      /* the resource itself: hd_cluster_t, … by <type> */
-    const void *secret;    /* in the secret area, or NULL */
+    uint32_t _reserved2;
+    uint64_t version;             /* unique in the arena, grows */
+    uint64_t bytes;               /* with this head and what packing wastes */
+    uint64_t content_hash;        /* of what it was built from; 0: unknown */
+    hd_str_t name;                /* lies in the region */
+    hd_str_t source;              /* "file:line" or "xds:TYPE:version", for people */
+    const struct hd_slot_s *slot; /* whose version it is */
+    const void *root;             /* the resource itself: hd_cluster_t, … by <type> */
+    const void *secret;           /* in the secret area, or NULL */
+    uint64_t _secrets;            /* its pieces there: offset + 1 */
 } hd_region_t;
+
+#define HD_REGION_MAGIC 0x6d6f6f6cu
+
+#define HD_ARENA_BYTES_MAX ((size_t)31 << 30)
 
 typedef struct {
     uint64_t base;           /* 0: 0x7e8000000000 + id * 64 GB */
@@ -61,7 +74,8 @@ typedef struct {
     size_t secret_bytes_max; /* default 64 MB */
 } hd_arena_conf_t;
 
-/* By the master: makes the memfd and maps it nowhere. Children open it as below. */
+/* By the master: makes the memfd and maps it nowhere. Children open it as below. Whoever
+ * plays several members in one process opens the writer first, and shares the handle. */
 hd_arena_t *hd_arena_create(hd_arena_id_t id, const hd_arena_conf_t *conf,
                             hd_state_t *state, hd_err_t *err) HD_MUST_CHECK;
 /* In the process that writes: maps read-write, rebuilds free lists and indexes. There is
@@ -69,6 +83,7 @@ hd_arena_t *hd_arena_create(hd_arena_id_t id, const hd_arena_conf_t *conf,
 hd_rc_t hd_arena_open_writer(hd_arena_t *a, hd_member_t *m, hd_err_t *err) HD_MUST_CHECK;
 /* In a reader: maps read-only and closes what could be written through. */
 hd_rc_t hd_arena_open_reader(hd_arena_t *a, hd_member_t *m, hd_err_t *err) HD_MUST_CHECK;
+/* Unmaps. Its members are stopped by then. */
 void hd_arena_destroy(hd_arena_t *a);
 
 typedef struct {
@@ -78,7 +93,7 @@ typedef struct {
     uint64_t batches, slots;
 } hd_arena_stats_t;
 
-/* From any process; counts are kept in the arena's head. */
+/* From any process, with the arena open or not; counts are kept in the state arena. */
 void hd_arena_get_stats(const hd_arena_t *a, uint64_t now_ns, hd_arena_stats_t *stats);
 
 /* Pins a region beyond the turn; a counter store, no atomic read-modify-write. Pinning

@@ -4,11 +4,14 @@
  * The truth is a row a member ([member][gauge]) that only this member writes. A shared
  * total on a cache line of its own exists only where somebody must read it on a request's
  * way: a finite limit, or least-request. A try-acquire is one compare-and-swap on the
- * total, so that a limit is never overshot. At a death hd_member_reap subtracts the row;
- * a step that was in only one of the two is found by hd_gauge_heal within a second.
+ * total, so that a limit is never overshot. At a death hd_member_reap takes the row out
+ * of the total; a step that was in only one of the two is found and healed at once or by
+ * hd_gauge_heal within a second.
  *
  * Order of stores: up: total first, then row; down: row first, then total. So a death in
- * between leaves the total too high, never too low, until healed.
+ * between leaves the total too high, never too low, until healed. A member says which
+ * gauge it is stepping before it steps, so that healing never mistakes a step under way
+ * for a lost one, however long its thread waits for a CPU.
  */
 #pragma once
 #include "core/loom/hd_state.h"
@@ -36,7 +39,6 @@ uint32_t hd_gauge_read(hd_member_t *m,
                        hd_gauge_id_t id); /* the total, or the sum of rows */
 uint32_t hd_gauge_sum(hd_state_t *state,
                       hd_gauge_id_t id); /* of rows: slow, exact at rest */
-/* Compares totals and rows twice, 10 ms apart or more (by the caller's clock), and
- * corrects what differs by the same amount both times with nothing moving. Returns
- * corrections made. */
-size_t hd_gauge_heal(hd_member_t *m, uint64_t now_ns);
+/* Compares all shared totals with their rows and corrects those that differ while nobody
+ * is stepping them. Once a second, by the agent. Returns corrections made. */
+size_t hd_gauge_heal(hd_member_t *m);

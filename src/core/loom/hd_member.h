@@ -38,8 +38,8 @@ typedef struct hd_member_s hd_member_t;
  * <err>. */
 hd_member_t *hd_member_start(struct hd_state_s *state, int index, hd_member_kind_t kind,
                              hd_err_t *err) HD_MUST_CHECK;
-/* Destroys the companions, gives the row back. Pins and gauge rows must be 0 by then
- * (asserted in debug builds; otherwise taken back as at a death). */
+/* Destroys the companions, ends being a writer, gives the row back. Pins and gauge rows
+ * must be 0 by then (asserted in debug builds; otherwise taken back as at a death). */
 void hd_member_stop(hd_member_t *m);
 
 int hd_member_index(const hd_member_t *m);

@@ -41,22 +41,29 @@ hd_family_id_t hd_family_enter(hd_member_t *m, const hd_family_t *family);
 hd_series_t hd_series_enter(hd_member_t *m, hd_family_id_t family,
                             const hd_str_t *values);
 
+/* By the member's own thread; a plain store. */
 void hd_counter_add(hd_member_t *m, hd_series_t s, uint64_t n);
+/* This member's share of an HD_SERIES_GAUGE; a dead member's share is 0. */
+void hd_series_set(hd_member_t *m, hd_series_t s, uint64_t value);
 /* <value> in the buckets' unit; also adds to sum (in thousandths) and count. */
 void hd_histogram_observe(hd_member_t *m, const hd_family_t *family, hd_series_t s,
                           double value);
 
+/* What was entered as an overflow series for want of room, over all members. */
+uint64_t hd_series_folded(hd_state_t *state);
+
 /* Walks all series for a scrape without blocking anyone: <at> starts 0; false at the end.
- * The view's strings are good until the next call. Words are summed over all members,
- * dead or not. */
+ * A family's series come one after another, the newest first; what is entered meanwhile
+ * may be missed. The view's strings live as long as the state. Words are summed over all
+ * members, dead or not. Overflow series that nobody counted in are left out. */
 typedef struct {
     hd_str_t family, help;
     hd_series_kind_t kind;
     uint32_t labels_n;
     hd_str_t label_names[HD_LABELS_MAX], label_values[HD_LABELS_MAX];
     uint64_t value; /* a counter's */
-    uint64_t
-        buckets[HD_BUCKETS_MAX + 1]; /* a histogram's, not cumulative; the last is +Inf */
+    /* a histogram's, not cumulative; the last is +Inf */
+    uint64_t buckets[HD_BUCKETS_MAX + 1];
     double bounds[HD_BUCKETS_MAX];
     uint32_t buckets_n;
     double sum;

@@ -30,11 +30,10 @@ typedef struct hd_slot_s {
     uint32_t id;            /* unique in its arena, never reused while it lives */
     uint8_t arena, type;
     uint16_t _reserved;
-    uint32_t
-        gauges_first; /* gauges of this slot: hd_gauge ids, see hd_gauge.h; 0: none */
+    /* gauges of this slot: hd_gauge ids, see hd_gauge.h; 0: none */
+    uint32_t gauges_first;
     uint32_t gauges_n;
     hd_str_t name; /* in the arena */
-    struct hd_slot_s *_next;
 } hd_slot_t;
 
 /* The current version, NULL when there is none. Good until the turn's end, or longer once
@@ -42,12 +41,18 @@ typedef struct hd_slot_s {
 const hd_region_t *hd_slot_get(hd_member_t *m, const hd_slot_t *slot);
 hd_slot_state_t hd_slot_state(const hd_slot_t *slot);
 
-/* By anyone: the slot of that name, NULL if none. One hash look-up in shared memory. */
+/* By anyone who is awake: the slot of that name, NULL if none. One hash look-up in shared
+ * memory. */
 hd_slot_t *hd_slot_find(hd_member_t *m, const hd_arena_t *a, hd_res_type_t type,
                         hd_str_t name);
-/* By the writer: found or made (ABSENT). NULL: arena full, or the other arena owns the
- * name. */
+/* By the writer: found or made (ABSENT). NULL: arena full, or the name is LIVE in another
+ * arena that the writer's member has added. */
 hd_slot_t *hd_slot_find_or_add(hd_arena_t *a, hd_res_type_t type, hd_str_t name,
                                hd_err_t *err);
+/* By the writer, before the slot's first version is published: gives it <n> neighbouring
+ * gauges. They are found again by the name if they were there. Repeating it is harmless.
+ */
+hd_rc_t hd_slot_add_gauges(hd_arena_t *a, hd_slot_t *slot, uint32_t n,
+                           hd_err_t *err) HD_MUST_CHECK;
 /* All slots in order of id; start with NULL. For dumps and rebuilding. */
 hd_slot_t *hd_slot_next(const hd_arena_t *a, const hd_slot_t *slot);
