@@ -10,7 +10,8 @@ int main(void)
     is_str("a", "a");
     is_mem("ab", "ax", 1);
 
-    /* A failing one, with its output sent away, must count and must not count as passed. */
+    /* A failing one, with its output sent away, must count and must not count as passed.
+     */
     fflush(stdout);
     FILE *out = stdout, *err = stderr;
     stdout = stderr = fopen("/dev/null", "w");

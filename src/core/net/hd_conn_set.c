@@ -1,0 +1,179 @@
+/* The conns of a loop. Slabs of cells: a conn costs its cell and nothing else, and one
+ * that was closed is found again while it is still in the cache. What was closed in a
+ * turn is freed at its end, so that callbacks may close any conn, their own too. */
+#include "core/base/hd_asan.h"
+#include "core/net/hd_conn_int.h"
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CELLS_A_SLAB 64
+#define HIGH_KB 64
+#define LOW_KB 16
+
+_Static_assert(sizeof(hd_conn_cell_t) <= 320, "an idle conn is a promise");
+
+typedef struct slab_s {
+    struct slab_s *next;
+    hd_conn_cell_t cells[CELLS_A_SLAB];
+} slab_t;
+
+typedef struct hd_conn_set_s {
+    slab_t *slabs;
+    hd_conn_t *free;                 /* by _next */
+    hd_conn_t *first_out, *last_out; /* to be flushed, by _next */
+    hd_link_t dead;                  /* by _wake */
+    size_t open;
+} hd_conn_set_t;
+
+static atomic_uint_fast64_t last_id;
+
+static void hide(hd_conn_t *c)
+{
+    hd_asan_poison((char *)c + sizeof(*c), sizeof(hd_conn_cell_t) - sizeof(*c));
+    hd_asan_poison(c, offsetof(hd_conn_t, _next));
+}
+
+static void show(hd_conn_t *c)
+{
+    hd_asan_unpoison(c, sizeof(hd_conn_cell_t));
+}
+
+static void add_slab(hd_conn_set_t *set)
+{
+    slab_t *slab = hd_net_realloc(NULL, sizeof(*slab));
+
+    memset(slab, 0, sizeof(*slab));
+    slab->next = set->slabs;
+    set->slabs = slab;
+    for (size_t i = CELLS_A_SLAB; i-- > 0;) {
+        hd_conn_t *c = &slab->cells[i].conn;
+
+        c->state = HD_CONN_CLOSED;
+        c->_next = set->free;
+        set->free = c;
+        hide(c);
+    }
+}
+
+static void flush_conns(hd_loop_t *loop)
+{
+    hd_conn_set_t *set = loop->conns;
+    hd_conn_t *c;
+
+    while ((c = set->first_out) != NULL) {
+        set->first_out = c->_next;
+        if (set->first_out == NULL)
+            set->last_out = NULL;
+        c->_next = NULL;
+        c->_flags &= (uint16_t)~HD_CF_LISTED;
+        hd_conn_flush(c);
+        if (c->state == HD_CONN_CLOSING)
+            hd_conn_step_closing(c);
+    }
+}
+
+static void reap_conns(hd_loop_t *loop)
+{
+    hd_conn_set_t *set = loop->conns;
+
+    while (!hd_list_is_empty(&set->dead)) {
+        hd_conn_t *c = hd_list_entry(set->dead.next, hd_conn_t, _wake._link);
+
+        if ((c->_flags & HD_CF_LISTED) != 0)
+            flush_conns(loop); /* takes it off that list; closed ones do nothing */
+        hd_list_remove(&c->_wake._link);
+        if (c->pool != NULL)
+            hd_pool_destroy(c->pool);
+        c->pool = NULL;
+        c->_next = set->free;
+        set->free = c;
+        hide(c);
+    }
+}
+
+static void destroy_conns(hd_loop_t *loop)
+{
+    hd_conn_set_t *set = loop->conns;
+    slab_t *slab;
+
+    for (slab = set->slabs; slab != NULL; slab = slab->next) {
+        for (size_t i = 0; i < CELLS_A_SLAB; i++) {
+            hd_conn_t *c = &slab->cells[i].conn;
+
+            hd_asan_unpoison(&c->state, sizeof(c->state));
+            if (c->state != HD_CONN_CLOSED)
+                hd_conn_reset(c);
+        }
+    }
+    reap_conns(loop);
+    while ((slab = set->slabs) != NULL) {
+        set->slabs = slab->next;
+        hd_asan_unpoison(slab, sizeof(*slab));
+        free(slab);
+    }
+    free(set);
+    loop->conns = NULL;
+}
+
+static hd_conn_set_t *make_set(hd_loop_t *loop)
+{
+    hd_conn_set_t *set = hd_net_realloc(NULL, sizeof(*set));
+
+    *set = (hd_conn_set_t){.slabs = NULL};
+    hd_list_init(&set->dead);
+    loop->conns = set;
+    loop->flush_conns = flush_conns;
+    loop->reap_conns = reap_conns;
+    loop->destroy_conns = destroy_conns;
+    return set;
+}
+
+hd_conn_t *hd_conn_set_take(hd_loop_t *loop)
+{
+    hd_conn_set_t *set = loop->conns != NULL ? loop->conns : make_set(loop);
+    hd_conn_t *c;
+
+    if (set->free == NULL)
+        add_slab(set);
+    c = set->free;
+    set->free = c->_next;
+    show(c);
+    memset(c, 0, sizeof(hd_conn_cell_t));
+    c->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
+    c->loop = loop;
+    c->_high_kb = HIGH_KB;
+    c->_low_kb = LOW_KB;
+    set->open++;
+    return c;
+}
+
+void hd_conn_set_give(hd_conn_t *c)
+{
+    hd_conn_set_t *set = c->loop->conns;
+
+    hd_post_cancel(&c->_wake);
+    hd_list_add_last(&set->dead, &c->_wake._link);
+    set->open--;
+}
+
+void hd_conn_set_list(hd_conn_t *c)
+{
+    hd_conn_set_t *set = c->loop->conns;
+
+    if ((c->_flags & HD_CF_LISTED) != 0)
+        return;
+    c->_flags |= HD_CF_LISTED;
+    c->_next = NULL;
+    if (set->last_out != NULL)
+        set->last_out->_next = c;
+    else
+        set->first_out = c;
+    set->last_out = c;
+    c->loop->has_output = true;
+}
+
+size_t hd_conns_open(const hd_loop_t *loop)
+{
+    return loop->conns != NULL ? loop->conns->open : 0;
+}
