@@ -80,7 +80,7 @@ void *hd_pb_arena_alloc(hd_pb_arena_t *arena, size_t len) HD_PB_MUST_CHECK;
 
 /* ---- from the wire */
 
-/* Holds <bytes> against <type>: tags and lengths, nesting, wire types, UTF-8 without NUL
+/* Holds <bytes> against <type>: tags and lengths, nesting, UTF-8 without NUL
  * in strings (a C string would be cut there), packed lists. Fields unknown to <type> are
  * measured only. Allocates nothing; time is linear in <len>. <fault> may be NULL, and is
  * set on failure. */

@@ -26,7 +26,7 @@ static item_t take_item(const ProtobufCMessageDescriptor *type, hd_pb_span_t *in
     hd_pb_take_varint(in, HD_PB_TAG_MAX, &tag);
     item.number = (uint32_t)tag >> 3;
     item.wire_type = tag & 7;
-    item.field = protobuf_c_message_descriptor_get_field(type, item.number);
+    item.field = hd_pb_find_field(type, item.number, item.wire_type);
     if (item.wire_type == HD_PB_LENGTH)
         hd_pb_take_varint(in, HD_PB_TAG_MAX, &n);
     item.value.at = in->at;

@@ -116,13 +116,8 @@ static hd_pb_rc_t scan_message(scan_t *scan, const ProtobufCMessageDescriptor *t
 
         uint32_t number = (uint32_t)tag >> 3;
         unsigned wire_type = tag & 7;
-        const ProtobufCFieldDescriptor *field =
-            protobuf_c_message_descriptor_get_field(type, number);
+        const ProtobufCFieldDescriptor *field = hd_pb_find_field(type, number, wire_type);
 
-        if (field != NULL && wire_type != hd_pb_wire_type(field->type) &&
-            !(wire_type == HD_PB_LENGTH && field->label == PROTOBUF_C_LABEL_REPEATED))
-            return fail_at(scan, HD_PB_MALFORMED, type, number, start,
-                           "encoded as another type");
         if (wire_type != HD_PB_LENGTH) {
             if (!skip_scalar(&in, wire_type))
                 return fail_at(scan, HD_PB_MALFORMED, type, number, start,

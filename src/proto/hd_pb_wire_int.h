@@ -52,6 +52,22 @@ static inline unsigned hd_pb_wire_type(ProtobufCType type)
     }
 }
 
+/* The field of this number; NULL: unknown. So is a known one that is encoded as another
+ * type than we have for it: upstream's parsers do the same. Numbers of a list may be
+ * packed. */
+static inline const ProtobufCFieldDescriptor *
+hd_pb_find_field(const ProtobufCMessageDescriptor *type, uint32_t number,
+                 unsigned wire_type)
+{
+    const ProtobufCFieldDescriptor *field =
+        protobuf_c_message_descriptor_get_field(type, number);
+
+    if (field == NULL || wire_type == hd_pb_wire_type(field->type) ||
+        (wire_type == HD_PB_LENGTH && field->label == PROTOBUF_C_LABEL_REPEATED))
+        return field;
+    return NULL;
+}
+
 /* Bytes of one value in a generated struct. */
 static inline size_t hd_pb_size_of(ProtobufCType type)
 {

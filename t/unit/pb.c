@@ -276,6 +276,24 @@ static void test_paths(void)
     is_int(hd_pb_walk(&r, 32, on_place, &paths), HD_PB_TOO_BIG, "so does the ceiling");
 }
 
+/* Encoded as another type than ours: kept and named, as unknown. */
+static void test_other_wire_type(void)
+{
+    static const uint8_t bytes[] = "\x08\x07\x52\x00\x50\x01";
+    const PbCluster__Cluster *c =
+        hd_pb_unpack(HD_PB(pb_cluster__cluster), bytes, sizeof(bytes) - 1, &arena, NULL);
+    ProtobufCBinaryData again;
+    paths_t paths = {0};
+
+    ok(c != NULL && strcmp(c->name, "") == 0 && c->circuit_breakers != NULL, "decoded");
+    is_int(hd_pb_unknown_fields(c, 1 << 20, on_place, &paths), HD_PB_OK,
+           "unknown fields");
+    is_str(paths.text,
+           "envoy.config.cluster.v3.Cluster.#1\nenvoy.config.cluster.v3.Cluster.#10\n",
+           "a number for the name and for circuit_breakers");
+    ok(hd_pb_pack(c, &arena, &again) && again.len == sizeof(bytes) - 1, "and not lost");
+}
+
 /* Anys within Anys, each a TypedExtensionConfig around the one before. */
 static void test_any_depth(void)
 {
@@ -364,6 +382,7 @@ int main(void)
     test_equal();
     test_maps();
     test_paths();
+    test_other_wire_type();
     test_any_depth();
     test_values();
     test_structs();
