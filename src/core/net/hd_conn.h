@@ -42,6 +42,7 @@ struct hd_attrs_s;
  * HD_IO_…; less than given means that no more goes until HD_EV_WRITE comes. */
 typedef struct {
     const char *name;
+    bool reads_all; /* a short read means drained: the conn doesn't ask again */
     ssize_t (*read)(hd_layer_t *l, void *to, size_t len);
     ssize_t (*writev)(hd_layer_t *l, const struct iovec *iov, int n);
     /* Pushes down what the layer itself holds back; HD_AGAIN: not all went. May be NULL.

@@ -46,9 +46,9 @@ ssize_t hd_conn_read(hd_conn_t *c, void *to, size_t len)
 
         if (n > 0) {
             got += (size_t)n;
-            /* A bare socket knows itself drained by a short read; a layer above may hold
-             * more (TLS: the next record) and is asked until it has nothing. */
-            if (c->top == c->bottom && (c->_flags & HD_CF_DRAINED) != 0)
+            /* Short: drained, unless the end is known to be there. Other layers may hold
+             * more (the next record, the next frame) and are asked until they don't. */
+            if (got < len && c->top->ops->reads_all && !c->peer_closing)
                 c->is_readable = false;
             continue;
         }
@@ -124,7 +124,8 @@ hd_rc_t hd_conn_peek(hd_conn_t *c, hd_str_t *bytes)
         hd_chain_add(&c->in, b, to, (size_t)n, 0);
     hd_block_unref(b);
     *bytes = peeked(c);
-    if (n == HD_IO_AGAIN || (n > 0 && c->top == c->bottom && (c->_flags & HD_CF_DRAINED)))
+    if (n == HD_IO_AGAIN ||
+        (n > 0 && (size_t)n < room && c->top->ops->reads_all && !c->peer_closing))
         c->is_readable = false;
     if (n > 0)
         return HD_OK;

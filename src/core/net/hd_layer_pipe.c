@@ -147,6 +147,7 @@ static void pipe_close(hd_layer_t *l, bool reset)
 
 static const hd_layer_ops_t pipe_ops = {
     .name = "pipe",
+    .reads_all = true,
     .read = pipe_read,
     .writev = pipe_writev,
     .shutdown = pipe_shutdown,

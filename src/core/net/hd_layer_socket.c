@@ -161,6 +161,7 @@ static void socket_close(hd_layer_t *l, bool reset)
 
 static const hd_layer_ops_t socket_ops = {
     .name = "socket",
+    .reads_all = true,
     .read = socket_read,
     .writev = socket_writev,
     .shutdown = socket_shutdown,

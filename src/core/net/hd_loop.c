@@ -9,10 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Until core/loom is here, a loop without a member must link without it. */
-#pragma weak hd_turn_begin
-#pragma weak hd_turn_sleep
-
 #define NO_SLOT UINT32_MAX
 #define NS_PER_MS 1000000u
 

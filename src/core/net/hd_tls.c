@@ -292,6 +292,7 @@ static void close_layer(hd_layer_t *layer, bool reset)
 
 const hd_layer_ops_t hd_tls_ops = {
     .name = "tls",
+    .reads_all = true,
     .read = read_layer,
     .writev = writev_layer,
     .flush = flush_layer,
