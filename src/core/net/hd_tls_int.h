@@ -66,7 +66,8 @@ typedef struct {
     uint8_t *session_key; /* client; HD_TLS_SESSION_KEY_BYTES */
     uint8_t state;        /* hd_tls_state_t */
     bool below_ended, below_failed;
-    bool verified; /* the peer showed a certificate that passed every check */
+    bool is_drained; /* nothing to read until the next event of the layer below */
+    bool verified;   /* the peer showed a certificate that passed every check */
 } hd_tls_layer_t;
 
 extern const hd_layer_ops_t hd_tls_ops;
@@ -128,6 +129,7 @@ bool hd_tls_session_is_expired(const SSL_SESSION *s, int64_t now_s);
 
 /* --- peer --- */
 /* Takes what OpenSSL left in its error queue, in words. */
-void hd_tls_error_text(const hd_tls_layer_t *l, int ssl_error, char *out, size_t room);
+void hd_tls_error_text(const hd_tls_layer_t *l, int ssl_error, bool in_handshake,
+                       char *out, size_t room);
 /* At the handshake's end: names and protocols into the conn's facts. */
 void hd_tls_facts_set(hd_tls_layer_t *l);

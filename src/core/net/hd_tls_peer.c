@@ -2,24 +2,31 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
+/* The facts of most conns: with a server name and two principals. */
+#define FACTS_BYTES (sizeof(hd_conn_facts_t) + 160)
+
 /* --- errors in words --- */
 
-static void print_reason(const hd_tls_layer_t *l, unsigned long e, char *out, size_t room)
+static void print_reason(unsigned long e, bool in_handshake, char *out, size_t room)
 {
     int reason = ERR_GET_REASON(e);
     const char *text = ERR_reason_error_string(e);
 
     if (ERR_GET_LIB(e) == ERR_LIB_SSL && reason > SSL_AD_REASON_OFFSET) {
+        int alert = reason - SSL_AD_REASON_OFFSET;
+
         snprintf(out, room, "the peer refused it: alert \"%s\" (%d)",
-                 SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET),
-                 reason - SSL_AD_REASON_OFFSET);
+                 alert == SSL_AD_CERTIFICATE_REQUIRED /* OpenSSL 3.0 has no word for it */
+                     ? "certificate required"
+                     : SSL_alert_desc_string_long(alert),
+                 alert);
         return;
     }
     switch (ERR_GET_LIB(e) == ERR_LIB_SSL ? reason : 0) {
     case SSL_R_UNEXPECTED_EOF_WHILE_READING:
         snprintf(
             out, room,
-            l->state == HD_TLS_HANDSHAKE || !SSL_is_init_finished(l->ssl)
+            in_handshake
                 ? "the peer closed the connection in the middle of it"
                 : "the peer closed the connection without close_notify: what came may "
                   "be cut off");
@@ -48,13 +55,24 @@ static void print_reason(const hd_tls_layer_t *l, unsigned long e, char *out, si
     }
 }
 
-void hd_tls_error_text(const hd_tls_layer_t *l, int ssl_error, char *out, size_t room)
+/* The first of the library itself; what a provider says before it names no cause. */
+static unsigned long take_error(void)
 {
-    unsigned long e = ERR_get_error(); /* the first is the cause */
+    unsigned long first = ERR_peek_error(), e;
 
+    while ((e = ERR_get_error()) != 0 && ERR_GET_LIB(e) != ERR_LIB_SSL)
+        ;
     ERR_clear_error();
+    return e != 0 ? e : first;
+}
+
+void hd_tls_error_text(const hd_tls_layer_t *l, int ssl_error, bool in_handshake,
+                       char *out, size_t room)
+{
+    unsigned long e = take_error();
+
     if (e != 0)
-        print_reason(l, e, out, room);
+        print_reason(e, in_handshake, out, room);
     else if (l->below_ended)
         snprintf(out, room, "the peer closed the connection");
     else if (l->below_failed)
@@ -86,12 +104,15 @@ static hd_str_t find_principal(hd_pool_t *pool, const X509 *cert)
 void hd_tls_facts_set(hd_tls_layer_t *l)
 {
     hd_conn_t *c = l->layer.conn;
-    hd_conn_facts_t *facts = hd_conn_facts(c);
+    hd_conn_facts_t *facts;
     const hd_tls_conf_t *conf = &l->ctx->conf;
     const hd_tls_cert_t *own;
     const unsigned char *alpn;
     unsigned alpn_len;
 
+    if (c->pool == NULL) /* stays while the conn idles: not larger than what it holds */
+        c->pool = hd_pool_create(FACTS_BYTES);
+    facts = hd_conn_facts(c);
     SSL_get0_alpn_selected(l->ssl, &alpn, &alpn_len);
     facts->alpn = hd_str_n((const char *)alpn, alpn_len); /* lives as long as the layer */
     if (l->ctx->is_server)

@@ -262,9 +262,9 @@ void hd_tls_session_start(hd_tls_layer_t *l, const hd_tls_client_t *ask,
         offer_session(l);
         return;
     }
-    memcpy(id_context, "heddle 1", 8);
-    memcpy(id_context + 8, &l->ctx->conf.hash, 8);
-    memcpy(id_context + 16, &trust_version, 8);
+    memcpy(id_context, &l->ctx->conf.hash, 8);
+    memcpy(id_context + 8, &trust_version, 8);
+    memcpy(id_context + 16, &own_version, 8);
     hd_bug_on(SSL_set_session_id_context(l->ssl, id_context, sizeof(id_context)) != 1);
 }
 
