@@ -123,7 +123,6 @@ static unsigned on_event(hd_layer_t *layer, unsigned events)
 {
     hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
 
-    l->is_drained = false;
     if (l->state == HD_TLS_HANDSHAKE) {
         go_on(l);
         /* Its end is told by the conn (on_open first); here only what would get lost. */
@@ -149,8 +148,6 @@ static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
         return l->state == HD_TLS_HANDSHAKE ? HD_IO_AGAIN
                : l->state == HD_TLS_ENDED   ? 0
                                             : HD_IO_ERROR;
-    if (l->is_drained)
-        return HD_IO_AGAIN;
     hd_tls_enter(l);
     while (done < len && l->state == HD_TLS_OPEN) {
         size_t n = 0;
@@ -162,10 +159,8 @@ static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
             continue;
         }
         error = SSL_get_error(l->ssl, 0);
-        if (error == SSL_ERROR_WANT_READ) {
-            l->is_drained = true;
+        if (error == SSL_ERROR_WANT_READ)
             break;
-        }
         if (error == SSL_ERROR_ZERO_RETURN)
             l->state = HD_TLS_ENDED;
         else

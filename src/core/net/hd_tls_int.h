@@ -66,7 +66,6 @@ typedef struct {
     uint8_t *session_key; /* client; HD_TLS_SESSION_KEY_BYTES */
     uint8_t state;        /* hd_tls_state_t */
     bool below_ended, below_failed;
-    bool is_drained; /* nothing to read until the next event of the layer below */
     bool verified;   /* the peer showed a certificate that passed every check */
 } hd_tls_layer_t;
 

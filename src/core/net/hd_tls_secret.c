@@ -103,7 +103,8 @@ static EVP_PKEY *read_key(hd_str_t pem, hd_err_t *err)
             ERR_clear_error();
             hd_ignore(fail(err, "the private key has a passphrase: store it without") !=
                       HD_ERROR);
-        } else if (is_pem_end()) {
+        } else if (hd_str_find(pem, HD_STR("PRIVATE KEY-----")) < 0) {
+            ERR_clear_error();
             hd_ignore(fail(err, "the private key: no \"-----BEGIN PRIVATE KEY-----\" in "
                                 "it") != HD_ERROR);
         } else {
