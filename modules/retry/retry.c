@@ -1,0 +1,368 @@
+/* retry: another try where the first one failed, as in
+ *     retry 5xx reset attempts=3 backoff=25ms,250ms status=429;
+ * or by xDS in a route's RetryPolicy (VS-RETRY-*). How often at most, and how long to
+ * wait: full jitter over a doubling bound, so that clients which failed together don't
+ * come back together. Budgets over all requests are the cluster's (max_retries,
+ * retry_budget). */
+#include "hd_module.h"
+#include "hd_pb.h"
+#include "hd_pb_value.h"
+#include "xds/route.pb-c.h"
+
+#include <stdlib.h>
+
+enum {
+    ON_5XX = 1,                  /* 500 to 599, and whatever ends without a response */
+    ON_GATEWAY_ERROR = 2,        /* 502, 503, 504, and likewise */
+    ON_RESET = 4,                /* no response: reset, closed, timed out */
+    ON_RESET_BEFORE_REQUEST = 8, /* the same, before a byte of the request was sent */
+    ON_CONNECT_FAILURE = 16,
+    ON_REFUSED_STREAM = 32, /* the upstream says it didn't process it */
+    ON_RETRIABLE_4XX = 64,  /* 409 */
+    ON_STATUS = 128,        /* the listed ones */
+    ON_CANCELLED = 256,     /* gRPC statuses, from the response's head */
+    ON_DEADLINE_EXCEEDED = 512,
+    ON_RESOURCE_EXHAUSTED = 1024,
+    ON_UNAVAILABLE = 2048,
+    ON_INTERNAL = 4096,
+    ON_RATELIMITED = 8192, /* a response with x-envoy-ratelimited */
+    IDEMPOTENT_ONLY = 1 << 30,
+};
+
+static const struct {
+    const char *name;
+    uint32_t bit;
+} conditions[] = {
+    {"5xx", ON_5XX},
+    {"gateway-error", ON_GATEWAY_ERROR},
+    {"reset", ON_RESET},
+    {"reset-before-request", ON_RESET_BEFORE_REQUEST},
+    {"connect-failure", ON_CONNECT_FAILURE},
+    {"refused-stream", ON_REFUSED_STREAM},
+    {"retriable-4xx", ON_RETRIABLE_4XX},
+    {"retriable-status-codes", ON_STATUS},
+    {"cancelled", ON_CANCELLED},
+    {"deadline-exceeded", ON_DEADLINE_EXCEEDED},
+    {"resource-exhausted", ON_RESOURCE_EXHAUSTED},
+    {"unavailable", ON_UNAVAILABLE},
+    {"internal", ON_INTERNAL},
+    {"envoy-ratelimited", ON_RATELIMITED},
+};
+
+#define STATUSES_MAX 16
+#define ATTEMPTS_MAX 100
+#define BACKOFF_MS 25 /* Envoy's; the ceiling is ten times as much */
+
+typedef struct {
+    uint32_t on;
+    uint32_t attempts; /* retries, beyond the first try */
+    uint32_t base_ms, max_ms;
+    uint32_t statuses_n;
+    uint16_t statuses[STATUSES_MAX];
+    bool is_set;
+} retry_conf_t;
+
+static uint32_t condition_of(hd_str_t name)
+{
+    for (unsigned i = 0; i < hd_countof(conditions); i++) {
+        if (hd_str_eq(name, hd_str_c(conditions[i].name)))
+            return conditions[i].bit;
+    }
+    return 0;
+}
+
+static hd_rc_t add_status(retry_conf_t *rc, hd_str_t text, hd_err_t *err)
+{
+    uint64_t status;
+
+    if (!hd_str_to_u64(text, 599, &status) || status < 100)
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\" is no status: 100 to 599 are",
+                          HD_STR_ARG(text));
+    if (rc->statuses_n == STATUSES_MAX)
+        return hd_err_set(err, HD_E_CONF, "at most %d statuses", STATUSES_MAX);
+    rc->statuses[rc->statuses_n++] = (uint16_t)status;
+    rc->on |= ON_STATUS;
+    return HD_OK;
+}
+
+/* --- the directive --- */
+
+static hd_rc_t set_backoff(retry_conf_t *rc, hd_str_t text, hd_err_t *err)
+{
+    hd_str_t base;
+    uint64_t ms;
+
+    hd_str_split(&text, ',', &base);
+    if (hd_parse_msec(base, &ms, err) != HD_OK)
+        return HD_ERROR;
+    rc->base_ms = (uint32_t)hd_min(ms, 3600000u);
+    rc->max_ms = rc->base_ms * 10;
+    if (text.len > 0) {
+        if (hd_parse_msec(text, &ms, err) != HD_OK)
+            return HD_ERROR;
+        rc->max_ms = (uint32_t)hd_min(ms, 3600000u);
+    }
+    if (rc->base_ms == 0 || rc->max_ms < rc->base_ms)
+        return hd_err_set(err, HD_E_CONF,
+                          "backoff=BASE[,MAX]: BASE is at least 1ms, MAX not less");
+    return HD_OK;
+}
+
+static hd_rc_t set_parameter(retry_conf_t *rc, hd_str_t arg, hd_err_t *err)
+{
+    ssize_t eq = hd_str_find_char(arg, '=');
+    hd_str_t name = hd_str_sub(arg, 0, eq < 0 ? 0 : (size_t)eq);
+    hd_str_t value = eq < 0 ? HD_STR_NONE : hd_str_sub(arg, (size_t)eq + 1, arg.len), one;
+    uint64_t n;
+
+    if (hd_str_eq(name, HD_STR("attempts"))) {
+        if (!hd_str_to_u64(value, ATTEMPTS_MAX, &n) || n == 0)
+            return hd_err_set(err, HD_E_CONF, "attempts=N: 1 to %d", ATTEMPTS_MAX);
+        rc->attempts = (uint32_t)n;
+        return HD_OK;
+    }
+    if (hd_str_eq(name, HD_STR("backoff")))
+        return set_backoff(rc, value, err);
+    if (hd_str_eq(name, HD_STR("status"))) {
+        while (hd_str_split(&value, ',', &one)) {
+            if (add_status(rc, one, err) != HD_OK)
+                return HD_ERROR;
+        }
+        return HD_OK;
+    }
+    return hd_err_set(
+        err, HD_E_CONF,
+        "unknown condition or parameter \"%.*s\"; conditions are 5xx gateway-error "
+        "reset reset-before-request connect-failure refused-stream retriable-4xx "
+        "cancelled deadline-exceeded resource-exhausted unavailable internal "
+        "envoy-ratelimited idempotent, parameters attempts= backoff= status=",
+        HD_STR_ARG(arg));
+}
+
+static hd_rc_t set_retry(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    retry_conf_t *rc = conf;
+
+    memset(rc, 0, sizeof(*rc)); /* replaces what was inherited */
+    if (cf->node->args_n == 1 && hd_str_eq(args[0], HD_STR("off")))
+        return HD_OK;
+    rc->is_set = true;
+    rc->attempts = 2; /* Istio's default, as below */
+    rc->base_ms = BACKOFF_MS;
+    rc->max_ms = BACKOFF_MS * 10;
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        uint32_t bit = condition_of(args[i]);
+
+        if (hd_str_eq(args[i], HD_STR("idempotent")))
+            bit = IDEMPOTENT_ONLY;
+        rc->on |= bit;
+        if (bit == 0 && set_parameter(rc, args[i], err) != HD_OK)
+            return HD_ERROR;
+    }
+    if ((rc->on & ~IDEMPOTENT_ONLY) ==
+        0) /* VS-RETRY: what Istio retries when nothing is said */
+        rc->on |= ON_CONNECT_FAILURE | ON_REFUSED_STREAM | ON_UNAVAILABLE | ON_CANCELLED;
+    return HD_OK;
+}
+
+/* --- xDS --- */
+
+/* Names that we don't know are skipped, as Envoy does: a policy may be written for
+ * several. */
+static void read_conditions(retry_conf_t *rc, hd_str_t text)
+{
+    hd_str_t one;
+
+    while (hd_str_split(&text, ',', &one))
+        rc->on |= condition_of(hd_str_trim(one));
+}
+
+static hd_rc_t read_policy(const PbRoute__RetryPolicy *p, retry_conf_t *rc, hd_err_t *err)
+{
+    int64_t ms;
+
+    rc->is_set = true;
+    read_conditions(rc, hd_str_c(p->retry_on));
+    rc->attempts = hd_min(hd_pb_u32(p->num_retries, 1), (uint32_t)ATTEMPTS_MAX);
+    if (hd_min(p->n_retriable_status_codes, (size_t)STATUSES_MAX) <
+        p->n_retriable_status_codes)
+        return hd_err_set(err, HD_E_RESOURCE, "at most %d retriable_status_codes",
+                          STATUSES_MAX);
+    for (size_t i = 0; i < p->n_retriable_status_codes; i++)
+        rc->statuses[rc->statuses_n++] = (uint16_t)p->retriable_status_codes[i];
+    rc->base_ms = BACKOFF_MS;
+    rc->max_ms = BACKOFF_MS * 10;
+    if (p->retry_back_off == NULL)
+        return HD_OK;
+    if (p->retry_back_off->base_interval == NULL ||
+        !hd_pb_duration_ms(p->retry_back_off->base_interval, 0, &ms) || ms <= 0)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "retry_back_off.base_interval must be more than 0");
+    rc->base_ms = (uint32_t)hd_min(ms, 3600000);
+    if (!hd_pb_duration_ms(p->retry_back_off->max_interval, (int64_t)rc->base_ms * 10,
+                           &ms) ||
+        ms < rc->base_ms)
+        return hd_err_set(
+            err, HD_E_RESOURCE,
+            "retry_back_off.max_interval must not be less than base_interval");
+    rc->max_ms = (uint32_t)hd_min(ms, 3600000);
+    return HD_OK;
+}
+
+static hd_rc_t build_policy(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *conf,
+                            hd_err_t *err)
+{
+    hd_pb_arena_t arena;
+    hd_pb_fault_t fault = {0};
+    const PbRoute__RetryPolicy *p;
+    char text[256];
+    hd_rc_t rc;
+
+    (void)cf, (void)is_route;
+    hd_pb_arena_init(&arena, 65536);
+    p = hd_pb_unpack(HD_PB(pb_route__retry_policy), bytes.data, bytes.len, &arena,
+                     &fault);
+    if (p == NULL) {
+        hd_pb_fault_print(&fault, text, sizeof(text));
+        rc = hd_err_set(err, HD_E_RESOURCE, "retry_policy: %s", text);
+    } else {
+        rc = read_policy(p, conf, err);
+    }
+    hd_pb_arena_deinit(&arena);
+    return rc;
+}
+
+/* --- judging a try --- */
+
+static bool has_status(const retry_conf_t *rc, unsigned status)
+{
+    for (uint32_t i = 0; i < rc->statuses_n; i++) {
+        if (rc->statuses[i] == status)
+            return true;
+    }
+    return false;
+}
+
+static uint32_t grpc_condition(uint32_t grpc_status)
+{
+    switch (grpc_status) {
+    case 1:
+        return ON_CANCELLED;
+    case 4:
+        return ON_DEADLINE_EXCEEDED;
+    case 8:
+        return ON_RESOURCE_EXHAUSTED;
+    case 13:
+        return ON_INTERNAL;
+    case 14:
+        return ON_UNAVAILABLE;
+    default:
+        return 0;
+    }
+}
+
+/* Every condition that this result meets. */
+static uint32_t conditions_met(const retry_conf_t *rc, hd_req_t *req,
+                               const hd_try_result_t *r)
+{
+    uint32_t met = 0;
+    bool found;
+
+    switch (r->result) {
+    case HD_RESULT_OK:
+        if (r->status >= 500)
+            met |= ON_5XX;
+        if (r->status >= 502 && r->status <= 504)
+            met |= ON_GATEWAY_ERROR;
+        if (r->status == 409)
+            met |= ON_RETRIABLE_4XX;
+        if (has_status(rc, r->status))
+            met |= ON_STATUS;
+        if (rc->on & ON_RATELIMITED) {
+            hd_res_header(req, HD_STR("x-envoy-ratelimited"), &found);
+            met |= found ? ON_RATELIMITED : 0;
+        }
+        return met | grpc_condition(r->grpc_status);
+    case HD_RESULT_CONNECT:
+        met = ON_5XX | ON_GATEWAY_ERROR | ON_RESET | ON_CONNECT_FAILURE;
+        break;
+    case HD_RESULT_TIMEOUT:
+    case HD_RESULT_RESET:
+        met = ON_5XX | ON_GATEWAY_ERROR | ON_RESET;
+        break;
+    case HD_RESULT_CANCELLED:
+        return 0;
+    }
+    if (!r->head_sent)
+        met |= ON_RESET_BEFORE_REQUEST;
+    if (r->refused_stream)
+        met |= ON_REFUSED_STREAM;
+    return met;
+}
+
+static bool is_idempotent(hd_str_t method) /* RFC 9110 §9.2.2 */
+{
+    static const char *const names[] = {"GET", "HEAD",   "OPTIONS",
+                                        "PUT", "DELETE", "TRACE"};
+
+    for (unsigned i = 0; i < hd_countof(names); i++) {
+        if (hd_str_eq(method, hd_str_c(names[i])))
+            return true;
+    }
+    return false;
+}
+
+/* Full jitter: anywhere in [0, bound), the bound doubling from base to max (VS-RETRY
+ * back-off). */
+static uint64_t wait_before(const retry_conf_t *rc, uint32_t attempt)
+{
+    uint64_t bound = rc->base_ms;
+
+    for (uint32_t i = 1; i < attempt && bound < rc->max_ms; i++)
+        bound *= 2;
+    bound = hd_min(bound, rc->max_ms);
+    return bound == 0 ? 0 : (uint64_t)random() % bound;
+}
+
+static hd_verdict_t on_try_result(hd_req_t *req, const void *conf,
+                                  const hd_try_result_t *r, uint64_t *wait_ms)
+{
+    const retry_conf_t *rc = conf;
+
+    if (r->attempt > rc->attempts || (conditions_met(rc, req, r) & rc->on) == 0)
+        return HD_TRY_DONE;
+    if ((rc->on & IDEMPOTENT_ONLY) && r->head_sent && !is_idempotent(hd_req_method(req)))
+        return HD_TRY_DONE;
+    *wait_ms = wait_before(rc, r->attempt);
+    return HD_TRY_RETRY;
+}
+
+static const hd_directive_t directives[] = {
+    {.name = "retry",
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .set = set_retry,
+     .help = "off | CONDITION… [attempts=N] [backoff=BASE[,MAX]] [status=CODE,…] "
+             "[idempotent]: "
+             "tries again, at most N times (2), where a try ended so; the wait is random "
+             "below a "
+             "bound that doubles from BASE (25ms) to MAX (10 × BASE)"},
+    {0},
+};
+
+static const hd_xds_type_t xds_types[] = {
+    {.url = "type.googleapis.com/envoy.config.route.v3.RetryPolicy",
+     .build = build_policy},
+    {0},
+};
+
+HD_EXPORT const hd_module_t hd_module = {
+    .abi = HD_MODULE_ABI,
+    .name = "retry",
+    .directives = directives,
+    .conf_size = sizeof(retry_conf_t),
+    .phase = HD_PHASE_CONTENT,
+    .xds_types = xds_types,
+    .on_try_result = on_try_result,
+};
