@@ -153,11 +153,17 @@ void hd_conf_warn(const hd_conf_t *cf, const char *fmt, ...)
         hd_log(HD_LOG_WARN, "%s", text);
 }
 
-hd_rc_t hd_build_need_listen(hd_conf_t *cf, const hd_socket_spec_t *spec, hd_err_t *err)
+hd_rc_t hd_build_need_listen_for(hd_conf_t *cf, const hd_socket_spec_t *spec,
+                                 unsigned roles, hd_err_t *err)
 {
     if (cf->build->ops == NULL || cf->build->ops->need_listen == NULL)
         return HD_OK; /* a test: nobody opens sockets */
-    return cf->build->ops->need_listen(cf, spec, err);
+    return cf->build->ops->need_listen(cf, spec, roles, err);
+}
+
+hd_rc_t hd_build_need_listen(hd_conf_t *cf, const hd_socket_spec_t *spec, hd_err_t *err)
+{
+    return hd_build_need_listen_for(cf, spec, HD_ROLE_WORKERS, err);
 }
 
 hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err)

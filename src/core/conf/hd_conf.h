@@ -131,7 +131,8 @@ typedef struct {
     hd_rc_t (*load_module)(hd_conf_t *cf, hd_str_t path, hd_err_t *err);
     /* Loads the module whose directive <name> is, if one is known: HD_OK; HD_DECLINED. */
     hd_rc_t (*find_module)(hd_conf_t *cf, hd_str_t name, hd_err_t *err);
-    hd_rc_t (*need_listen)(hd_conf_t *cf, const hd_socket_spec_t *spec, hd_err_t *err);
+    hd_rc_t (*need_listen)(hd_conf_t *cf, const hd_socket_spec_t *spec, unsigned roles,
+                           hd_err_t *err);
     hd_rc_t (*need_log)(hd_conf_t *cf, hd_str_t path, hd_err_t *err);
     void (*on_warning)(hd_conf_t *cf, const char *text); /* NULL: the error log */
 } hd_build_ops_t;
@@ -149,9 +150,17 @@ typedef struct hd_build_s {
     bool _placed; /* the error has its file:line */
 } hd_build_t;
 
+/* Who accepts on a listening socket. */
+#define HD_ROLE_WORKERS 1u
+#define HD_ROLE_AGENT 2u
+#define HD_ROLE_CONTROL 4u
+
 /* The sockets and files a batch needs open in all workers before it is published. */
 hd_rc_t hd_build_need_listen(hd_conf_t *cf, const hd_socket_spec_t *spec,
                              hd_err_t *err) HD_MUST_CHECK;
+/* The same for the agent's or control's own ports. */
+hd_rc_t hd_build_need_listen_for(hd_conf_t *cf, const hd_socket_spec_t *spec,
+                                 unsigned roles, hd_err_t *err) HD_MUST_CHECK;
 hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err) HD_MUST_CHECK;
 
 /* Only what the main level and events {} say with directives known so far: process-level

@@ -15,6 +15,11 @@ hd_file_t *hd_file_put(hd_str_t path, int fd);
 /* A whole line with its newline; never mixed with others'. <buffered> false: at once. */
 void hd_file_write(hd_file_t *f, hd_str_t line, bool buffered);
 void hd_files_flush(void);
+void hd_files_destroy(void); /* at the process's end */
+/* All files of this process; start with NULL. */
+hd_file_t *hd_files_next(const hd_file_t *f);
+const char *hd_file_path(const hd_file_t *f);
+int hd_file_fd(const hd_file_t *f);
 /* The loop whose timer flushes once a second. */
 void hd_files_set_loop(hd_loop_t *loop);
 uint64_t hd_files_dropped(void); /* lines lost to a full disk or pipe */

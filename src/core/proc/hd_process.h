@@ -52,10 +52,13 @@ typedef struct {
 } hd_process_hooks_t;
 
 void hd_process_add_hooks(const hd_process_hooks_t *hooks); /* before hd_process_main */
+/* First of all in main: the main level's own directives. */
+void hd_process_register(void);
 
 typedef struct {
-    hd_str_t conf, prefix, error_log, globals;
-    hd_str_t signal;        /* -s */
+    hd_str_t conf, prefix, error_log; /* absolute, zero-terminated */
+    hd_str_t globals;
+    hd_str_t signal;        /* -s: stop, quit, reload, reopen; empty */
     bool test, dump, quiet; /* -t -T -q */
 } hd_options_t;
 
@@ -71,3 +74,5 @@ void hd_process_ring(hd_proc_t *p);
 void hd_process_prepare(hd_proc_t *p, const hd_socket_spec_t *specs, uint32_t specs_n,
                         const hd_str_t *logs, uint32_t logs_n,
                         void (*done)(void *arg, const hd_err_t *err), void *arg);
+/* After a batch that removed listeners: the master closes its copies of their sockets. */
+void hd_process_release(hd_proc_t *p, const hd_socket_spec_t *specs, uint32_t specs_n);

@@ -1,23 +1,33 @@
-/* hd_settings: process-level settings: what the loader found and tells the master. Sent
- * as one message, flat; also compared at reload: a difference marked (generation) starts
- * a new one. */
+/* hd_settings: process-level settings: what the loader found and tells the master. Flat,
+ * in a page that both share; also compared at reload: a difference marked (generation)
+ * can't be had by running processes and is refused. */
 #pragma once
 #include "core/base/hd_log.h"
+#include "core/conf/hd_conf.h"
 #include "core/net/hd_socket.h"
 
+#define HD_WORKERS_MAX 64
 #define HD_LISTENS_MAX 512
 #define HD_LOG_FILES_MAX 128
 #define HD_MODULES_MAX 64
 #define HD_PATH_MAX_BYTES 512
 
+/* A listening socket as it is told from process to process. */
+typedef struct {
+    hd_socket_spec_t spec; /* a unix path lies in <path>: hd_listen_item_fix */
+    uint32_t roles;        /* HD_ROLE_…: who accepts on it */
+    bool exclusive;        /* one socket that its processes share */
+    char path[108];
+} hd_listen_item_t;
+
 typedef struct hd_settings_s {
-    uint32_t workers_n;           /* generation */
-    uint32_t worker_connections;  /* generation */
-    uint64_t rlimit_nofile;       /* 0: leave */
-    uint32_t uid, gid;            /* of workers, agent, control; UINT32_MAX: keep */
+    uint32_t workers_n;          /* generation */
+    uint32_t worker_connections; /* generation */
+    uint64_t rlimit_nofile;      /* 0: leave */
+    uint32_t uid, gid; /* generation; of workers, agent, control; UINT32_MAX: keep */
     uint64_t shutdown_timeout_ms; /* worker_shutdown_timeout; 0: none */
     uint64_t loom_bytes_max;      /* generation */
-    bool daemon, master_process, reuseport;
+    bool daemon, master_process;
     bool has_agent;   /* xds or admin block: an agent runs */
     bool has_control; /* control block */
     hd_log_level_t log_level;
@@ -28,8 +38,16 @@ typedef struct hd_settings_s {
     uint32_t logs_n;
     char logs[HD_LOG_FILES_MAX][HD_PATH_MAX_BYTES];
     uint32_t listens_n;
-    hd_socket_spec_t listens[HD_LISTENS_MAX]; /* unix paths in listen_paths */
-    char listen_paths[HD_LISTENS_MAX][108];
+    hd_listen_item_t listens[HD_LISTENS_MAX];
 } hd_settings_t;
 
 void hd_settings_init(hd_settings_t *s); /* the defaults */
+/* The name of the directive whose change running processes can't follow; NULL: none. */
+const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t *next);
+/* Copies <spec>, with its path; false: the path is too long. */
+bool hd_listen_item_init(hd_listen_item_t *item, const hd_socket_spec_t *spec,
+                         uint32_t roles);
+/* After the item moved: its spec's path points into it again. False: it is not whole
+ * (from another process). */
+bool hd_listen_item_fix(hd_listen_item_t *item);
+bool hd_listen_item_same(const hd_listen_item_t *a, const hd_listen_item_t *b);

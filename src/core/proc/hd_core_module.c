@@ -1,0 +1,282 @@
+/* The main level's directives: process-level settings, and events {}. */
+#include "core/proc/hd_process_int.h"
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sched.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static hd_rc_t copy_path(const hd_conf_t *cf, hd_str_t from, char *to, hd_err_t *err)
+{
+    hd_str_t path = hd_conf_path(cf, from, false);
+
+    if (path.len >= HD_PATH_MAX_BYTES)
+        return hd_err_set(err, HD_E_CONF, "a path of more than %d bytes",
+                          HD_PATH_MAX_BYTES - 1);
+    (void)snprintf(to, HD_PATH_MAX_BYTES, "%.*s", HD_STR_ARG(path));
+    return HD_OK;
+}
+
+static uint32_t cpus(void)
+{
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof(set), &set) != 0)
+        return 1;
+    return (uint32_t)hd_max(CPU_COUNT(&set), 1);
+}
+
+static hd_rc_t set_workers(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    uint64_t n;
+
+    (void)conf;
+    if (hd_str_eq(args[0], HD_STR("auto")))
+        n = hd_min(cpus(), (uint32_t)HD_WORKERS_MAX);
+    else if (!hd_str_to_u64(args[0], UINT64_MAX, &n) || n < 1 || n > HD_WORKERS_MAX)
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid value \"%.*s\" in \"worker_processes\" directive: "
+                          "\"auto\", or a number from 1 to %d",
+                          HD_STR_ARG(args[0]), HD_WORKERS_MAX);
+    cf->build->settings->workers_n = (uint32_t)n;
+    return HD_OK;
+}
+
+static hd_rc_t set_user(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    hd_settings_t *s = cf->build->settings;
+    const struct passwd *user;
+    const struct group *group;
+
+    (void)conf;
+    if (geteuid() != 0) {
+        hd_conf_warn(cf, "the \"user\" directive makes sense only if the master process "
+                         "runs with super-user privileges, ignored");
+        return HD_OK;
+    }
+    user = getpwnam(hd_str_to_c(cf->temp, args[0]));
+    if (user == NULL)
+        return hd_err_set(err, HD_E_CONF,
+                          "there is no user \"%.*s\": is its name in "
+                          "/etc/passwd?",
+                          HD_STR_ARG(args[0]));
+    s->uid = user->pw_uid;
+    s->gid = user->pw_gid;
+    if (cf->node->args_n < 2)
+        return HD_OK;
+    group = getgrnam(hd_str_to_c(cf->temp, args[1]));
+    if (group == NULL)
+        return hd_err_set(err, HD_E_CONF, "there is no group \"%.*s\"",
+                          HD_STR_ARG(args[1]));
+    s->gid = group->gr_gid;
+    return HD_OK;
+}
+
+static hd_rc_t set_pid(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)conf;
+    return copy_path(cf, args[0], cf->build->settings->pid_path, err);
+}
+
+static hd_rc_t set_error_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err)
+{
+    hd_settings_t *s = cf->build->settings;
+
+    (void)conf;
+    if (hd_str_has_prefix(args[0], HD_STR("syslog:")) ||
+        hd_str_has_prefix(args[0], HD_STR("memory:")))
+        return hd_err_set(err, HD_E_CONF,
+                          "the error log is a file or \"stderr\", not \"%.*s\"",
+                          HD_STR_ARG(args[0]));
+    if (cf->node->args_n > 1 && !hd_log_parse_level(args[1], &s->log_level))
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid log level \"%.*s\": it must be one of debug, info, "
+                          "notice, warn, error, crit, alert, emerg",
+                          HD_STR_ARG(args[1]));
+    if (hd_str_eq(args[0], HD_STR("stderr"))) {
+        s->error_log[0] = '\0';
+        return HD_OK;
+    }
+    return copy_path(cf, args[0], s->error_log, err);
+}
+
+/* --- those whose field is one of the settings' --- */
+
+#define SETTING(field) offsetof(hd_settings_t, field)
+
+static hd_rc_t set_flag(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)conf;
+    return hd_set_flag(cf, args, cf->build->settings, err);
+}
+
+static hd_rc_t set_u32(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)conf;
+    return hd_set_u32(cf, args, cf->build->settings, err);
+}
+
+static hd_rc_t set_msec(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)conf;
+    return hd_set_msec(cf, args, cf->build->settings, err);
+}
+
+static hd_rc_t set_size(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)conf;
+    return hd_set_size(cf, args, cf->build->settings, err);
+}
+
+static hd_rc_t set_nofile(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)conf;
+    if (hd_str_to_u64(args[0], 1 << 30, &cf->build->settings->rlimit_nofile) &&
+        cf->build->settings->rlimit_nofile >= 64)
+        return HD_OK;
+    return hd_err_set(err, HD_E_CONF,
+                      "invalid number \"%.*s\" in \"worker_rlimit_nofile\" directive: 64 "
+                      "or more",
+                      HD_STR_ARG(args[0]));
+}
+
+/* --- events --- */
+
+static hd_rc_t events_block(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    (void)args;
+    (void)conf;
+    return hd_conf_enter(cf, cf->node, HD_IN_EVENTS, NULL, err);
+}
+
+static hd_rc_t set_use(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)cf;
+    (void)conf;
+    if (hd_str_eq(args[0], HD_STR("epoll")))
+        return HD_OK;
+    return hd_err_set(err, HD_E_CONF, "invalid event type \"%.*s\": there is \"epoll\"",
+                      HD_STR_ARG(args[0]));
+}
+
+/* on or off is checked, and then it's all the same. */
+static hd_rc_t check_flag(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    bool flag[64]; /* .offset is 0 */
+
+    (void)conf;
+    return hd_set_flag(cf, args, flag, err);
+}
+
+static const hd_conf_limits_t connections_limits = {16, 1 << 24};
+static const hd_conf_limits_t loom_limits = {(uint64_t)1 << 22, (uint64_t)32 << 30};
+
+static const hd_directive_t directives[] = {
+    {.name = "load_module",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .repeats = true, /* was done before all else: see hd_conf_build */
+     .help =
+         "FILE: loads a module; modules of the modules directory load themselves when "
+         "a directive of theirs is used"},
+    {.name = "worker_processes",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_workers,
+     .help = "N | auto: how many workers; auto: one for each CPU"},
+    {.name = "worker_rlimit_nofile",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_nofile,
+     .help = "N: how many files and sockets a worker may have open"},
+    {.name = "worker_shutdown_timeout",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_msec,
+     .offset = SETTING(shutdown_timeout_ms),
+     .help = "TIME: at a graceful end, conns still open after it are closed"},
+    {.name = "user",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .args_max = 2,
+     .set = set_user,
+     .help = "NAME [GROUP]: whom workers and agent run as when started by root; default "
+             "nobody"},
+    {.name = "pid",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_pid,
+     .help = "FILE: where the master's process id is kept"},
+    {.name = "error_log",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .args_max = 2,
+     .set = set_error_log,
+     .help = "FILE | stderr [LEVEL]: where and from which level on (debug, info, notice, "
+             "warn, error, crit, alert, emerg) the program tells what happens"},
+    {.name = "daemon",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_flag,
+     .offset = SETTING(daemon),
+     .help = "on | off: go to the background"},
+    {.name = "master_process",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_flag,
+     .offset = SETTING(master_process),
+     .help = "on | off: off runs everything in one process, for debugging"},
+    {.name = "loom_size",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_size,
+     .post = &loom_limits,
+     .offset = SETTING(loom_bytes_max),
+     .help = "SIZE: how large the shared configuration may grow, files' and xDS's each; "
+             "default 1g, taken only as it is used"},
+    {.name = "pcre_jit",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = check_flag,
+     .help =
+         "on | off: accepted without effect: regular expressions are always compiled"},
+    {.name = "events",
+     .scope = HD_IN_MAIN,
+     .block = events_block,
+     .help = "{ … }: how connections are processed"},
+    {.name = "worker_connections",
+     .scope = HD_IN_EVENTS,
+     .args_n = 1,
+     .set = set_u32,
+     .post = &connections_limits,
+     .offset = SETTING(worker_connections),
+     .help = "N: how many connections, to clients and upstreams together, a worker has; "
+             "default 1024"},
+    {.name = "use",
+     .scope = HD_IN_EVENTS,
+     .args_n = 1,
+     .set = set_use,
+     .help = "epoll: the only method"},
+    {.name = "multi_accept",
+     .scope = HD_IN_EVENTS,
+     .args_n = 1,
+     .set = check_flag,
+     .help = "on | off: accepted without effect: a worker takes what is there, a bounded "
+             "number a turn"},
+    {.name = "accept_mutex",
+     .scope = HD_IN_EVENTS,
+     .args_n = 1,
+     .set = check_flag,
+     .help =
+         "on | off: accepted without effect: the kernel wakes one worker a connection"},
+    {0},
+};
+
+const hd_module_t hd_core_module = {
+    .abi = HD_MODULE_ABI,
+    .name = "core",
+    .directives = directives,
+};

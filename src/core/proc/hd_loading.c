@@ -1,0 +1,248 @@
+/* From text to a batch: what loader, -t and master_process off have in common. */
+#include "core/proc/hd_process_int.h"
+#include "core/os/hd_clock.h"
+#include "hd_auto_config.h"
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static hd_loading_t *loading; /* one at a time: the callbacks below have no argument */
+
+/* --- modules --- */
+
+static hd_rc_t keep_path(hd_str_t path, hd_err_t *err)
+{
+    hd_settings_t *s = loading->settings;
+
+    if (s->modules_n == HD_MODULES_MAX || path.len >= HD_PATH_MAX_BYTES)
+        return hd_err_set(err, HD_E_LIMIT,
+                          "at most %d modules, with paths of at most %d bytes",
+                          HD_MODULES_MAX, HD_PATH_MAX_BYTES - 1);
+    (void)snprintf(s->modules[s->modules_n++], HD_PATH_MAX_BYTES, "%.*s",
+                   HD_STR_ARG(path));
+    return HD_OK;
+}
+
+static uint16_t loaded_from(hd_str_t path)
+{
+    for (uint16_t i = 0; i < hd_modules_n(); i++)
+        if (hd_str_eq(hd_module_path(i), path))
+            return i;
+    return UINT16_MAX;
+}
+
+static hd_rc_t load(hd_str_t path, hd_err_t *err)
+{
+    if (loading->running != NULL)
+        return hd_err_set(err, HD_E_CONF,
+                          "module \"%.*s\" can't be added to running workers yet: stop "
+                          "and start heddle",
+                          HD_STR_ARG(path));
+    if (hd_module_load(path, err) != HD_OK)
+        return HD_ERROR;
+    return keep_path(path, err);
+}
+
+static hd_rc_t load_module(hd_conf_t *cf, hd_str_t name, hd_err_t *err)
+{
+    hd_str_t path = hd_conf_path(cf, name, false);
+    uint16_t number = loaded_from(path);
+
+    for (uint32_t i = 0; i < loading->named_n; i++)
+        if (loading->named[i] == number && number != UINT16_MAX)
+            return hd_err_set(err, HD_E_CONF, "module \"%.*s\" is already loaded",
+                              HD_STR_ARG(path));
+    if (number == UINT16_MAX) {
+        if (load(path, err) != HD_OK)
+            return HD_ERROR;
+        number = loaded_from(path);
+    }
+    if (loading->named_n < HD_MODULES_MAX)
+        loading->named[loading->named_n++] = number;
+    return HD_OK;
+}
+
+/* Where the modules lie: beside the program in a build directory, else as configured. */
+static hd_str_t modules_dir(hd_pool_t *pool)
+{
+    char exe[1024];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+    struct stat st;
+    hd_str_t dir;
+
+    while (n > 0 && exe[n - 1] != '/')
+        n--;
+    if (n > 0) {
+        dir = hd_str_printf(pool, "%.*smodules", (int)n, exe);
+        if (stat(hd_str_printf(pool, "%.*s/modules.index", HD_STR_ARG(dir)).data, &st) ==
+            0)
+            return dir;
+    }
+    return HD_STR(HD_MODULES_PATH);
+}
+
+static hd_rc_t find_module(hd_conf_t *cf, hd_str_t name, hd_err_t *err)
+{
+    hd_str_t path =
+        hd_module_index_find(modules_dir(cf->temp), HD_STR("directive"), name, cf->temp);
+
+    if (path.len == 0 || loaded_from(path) != UINT16_MAX)
+        return HD_DECLINED;
+    return load(path, err);
+}
+
+/* --- what the master is asked for --- */
+
+static hd_rc_t need_listen(hd_conf_t *cf, const hd_socket_spec_t *spec, unsigned roles,
+                           hd_err_t *err)
+{
+    hd_settings_t *s = loading->settings;
+    hd_listen_item_t item;
+
+    (void)cf;
+    if (!hd_listen_item_init(&item, spec, roles))
+        return hd_err_set(err, HD_E_CONF,
+                          "the path of a unix socket has at most 107 bytes");
+    for (uint32_t i = 0; i < s->listens_n; i++) {
+        if (hd_listen_item_same(&s->listens[i], &item)) {
+            s->listens[i].roles |= roles;
+            return HD_OK;
+        }
+    }
+    if (s->listens_n == HD_LISTENS_MAX)
+        return hd_err_set(err, HD_E_LIMIT, "more than %d listening sockets",
+                          HD_LISTENS_MAX);
+    s->listens[s->listens_n++] = item;
+    return HD_OK;
+}
+
+static hd_rc_t need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err)
+{
+    hd_settings_t *s = loading->settings;
+
+    (void)cf;
+    for (uint32_t i = 0; i < s->logs_n; i++)
+        if (hd_str_eq(hd_str_c(s->logs[i]), path))
+            return HD_OK;
+    if (s->logs_n == HD_LOG_FILES_MAX || path.len >= HD_PATH_MAX_BYTES)
+        return hd_err_set(err, HD_E_LIMIT,
+                          "at most %d log files, with paths of at most %d bytes",
+                          HD_LOG_FILES_MAX, HD_PATH_MAX_BYTES - 1);
+    (void)snprintf(s->logs[s->logs_n++], HD_PATH_MAX_BYTES, "%.*s", HD_STR_ARG(path));
+    return HD_OK;
+}
+
+static void on_warning(hd_conf_t *cf, const char *text)
+{
+    (void)cf;
+    if (!loading->is_reading) /* it comes again when all is built */
+        hd_tell(HD_LOG_WARN, "%s", text);
+}
+
+static const hd_build_ops_t ops = {
+    .load_module = load_module,
+    .find_module = find_module,
+    .need_listen = need_listen,
+    .need_log = need_log,
+    .on_warning = on_warning,
+};
+
+/* --- the way --- */
+
+static const hd_node_t *find_line(const hd_node_t *block, hd_str_t name)
+{
+    for (const hd_node_t *n = block->first; n != NULL; n = n->next) {
+        const hd_node_t *inner = NULL;
+
+        if (hd_str_eq(n->name, HD_STR("events")))
+            inner = find_line(n, name);
+        if (inner != NULL || hd_str_eq(n->name, name))
+            return inner != NULL ? inner : n;
+    }
+    return NULL;
+}
+
+static hd_rc_t refuse_changes(hd_loading_t *l, hd_err_t *err)
+{
+    const char *name;
+    const hd_node_t *at;
+
+    if (l->running == NULL ||
+        (name = hd_settings_differ(l->running, l->settings)) == NULL)
+        return HD_OK;
+    at = find_line(l->root, hd_str_c(name));
+    if (at == NULL)
+        at = l->root; /* it was there, and is no more */
+    return hd_err_set(err, HD_E_CONF,
+                      "%.*s:%u: \"%s\" can't be changed in running processes: stop and "
+                      "start heddle, or put it back",
+                      HD_STR_ARG(at->file), at->line, name);
+}
+
+static hd_str_t dir_of(hd_str_t path)
+{
+    while (path.len > 0 && path.data[path.len - 1] != '/')
+        path.len--;
+    return path;
+}
+
+hd_rc_t hd_loading_read(hd_loading_t *l, hd_err_t *err)
+{
+    const hd_options_t *o = l->options;
+    hd_rc_t rc;
+
+    loading = l;
+    l->pool = hd_pool_create(0);
+    hd_settings_init(l->settings);
+    if (l->running != NULL) {
+        l->settings->modules_n = l->running->modules_n;
+        memcpy(l->settings->modules, l->running->modules, sizeof(l->settings->modules));
+    }
+    (void)snprintf(l->settings->error_log, HD_PATH_MAX_BYTES, "%s", o->error_log.data);
+    l->build = (hd_build_t){.settings = l->settings,
+                            .ops = &ops,
+                            .prefix = o->prefix,
+                            .conf_dir = dir_of(o->conf),
+                            .is_test = o->test};
+    l->root = hd_parse_file(l->pool, o->conf, o->globals, &l->sources, err);
+    if (l->root == NULL)
+        return HD_ERROR;
+    l->is_reading = true;
+    rc = hd_conf_read_main(l->root, &l->build, l->pool, err);
+    l->is_reading = false;
+    if (rc != HD_OK)
+        return HD_ERROR;
+    l->build.warnings = 0;
+    return refuse_changes(l, err);
+}
+
+hd_rc_t hd_loading_build(hd_loading_t *l, hd_arena_t *arena, hd_member_t *m,
+                         hd_err_t *err)
+{
+    loading = l;
+    l->batch = arena != NULL ? hd_batch_begin(arena) : NULL;
+    if (hd_conf_build(l->root, arena, m, l->batch, l->pool, &l->build, err) != HD_OK)
+        return HD_ERROR;
+    if (l->batch != NULL)
+        hd_batch_remove_others(l->batch);
+    return HD_OK;
+}
+
+size_t hd_loading_publish(hd_loading_t *l, hd_proc_t *p)
+{
+    size_t changed = hd_batch_publish(l->batch, hd_clock_mono_ns());
+
+    l->batch = NULL;
+    hd_process_ring(p);
+    return changed;
+}
+
+void hd_loading_end(hd_loading_t *l)
+{
+    if (l->batch != NULL)
+        hd_batch_abort(l->batch);
+    if (l->pool != NULL)
+        hd_pool_destroy(l->pool);
+    l->batch = NULL;
+    l->pool = NULL;
+}

@@ -1,0 +1,389 @@
+/* The master's descriptors: listening sockets and log files, and how they come to be in
+ * all processes before somebody publishes what names them. */
+#include "core/proc/hd_master_int.h"
+#include "core/base/hd_log.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define TRIES 5
+#define TRY_AGAIN_MS 500
+
+/* One address. A shared socket, or one for each worker (SO_REUSEPORT); kept open here as
+ * long as it is wanted, so that the replacement of a dead worker goes on with the same
+ * queue of connections. */
+typedef struct socket_s {
+    hd_listen_item_t item;
+    unsigned wanted, asked; /* bits of hd_requester_t */
+    uint32_t given_roles;   /* HD_ROLE_… that have it by now */
+    uint32_t fds_n;         /* 0: not open yet */
+    int fds[HD_WORKERS_MAX];
+    struct socket_s *next;
+} socket_t;
+
+typedef struct {
+    void (*done)(const hd_err_t *err); /* NULL: nobody waits */
+    unsigned tries;
+    uint32_t unacknowledged;
+    hd_timer_t timer;
+} request_t;
+
+static socket_t *sockets;
+static request_t requests[HD_REQUESTERS_N];
+static hd_file_t *new_logs[HD_LOG_FILES_MAX]; /* not yet told to the children */
+static uint32_t new_logs_n;
+
+static unsigned bit(hd_requester_t by)
+{
+    return 1u << by;
+}
+
+/* --- what is needed --- */
+
+hd_rc_t hd_sockets_need(hd_requester_t by, const hd_listen_item_t *item, hd_err_t *err)
+{
+    socket_t *s;
+
+    for (s = sockets; s != NULL; s = s->next) {
+        if (hd_listen_item_same(&s->item, item)) {
+            s->asked |= bit(by);
+            s->item.roles |= item->roles;
+            return HD_OK;
+        }
+    }
+    s = calloc(1, sizeof(*s));
+    if (s == NULL)
+        return hd_err_set_sys(err, ENOMEM, "a listening socket");
+    s->item = *item;
+    hd_ignore(!hd_listen_item_fix(&s->item)); /* it was whole where it came from */
+    s->asked = bit(by);
+    s->next = sockets;
+    sockets = s;
+    return HD_OK;
+}
+
+hd_rc_t hd_sockets_need_log(hd_requester_t by, hd_str_t path, hd_err_t *err)
+{
+    char name[HD_PATH_MAX_BYTES];
+    int fd;
+
+    (void)by; /* log files stay open: few, and old configuration may still write there */
+    if (hd_file_get(path) != NULL)
+        return HD_OK;
+    if (new_logs_n == HD_LOG_FILES_MAX || path.len >= sizeof(name))
+        return hd_err_set(err, HD_E_LIMIT, "too many new log files at once");
+    (void)snprintf(name, sizeof(name), "%.*s", HD_STR_ARG(path));
+    fd = hd_open_log(name, err);
+    if (fd < 0)
+        return HD_ERROR;
+    new_logs[new_logs_n++] = hd_file_put(path, fd);
+    return HD_OK;
+}
+
+/* --- opening --- */
+
+static void close_socket(socket_t *s)
+{
+    for (uint32_t i = 0; i < s->fds_n; i++)
+        hd_ignore(close(s->fds[i])); /* a listening socket */
+    if (s->fds_n > 0 && s->item.spec.bind.family == AF_UNIX && s->item.path[0] != '@')
+        hd_ignore(unlink(s->item.path)); /* may be gone already */
+    s->fds_n = 0;
+}
+
+static hd_rc_t open_socket(socket_t *s, hd_err_t *err)
+{
+    hd_socket_spec_t *spec = &s->item.spec;
+    bool own = spec->reuseport && s->item.roles == HD_ROLE_WORKERS;
+    uint32_t n = own ? hd_max(hd_master.shared->workers_n, 1u) : 1;
+
+    s->item.exclusive = !own;
+    while (s->fds_n < n) {
+        if (hd_socket_make(spec, &s->fds[s->fds_n], err) != HD_OK) {
+            close_socket(s);
+            return HD_ERROR;
+        }
+        s->fds_n++;
+    }
+    return HD_OK;
+}
+
+static void drop_unwanted(void)
+{
+    socket_t **at = &sockets;
+
+    while (*at != NULL) {
+        socket_t *s = *at;
+
+        if (s->wanted != 0 || s->asked != 0) {
+            at = &s->next;
+            continue;
+        }
+        *at = s->next;
+        close_socket(s);
+        free(s);
+    }
+}
+
+/* --- giving --- */
+
+static uint32_t role_of(const hd_child_t *c)
+{
+    switch (c->kind) {
+    case HD_PROC_WORKER:
+        return HD_ROLE_WORKERS;
+    case HD_PROC_AGENT:
+        return HD_ROLE_AGENT;
+    case HD_PROC_CONTROL:
+        return HD_ROLE_CONTROL;
+    default:
+        return 0;
+    }
+}
+
+static int fd_for(const socket_t *s, const hd_child_t *c)
+{
+    return s->fds[s->fds_n > 1 ? c->no : 0];
+}
+
+static bool give_sockets(hd_child_t *c)
+{
+    hd_listen_item_t items[HD_CHANNEL_BYTES / sizeof(hd_listen_item_t)];
+    size_t max = hd_min(hd_countof(items), (size_t)HD_CHANNEL_FDS), n = 0;
+    int fds[HD_CHANNEL_FDS];
+
+    for (const socket_t *s = sockets; s != NULL; s = s->next) {
+        if (s->fds_n == 0 || (s->item.roles & ~s->given_roles & role_of(c)) == 0)
+            continue;
+        items[n] = s->item;
+        fds[n++] = fd_for(s, c);
+        if (n < max)
+            continue;
+        if (!hd_child_send(c, HD_MSG_LISTEN, items, n * sizeof(items[0]), fds,
+                           (unsigned)n))
+            return false;
+        n = 0;
+    }
+    return n == 0 ||
+           hd_child_send(c, HD_MSG_LISTEN, items, n * sizeof(items[0]), fds, (unsigned)n);
+}
+
+static bool give_log(hd_child_t *c, const hd_file_t *f)
+{
+    const char *path = hd_file_path(f);
+    int fd = hd_file_fd(f);
+
+    return hd_child_send(c, HD_MSG_LOG, path, strlen(path), &fd, 1);
+}
+
+/* In a child, right after the fork: it has the descriptors, and takes them over. */
+void hd_master_give_listens(hd_proc_t *p)
+{
+    hd_child_t self = {.kind = p->kind, .no = p->worker_no};
+
+    for (socket_t *s = sockets; s != NULL; s = s->next) {
+        hd_addr_t addr;
+
+        for (uint32_t i = 0; i < s->fds_n; i++) {
+            if ((s->item.roles & role_of(&self)) == 0 || s->fds[i] != fd_for(s, &self)) {
+                hd_ignore(close(s->fds[i])); /* another process's */
+                continue;
+            }
+            addr = hd_addr_keep(&s->item.spec.bind);
+            hd_acceptor_add_fd(p->acceptor, &addr, s->item.spec.type, s->fds[i],
+                               s->item.exclusive);
+        }
+    }
+}
+
+/* --- a request's way: open, give, wait, done --- */
+
+static void finish(hd_requester_t by, const hd_err_t *err)
+{
+    void (*done)(const hd_err_t *err) = requests[by].done;
+
+    requests[by].done = NULL;
+    hd_timer_stop(hd_master.loop, &requests[by].timer);
+    if (done != NULL)
+        done(err);
+}
+
+static void give(hd_requester_t by)
+{
+    request_t *r = &requests[by];
+
+    r->unacknowledged = 1; /* ourselves, until all were told */
+    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++) {
+        hd_child_t *c = hd_child_at(i);
+        bool good = true;
+        hd_err_t err = {0};
+
+        c->awaited[by] = 0;
+        if (c->pid == 0 || c->channel == NULL || c->kind == HD_PROC_LOADER)
+            continue;
+        good = give_sockets(c);
+        for (uint32_t k = 0; good && k < new_logs_n; k++)
+            good = give_log(c, new_logs[k]);
+        if (good)
+            c->awaited[by] =
+                hd_channel_send(c->channel, HD_MSG_PING, NULL, 0, NULL, 0, &err);
+        /* One that doesn't listen to us is replaced; its replacement inherits all. */
+        if (c->awaited[by] != 0)
+            r->unacknowledged++;
+    }
+    for (socket_t *s = sockets; s != NULL; s = s->next)
+        if (s->fds_n > 0)
+            s->given_roles |= s->item.roles;
+    new_logs_n = 0;
+    if (--r->unacknowledged == 0)
+        finish(by, NULL);
+}
+
+static void open_and_give(hd_requester_t by)
+{
+    request_t *r = &requests[by];
+    bool in_use = false;
+    hd_err_t first = {0};
+
+    for (socket_t *s = sockets; s != NULL; s = s->next) {
+        hd_err_t err = {0};
+
+        if ((s->asked & bit(by)) == 0 || s->fds_n > 0 || open_socket(s, &err) == HD_OK)
+            continue;
+        in_use = in_use || err.sys_errno == EADDRINUSE;
+        if (hd_master.phase == HD_MASTER_STARTING)
+            hd_tell(HD_LOG_EMERG, "%s", err.text);
+        else
+            hd_log(HD_LOG_EMERG, "%s", err.text);
+        if (first.code == HD_E_NONE || err.sys_errno != EADDRINUSE)
+            first = err;
+    }
+    if (first.code == HD_E_NONE) {
+        give(by);
+    } else if (in_use && first.sys_errno == EADDRINUSE && ++r->tries < TRIES) {
+        hd_timer_set(hd_master.loop, &r->timer, TRY_AGAIN_MS); /* as nginx: it may end */
+    } else {
+        if (first.sys_errno == EADDRINUSE)
+            hd_ignore(hd_err_prefix(&first, "still could not bind(): "));
+        finish(by, &first);
+    }
+}
+
+static void on_try_again(hd_timer_t *t)
+{
+    open_and_give((hd_requester_t)(hd_container_of(t, request_t, timer) - requests));
+}
+
+void hd_sockets_prepare(hd_requester_t by, void (*done)(const hd_err_t *err))
+{
+    request_t *r = &requests[by];
+
+    hd_bug_on(r->done != NULL);
+    r->done = done;
+    r->tries = 0;
+    hd_timer_init(&r->timer, on_try_again);
+    open_and_give(by);
+}
+
+static void one_less(hd_child_t *c, hd_requester_t by)
+{
+    c->awaited[by] = 0;
+    if (--requests[by].unacknowledged == 0)
+        finish(by, NULL);
+}
+
+void hd_sockets_on_ack(hd_child_t *c, uint64_t seq)
+{
+    for (int by = 0; by < HD_REQUESTERS_N; by++)
+        if (c->awaited[by] == seq && seq != 0)
+            one_less(c, (hd_requester_t)by);
+}
+
+void hd_sockets_on_death(hd_child_t *c)
+{
+    for (int by = 0; by < HD_REQUESTERS_N; by++)
+        if (c->awaited[by] != 0)
+            one_less(c, (hd_requester_t)by);
+}
+
+void hd_sockets_commit(hd_requester_t by, bool whole)
+{
+    for (socket_t *s = sockets; s != NULL; s = s->next) {
+        if ((s->asked & bit(by)) != 0)
+            s->wanted |= bit(by);
+        else if (whole)
+            s->wanted &= ~bit(by);
+        s->asked &= ~bit(by);
+    }
+    drop_unwanted();
+}
+
+void hd_sockets_abort(hd_requester_t by)
+{
+    requests[by].done = NULL;
+    if (hd_timer_is_set(&requests[by].timer) && requests[by].timer.on_due != NULL)
+        hd_timer_stop(hd_master.loop, &requests[by].timer);
+    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++)
+        hd_child_at(i)->awaited[by] = 0;
+    for (socket_t *s = sockets; s != NULL; s = s->next)
+        s->asked &= ~bit(by);
+    drop_unwanted();
+}
+
+void hd_sockets_free(hd_requester_t by, const hd_listen_item_t *item)
+{
+    for (socket_t *s = sockets; s != NULL; s = s->next)
+        if (hd_listen_item_same(&s->item, item))
+            s->wanted &= ~bit(by);
+    drop_unwanted();
+}
+
+void hd_sockets_close_all(void)
+{
+    for (socket_t *s = sockets; s != NULL; s = s->next)
+        s->wanted = s->asked = 0;
+    drop_unwanted();
+}
+
+/* --- USR1 --- */
+
+static void reopen_error_log(void)
+{
+    const char *path = hd_master.p->settings->error_log;
+    uint32_t level = (uint32_t)hd_master.p->settings->log_level;
+    hd_err_t err = {0};
+    int fd;
+
+    if (path[0] != '\0' && hd_use_error_log(path, &err) != HD_OK)
+        hd_log(HD_LOG_EMERG, "%s", err.text);
+    fd = hd_log_fd();
+    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++) {
+        hd_child_t *c = hd_child_at(i);
+
+        if (c->pid != 0 && c->kind != HD_PROC_LOADER)
+            hd_ignore(hd_child_send(c, HD_MSG_ERROR_LOG, &level, sizeof(level), &fd,
+                                    path[0] != '\0' ? 1 : 0));
+    }
+}
+
+void hd_sockets_reopen_logs(void)
+{
+    reopen_error_log();
+    for (hd_file_t *f = hd_files_next(NULL); f != NULL; f = hd_files_next(f)) {
+        hd_err_t err = {0};
+        int fd = hd_open_log(hd_file_path(f), &err);
+
+        if (fd < 0) {
+            hd_log(HD_LOG_EMERG, "%s", err.text);
+            continue;
+        }
+        hd_ignore(hd_file_put(hd_str_c(hd_file_path(f)), fd) == NULL);
+        for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++) {
+            hd_child_t *c = hd_child_at(i);
+
+            if (c->pid != 0 && c->kind != HD_PROC_LOADER)
+                hd_ignore(give_log(c, f));
+        }
+    }
+}

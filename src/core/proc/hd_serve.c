@@ -1,0 +1,112 @@
+/* What every process that serves does: modules and hooks started, batches heard of, the
+ * graceful end. Worker, agent, control, and all of them in one with master_process off.
+ */
+#include "core/proc/hd_process_int.h"
+#include <stdlib.h>
+
+#define QUIT_LOOK_MS 20 /* how often is_idle is asked while draining */
+
+static hd_timer_t quit_timer, late_timer;
+
+/* --- L4 filters of modules --- */
+
+static hd_rc_t run_filters(hd_conn_t *c, const hd_filter_chain_t *chain, uint32_t from)
+{
+    for (uint32_t i = from; i < chain->filters_n; i++) {
+        const hd_net_filter_t *f = &chain->filters[i];
+        const hd_module_t *m = hd_module_get(f->module);
+        hd_rc_t rc;
+
+        if (m == NULL || m->on_conn == NULL)
+            continue;
+        rc = m->on_conn(c, f->conf);
+        if (rc != HD_OK)
+            return rc;
+    }
+    return HD_OK;
+}
+
+/* --- start, batches --- */
+
+static hd_rc_t start_modules(hd_proc_t *p, hd_err_t *err)
+{
+    for (uint16_t i = 0; i < hd_modules_n(); i++) {
+        const hd_module_t *m = hd_module_get(i);
+
+        if (m->on_process_start != NULL &&
+            m->on_process_start(p->member, p->loop, err) != HD_OK)
+            return hd_err_prefix(err, "module %s: ", m->name);
+    }
+    return HD_OK;
+}
+
+void hd_on_ring(void *arg)
+{
+    hd_proc_t *p = arg;
+
+    if (p->acceptor != NULL && !p->is_quitting)
+        hd_acceptor_refresh(p->acceptor);
+    hd_hooks_batch(p);
+}
+
+hd_rc_t hd_serve_start(hd_proc_t *p, hd_err_t *err)
+{
+    hd_listener_run_filters = run_filters;
+    hd_files_set_loop(p->loop);
+    if (start_modules(p, err) != HD_OK || hd_hooks_start(p, err) != HD_OK)
+        return HD_ERROR;
+    hd_turn_begin(p->member); /* what was published before is read as in a turn */
+    hd_on_ring(p);
+    hd_turn_sleep(p->member);
+    return HD_OK;
+}
+
+/* --- the end --- */
+
+static void on_quit_look(hd_timer_t *t)
+{
+    if (hd_hooks_idle(&hd_proc) && hd_conns_open(hd_proc.loop) == 0)
+        hd_loop_stop(hd_proc.loop);
+    else
+        hd_timer_set(hd_proc.loop, t, QUIT_LOOK_MS);
+}
+
+static void on_late(hd_timer_t *t)
+{
+    (void)t;
+    hd_log(HD_LOG_NOTICE,
+           "%zu connections are still open after worker_shutdown_timeout: "
+           "they are closed",
+           hd_conns_open(hd_proc.loop));
+    hd_loop_stop(hd_proc.loop);
+}
+
+void hd_serve_quit(hd_proc_t *p)
+{
+    if (p->is_quitting)
+        return;
+    p->is_quitting = true;
+    if (p->acceptor != NULL)
+        hd_acceptor_stop(p->acceptor);
+    for (uint16_t i = 1; hd_protocol_get(i) != NULL; i++)
+        if (hd_protocol_get(i)->drain != NULL)
+            hd_protocol_get(i)->drain(p->loop);
+    hd_hooks_quit(p);
+    hd_timer_init(&quit_timer, on_quit_look);
+    hd_timer_set(p->loop, &quit_timer, 0);
+    hd_timer_init(&late_timer, on_late);
+    if (p->settings->shutdown_timeout_ms > 0)
+        hd_timer_set(p->loop, &late_timer, p->settings->shutdown_timeout_ms);
+}
+
+void hd_serve_stop(hd_proc_t *p)
+{
+    hd_hooks_stop(p);
+    for (uint16_t i = hd_modules_n(); i-- > 0;)
+        if (hd_module_get(i)->on_process_stop != NULL)
+            hd_module_get(i)->on_process_stop(p->member);
+    if (p->acceptor != NULL)
+        hd_acceptor_destroy(p->acceptor);
+    p->acceptor = NULL;
+    hd_files_destroy();
+}

@@ -1,0 +1,61 @@
+#include "core/proc/hd_settings.h"
+#include "hd_auto_config.h"
+#include <stdio.h>
+
+void hd_settings_init(hd_settings_t *s)
+{
+    memset(s, 0, sizeof(*s));
+    s->workers_n = 1;
+    s->worker_connections = 1024;
+    s->uid = s->gid = UINT32_MAX;
+    s->loom_bytes_max = (uint64_t)1 << 30;
+    s->daemon = true;
+    s->master_process = true;
+    s->log_level = HD_LOG_ERROR;
+    (void)snprintf(s->pid_path, sizeof(s->pid_path), "%s", HD_PID_PATH);
+    (void)snprintf(s->error_log, sizeof(s->error_log), "%s", HD_ERROR_LOG_PATH);
+}
+
+const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t *next)
+{
+    if (running->workers_n != next->workers_n)
+        return "worker_processes";
+    if (running->worker_connections != next->worker_connections)
+        return "worker_connections";
+    if (running->loom_bytes_max != next->loom_bytes_max)
+        return "loom_size";
+    if (running->uid != next->uid || running->gid != next->gid)
+        return "user";
+    if (running->rlimit_nofile != next->rlimit_nofile)
+        return "worker_rlimit_nofile";
+    if (running->master_process != next->master_process)
+        return "master_process";
+    return NULL;
+}
+
+bool hd_listen_item_init(hd_listen_item_t *item, const hd_socket_spec_t *spec,
+                         uint32_t roles)
+{
+    *item = (hd_listen_item_t){.spec = *spec, .roles = roles};
+    if (spec->bind.family == AF_UNIX) {
+        if (spec->bind.path.len >= sizeof(item->path))
+            return false;
+        memcpy(item->path, spec->bind.path.data, spec->bind.path.len);
+    }
+    return hd_listen_item_fix(item);
+}
+
+bool hd_listen_item_fix(hd_listen_item_t *item)
+{
+    if (item->spec.bind.family != AF_UNIX)
+        return true;
+    item->path[sizeof(item->path) - 1] = '\0';
+    item->spec.bind.path = hd_str_c(item->path);
+    return item->path[0] != '\0';
+}
+
+bool hd_listen_item_same(const hd_listen_item_t *a, const hd_listen_item_t *b)
+{
+    return a->spec.type == b->spec.type && a->spec.netns == b->spec.netns &&
+           hd_addr_eq(&a->spec.bind, &b->spec.bind);
+}
