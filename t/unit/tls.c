@@ -443,7 +443,7 @@ static void test_partial_chain(void)
     const hd_slot_t *inter_slot = secret_trust("inter", &inter);
     const hd_slot_t *deep_slot;
     hd_tls_conf_t sc = mesh_server(HD_TLS_VERIFY_REQUIRED), cc = mesh_client(&leaf_slot);
-    char *chain = malloc(strlen(deep.chain_pem) + strlen(inter.chain_pem) + 1);
+    char chain[8192];
 
     sc.trust =
         secret_set("only-inter", NULL, NULL, strstr(inter.chain_pem, "-----BEGIN"), NULL);
@@ -453,7 +453,7 @@ static void test_partial_chain(void)
     pair_stop();
     (void)inter_slot;
 
-    sprintf(chain, "%s%s", deep.chain_pem, inter.chain_pem);
+    snprintf(chain, sizeof(chain), "%s%s", deep.chain_pem, inter.chain_pem);
     deep_slot = secret_set("deep", chain, deep.key_pem, NULL, NULL);
     sc = mesh_server(HD_TLS_VERIFY_REQUIRED);
     cc = mesh_client(&deep_slot);
@@ -464,7 +464,6 @@ static void test_partial_chain(void)
     pair_handshake(&sc, &cc, NULL);
     ok(!server.opened, "deeper than verify_depth: %s", server.error);
     pair_stop();
-    free(chain);
     cert_free(&inter);
     cert_free(&leaf);
     cert_free(&deep_ca);

@@ -30,7 +30,7 @@ static char *join(const char *a, const char *b)
 {
     char *text = malloc(strlen(a) + strlen(b) + 1);
 
-    strcpy(text, a);
+    memcpy(text, a, strlen(a));
     memcpy(text + strlen(a), b, strlen(b) + 1);
     return text;
 }

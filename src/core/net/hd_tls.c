@@ -139,6 +139,15 @@ static unsigned on_event(hd_layer_t *layer, unsigned events)
 
 /* --- reading and writing --- */
 
+/* A ticket or new keys leave OpenSSL with a write buffer of 16 KB until the next write,
+ * which an idle conn may never see. Between records only: SSL_free_buffers doesn't look
+ * at a record's head that was read alone. */
+static void drop_buffers(hd_tls_layer_t *l)
+{
+    if (SSL_rstate_string(l->ssl)[1] == 'H')
+        hd_ignore(SSL_free_buffers(l->ssl) == 1);
+}
+
 static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
 {
     hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
@@ -159,8 +168,10 @@ static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
             continue;
         }
         error = SSL_get_error(l->ssl, 0);
-        if (error == SSL_ERROR_WANT_READ)
+        if (error == SSL_ERROR_WANT_READ) {
+            drop_buffers(l);
             break;
+        }
         if (error == SSL_ERROR_ZERO_RETURN)
             l->state = HD_TLS_ENDED;
         else
