@@ -115,9 +115,23 @@ bool hd_slots_index(hd_arena_t *a, uint64_t now_ns, hd_err_t *err)
 hd_slot_t *hd_slot_find(hd_member_t *m, const hd_arena_t *a, hd_res_type_t type,
                         hd_str_t name)
 {
-    hd_assert(m->is_awake || a->writer == m);
-    (void)m;
-    return find_slot(a, type, name);
+    hd_slot_t *found = NULL;
+
+    hd_assert(m->is_awake || (a != NULL && a->writer == m));
+    if (a != NULL)
+        return find_slot(a, type, name);
+    for (int i = 0; i < HD_ARENAS_MAX; i++) {
+        hd_slot_t *slot;
+
+        if (m->arenas[i] == NULL || hd_load(&m->arenas[i]->head->magic, acquire) == 0)
+            continue;
+        slot = find_slot(m->arenas[i], type, name);
+        if (slot != NULL && hd_cell_region(hd_load(&slot->_cell, acquire)) != NULL)
+            return slot;
+        if (found == NULL)
+            found = slot;
+    }
+    return found;
 }
 
 /* The writer may be between turns: it announces one for this look. */

@@ -42,7 +42,7 @@ const hd_region_t *hd_slot_get(hd_member_t *m, const hd_slot_t *slot);
 hd_slot_state_t hd_slot_state(const hd_slot_t *slot);
 
 /* By anyone who is awake: the slot of that name, NULL if none. One hash look-up in shared
- * memory. */
+ * memory. <a> NULL: in any arena that <m> has added, one that is live first. */
 hd_slot_t *hd_slot_find(hd_member_t *m, const hd_arena_t *a, hd_res_type_t type,
                         hd_str_t name);
 /* By the writer: found or made (ABSENT). NULL: arena full, or the name is LIVE in another
