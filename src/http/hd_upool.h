@@ -23,15 +23,20 @@ typedef struct {
 } hd_upool_key_t;
 
 typedef struct hd_pool_wait_s {
-    /* <u> with room for one exchange, or NULL: <err> and what of it (HD_E_LIMIT: overflow
-     * UO). */
+    /* <u> with room for one exchange, which is to be begun within this call; or NULL:
+     * <err> says why (HD_E_TIMEOUT, HD_E_TLS …). Never from within hd_upool_get. */
     void (*on_conn)(struct hd_pool_wait_s *w, hd_upconn_t *u, const hd_err_t *err);
     hd_link_t _link;
-    void *_pool;
+    struct hd_upool_s *_pool;
+    const hd_pick_t *_pick;
+    uint64_t _until_ns, _timeout_ms;
+    bool _fresh_only;
 } hd_pool_wait_t;
 
-/* A conn for <key>. HD_OK: *u at once. HD_AGAIN: <wait> is called. HD_ERROR: limits;
- * <err>. */
+/* A conn for <key>, whose strings are copied when they are new. HD_OK: *u, on which an
+ * exchange is to be begun at once. HD_AGAIN: <wait> is called; <pick> and <wait> stay in
+ * place until then or hd_upool_cancel. HD_ERROR: <err>; HD_E_LIMIT: max_pending is
+ * reached. <fresh_only>: a conn that has carried nothing yet. */
 hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
                      const hd_pick_t *pick, uint64_t connect_timeout_ms, bool fresh_only,
                      hd_upconn_t **u, hd_pool_wait_t *wait, hd_err_t *err) HD_MUST_CHECK;
@@ -40,3 +45,4 @@ void hd_upool_cancel(hd_pool_wait_t *wait);
  */
 void hd_upool_refresh(hd_member_t *m);
 void hd_upool_close_all(hd_loop_t *loop);
+size_t hd_upool_conns(void); /* open or being opened, in this process */

@@ -1,0 +1,881 @@
+/* Pools of upstream conns. A worker has one pool for each key and, for what is limited
+ * by cluster (idle conns), a list of a cluster's idle conns, oldest first.
+ *
+ *   connecting -> ready (room for an exchange) <-> busy -> closed
+ *
+ * HTTP/1: a waiting request starts a conn of its own, but takes whichever is free first.
+ * HTTP/2: one conn being opened serves all that wait. */
+#include "http/hd_upool.h"
+#include "core/base/hd_log.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+#define BUCKETS_MIN 64
+#define STARVED_MS 10        /* how often a pool at max_conns looks again */
+#define STREAMS_EXPECTED 100 /* of an HTTP/2 conn not yet open */
+
+typedef struct upcluster_s {
+    hd_link_t link;
+    const hd_slot_t *slot;
+    hd_link_t idle; /* upconn_t.idle_link, oldest first */
+    uint32_t idle_n, pools_n;
+} upcluster_t;
+
+typedef struct {
+    uint32_t idle_timeout_ms, keepalive, requests_per_conn, conn_lifetime_ms, max_streams;
+    uint32_t max_conns, max_pending;
+    uint64_t version; /* of the cluster they are from */
+} limits_t;
+
+struct hd_upool_s {
+    hd_upool_key_t key; /* strings are its own */
+    uint64_t hash;
+    struct hd_upool_s *next; /* in its bucket */
+    upcluster_t *cluster;
+    hd_loop_t *loop;
+    hd_member_t *m;
+    hd_link_t ready, busy, connecting;
+    hd_link_t waits;
+    uint32_t conns_n, connecting_n, waits_n;
+    limits_t limits;
+    const hd_slot_t *secret; /* whose version is in the key; NULL: none */
+    bool is_h2;              /* as far as conns have shown */
+    bool is_draining, is_serving;
+    hd_post_t serve;
+    hd_timer_t starved;
+};
+
+typedef struct {
+    hd_upconn_t u;
+    hd_link_t idle_link;
+    hd_member_t *m;
+    hd_gauge_id_t conns; /* counted there; HD_GAUGE_NONE: no more */
+    bool is_idle, is_open;
+} upconn_t;
+
+static _Thread_local struct {
+    struct hd_upool_s **buckets;
+    size_t room, n, conns_n;
+    hd_link_t clusters;
+} table;
+
+typedef struct hd_upool_s upool_t;
+
+static void close_conn(upconn_t *uc);
+static void serve_waits(upool_t *p);
+
+/* --- keys --- */
+
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+    h = (h ^ v) * 0x9e3779b97f4a7c15u;
+    return h ^ (h >> 29);
+}
+
+/* No string is hashed: those that differ under one address and TLS settings are few, and
+ * is_same_key tells them apart. */
+static uint64_t hash_key(const hd_upool_key_t *k)
+{
+    uint64_t h = mix((uintptr_t)k->cluster, k->tls_hash ^ k->secret_version);
+    uint64_t a = 0, b = 0;
+
+    if (k->addr.family == AF_INET) {
+        memcpy(&a, k->addr.v4, 4);
+    } else if (k->addr.family == AF_INET6) {
+        memcpy(&a, k->addr.v6, 8);
+        memcpy(&b, k->addr.v6 + 8, 8);
+    } else {
+        a = k->addr.path.len;
+    }
+    h = mix(h, a ^ (uint64_t)k->addr.port << 48);
+    return mix(h, b ^ k->protocol ^ (uint64_t)k->source_identity.len << 8 ^
+                      (uint64_t)k->sni.len << 16);
+}
+
+static bool is_same_str(hd_str_t a, hd_str_t b)
+{
+    return a.len == b.len &&
+           (a.data == b.data || a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+static bool is_same_addr(const hd_addr_t *a, const hd_addr_t *b)
+{
+    return a->family == b->family && (a->family == AF_UNSPEC || hd_addr_eq(a, b));
+}
+
+static bool is_same_key(const hd_upool_key_t *a, const hd_upool_key_t *b)
+{
+    return a->cluster == b->cluster && a->tls_hash == b->tls_hash &&
+           a->secret_version == b->secret_version && a->protocol == b->protocol &&
+           a->mark == b->mark && a->netns == b->netns &&
+           a->transparent == b->transparent && is_same_addr(&a->addr, &b->addr) &&
+           is_same_addr(&a->bind, &b->bind) &&
+           is_same_addr(&a->proxy_source, &b->proxy_source) &&
+           is_same_str(a->source_identity, b->source_identity) &&
+           is_same_str(a->sni, b->sni);
+}
+
+static char *copy_str(char *at, hd_str_t *s)
+{
+    if (s->len > 0)
+        memcpy(at, s->data, s->len);
+    s->data = at;
+    return at + s->len;
+}
+
+static size_t path_bytes(const hd_addr_t *a)
+{
+    return a->family == AF_UNIX ? a->path.len : 0;
+}
+
+/* --- the table --- */
+
+static upcluster_t *cluster_of(const hd_slot_t *slot)
+{
+    upcluster_t *c;
+
+    if (table.clusters.next == NULL)
+        hd_list_init(&table.clusters);
+    hd_list_each(link, &table.clusters)
+    {
+        c = hd_list_entry(link, upcluster_t, link);
+        if (c->slot == slot)
+            return c;
+    }
+    c = calloc(1, sizeof(*c));
+    hd_bug_on(c == NULL);
+    c->slot = slot;
+    hd_list_init(&c->idle);
+    hd_list_add_first(&table.clusters, &c->link);
+    return c;
+}
+
+static void grow_table(void)
+{
+    size_t room = table.room == 0 ? BUCKETS_MIN : table.room * 2;
+    upool_t **buckets = calloc(room, sizeof(*buckets));
+
+    hd_bug_on(buckets == NULL);
+    for (size_t i = 0; i < table.room; i++) {
+        upool_t *p, *next;
+
+        for (p = table.buckets[i]; p != NULL; p = next) {
+            next = p->next;
+            p->next = buckets[p->hash & (room - 1)];
+            buckets[p->hash & (room - 1)] = p;
+        }
+    }
+    free(table.buckets);
+    table.buckets = buckets;
+    table.room = room;
+}
+
+static void on_serve(hd_post_t *post)
+{
+    serve_waits(hd_container_of(post, upool_t, serve));
+}
+
+static void on_starved(hd_timer_t *t);
+
+static upool_t *create_pool(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
+                            uint64_t hash)
+{
+    upool_t *p = calloc(1, sizeof(*p) + key->source_identity.len + key->sni.len +
+                               path_bytes(&key->addr) + path_bytes(&key->bind));
+    char *at = (char *)(p + 1);
+
+    hd_bug_on(p == NULL);
+    p->key = *key;
+    at = copy_str(at, &p->key.source_identity);
+    at = copy_str(at, &p->key.sni);
+    if (key->addr.family == AF_UNIX)
+        at = copy_str(at, &p->key.addr.path);
+    if (key->bind.family == AF_UNIX)
+        copy_str(at, &p->key.bind.path);
+    p->hash = hash;
+    p->loop = loop;
+    p->m = m;
+    hd_list_init(&p->ready);
+    hd_list_init(&p->busy);
+    hd_list_init(&p->connecting);
+    hd_list_init(&p->waits);
+    hd_post_init(&p->serve, on_serve);
+    hd_timer_init(&p->starved, on_starved);
+    p->is_h2 = key->protocol == HD_UP_HTTP2;
+    p->cluster = cluster_of(key->cluster);
+    p->cluster->pools_n++;
+    if (table.n >= table.room)
+        grow_table();
+    p->next = table.buckets[hash & (table.room - 1)];
+    table.buckets[hash & (table.room - 1)] = p;
+    table.n++;
+    return p;
+}
+
+static upool_t *find_pool(const hd_upool_key_t *key, uint64_t hash)
+{
+    upool_t *p;
+
+    if (table.room == 0)
+        return NULL;
+    for (p = table.buckets[hash & (table.room - 1)]; p != NULL; p = p->next) {
+        if (p->hash == hash && !p->is_draining && is_same_key(&p->key, key))
+            return p;
+    }
+    return NULL;
+}
+
+/* Once nothing is left in it; in a post, since its callers may still stand in it. */
+static void destroy_if_unused(upool_t *p)
+{
+    upool_t **at;
+
+    if (p->conns_n > 0 || p->waits_n > 0)
+        return;
+    for (at = &table.buckets[p->hash & (table.room - 1)]; *at != p; at = &(*at)->next)
+        ;
+    *at = p->next;
+    table.n--;
+    if (--p->cluster->pools_n == 0) {
+        hd_list_remove(&p->cluster->link);
+        free(p->cluster);
+    }
+    hd_post_cancel(&p->serve);
+    hd_timer_stop(p->loop, &p->starved);
+    free(p);
+}
+
+static hd_gauge_id_t gauge_of(const upool_t *p, unsigned which)
+{
+    const hd_slot_t *slot = p->key.cluster;
+
+    return which < slot->gauges_n ? slot->gauges_first + which : HD_GAUGE_NONE;
+}
+
+/* --- conns --- */
+
+static void unlist_idle(upconn_t *uc)
+{
+    if (!uc->is_idle)
+        return;
+    uc->is_idle = false;
+    hd_list_remove(&uc->idle_link);
+    uc->u.pool->cluster->idle_n--;
+}
+
+static void uncount(void *arg)
+{
+    upconn_t *uc = arg;
+
+    if (uc->conns != HD_GAUGE_NONE)
+        hd_gauge_down(uc->m, uc->conns);
+    uc->conns = HD_GAUGE_NONE;
+}
+
+/* Out of its pool; the count of conns is another matter. */
+static void take_out(upconn_t *uc)
+{
+    upool_t *p = uc->u.pool;
+
+    if (p == NULL)
+        return;
+    unlist_idle(uc);
+    hd_list_remove(&uc->u.link);
+    if (!uc->is_open)
+        p->connecting_n--;
+    p->conns_n--;
+    table.conns_n--;
+    hd_timer_stop(p->loop, &uc->u.idle);
+    uc->u.pool = NULL;
+    uc->u.draining = true;
+    hd_post(p->loop,
+            &p->serve); /* somebody may wait for its place; or it is unused now */
+}
+
+static void close_conn(upconn_t *uc)
+{
+    hd_conn_t *c = uc->u.conn;
+    bool is_busy = uc->u.active > 0;
+
+    take_out(uc);
+    uncount(uc);
+    if (c == NULL)
+        return;
+    uc->u.conn = NULL;
+    if (is_busy || !uc->is_open)
+        hd_conn_reset(c);
+    else
+        hd_conn_close(c, 0);
+}
+
+static void on_idle(hd_timer_t *t)
+{
+    upconn_t *uc = hd_container_of(t, upconn_t, u.idle);
+
+    if (uc->u.active == 0) /* else it is set anew when it idles */
+        close_conn(uc);
+}
+
+static bool is_worn(const upool_t *p, const upconn_t *uc)
+{
+    const limits_t *l = &p->limits;
+
+    if (p->is_draining ||
+        (l->requests_per_conn > 0 && uc->u.exchanges >= l->requests_per_conn))
+        return true;
+    return l->conn_lifetime_ms > 0 && hd_loop_now_ns(p->loop) - uc->u.born_ns >
+                                          (uint64_t)l->conn_lifetime_ms * 1000000;
+}
+
+static void make_idle(upool_t *p, upconn_t *uc)
+{
+    uc->is_idle = true;
+    hd_list_add_last(&p->cluster->idle, &uc->idle_link);
+    p->cluster->idle_n++;
+    if (p->limits.idle_timeout_ms > 0)
+        hd_timer_set(p->loop, &uc->u.idle, p->limits.idle_timeout_ms);
+    if (p->cluster->idle_n > p->limits.keepalive && p->waits_n == 0)
+        close_conn(hd_list_entry(p->cluster->idle.next, upconn_t, idle_link));
+}
+
+/* Exchanges that it may carry at once; the peer's SETTINGS may change it. */
+static uint32_t streams_max(const upool_t *p, const upconn_t *uc)
+{
+    uint32_t max = uc->u.streams_max;
+
+    return p->limits.max_streams > 0 ? hd_min(max, p->limits.max_streams) : max;
+}
+
+/* Where it belongs by its room: ready (the last used first) or busy. */
+static void settle_conn(upool_t *p, upconn_t *uc)
+{
+    hd_list_remove(&uc->u.link);
+    if (uc->u.draining || uc->u.active >= streams_max(p, uc)) {
+        hd_list_add_last(&p->busy, &uc->u.link);
+        return;
+    }
+    hd_list_add_first(&p->ready, &uc->u.link);
+    if (uc->u.active == 0 && !uc->is_idle)
+        make_idle(p, uc);
+}
+
+void hd_upconn_release(hd_upconn_t *u, bool reusable)
+{
+    upconn_t *uc = hd_container_of(u, upconn_t, u);
+    upool_t *p = u->pool;
+
+    u->active--;
+    if (p == NULL)
+        return;
+    if (u->streams_max == 1 && !reusable)
+        u->draining = true;
+    if (is_worn(p, uc))
+        u->draining = true;
+    if (u->draining && u->active == 0) {
+        close_conn(uc);
+        return;
+    }
+    settle_conn(p, uc);
+    if (p->waits_n > 0)
+        hd_post(p->loop, &p->serve); /* not at once: the codec is in the middle of it */
+}
+
+void hd_upconn_gone(hd_upconn_t *u)
+{
+    upconn_t *uc = hd_container_of(u, upconn_t, u);
+
+    if (u->conn != NULL)
+        close_conn(uc);
+    else
+        take_out(uc); /* taken for a tunnel: counted until that conn ends */
+}
+
+/* --- connecting --- */
+
+static void fail_wait(hd_pool_wait_t *w, const hd_err_t *err)
+{
+    hd_upool_cancel(w);
+    w->on_conn(w, NULL, err);
+}
+
+/* An attempt failed: HTTP/1, the one that waits longest; HTTP/2, all whom this conn would
+ * have served. */
+static void fail_waits(upool_t *p, const hd_err_t *err)
+{
+    uint32_t n = p->is_h2 && p->connecting_n == 0 ? p->waits_n : 1;
+
+    p->is_serving = true; /* callbacks may come back to this pool */
+    while (n-- > 0 && !hd_list_is_empty(&p->waits))
+        fail_wait(hd_list_entry(p->waits.next, hd_pool_wait_t, _link), err);
+    p->is_serving = false;
+    hd_post(p->loop, &p->serve);
+}
+
+static void on_connect_failed(hd_conn_t *c)
+{
+    upconn_t *uc = c->owner;
+    upool_t *p = uc->u.pool;
+    hd_err_t err = {0};
+
+    if (c->err != NULL)
+        err = *c->err;
+    else
+        hd_ignore(hd_err_set(&err, HD_E_RESET,
+                             "upstream closed the connection while "
+                             "it was being opened"));
+    close_conn(uc);
+    fail_waits(p, &err);
+}
+
+static bool speaks_h2(const upool_t *p, hd_conn_t *c)
+{
+    if (p->key.protocol == HD_UP_HTTP2)
+        return true;
+    return p->key.protocol == HD_UP_AUTO && c->facts != NULL &&
+           hd_str_eq(c->facts->alpn, HD_STR("h2"));
+}
+
+static void on_open(hd_conn_t *c)
+{
+    upconn_t *uc = c->owner;
+    upool_t *p = uc->u.pool;
+    bool is_h2 = speaks_h2(p, c);
+    hd_err_t err = {0};
+    hd_rc_t rc;
+
+    rc = is_h2 ? hd_h2_client_open(&uc->u, &err) : hd_h1_client_open(&uc->u, &err);
+    if (rc != HD_OK) {
+        close_conn(uc);
+        fail_waits(p, &err);
+        return;
+    }
+    p->is_h2 = is_h2;
+    p->connecting_n--;
+    uc->is_open = true;
+    settle_conn(p, uc);
+    serve_waits(p);
+}
+
+static void on_early_bytes(hd_conn_t *c)
+{
+    (void)c; /* they stay unread until the codec has the conn */
+}
+
+static const hd_conn_handler_t connecting_handler = {
+    .on_open = on_open, .on_readable = on_early_bytes, .on_closed = on_connect_failed};
+
+/* A place under max_conns: free, or made so by closing an idle conn of this cluster. */
+static bool try_count_conn(upool_t *p)
+{
+    hd_gauge_id_t g = gauge_of(p, HD_CG_CONNS);
+
+    if (g == HD_GAUGE_NONE)
+        return true;
+    if (hd_gauge_try_up(p->m, g, p->limits.max_conns))
+        return true;
+    if (hd_list_is_empty(&p->cluster->idle))
+        return false;
+    close_conn(hd_list_entry(p->cluster->idle.next, upconn_t, idle_link));
+    return hd_gauge_try_up(p->m, g, p->limits.max_conns);
+}
+
+static void fill_spec(const upool_t *p, const hd_cluster_t *cluster,
+                      hd_socket_spec_t *spec)
+{
+    *spec = (hd_socket_spec_t){
+        .bind = p->key.bind,
+        .family = p->key.addr.family,
+        .type = SOCK_STREAM,
+        .nodelay = p->key.addr.family != AF_UNIX,
+        .transparent = p->key.transparent,
+        .mark = p->key.mark,
+        .netns = p->key.netns,
+        .keepalive_idle_s = cluster->tcp_keepalive_idle_s,
+        .keepalive_interval_s = cluster->tcp_keepalive_interval_s,
+        .keepalive_probes = cluster->tcp_keepalive_probes,
+    };
+}
+
+static hd_rc_t push_tls(upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_err_t *err)
+{
+    char addr[HD_ADDR_TEXT_MAX], key[512];
+    hd_str_t text = hd_addr_print(&p->key.addr, addr);
+    hd_tls_client_t ask = {0};
+    int n;
+
+    if (pick->tls == NULL)
+        return HD_OK;
+    n = snprintf(key, sizeof(key), "%.*s|%llu|%.*s", HD_STR_ARG(text),
+                 (unsigned long long)p->key.secret_version,
+                 HD_STR_ARG(p->key.source_identity));
+    ask.session_key = hd_str_n(key, hd_min((size_t)n, sizeof(key) - 1));
+    if (!hd_str_eq(p->key.sni, pick->tls->sni))
+        ask.sni = p->key.sni;
+    if (pick->cluster->auto_san && p->key.sni.len > 0)
+        ask.verify_host = p->key.sni;
+    return hd_tls_push_client(c, pick->tls, &ask, err);
+}
+
+/* HD_AGAIN: max_conns is reached. */
+static hd_rc_t start_connect(upool_t *p, const hd_pick_t *pick, uint64_t timeout_ms,
+                             hd_err_t *err)
+{
+    hd_socket_spec_t spec;
+    hd_conn_t *c;
+    upconn_t *uc;
+
+    if (!try_count_conn(p))
+        return HD_AGAIN;
+    fill_spec(p, pick->cluster, &spec);
+    c = hd_conn_connect(p->loop, &p->key.addr, &spec, timeout_ms, &connecting_handler,
+                        NULL, err);
+    if (c == NULL) {
+        if (gauge_of(p, HD_CG_CONNS) != HD_GAUGE_NONE)
+            hd_gauge_down(p->m, gauge_of(p, HD_CG_CONNS));
+        return HD_ERROR;
+    }
+    uc = hd_pool_new(hd_conn_pool(c), upconn_t);
+    uc->u.conn = c;
+    uc->u.pool = p;
+    uc->u.born_ns = hd_loop_now_ns(p->loop);
+    uc->m = p->m;
+    uc->conns = gauge_of(p, HD_CG_CONNS);
+    hd_pool_defer(hd_conn_pool(c), uncount, uc);
+    hd_timer_init(&uc->u.idle, on_idle);
+    hd_list_init(&uc->idle_link);
+    hd_list_add_last(&p->connecting, &uc->u.link);
+    p->conns_n++;
+    p->connecting_n++;
+    table.conns_n++;
+    c->is_upstream = true;
+    hd_conn_set_handler(c, &connecting_handler, uc);
+    if (push_tls(p, c, pick, err) != HD_OK) {
+        close_conn(uc);
+        return HD_ERROR;
+    }
+    return HD_OK;
+}
+
+/* Conns being opened cover all that wait? */
+static bool is_covered(const upool_t *p)
+{
+    uint64_t each = p->is_h2 ? STREAMS_EXPECTED : 1;
+
+    return p->connecting_n * each >= p->waits_n;
+}
+
+/* --- waiting --- */
+
+void hd_upool_cancel(hd_pool_wait_t *w)
+{
+    upool_t *p = w->_pool;
+
+    if (p == NULL)
+        return;
+    w->_pool = NULL;
+    hd_list_remove(&w->_link);
+    p->waits_n--;
+    if (gauge_of(p, HD_CG_PENDING) != HD_GAUGE_NONE)
+        hd_gauge_down(p->m, gauge_of(p, HD_CG_PENDING));
+    if (p->waits_n == 0)
+        hd_post(p->loop, &p->serve); /* it may be unused now */
+}
+
+static bool try_add_wait(upool_t *p, hd_pool_wait_t *w)
+{
+    hd_gauge_id_t g = gauge_of(p, HD_CG_PENDING);
+
+    if (g != HD_GAUGE_NONE && !hd_gauge_try_up(p->m, g, p->limits.max_pending))
+        return false;
+    w->_pool = p;
+    hd_list_add_last(&p->waits, &w->_link);
+    p->waits_n++;
+    return true;
+}
+
+/* A ready conn; <fresh_only>: one that has carried nothing. */
+static upconn_t *take_ready(upool_t *p, bool fresh_only)
+{
+    hd_list_each(link, &p->ready)
+    {
+        upconn_t *uc = hd_list_entry(link, upconn_t, u.link);
+
+        if (fresh_only && uc->u.exchanges > 0)
+            continue;
+        if (uc->u.draining || uc->u.active >= streams_max(p, uc)) {
+            settle_conn(p, uc);
+            continue;
+        }
+        if (is_worn(p, uc)) {
+            uc->u.draining = true;
+            if (uc->u.active == 0)
+                close_conn(uc);
+            else
+                settle_conn(p, uc);
+            continue;
+        }
+        unlist_idle(uc);
+        if (uc->u.active + 1 >= streams_max(p, uc)) { /* this exchange fills it */
+            hd_list_remove(&uc->u.link);
+            hd_list_add_last(&p->busy, &uc->u.link);
+        }
+        return uc;
+    }
+    return NULL;
+}
+
+/* The first that waits and can be served, with its conn; NULL: none. */
+static hd_pool_wait_t *match_wait(upool_t *p, upconn_t **uc)
+{
+    hd_list_each(link, &p->waits)
+    {
+        hd_pool_wait_t *w = hd_list_entry(link, hd_pool_wait_t, _link);
+
+        *uc = take_ready(p, w->_fresh_only);
+        if (*uc != NULL)
+            return w;
+        if (!w->_fresh_only)
+            break;
+    }
+    return NULL;
+}
+
+/* Those that wait get what is ready, in their order; conns are opened for the rest. */
+static void serve_waits(upool_t *p)
+{
+    hd_pool_wait_t *w;
+    upconn_t *uc;
+
+    if (p->is_serving) /* callbacks may come back to this pool */
+        return;
+    p->is_serving = true;
+    while ((w = match_wait(p, &uc)) != NULL) {
+        hd_upool_cancel(w);
+        w->on_conn(w, &uc->u, NULL);
+    }
+    while (!is_covered(p)) {
+        hd_err_t err = {0};
+        hd_rc_t rc;
+
+        w = hd_list_entry(p->waits.next, hd_pool_wait_t, _link);
+        rc = start_connect(p, w->_pick, w->_timeout_ms, &err);
+        if (rc == HD_ERROR) {
+            fail_wait(w, &err);
+        } else if (rc == HD_AGAIN) {
+            if (!hd_timer_is_set(&p->starved))
+                hd_timer_set(p->loop, &p->starved, STARVED_MS);
+            break;
+        }
+    }
+    p->is_serving = false;
+    destroy_if_unused(p);
+}
+
+static hd_pool_wait_t *find_expired(upool_t *p, uint64_t now_ns)
+{
+    hd_list_each(link, &p->waits)
+    {
+        hd_pool_wait_t *w = hd_list_entry(link, hd_pool_wait_t, _link);
+
+        if (now_ns >= w->_until_ns)
+            return w;
+    }
+    return NULL;
+}
+
+/* At max_conns: the conn that others (other workers, too) held may be free now. */
+static void on_starved(hd_timer_t *t)
+{
+    upool_t *p = hd_container_of(t, upool_t, starved);
+    uint64_t now_ns = hd_loop_now_ns(p->loop);
+    hd_pool_wait_t *w;
+    hd_err_t err = {0};
+
+    hd_ignore(hd_err_set(&err, HD_E_TIMEOUT, "no upstream connection became free"));
+    p->is_serving = true;
+    while (!is_covered(p) && (w = find_expired(p, now_ns)) != NULL)
+        fail_wait(w, &err);
+    p->is_serving = false;
+    serve_waits(p);
+}
+
+/* --- for tries --- */
+
+static void set_limits(upool_t *p, const hd_pick_t *pick)
+{
+    const hd_cluster_t *c = pick->cluster;
+
+    p->limits = (limits_t){
+        .idle_timeout_ms = c->idle_timeout_ms,
+        .keepalive = c->keepalive,
+        .requests_per_conn = c->requests_per_conn,
+        .conn_lifetime_ms = c->conn_lifetime_ms,
+        .max_streams = c->max_streams,
+        .max_conns = c->max_conns,
+        .max_pending = c->max_pending,
+        .version = pick->cluster_region != NULL ? pick->cluster_region->version : 0,
+    };
+    if (pick->tls != NULL && pick->tls->certs_n > 0)
+        p->secret = pick->tls->certs[0];
+}
+
+hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
+                     const hd_pick_t *pick, uint64_t connect_timeout_ms, bool fresh_only,
+                     hd_upconn_t **u, hd_pool_wait_t *wait, hd_err_t *err)
+{
+    uint64_t hash = hash_key(key);
+    upool_t *p = find_pool(key, hash);
+    upconn_t *uc;
+
+    if (p == NULL)
+        p = create_pool(loop, m, key, hash);
+    if (pick->cluster_region == NULL ||
+        p->limits.version != pick->cluster_region->version)
+        set_limits(p, pick);
+    uc = p->waits_n > 0 && !fresh_only ? NULL : take_ready(p, fresh_only);
+    if (uc != NULL) {
+        *u = &uc->u;
+        return HD_OK;
+    }
+    wait->_pick = pick;
+    wait->_timeout_ms = connect_timeout_ms;
+    wait->_until_ns =
+        connect_timeout_ms == 0
+            ? UINT64_MAX
+            : hd_loop_now_ns(loop) + hd_min(connect_timeout_ms, 1000000000u) * 1000000;
+    wait->_fresh_only = fresh_only;
+    if (!try_add_wait(p, wait)) {
+        hd_post(loop, &p->serve); /* a pool without conns goes */
+        return hd_err_set(err, HD_E_LIMIT, "too many requests wait for a connection");
+    }
+    if (!is_covered(p)) {
+        hd_rc_t rc = start_connect(p, pick, connect_timeout_ms, err);
+
+        if (rc == HD_ERROR) {
+            hd_upool_cancel(wait);
+            return HD_ERROR;
+        }
+        if (rc == HD_AGAIN && !hd_timer_is_set(&p->starved))
+            hd_timer_set(loop, &p->starved, STARVED_MS);
+    }
+    return HD_AGAIN;
+}
+
+/* --- draining --- */
+
+static void drain_pool(upool_t *p)
+{
+    p->is_draining = true;
+    hd_list_each(link, &p->ready)
+    {
+        upconn_t *uc = hd_list_entry(link, upconn_t, u.link);
+
+        uc->u.draining = true;
+        if (uc->u.active == 0)
+            close_conn(uc);
+        else
+            settle_conn(p, uc);
+    }
+    hd_list_each(link, &p->busy)
+    {
+        hd_list_entry(link, upconn_t, u.link)->u.draining = true;
+    }
+}
+
+static bool has_tls(const hd_cluster_t *c, uint64_t hash)
+{
+    if (c->tls != NULL && c->tls->hash == hash)
+        return true;
+    for (uint32_t i = 0; i < c->transports_n; i++) {
+        if (c->transports[i].tls != NULL && c->transports[i].tls->hash == hash)
+            return true;
+    }
+    return false;
+}
+
+static bool has_endpoint(hd_member_t *m, const hd_cluster_t *c, const hd_addr_t *addr)
+{
+    const hd_region_t *r = c->endpoints == NULL ? NULL : hd_slot_get(m, c->endpoints);
+    const hd_endpoints_t *eps;
+
+    if (c->endpoints == NULL) /* original destination: any */
+        return true;
+    if (r == NULL)
+        return false;
+    eps = r->root;
+    for (uint32_t i = 0; i < eps->n; i++) {
+        if (hd_addr_eq(&eps->items[i].addr, addr))
+            return true;
+    }
+    return false;
+}
+
+/* Would a request of now still come to this pool? TLS settings of a route's own aren't
+ * found in the cluster; they are in the key, so a pool that lost its route just idles
+ * out. */
+static bool is_current(hd_member_t *m, const upool_t *p)
+{
+    const hd_region_t *r = hd_slot_get(m, p->key.cluster);
+    const hd_region_t *secret = p->secret == NULL ? NULL : hd_slot_get(m, p->secret);
+    const hd_cluster_t *c;
+
+    if (r == NULL)
+        return false;
+    c = r->root;
+    if (p->secret != NULL && (secret == NULL || secret->version != p->key.secret_version))
+        return false;
+    if (p->key.tls_hash == 0 && c->tls != NULL && c->transports_n == 0)
+        return false;
+    if (p->key.tls_hash != 0 && (c->tls != NULL || c->transports_n > 0) &&
+        !has_tls(c, p->key.tls_hash))
+        return false;
+    return has_endpoint(m, c, &p->key.addr);
+}
+
+static void drain_where(hd_member_t *m, bool all)
+{
+    for (size_t i = 0; i < table.room; i++) {
+        for (upool_t *p = table.buckets[i]; p != NULL; p = p->next) {
+            if (!p->is_draining && p->m == m && (all || !is_current(m, p)))
+                drain_pool(p);
+        }
+    }
+}
+
+void hd_upool_refresh(hd_member_t *m)
+{
+    drain_where(m, false);
+}
+
+void hd_upool_close_all(hd_loop_t *loop)
+{
+    for (size_t i = 0; i < table.room; i++) {
+        upool_t *p, *next;
+
+        for (p = table.buckets[i]; p != NULL; p = next) {
+            next = p->next;
+            if (p->loop != loop)
+                continue;
+            p->is_draining = true;
+            p->is_serving = true;
+            while (!hd_list_is_empty(&p->ready))
+                close_conn(hd_list_entry(p->ready.next, upconn_t, u.link));
+            while (!hd_list_is_empty(&p->busy))
+                close_conn(hd_list_entry(p->busy.next, upconn_t, u.link));
+            while (!hd_list_is_empty(&p->connecting))
+                close_conn(hd_list_entry(p->connecting.next, upconn_t, u.link));
+            p->is_serving = false;
+            destroy_if_unused(p);
+        }
+    }
+    if (table.n == 0) {
+        free(table.buckets);
+        table.buckets = NULL;
+        table.room = 0;
+    }
+}
+
+size_t hd_upool_conns(void)
+{
+    return table.conns_n;
+}
