@@ -196,5 +196,8 @@ typedef struct {
     const hd_listener_t *listener;
 } hd_req_info_t;
 void hd_req_get_info(hd_req_t *req, hd_req_info_t *info);
-/* A small cache for metric series on conn and route: <key> is the module's. */
+/* A small cache for metric series of a module on this client's conn, route and endpoint:
+ * what is stored in one of its HD_SERIES_CACHE slots is found again by later requests,
+ * else it is 0. NULL: no such slot. Good until the next call. */
+#define HD_SERIES_CACHE 16u
 hd_series_t *hd_req_series_cache(hd_req_t *req, const hd_module_t *module, uint32_t slot);

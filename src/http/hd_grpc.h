@@ -15,3 +15,7 @@ bool hd_grpc_try_add_message(hd_chain_t *out, const void *bytes,
                              size_t len) HD_MUST_CHECK;
 unsigned hd_grpc_status_from_http(unsigned status); /* gRPC's table of HTTP to status */
 const char *hd_grpc_status_name(unsigned status);
+/* grpc-message's percent-encoding: visible ASCII but '%' stays; not copied if all does.
+ */
+hd_str_t hd_grpc_escape(struct hd_pool_s *pool, hd_str_t text);
+hd_str_t hd_grpc_unescape(struct hd_pool_s *pool, hd_str_t text);

@@ -452,8 +452,8 @@ static bool read_head(h1_server_t *h)
         rc = HD_H1_BAD;
         why = "bad path";
     }
-    req->http = http;
     if (rc != HD_H1_OK) {
+        hd_request_set_listener(req, h->listener, http);
         h->close_after = true;
         h->state = ANSWER;
         set_timer(h, LINGER_MS);
@@ -461,7 +461,7 @@ static bool read_head(h1_server_t *h)
         return false;
     }
     req->head_bytes_received = used;
-    req->head.scheme = h->conn->facts != NULL && h->conn->facts->tls != NULL
+    req->head.scheme = hd_tls_is_on(h->conn)
                            ? HD_STR("https")
                            : HD_STR("http");
     hd_headers_mark_hops(&req->head.headers);
@@ -480,7 +480,6 @@ static void give_body(h1_server_t *h, hd_str_t bytes, unsigned flags)
 
     if (h->req == NULL) /* discarded */
         return;
-    h->req->bytes_received += bytes.len;
     hd_chain_init(&body);
     hd_chain_add(&body, h->block, bytes.data, bytes.len, flags);
     hd_request_give_body(h->req, &body);

@@ -115,7 +115,7 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
     h2_stream_t *st = calloc(1, sizeof(*st));
     nghttp2_data_provider provider = hd_h2_provider();
     const hd_field_t *te = hd_headers_get(&req->head.headers, HD_H_TE);
-    bool is_tls = h->s.conn->facts != NULL && h->s.conn->facts->tls != NULL;
+    bool is_tls = hd_tls_is_on(h->s.conn);
     nghttp2_nv nv[HD_FIELDS_MAX + 8];
     char digits[21];
     size_t n;

@@ -84,8 +84,9 @@ typedef struct {
 
 /* What a request's client does for it. Never calls back into the request at once. A
  * response is: any number of interim heads, one final head, then send_body until one with
- * HD_SLICE_END (an empty one, where res.has_body is false), then on_finished. Or abort at
- * any point, then on_finished. Nothing after hd_request_client_gone. */
+ * HD_SLICE_END (an empty one, where res.has_body is false), then on_finished, last. Or
+ * abort at any point, then on_finished. Nothing after take_conn gave the conn, nor after
+ * hd_request_client_gone. */
 typedef struct {
     const char *name;
     /* Sends an interim (1xx) or the final head from req->res. Adds what it wrote to
@@ -95,7 +96,7 @@ typedef struct {
      * flagged. */
     void (*send_body)(hd_req_t *req, hd_chain_t *body);
     bool (*is_full)(hd_req_t *req);   /* stop sending; hd_request_on_drained will come */
-    void (*want_body)(hd_req_t *req); /* room again: read on */
+    void (*want_body)(hd_req_t *req); /* the body is wanted (100 is due), or room again */
     /* The response can't be completed: close or RST_STREAM (HTTP/2 error code). */
     void (*abort)(hd_req_t *req, uint32_t h2_error);
     /* The request is done with (response sent or aborted): the codec may go on to the
@@ -161,43 +162,45 @@ struct hd_req_s {
     uint8_t parked;        /* HD_HOOK_…: whose filter waits */
     uint8_t response_step; /* of hd_response.c */
     bool is_resumed;       /* the callback being run was called before */
-    bool is_woken;         /* hd_req_wake or its timer: parked filters may go on */
+    bool is_woken;         /* hd_req_wake or its timer: parked filters may go on … */
+    bool may_resume;       /* … in this run */
     bool is_acting;        /* the action was started and not cancelled */
     bool is_local_reply;   /* the response is our own */
     bool body_ended;       /* the client's message is complete */
     bool response_started, response_ended; /* head, last byte given to the client */
     bool client_gone, no_keepalive;
     bool route_wanted; /* a filter changed what routing looks at: find it anew */
-    bool is_tunnel;
+    bool is_tunnel, is_logged, wants_upgrade;
+    bool path_changed; /* head.path is ours: what goes upstream is made from it */
     /* Filters in force: of the location (nginx), or of the listener with the route's
      * settings; and where each pass through them stands. */
     const hd_filter_conf_t *chain, *running;
     uint16_t chain_n, filter_at, body_filter_at, response_filter_at,
         response_body_filter_at;
+    uint16_t response_filters_n; /* those that a response begun now passes */
     const hd_action_ops_t *action_ops;
     void *action;           /* the action's state, in the pool */
     struct hd_try_s *tries; /* all attempts, newest first */
     uint32_t tries_n;
-    hd_chain_t body_wait;     /* body not yet through request filters, or to the action */
-    hd_chain_t response_wait; /* body not yet through response filters */
-    hd_conn_t *tunnel_up;     /* to be joined to the client's conn after the head */
+    /* Bodies that wait to be let in, and what the filter at …_filter_at holds up. */
+    hd_chain_t body_wait, body_held, response_wait, response_held;
+    hd_conn_t *tunnel_up; /* to be joined to the client's conn after the head */
+    struct hd_tunnel_s *tunnel;
     hd_post_t wake;
     hd_timer_t timer; /* filters' wait; request time-out */
     hd_timer_t deadline;
     void **states; /* by module number; made lazily */
     struct hd_attrs_s *attrs;
-    hd_series_t *series; /* cache handed to metrics; see hd_req_series_cache */
-
-    bool expects_100; /* 100 (Continue) is due when the body is wanted */
 
     /* --- for the log --- */
-    uint64_t start_ns, upstream_start_ns, upstream_head_ns;
+    uint64_t start_ns, upstream_start_ns, upstream_head_ns, upstream_end_ns;
     int64_t start_wall_ns;
     uint64_t bytes_received, bytes_sent, head_bytes_received, head_bytes_sent;
     uint64_t flags; /* response flags, HD_RF_… */
     const char *details;
     unsigned upstream_status;
     hd_str_t upstream_host, cluster_name;
+    hd_str_t request_id; /* empty until it is asked for */
     uint32_t grpc_status;
     hd_err_t *err; /* NULL: none; in the pool */
 };
@@ -219,10 +222,11 @@ enum {
     X(UPSTREAM_CONNECT, "UF")                                                            \
     X(UPSTREAM_OVERFLOW, "UO")                                                           \
     X(NO_ROUTE, "NR")                                                                    \
-    X(UPSTREAM_RETRY_LIMIT, "URX") X(NO_CLUSTER, "NC") X(DOWNSTREAM_CLOSED, "DC")        \
-        X(UPSTREAM_TIMEOUT, "UT") X(UPSTREAM_RESET, "UR") X(UPSTREAM_CLOSED, "UC")       \
-            X(LOCAL_RESET, "LR") X(DELAY_INJECTED, "DI") X(FAULT_INJECTED, "FI")         \
-                X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI")       \
+    X(UPSTREAM_RETRY_LIMIT, "URX")                                                       \
+    X(NO_CLUSTER, "NC") X(DOWNSTREAM_CLOSED, "DC") X(UPSTREAM_TIMEOUT, "UT")             \
+        X(UPSTREAM_RESET, "UR") X(UPSTREAM_CLOSED, "UC") X(LOCAL_RESET, "LR")            \
+            X(DELAY_INJECTED, "DI") X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL")        \
+                X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI")                             \
                     X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")            \
                         X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
 enum {
@@ -237,11 +241,15 @@ enum {
 /* A request in a fresh pool; the codec fills head and calls start. */
 hd_req_t *hd_request_create(hd_conn_t *c, hd_loop_t *loop, hd_member_t *m,
                             const hd_client_ops_t *client, void *client_state);
+/* Where it came in, as of this turn (hd_listener_refresh): pinned. By codecs before
+ * hd_request_reject; hd_request_start does it itself. */
+void hd_request_set_listener(hd_req_t *req, const hd_slot_t *listener,
+                             const hd_http_conf_t *http);
 /* The head is complete. <listener> and <http> as of this turn (hd_listener_refresh); NULL
  * for calls, which set route themselves. */
 void hd_request_start(hd_req_t *req, const hd_slot_t *listener,
                       const hd_http_conf_t *http);
-/* More body (moved); flags END and TRAILERS as in the message. */
+/* More body (moved); flags END and TRAILERS as in the message. Counts bytes_received. */
 void hd_request_give_body(hd_req_t *req, hd_chain_t *body);
 bool hd_request_is_full(const hd_req_t *req); /* don't read more body now */
 void hd_request_on_drained(hd_req_t *req);    /* client: room for response bytes again */

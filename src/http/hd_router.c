@@ -111,9 +111,8 @@ static bool match_route(hd_req_t *req, const hd_route_match_t *rm)
             return false;
     }
     if (rm->has_tls_presented) {
-        const hd_conn_facts_t *facts = req->conn != NULL ? req->conn->facts : NULL;
-        bool presented =
-            facts != NULL && facts->tls != NULL && facts->tls->fingerprint_sha256.len > 0;
+        const hd_tls_peer_t *tls = req->conn != NULL ? hd_tls_peer(req->conn) : NULL;
+        bool presented = tls != NULL && tls->fingerprint_sha256.len > 0;
 
         if (presented != rm->tls_presented)
             return false;

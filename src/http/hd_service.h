@@ -15,4 +15,5 @@ typedef struct {
 } hd_service_t;
 
 uint16_t hd_service_register(const hd_service_t *s);
-uint16_t hd_service_find(hd_str_t name); /* 0: none */
+uint16_t hd_service_find(hd_str_t name);        /* 0: none */
+extern const hd_action_ops_t hd_service_action; /* HD_ACT_SERVICE */

@@ -1,8 +1,8 @@
 /* hd_try: one attempt to have a request answered by an upstream. A request holds up to
  * proxy->tries_max of them; the first good head wins, the rest are reset. ◆
  *
- *   PICK -> CONNECT -> SEND -> HEAD -> BODY -> (won) END
- *     |        |         |       |
+ *   PICK -> CONNECT -> SEND -> HEAD -> BODY -> END
+ *     |        |         |       |       (won)
  *     +--------+---------+-------+--> judged (on_try_result of modules): done, retry,
  * hedge
  *
@@ -10,31 +10,44 @@
  * follows. A conn that was kept alive and closed before a byte of the answer: the request
  * is repeated once on a fresh conn where that is safe (idempotent, or no byte written, or
  * refused), without counting as a retry.
+ *
+ * A try's pick is released when another try follows it, else at the request's end: the
+ * log still asks where it went.
  */
 #pragma once
-#include "http/hd_codec.h"
+#include "http/hd_upool.h"
 
 typedef enum {
     HD_TRY_STEP_PICK, /* asks the balancer; may wait for a name or an on-demand cluster */
     HD_TRY_STEP_CONNECT, /* waits for the pool: a conn, or a place under the limits */
     HD_TRY_STEP_SEND,    /* head and body on their way */
-    HD_TRY_STEP_HEAD,    /* waits for the response's head */
+    HD_TRY_STEP_HEAD,    /* all was sent: waits for the response's head */
     HD_TRY_STEP_BODY,    /* won: the body passes through */
     HD_TRY_STEP_END,
 } hd_try_step_t;
 
+struct hd_proxy_s;
+
 typedef struct hd_try_s {
     hd_req_t *req;
+    struct hd_proxy_s *proxy;
     struct hd_try_s *next;
     hd_pick_t pick;
-    struct hd_pool_wait_s *wait; /* in CONNECT */
-    hd_exchange_t *x;
+    hd_pool_wait_t wait; /* in CONNECT */
+    hd_exchange_t *x;    /* NULL: none */
     uint8_t step;
     uint32_t attempt; /* 1: the first */
-    uint64_t start_ns;
-    hd_timer_t timer; /* per-try time-out, connect, idle */
+    uint64_t start_ns, sent_ns, connected_ns, head_ns, end_ns;
+    uint64_t until_ns; /* per-try time-out; UINT64_MAX: none */
+    hd_timer_t timer;  /* the next of: per-try, send, read time-out */
+    unsigned status;   /* of its response; 0: none */
+    hd_pick_result_t result;
+    bool is_waiting, is_picked, is_repeated, is_paused, was_reused;
     bool counted_request, counted_retry;
 } hd_try_t;
 
 extern const hd_action_ops_t
     hd_proxy_action; /* HD_ACT_PROXY: hd_proxy.c runs the tries */
+
+/* Fills what a log asks of the upstream. */
+void hd_proxy_get_info(hd_req_t *req, hd_req_info_t *info);

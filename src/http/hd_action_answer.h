@@ -1,0 +1,5 @@
+/* hd_action_answer: HD_ACT_ANSWER (nginx's return, direct responses), HD_ACT_REDIRECT. */
+#pragma once
+#include "http/hd_request.h"
+
+extern const hd_action_ops_t hd_answer_action, hd_redirect_action;

@@ -1,0 +1,137 @@
+/* Fields added, set and removed by configuration, around the filters. */
+#include "http/hd_request_int.h"
+
+/* nginx's add_header without `always`: these statuses only. */
+static bool is_ordinary(unsigned status)
+{
+    switch (status) {
+    case 200:
+    case 201:
+    case 204:
+    case 206:
+    case 301:
+    case 302:
+    case 303:
+    case 304:
+    case 307:
+    case 308:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* What isn't a field of the list: the target, and what framing makes. True: done. */
+static bool apply_special(hd_req_t *req, const hd_header_op_conf_t *op, hd_header_id_t id,
+                          hd_str_t value)
+{
+    if (id == HD_H_HOST || hd_str_eq(op->name, HD_STR(":authority"))) {
+        if (op->how != HD_HOP_REMOVE && value.len > 0)
+            req->up_host = value;
+        return true;
+    }
+    if (hd_str_eq(op->name, HD_STR(":path"))) {
+        if (op->how != HD_HOP_REMOVE && value.len > 0)
+            req->up_path = value;
+        return true;
+    }
+    if (id == HD_H_UPGRADE && value.len > 0) /* nginx's way to allow it */
+        req->wants_upgrade = true;
+    /* made anew by the codec, whatever is configured (RFC 9110 §7.6.1) */
+    return id == HD_H_CONNECTION || id == HD_H_UPGRADE || id == HD_H_CONTENT_LENGTH ||
+           id == HD_H_TRANSFER_ENCODING || id == HD_H_KEEP_ALIVE ||
+           (op->name.len > 0 && op->name.data[0] == ':');
+}
+
+static void apply_one(hd_req_t *req, hd_headers_t *h, const hd_header_op_conf_t *op,
+                      hd_str_t value)
+{
+    bool is_xds = req->http != NULL && req->http->is_xds;
+
+    if (op->how == HD_HOP_REMOVE) {
+        hd_headers_remove(h, op->name);
+        return;
+    }
+    if (value.len == 0 && !op->keep_empty) {
+        if (!is_xds && op->how == HD_HOP_SET) /* nginx: an empty value isn't passed */
+            hd_headers_remove(h, op->name);
+        return;
+    }
+    if (!hd_http_is_field_value(value)) /* CR or LF from a variable */
+        return;
+    if (op->how == HD_HOP_APPEND ||
+        (op->how == HD_HOP_ADD_IF_ABSENT && hd_headers_find(h, op->name) == NULL))
+        hd_ignore(hd_headers_add(h, op->name, value) == NULL); /* full: as it is */
+    else if (op->how == HD_HOP_SET || (op->how == HD_HOP_OVERWRITE_IF_EXISTS &&
+                                       hd_headers_find(h, op->name) != NULL))
+        hd_ignore(hd_headers_set(h, op->name, value) == NULL);
+}
+
+static void apply(hd_req_t *req, hd_headers_t *h, const hd_header_op_conf_t *ops,
+                  uint32_t n, bool is_response)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const hd_header_op_conf_t *op = &ops[i];
+        hd_str_t value = HD_STR_NONE;
+
+        if (is_response && !op->always && !is_ordinary(req->res.status))
+            continue;
+        if (op->value != NULL && hd_expr_eval(op->value, req, &value) != HD_OK)
+            continue;
+        if (!is_response && apply_special(req, op, hd_header_id(op->name), value))
+            continue;
+        apply_one(req, h, op, value);
+    }
+}
+
+/* From the most specific outwards, as Envoy does. */
+void hd_header_ops_request(hd_req_t *req)
+{
+    hd_headers_t *h = &req->head.headers;
+    const hd_route_t *route = req->route;
+    uint32_t n = route->request_ops_n;
+
+    if (req->target != NULL)
+        n += req->target->request_ops_n;
+    if (req->vhost != NULL)
+        n += req->vhost->request_ops_n + req->routes->request_ops_n;
+    if (n == 0)
+        return;
+    if (req->received == NULL && req->http != NULL && !req->http->is_xds) {
+        /* nginx: $http_NAME stays what the client sent */
+        hd_headers_t *copy = hd_pool_alloc(req->pool, sizeof(*copy));
+
+        *copy = *h;
+        copy->fields = hd_pool_alloc(req->pool, h->n * sizeof(hd_field_t));
+        memcpy(copy->fields, h->fields, h->n * sizeof(hd_field_t));
+        copy->_room = h->n;
+        req->received = copy;
+    }
+    if (req->target != NULL)
+        apply(req, h, req->target->request_ops, req->target->request_ops_n, false);
+    apply(req, h, route->request_ops, route->request_ops_n, false);
+    if (req->vhost != NULL) {
+        apply(req, h, req->vhost->request_ops, req->vhost->request_ops_n, false);
+        apply(req, h, req->routes->request_ops, req->routes->request_ops_n, false);
+    }
+}
+
+void hd_header_ops_response(hd_req_t *req)
+{
+    hd_headers_t *h = &req->res.headers;
+    const hd_route_t *route = req->route;
+
+    if (route == NULL)
+        return;
+    /* Envoy's local replies other than the route's own answer stay as they are. */
+    if (req->is_local_reply && req->http != NULL && req->http->is_xds &&
+        route->action != HD_ACT_ANSWER && route->action != HD_ACT_REDIRECT)
+        return;
+    if (req->target != NULL)
+        apply(req, h, req->target->response_ops, req->target->response_ops_n, true);
+    apply(req, h, route->response_ops, route->response_ops_n, true);
+    if (req->vhost != NULL) {
+        apply(req, h, req->vhost->response_ops, req->vhost->response_ops_n, true);
+        apply(req, h, req->routes->response_ops, req->routes->response_ops_n, true);
+    }
+}

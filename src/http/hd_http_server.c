@@ -1,0 +1,182 @@
+/* The protocol "http" of a filter chain: which codec a conn gets, and what the program
+ * calls to have HTTP at all. */
+#include "http/hd_action_answer.h"
+#include "http/hd_codec.h"
+#include "http/hd_http.h"
+#include "http/hd_request_int.h"
+#include "http/hd_service.h"
+#include "http/hd_try.h"
+#include <stdlib.h>
+
+/* RFC 9113 §3.4 */
+static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+#define PREFACE_BYTES (sizeof(preface) - 1)
+#define SNIFF_MS 60000
+
+const hd_http_loc_t hd_http_loc_defaults = {
+    .client_max_body_size = 0,
+    .client_body_timeout_ms = 60000,
+    .send_timeout_ms = 60000,
+    .keepalive_timeout_ms = 75000,
+    .lingering_time_ms = 30000,
+    .keepalive_requests = 1000,
+    .merge_slashes = true,
+    .ignore_invalid_headers = true,
+    .default_type = HD_STR_INIT("text/plain"),
+};
+
+/* A conn whose first bytes tell its codec. */
+typedef struct {
+    hd_conn_t *conn;
+    const hd_slot_t *listener;
+    uint64_t tls_hash;
+    hd_timer_t timer;
+    char bytes[PREFACE_BYTES];
+    size_t n;
+} sniff_t;
+
+static void free_sniff(sniff_t *s)
+{
+    hd_timer_stop(s->conn->loop, &s->timer);
+    free(s);
+}
+
+static void drop_conn(sniff_t *s)
+{
+    hd_conn_t *c = s->conn;
+
+    free_sniff(s);
+    hd_conn_close(c, 0);
+}
+
+static bool may_be_h2(const sniff_t *s)
+{
+    return memcmp(s->bytes, preface, hd_min(s->n, PREFACE_BYTES)) == 0;
+}
+
+static void serve(sniff_t *s)
+{
+    hd_conn_t *c = s->conn;
+    const hd_slot_t *listener = s->listener;
+    const hd_filter_chain_t *chain = hd_listener_refresh(c, listener, s->tls_hash);
+    bool is_h2 = may_be_h2(s) && s->n == PREFACE_BYTES;
+    hd_block_t *block = chain == NULL ? NULL : hd_block_try_take();
+
+    if (block == NULL) {
+        drop_conn(s);
+        return;
+    }
+    memcpy(block->data, s->bytes, s->n);
+    hd_conn_unread(c, block, block->data, s->n);
+    hd_block_unref(block);
+    free_sniff(s);
+    if (is_h2)
+        hd_h2_serve(c, listener, chain);
+    else
+        hd_h1_serve(c, listener, chain);
+    hd_conn_wake(c);
+}
+
+static void on_readable(hd_conn_t *c)
+{
+    sniff_t *s = c->owner;
+
+    while (s->n < PREFACE_BYTES && may_be_h2(s)) {
+        ssize_t n = hd_conn_read(c, s->bytes + s->n, PREFACE_BYTES - s->n);
+
+        if (n == HD_IO_AGAIN)
+            return;
+        if (n <= 0) {
+            drop_conn(s);
+            return;
+        }
+        s->n += (size_t)n;
+    }
+    serve(s);
+}
+
+static void on_writable(hd_conn_t *c)
+{
+    (void)c;
+}
+
+static void on_closed(hd_conn_t *c)
+{
+    drop_conn(c->owner);
+}
+
+static const hd_conn_handler_t sniff_handler = {
+    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+
+static void on_due(hd_timer_t *t)
+{
+    drop_conn(hd_container_of(t, sniff_t, timer));
+}
+
+static void sniff(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain)
+{
+    sniff_t *s = calloc(1, sizeof(*s));
+
+    hd_bug_on(s == NULL);
+    s->conn = c;
+    s->listener = listener;
+    s->tls_hash = chain->tls != NULL ? chain->tls->hash : 0;
+    hd_timer_init(&s->timer, on_due);
+    hd_timer_set(c->loop, &s->timer, SNIFF_MS);
+    hd_conn_set_handler(c, &sniff_handler, s);
+    hd_conn_wake(c);
+}
+
+/* The codec setting, else ALPN, else what the inspector or we see in the first bytes. */
+static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
+                    const hd_filter_chain_t *chain)
+{
+    const hd_http_conf_t *http = chain->protocol_conf;
+    const hd_conn_facts_t *facts = c->facts;
+
+    if (http->codec == HD_CODEC_HTTP1) {
+        hd_h1_serve(c, listener, chain);
+    } else if (http->codec == HD_CODEC_HTTP2) {
+        hd_h2_serve(c, listener, chain);
+    } else if (facts != NULL && facts->alpn.len > 0) {
+        if (hd_str_eq(facts->alpn, HD_STR("h2")))
+            hd_h2_serve(c, listener, chain);
+        else
+            hd_h1_serve(c, listener, chain);
+    } else if (facts != NULL && hd_str_eq(facts->app_protocol, HD_STR("h2c"))) {
+        hd_h2_serve(c, listener, chain);
+    } else if (facts != NULL &&
+               hd_str_has_prefix(facts->app_protocol, HD_STR("http/1"))) {
+        hd_h1_serve(c, listener, chain);
+    } else {
+        sniff(c, listener, chain);
+    }
+}
+
+static void drain(hd_loop_t *loop)
+{
+    hd_h1_drain(loop);
+    hd_h2_drain(loop);
+}
+
+static const hd_protocol_t protocol = {
+    .name = "http", .on_conn = on_conn, .drain = drain};
+static uint16_t number;
+
+uint16_t hd_http_protocol(void)
+{
+    return number;
+}
+
+void hd_http_register(void)
+{
+    if (number != 0)
+        return;
+    number = hd_protocol_register(&protocol);
+    hd_action_register(HD_ACT_PROXY, &hd_proxy_action);
+    hd_action_register(HD_ACT_ANSWER, &hd_answer_action);
+    hd_action_register(HD_ACT_REDIRECT, &hd_redirect_action);
+    hd_action_register(HD_ACT_SERVICE, &hd_service_action);
+    hd_request_api_start();
+    hd_http_attrs_register();
+}

@@ -1,0 +1,220 @@
+/* Answers made here: error pages in nginx's plain form, or as Envoy says them; gRPC
+ * clients get a gRPC status. Server and Date of any response. */
+#include "hd_version.h"
+#include "http/hd_grpc.h"
+#include "http/hd_h1_write.h"
+#include "http/hd_request_int.h"
+#include <stdio.h>
+#include <time.h>
+
+#define SERVER "heddle"
+#define SERVER_TOKENS "heddle/" HD_VERSION
+
+/* --- what every response gets --- */
+
+hd_str_t hd_http_date(hd_loop_t *loop)
+{
+    static const char days[] = "SunMonTueWedThuFriSat";
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    static _Thread_local char texts[2][32]; /* a reader may still hold the last one */
+    static _Thread_local int64_t at_s = -1;
+    static _Thread_local unsigned current;
+    int64_t now_s = hd_loop_wall_ns(loop) / 1000000000;
+
+    if (now_s != at_s) {
+        time_t t = (time_t)now_s;
+        struct tm tm;
+
+        at_s = now_s;
+        current ^= 1;
+        gmtime_r(&t, &tm);
+        snprintf(texts[current], sizeof(texts[current]),
+                 "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", days + tm.tm_wday * 3,
+                 (unsigned)tm.tm_mday % 100, months + tm.tm_mon * 3,
+                 (unsigned)(tm.tm_year + 1900) % 10000, (unsigned)tm.tm_hour % 100,
+                 (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
+    }
+    return (hd_str_t){texts[current], 29};
+}
+
+static void put(hd_req_t *req, hd_header_id_t id, hd_str_t name, hd_str_t value,
+                bool overwrite)
+{
+    hd_field_t *f = hd_headers_get(&req->res.headers, id);
+
+    if (f == NULL)
+        hd_headers_add_id(&req->res.headers, id, name, value);
+    else if (overwrite)
+        f->value = value;
+}
+
+void hd_local_sign(hd_req_t *req)
+{
+    const hd_http_conf_t *http = req->http;
+    hd_str_t server;
+
+    if (req->conn == NULL && http == NULL) /* a call of our own */
+        return;
+    if (http != NULL && http->is_xds) {
+        server = http->server_name;
+        if (server.len == 0 && req->is_local_reply)
+            server = HD_STR(SERVER);
+        if (server.len > 0 && http->server_header != 2)
+            put(req, HD_H_SERVER, HD_STR("server"), server, http->server_header == 0);
+        put(req, HD_H_DATE, HD_STR("date"), hd_http_date(req->loop), false);
+        return;
+    }
+    if (http != NULL && http->server_name.len > 0)
+        server = http->server_name;
+    else
+        server = req->loc->server_tokens ? HD_STR(SERVER_TOKENS) : HD_STR(SERVER);
+    put(req, HD_H_SERVER, HD_STR("Server"), server, true);
+    put(req, HD_H_DATE, HD_STR("Date"), hd_http_date(req->loop), true);
+}
+
+/* --- local answers --- */
+
+typedef struct {
+    hd_chain_t body;
+} local_t;
+
+static hd_rc_t start(hd_req_t *req)
+{
+    local_t *local = req->action;
+
+    hd_response_start(req);
+    hd_response_give_body(req, &local->body);
+    return HD_AGAIN;
+}
+
+const hd_action_ops_t hd_local_action = {.name = "local", .start = start};
+
+static void free_local(void *arg)
+{
+    hd_chain_free(&((local_t *)arg)->body);
+}
+
+/* nginx's plain page. */
+static hd_str_t html_page(hd_req_t *req, unsigned status)
+{
+    hd_str_t reason = hd_http_reason(status);
+    const char *server = req->loc->server_tokens ? SERVER_TOKENS : SERVER;
+    char title[64];
+
+    snprintf(title, sizeof(title), "%u %.*s", status, HD_STR_ARG(reason));
+    return hd_str_printf(req->pool,
+                         "<html>\r\n<head><title>%s</title></head>\r\n<body>\r\n"
+                         "<center><h1>%s</h1></center>\r\n<hr><center>%s</center>\r\n"
+                         "</body>\r\n</html>\r\n",
+                         title, title, server);
+}
+
+/* Envoy's words; empty where it sends none. */
+static hd_str_t plain_words(hd_req_t *req, unsigned status)
+{
+    uint64_t f = req->flags;
+
+    if (f & HD_RF(NO_HEALTHY))
+        return HD_STR("no healthy upstream");
+    if (status == 504 && (f & HD_RF(UPSTREAM_TIMEOUT)))
+        return HD_STR("upstream request timeout");
+    if (f & HD_RF(UPSTREAM_OVERFLOW))
+        return HD_STR("upstream connect error or disconnect/reset before headers. reset "
+                      "reason: overflow");
+    if (f & HD_RF(UPSTREAM_CONNECT))
+        return req->err != NULL && req->err->code == HD_E_TIMEOUT
+                   ? HD_STR("upstream connect error or disconnect/reset before headers. "
+                            "reset reason: connection timeout")
+                   : HD_STR("upstream connect error or disconnect/reset before headers. "
+                            "reset reason: remote connection failure");
+    if (f & HD_RF(UPSTREAM_CLOSED))
+        return HD_STR("upstream connect error or disconnect/reset before headers. reset "
+                      "reason: connection termination");
+    if (f & HD_RF(UPSTREAM_RESET))
+        return HD_STR("upstream connect error or disconnect/reset before headers. reset "
+                      "reason: remote reset");
+    if (f & HD_RF(UPSTREAM_PROTOCOL))
+        return HD_STR("upstream connect error or disconnect/reset before headers. reset "
+                      "reason: protocol error");
+    if (status == 413)
+        return HD_STR("Payload Too Large");
+    if (status == 408)
+        return HD_STR("Request Timeout");
+    return HD_STR("");
+}
+
+static bool is_grpc(hd_req_t *req)
+{
+    const hd_field_t *f = req->head.headers.n == 0
+                              ? NULL
+                              : hd_headers_get(&req->head.headers, HD_H_CONTENT_TYPE);
+
+    return f != NULL && hd_str_has_prefix_nocase(f->value, HD_STR("application/grpc")) &&
+           (f->value.len == 16 || f->value.data[16] == '+' || f->value.data[16] == ';');
+}
+
+/* A trailers-only answer: gRPC clients don't read bodies (gRPC over HTTP/2). */
+static void answer_grpc(hd_req_t *req, unsigned status, hd_str_t words)
+{
+    hd_headers_t *h = &req->res.headers;
+    unsigned code = hd_grpc_status_from_http(status);
+
+    req->res.status = 200;
+    req->res.content_length = HD_LEN_UNKNOWN;
+    req->res.has_body = false;
+    req->grpc_status = code;
+    hd_headers_add_id(h, HD_H_CONTENT_TYPE, HD_STR("content-type"),
+                      HD_STR("application/grpc"));
+    hd_headers_add_id(h, HD_H_GRPC_STATUS, HD_STR("grpc-status"),
+                      hd_str_printf(req->pool, "%u", code));
+    if (words.len > 0)
+        hd_headers_add_id(h, HD_H_GRPC_MESSAGE, HD_STR("grpc-message"),
+                          hd_grpc_escape(req->pool, words));
+}
+
+static void init_head(hd_req_t *req, unsigned status)
+{
+    req->res = (hd_res_head_t){
+        .status = status, .content_length = 0, .version = HD_HTTP_11, .is_local = true};
+    hd_headers_init(&req->res.headers, req->pool, 8);
+    hd_headers_init(&req->res_trailers, req->pool, 0);
+    req->is_local_reply = true;
+}
+
+void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t body,
+                       uint64_t flag, const char *details)
+{
+    bool is_xds = req->http != NULL && req->http->is_xds;
+    local_t *local;
+
+    if (req->response_started || req->response_ended)
+        return;
+    hd_request_act(req, NULL); /* lets go of the tries first: they may still add flags */
+    hd_response_clear(req);
+    hd_request_add_flag(req, flag);
+    req->details = details;
+    init_head(req, status);
+    if (body.data == NULL && status >= 300 && status != 304) {
+        body = is_xds ? plain_words(req, status) : html_page(req, status);
+        type = is_xds ? HD_STR("text/plain") : HD_STR("text/html");
+    }
+    local = hd_pool_new(req->pool, local_t);
+    hd_pool_defer(req->pool, free_local, local); /* it may never be started */
+    req->action = local;
+    hd_request_act(req, &hd_local_action);
+    if (is_xds && is_grpc(req)) {
+        answer_grpc(req, status, body);
+    } else {
+        if (body.len > 0 && !hd_chain_try_add_copy(&local->body, body.data, body.len))
+            body.len = 0; /* no block left: an answer without its page */
+        if (body.len > 0)
+            hd_headers_add_id(&req->res.headers, HD_H_CONTENT_TYPE,
+                              is_xds ? HD_STR("content-type") : HD_STR("Content-Type"),
+                              type.len > 0 ? hd_str_dup(req->pool, type)
+                                           : req->loc->default_type);
+        req->res.content_length = (int64_t)body.len;
+        req->res.has_body = body.len > 0 && req->head.method_id != HD_M_HEAD &&
+                            status >= 200 && status != 204 && status != 304;
+    }
+    hd_chain_set_flags(&local->body, HD_SLICE_END);
+}

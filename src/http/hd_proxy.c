@@ -1,0 +1,542 @@
+/* HD_ACT_PROXY: runs the tries, keeps the body for another one, passes the winner's
+ * response on. */
+#include "http/hd_proxy_int.h"
+
+#define REPLAY_BYTES 65536          /* where nothing else is configured */
+#define REQUEST_BUFFER_BYTES 262144 /* buffer_request: beyond it the body is streamed */
+#define HELD_BYTES 65536
+
+static hd_proxy_t *proxy_of(const hd_req_t *req)
+{
+    return req->action;
+}
+
+/* --- failure --- */
+
+typedef struct {
+    unsigned status, xds_status;
+    uint64_t flag;
+    const char *details;
+} fail_answer_t;
+
+static const fail_answer_t answers[] = {
+    [HD_FAIL_NO_CLUSTER] = {502, 503, HD_RF(NO_CLUSTER), "cluster_not_found"},
+    [HD_FAIL_NO_HEALTHY] = {502, 503, HD_RF(NO_HEALTHY), "no_healthy_upstream"},
+    [HD_FAIL_OVERFLOW] = {503, 503, HD_RF(UPSTREAM_OVERFLOW),
+                          "upstream_reset_before_response_started{overflow}"},
+    [HD_FAIL_CONNECT] = {502, 503, HD_RF(UPSTREAM_CONNECT),
+                         "upstream_reset_before_response_started{"
+                         "remote_connection_failure}"},
+    [HD_FAIL_CONNECT_TIMEOUT] = {504, 503, HD_RF(UPSTREAM_CONNECT),
+                                 "upstream_reset_before_response_started{"
+                                 "connection_timeout}"},
+    [HD_FAIL_TIMEOUT] = {504, 504, HD_RF(UPSTREAM_TIMEOUT), "upstream_per_try_timeout"},
+    [HD_FAIL_RESET] = {502, 503, HD_RF(UPSTREAM_RESET),
+                       "upstream_reset_before_response_started{remote_reset}"},
+    [HD_FAIL_CLOSED] = {502, 503, HD_RF(UPSTREAM_CLOSED),
+                        "upstream_reset_before_response_started{connection_termination}"},
+    [HD_FAIL_PROTOCOL] = {502, 502, HD_RF(UPSTREAM_PROTOCOL),
+                          "upstream_reset_before_response_started{protocol_error}"},
+    [HD_FAIL_INTERNAL] = {500, 500, 0, "internal_error"},
+};
+
+static void answer_failure(hd_proxy_t *p, hd_fail_t why)
+{
+    const fail_answer_t *a = &answers[why];
+    hd_req_t *req = p->req;
+    bool is_xds = req->http == NULL || req->http->is_xds;
+    unsigned status = is_xds ? a->xds_status : a->status;
+
+    if (why == HD_FAIL_NO_CLUSTER && p->conf->no_cluster_status != 0)
+        status = p->conf->no_cluster_status;
+    p->is_over = true;
+    hd_response_fail(req, status, a->flag, a->details);
+}
+
+/* --- another try? --- */
+
+static bool has_active_try(const hd_proxy_t *p)
+{
+    for (const hd_try_t *t = p->req->tries; t != NULL; t = t->next) {
+        if (t->proxy == p && t->step != HD_TRY_STEP_END)
+            return true;
+    }
+    return false;
+}
+
+static bool may_try_again(const hd_proxy_t *p)
+{
+    return !p->is_over && p->winner == NULL && !p->req->response_started &&
+           !p->replay_lost && p->attempts < p->conf->tries_max;
+}
+
+/* What modules say of a result; the first that wants more is heard. */
+static hd_verdict_t judge(hd_proxy_t *p, const hd_try_result_t *r, uint64_t *wait_ms)
+{
+    hd_req_t *req = p->req;
+
+    *wait_ms = 0;
+    if (!(req->hooks & HD_HOOK_TRY))
+        return HD_TRY_DONE;
+    for (uint32_t i = 0; i < req->chain_n; i++) {
+        const hd_filter_conf_t *f = &req->chain[i];
+        const hd_module_t *mod = hd_filter_module(f);
+        hd_verdict_t v;
+
+        if (mod == NULL || mod->on_try_result == NULL)
+            continue;
+        req->running = f;
+        v = mod->on_try_result(req, f->conf, r, wait_ms);
+        req->running = NULL;
+        if (v == HD_TRY_DONE)
+            continue;
+        if (may_try_again(p))
+            return v;
+        if (p->attempts >= p->conf->tries_max)
+            hd_request_add_flag(req, HD_RF(UPSTREAM_RETRY_LIMIT));
+        return HD_TRY_DONE;
+    }
+    return HD_TRY_DONE;
+}
+
+/* A place under the cluster's limit of concurrent retries. */
+static bool try_count_retry(hd_proxy_t *p, const hd_try_t *last)
+{
+    const hd_slot_t *slot = p->cluster;
+
+    if (slot->gauges_n <= HD_CG_RETRIES || !last->is_picked)
+        return true;
+    return hd_gauge_try_up(p->req->member, slot->gauges_first + HD_CG_RETRIES,
+                           last->pick.cluster->max_retries);
+}
+
+static void start_try(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    bool is_counted = false;
+
+    p->retry_due = false;
+    if (p->attempts > 0) {
+        hd_try_t *last = req->tries;
+
+        if (!try_count_retry(p, last)) {
+            hd_request_add_flag(req, HD_RF(UPSTREAM_OVERFLOW));
+            if (!has_active_try(p))
+                answer_failure(p, HD_FAIL_OVERFLOW);
+            return;
+        }
+        is_counted = p->cluster->gauges_n > HD_CG_RETRIES && last->is_picked;
+        req->err = NULL; /* what counts is how this one ends */
+        for (hd_try_t *t = req->tries; t != NULL; t = t->next) {
+            if (t->proxy == p && t->step == HD_TRY_STEP_END)
+                hd_try_release(t);
+        }
+    }
+    p->retry_counted = is_counted;
+    hd_try_start(p);
+}
+
+static void schedule_try(hd_proxy_t *p, uint64_t wait_ms)
+{
+    p->retry_due = true;
+    if (wait_ms > 0)
+        hd_timer_set(p->req->loop, &p->backoff, wait_ms);
+    else
+        hd_request_wake(p->req); /* never from within the exchange's callback */
+}
+
+static void on_backoff(hd_timer_t *t)
+{
+    hd_proxy_t *p = hd_container_of(t, hd_proxy_t, backoff);
+
+    hd_request_wake(p->req);
+}
+
+void hd_proxy_on_fail(hd_proxy_t *p, hd_try_t *t, hd_fail_t why, const hd_try_result_t *r)
+{
+    uint64_t wait_ms;
+    hd_verdict_t v;
+
+    if (p->is_over || p->winner != NULL)
+        return;
+    v = why == HD_FAIL_NO_CLUSTER || why == HD_FAIL_INTERNAL ? HD_TRY_DONE
+                                                             : judge(p, r, &wait_ms);
+    if (v != HD_TRY_DONE) {
+        schedule_try(p, wait_ms);
+        return;
+    }
+    if (has_active_try(p) || p->retry_due) /* another may still win */
+        return;
+    (void)t;
+    answer_failure(p, why);
+}
+
+void hd_proxy_on_timeout(hd_proxy_t *p, hd_try_t *t)
+{
+    hd_try_result_t r = {.result = HD_RESULT_TIMEOUT,
+                         .grpc_status = UINT32_MAX,
+                         .attempt = t->attempt,
+                         .head_sent = t->x != NULL && t->x->head_written,
+                         .is_reused_conn = t->was_reused};
+    uint64_t wait_ms;
+    hd_verdict_t v = judge(p, &r, &wait_ms);
+
+    if (v == HD_TRY_HEDGE) { /* this one goes on beside the next */
+        hd_try_push_timer(t);
+        schedule_try(p, wait_ms);
+        return;
+    }
+    hd_ignore(
+        hd_req_err(p->req, HD_E_TIMEOUT, "upstream timed out (try %u)", t->attempt));
+    hd_try_end(t, HD_RESULT_TIMEOUT);
+    if (v == HD_TRY_RETRY) {
+        schedule_try(p, wait_ms);
+        return;
+    }
+    if (!has_active_try(p) && !p->retry_due)
+        answer_failure(p, HD_FAIL_TIMEOUT);
+}
+
+/* --- the response --- */
+
+static unsigned grpc_status_of(const hd_exchange_t *x)
+{
+    const hd_field_t *f = hd_headers_get(&x->res.headers, HD_H_GRPC_STATUS);
+    uint64_t n;
+
+    return f != NULL && hd_str_to_u64(f->value, 1000, &n) ? (unsigned)n : UINT32_MAX;
+}
+
+static void end_others(hd_proxy_t *p, const hd_try_t *winner)
+{
+    for (hd_try_t *t = p->req->tries; t != NULL; t = t->next) {
+        if (t->proxy == p && t != winner) {
+            hd_try_end(t, HD_RESULT_CANCELLED);
+            hd_try_release(t);
+        }
+    }
+    p->retry_due = false;
+    if (hd_timer_is_set(&p->backoff))
+        hd_timer_stop(p->req->loop, &p->backoff);
+}
+
+/* nginx keeps these of an upstream to itself. */
+static void hide_fields(hd_req_t *req)
+{
+    hd_headers_t *h = &req->res.headers;
+
+    if (req->http == NULL || req->http->is_xds)
+        return;
+    for (unsigned i = 0; i < h->n; i++) {
+        hd_field_t *f = &h->fields[i];
+
+        if (f->id == HD_H_X_ACCEL_REDIRECT ||
+            (f->id == HD_H_OTHER && f->name.len > 8 &&
+             hd_str_has_prefix_nocase(f->name, HD_STR("X-Accel-"))))
+            f->flags |= HD_FIELD_REMOVED;
+    }
+}
+
+static void take_head(hd_proxy_t *p, hd_try_t *t)
+{
+    hd_req_t *req = p->req;
+
+    p->winner = t;
+    t->step = HD_TRY_STEP_BODY;
+    end_others(p, t);
+    hd_chain_free(&p->replay);
+    p->replay_lost = true; /* no try follows: nothing is kept from now on */
+    req->upstream_head_ns = t->head_ns;
+    req->upstream_status = t->status;
+    req->err = NULL;
+    req->res = t->x->res;
+    req->is_local_reply = false;
+    hide_fields(req);
+    hd_try_push_timer(t);
+}
+
+void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t)
+{
+    hd_try_result_t r = {
+        .result = HD_RESULT_OK,
+        .status = t->status,
+        .attempt = t->attempt,
+        .head_sent = true,
+        .is_reused_conn = t->was_reused,
+    };
+    hd_verdict_t v;
+    uint64_t wait_ms;
+
+    if (p->winner != NULL || p->is_over) {
+        hd_try_end(t, HD_RESULT_CANCELLED);
+        return;
+    }
+    r.grpc_status = grpc_status_of(t->x);
+    v = judge(p, &r, &wait_ms);
+    if (v == HD_TRY_RETRY) {
+        hd_try_end(t, HD_RESULT_OK);
+        schedule_try(p, wait_ms);
+        return;
+    }
+    if (v == HD_TRY_HEDGE)
+        schedule_try(p, wait_ms);
+    take_head(p, t);
+    if (t->x->upgraded) {
+        hd_conn_t *up = t->x->upconn->codec->take_conn == NULL
+                            ? NULL
+                            : t->x->upconn->codec->take_conn(t->x);
+
+        t->x = NULL;
+        hd_try_end(t, HD_RESULT_OK);
+        if (up == NULL)
+            hd_response_fail(p->req, 502, HD_RF(UPSTREAM_PROTOCOL), "upgrade_failed");
+        else
+            hd_request_tunnel(p->req, up);
+        return;
+    }
+    hd_response_start(p->req);
+}
+
+void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body)
+{
+    hd_req_t *req = p->req;
+
+    if (t != p->winner) {
+        hd_chain_free(body);
+        return;
+    }
+    if (t->step == HD_TRY_STEP_END)
+        req->upstream_end_ns = t->end_ns;
+    hd_response_give_body(req, body);
+    if (t->step == HD_TRY_STEP_END || t->x == NULL)
+        return;
+    if (hd_response_is_full(req) && !t->is_paused) {
+        t->is_paused = true;
+        t->x->upconn->codec->pause(t->x, true);
+    }
+    hd_try_push_timer(t);
+}
+
+static void on_drained(hd_req_t *req)
+{
+    hd_proxy_t *p = proxy_of(req);
+    hd_try_t *t = p->winner;
+
+    if (t == NULL || t->x == NULL || !t->is_paused || hd_response_is_full(req))
+        return;
+    t->is_paused = false;
+    hd_try_push_timer(t);
+    t->x->upconn->codec->pause(t->x, false);
+}
+
+/* --- the request's body --- */
+
+/* Whose exchange takes body now; NULL: none yet. Several only while all of it is kept. */
+static hd_try_t *next_sender(hd_proxy_t *p, hd_try_t *after)
+{
+    hd_try_t *t = after == NULL ? p->req->tries : after->next;
+
+    for (; t != NULL; t = t->next) {
+        if (t->proxy == p && t->x != NULL &&
+            (t->step == HD_TRY_STEP_SEND || t->step == HD_TRY_STEP_BODY))
+            return t;
+    }
+    return NULL;
+}
+
+/* Kept for another try as long as it fits the window. */
+static void keep(hd_proxy_t *p, const hd_chain_t *body, bool is_sent)
+{
+    if (p->replay_lost)
+        return;
+    hd_chain_share(&p->replay, body);
+    if (p->replay.bytes <= p->replay_max)
+        return;
+    p->replay_lost = true;
+    if (is_sent)
+        hd_chain_free(&p->replay);
+    else /* no try has any of it: the first one still gets all */
+        hd_chain_move(&p->held, &p->replay);
+}
+
+static void begin(hd_proxy_t *p)
+{
+    p->waits_for_body = false;
+    start_try(p);
+}
+
+static void set_deadline(hd_proxy_t *p)
+{
+    if (p->conf->timeout_ms > 0)
+        hd_timer_set(p->req->loop, &p->req->deadline, p->conf->timeout_ms);
+}
+
+static void give_body(hd_req_t *req, hd_chain_t *body)
+{
+    hd_proxy_t *p = proxy_of(req);
+    bool is_last = (hd_chain_flags(body) & HD_SLICE_END) != 0;
+    hd_try_t *t = next_sender(p, NULL), *other;
+    bool was_lost = p->replay_lost;
+
+    if (is_last) {
+        p->body_complete = true;
+        set_deadline(p);
+    }
+    keep(p, body, t != NULL);
+    if (t == NULL) {
+        if (was_lost)
+            hd_chain_move(&p->held, body);
+        hd_chain_free(body);
+        if (p->waits_for_body && (is_last || p->replay_lost))
+            begin(p);
+        return;
+    }
+    while ((other = next_sender(p, t)) != NULL) { /* hedged: each gets its own */
+        hd_chain_t copy;
+
+        hd_chain_init(&copy);
+        hd_chain_share(&copy, body);
+        hd_try_send_body(t, &copy);
+        t = other;
+    }
+    hd_try_send_body(t, body);
+}
+
+static bool is_full(hd_req_t *req)
+{
+    hd_proxy_t *p = proxy_of(req);
+    hd_try_t *t = next_sender(p, NULL);
+
+    if (t != NULL)
+        return t->x->upconn->codec->is_full(t->x);
+    if (p->waits_for_body)
+        return false;
+    /* not connected yet, or between two tries */
+    return p->replay_lost ? p->held.bytes >= HELD_BYTES
+                          : p->replay.bytes >= p->replay_max;
+}
+
+void hd_proxy_on_writable(hd_proxy_t *p)
+{
+    if (!p->req->body_ended)
+        p->req->client->want_body(p->req);
+}
+
+/* --- the action --- */
+
+/* Whatever a finished request still holds. */
+static void free_proxy(void *arg)
+{
+    hd_proxy_t *p = arg;
+
+    for (hd_try_t *t = p->req->tries; t != NULL; t = t->next) {
+        if (t->proxy == p)
+            hd_try_release(t);
+    }
+    hd_chain_free(&p->replay);
+    hd_chain_free(&p->held);
+}
+
+static hd_rc_t start(hd_req_t *req)
+{
+    const hd_proxy_conf_t *conf = req->route->proxy;
+    hd_proxy_t *p = hd_pool_new(req->pool, hd_proxy_t);
+
+    req->action = p;
+    p->req = req;
+    p->conf = conf;
+    p->length = req->head.content_length;
+    p->replay_max = conf->replay_bytes > 0 ? conf->replay_bytes : REPLAY_BYTES;
+    if (conf->buffer_request)
+        p->replay_max = hd_max(p->replay_max, (size_t)REQUEST_BUFFER_BYTES);
+    hd_timer_init(&p->backoff, on_backoff);
+    hd_pool_defer(req->pool, free_proxy, p);
+    if (hd_proxy_find_cluster(p) != HD_OK) {
+        answer_failure(p, HD_FAIL_NO_CLUSTER);
+        return HD_DONE;
+    }
+    req->cluster_name = p->cluster_name;
+    if (hd_proxy_prepare(p) != HD_OK)
+        return HD_ERROR;
+    if (conf->hashes_n > 0)
+        hd_proxy_hash(p);
+    if (req->body_ended && !req->head.has_body) {
+        p->body_complete = true;
+        set_deadline(p);
+    } else if (conf->buffer_request) {
+        p->waits_for_body = true;
+        return HD_AGAIN;
+    }
+    begin(p);
+    return HD_AGAIN;
+}
+
+static void on_wake(hd_req_t *req)
+{
+    hd_proxy_t *p = proxy_of(req);
+
+    if (p->is_over)
+        return;
+    if (p->retry_due && !hd_timer_is_set(&p->backoff)) {
+        start_try(p);
+        return;
+    }
+    for (hd_try_t *t = req->tries; t != NULL; t = t->next) {
+        if (t->proxy == p)
+            hd_try_resume(t);
+    }
+}
+
+static void cancel(hd_req_t *req)
+{
+    hd_proxy_t *p = proxy_of(req);
+
+    p->is_over = true;
+    for (hd_try_t *t = req->tries; t != NULL; t = t->next) {
+        if (t->proxy == p)
+            hd_try_end(t, HD_RESULT_CANCELLED);
+    }
+    if (hd_timer_is_set(&p->backoff))
+        hd_timer_stop(req->loop, &p->backoff);
+    hd_timer_stop(req->loop, &req->deadline);
+    hd_chain_free(&p->replay);
+    hd_chain_free(&p->held);
+}
+
+const hd_action_ops_t hd_proxy_action = {
+    .name = "proxy",
+    .start = start,
+    .give_body = give_body,
+    .is_full = is_full,
+    .on_drained = on_drained,
+    .on_wake = on_wake,
+    .cancel = cancel,
+};
+
+/* The try that a log tells of: the winner, else the last. */
+static const hd_try_t *telling_try(const hd_req_t *req)
+{
+    for (const hd_try_t *t = req->tries; t != NULL; t = t->next) {
+        if (t->proxy->winner == t)
+            return t;
+    }
+    return req->tries;
+}
+
+void hd_proxy_get_info(hd_req_t *req, hd_req_info_t *info)
+{
+    const hd_try_t *t = telling_try(req);
+
+    if (t == NULL)
+        return;
+    info->upstream_is_reused = t->was_reused;
+    if (!t->is_picked)
+        return;
+    info->cluster_conf = t->pick.cluster;
+    info->endpoint = t->pick.endpoint;
+    if (info->upstream_host.len == 0) {
+        char text[HD_ADDR_TEXT_MAX];
+
+        info->upstream_host = hd_str_dup(req->pool, hd_addr_print(&t->pick.addr, text));
+    }
+}

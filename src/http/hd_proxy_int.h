@@ -1,0 +1,63 @@
+/* hd_proxy_int: what hd_proxy.c (the action), hd_try.c (one attempt) and hd_proxy_uri.c
+ * share. */
+#pragma once
+#include "http/hd_request_int.h"
+#include "http/hd_try.h"
+
+typedef struct hd_proxy_s {
+    hd_req_t *req;
+    const hd_proxy_conf_t *conf;
+    const hd_slot_t *cluster;
+    hd_str_t cluster_name;
+    /* The request's body so far: all of it in <replay> until that is too long; then what
+     * no try has taken yet is in <held>. */
+    hd_chain_t replay, held;
+    size_t replay_max;
+    int64_t length; /* of the body, as far as it is known */
+    bool replay_lost, body_complete, waits_for_body, retry_due, retry_counted, is_over;
+    hd_try_t *winner; /* whose response it is */
+    hd_timer_t backoff;
+    uint32_t attempts;
+    uint64_t hash;
+    bool has_hash;
+} hd_proxy_t;
+
+typedef enum {
+    HD_FAIL_NONE,
+    HD_FAIL_NO_CLUSTER,
+    HD_FAIL_NO_HEALTHY,
+    HD_FAIL_OVERFLOW,
+    HD_FAIL_CONNECT,
+    HD_FAIL_CONNECT_TIMEOUT,
+    HD_FAIL_TIMEOUT, /* per try, or between bytes */
+    HD_FAIL_RESET,
+    HD_FAIL_CLOSED,
+    HD_FAIL_PROTOCOL,
+    HD_FAIL_INTERNAL,
+} hd_fail_t;
+
+/* --- hd_try.c --- */
+/* A new attempt; runs it as far as it goes now. */
+void hd_try_start(hd_proxy_t *p);
+void hd_try_resume(hd_try_t *t); /* the balancer woke the request */
+/* More of the request's body, END flag as in the message. */
+void hd_try_send_body(hd_try_t *t, hd_chain_t *body);
+/* Ends interest in it; harmless when it is over. */
+void hd_try_end(hd_try_t *t, hd_pick_result_t result);
+void hd_try_release(hd_try_t *t);    /* its pick; once */
+void hd_try_push_timer(hd_try_t *t); /* something moved */
+
+/* --- hd_proxy.c: what tries tell --- */
+void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t);
+void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body);
+void hd_proxy_on_fail(hd_proxy_t *p, hd_try_t *t, hd_fail_t why,
+                      const hd_try_result_t *r);
+void hd_proxy_on_timeout(hd_proxy_t *p, hd_try_t *t);
+void hd_proxy_on_writable(hd_proxy_t *p);
+
+/* --- hd_proxy_uri.c --- */
+/* Path and host towards the upstream, header changes. */
+hd_rc_t hd_proxy_prepare(hd_proxy_t *p);
+/* The cluster's slot by target, variables or header. */
+hd_rc_t hd_proxy_find_cluster(hd_proxy_t *p);
+void hd_proxy_hash(hd_proxy_t *p); /* hash policies, for consistent hashing */

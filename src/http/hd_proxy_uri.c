@@ -1,0 +1,237 @@
+/* What the upstream gets to see: path, host, fields; and which cluster it is. */
+#include "http/hd_proxy_int.h"
+#include "http/hd_uri.h"
+
+static hd_str_t with_query(hd_req_t *req, hd_str_t path)
+{
+    if (req->head.query.len == 0)
+        return path;
+    return hd_str_printf(req->pool, "%.*s?%.*s", HD_STR_ARG(path),
+                         HD_STR_ARG(req->head.query));
+}
+
+static hd_str_t concat(hd_pool_t *pool, hd_str_t a, hd_str_t b)
+{
+    char *text = hd_pool_alloc_unaligned(pool, a.len + b.len + 1);
+
+    if (a.len > 0)
+        memcpy(text, a.data, a.len);
+    if (b.len > 0)
+        memcpy(text + a.len, b.data, b.len);
+    return hd_str_n(text, a.len + b.len);
+}
+
+static hd_str_t raw_path_only(const hd_req_t *req)
+{
+    ssize_t at = hd_str_find_char(req->head.raw_path, '?');
+
+    return at < 0 ? req->head.raw_path : hd_str_sub(req->head.raw_path, 0, (size_t)at);
+}
+
+/* nginx: without a URI the client's own bytes pass; with one it replaces the matched
+ * part of the normalised path, which is escaped again. */
+static void set_path_nginx(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    const hd_proxy_conf_t *conf = p->conf;
+    hd_str_t path = req->head.path;
+
+    if (!conf->has_uri) {
+        if (req->path_changed)
+            req->up_path = with_query(req, hd_uri_escape(req->pool, path));
+        return;
+    }
+    path = hd_str_sub(path, req->route->matched_prefix.len, path.len);
+    path = concat(req->pool, conf->uri_prefix, hd_uri_escape(req->pool, path));
+    req->up_path = with_query(req, path);
+}
+
+/* Envoy: rewriting works on the path as it is after normalisation. */
+static hd_rc_t set_path_xds(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    const hd_proxy_conf_t *conf = p->conf;
+    hd_str_t path = req->head.path.len > 0 ? req->head.path : raw_path_only(req);
+    bool is_rewritten = false;
+
+    if (conf->rewrite.text.len > 0) {
+        if (hd_match_replace(req->member, req->routes_region, &conf->rewrite,
+                             conf->rewrite_to, path, req->pool, &path) != HD_OK)
+            return hd_req_err(req, HD_E_INTERNAL, "the path could not be rewritten");
+        is_rewritten = true;
+    } else if (conf->has_uri) {
+        path = concat(req->pool, conf->uri_prefix,
+                      hd_str_sub(path, req->route->matched_prefix.len, path.len));
+        is_rewritten = true;
+    }
+    if (is_rewritten)
+        hd_headers_set(&req->head.headers, HD_STR("x-envoy-original-path"),
+                       req->head.raw_path);
+    if (is_rewritten || !hd_str_eq(path, raw_path_only(req)))
+        req->up_path = with_query(req, path);
+    return HD_OK;
+}
+
+/* proxy_pass with variables: the URI as evaluated, if it has one. */
+static hd_rc_t set_path_expr(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    hd_str_t uri;
+    ssize_t at;
+
+    if (hd_expr_eval(p->conf->uri, req, &uri) != HD_OK)
+        return hd_req_err(req, HD_E_INTERNAL, "no value for proxy_pass");
+    at = hd_str_find(uri, HD_STR("://"));
+    if (at >= 0)
+        uri = hd_str_sub(uri, (size_t)at + 3, uri.len);
+    at = hd_str_find_char(uri, '/');
+    if (at < 0) {
+        set_path_nginx(p);
+        return HD_OK;
+    }
+    req->up_path = hd_str_sub(uri, (size_t)at, uri.len);
+    if (hd_uri_has_bad_bytes(req->up_path))
+        return hd_req_err(req, HD_E_INTERNAL, "proxy_pass: not a URI");
+    return HD_OK;
+}
+
+static hd_rc_t set_path(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+
+    if (req->up_path.len > 0) /* a filter has set it */
+        return HD_OK;
+    if (p->conf->uri != NULL)
+        return set_path_expr(p);
+    if (req->http == NULL)
+        return HD_OK;
+    if (req->http->is_xds)
+        return set_path_xds(p);
+    set_path_nginx(p);
+    return HD_OK;
+}
+
+static void set_host(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+
+    if (req->up_host.len > 0) /* a filter has set it */
+        return;
+    if (p->conf->host.len > 0)
+        req->up_host = p->conf->host;
+    else if (p->conf->host_is_upstreams && (req->http == NULL || !req->http->is_xds))
+        req->up_host = p->cluster_name;
+}
+
+static hd_rc_t check_upgrade(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+
+    if (!req->head.is_upgrade || p->conf->allow_upgrade || req->wants_upgrade)
+        return HD_OK;
+    if (req->http != NULL && req->http->is_xds) {
+        if (req->http->upgrade_websocket &&
+            hd_str_eq_nocase(req->head.protocol, HD_STR("websocket")))
+            return HD_OK;
+        return hd_req_fail(req, 403, HD_E_DENIED, "upgrade to %.*s is not allowed",
+                           HD_STR_ARG(req->head.protocol));
+    }
+    req->head.is_upgrade = false; /* nginx: an ordinary request then */
+    return HD_OK;
+}
+
+hd_rc_t hd_proxy_prepare(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+
+    set_host(p);
+    if (set_path(p) != HD_OK)
+        return HD_ERROR;
+    hd_header_ops_request(req);
+    /* 100 (Continue) is between the client and us */
+    if (hd_headers_get(&req->head.headers, HD_H_EXPECT) != NULL)
+        hd_headers_remove_id(&req->head.headers, HD_H_EXPECT);
+    return check_upgrade(p);
+}
+
+/* The host part of an evaluated proxy_pass. */
+static hd_str_t host_of_uri(hd_str_t uri)
+{
+    ssize_t at = hd_str_find(uri, HD_STR("://"));
+
+    if (at >= 0)
+        uri = hd_str_sub(uri, (size_t)at + 3, uri.len);
+    at = hd_str_find_char(uri, '/');
+    return at < 0 ? uri : hd_str_sub(uri, 0, (size_t)at);
+}
+
+hd_rc_t hd_proxy_find_cluster(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    const hd_expr_t *expr = p->conf->cluster_expr;
+    hd_str_t name;
+
+    if (req->target != NULL && req->target->cluster != NULL) {
+        p->cluster = req->target->cluster;
+        p->cluster_name = req->target->cluster_name;
+        return HD_OK;
+    }
+    if (expr == NULL)
+        expr = p->conf->uri;
+    if (expr == NULL)
+        return hd_req_err(req, HD_E_NO_CLUSTER, "the route names no cluster");
+    if (hd_expr_eval(expr, req, &name) != HD_OK)
+        return hd_req_err(req, HD_E_NO_CLUSTER, "no value for the cluster's name");
+    if (p->conf->cluster_expr == NULL)
+        name = host_of_uri(name);
+    if (name.len > 0)
+        p->cluster = hd_slot_find(req->member, NULL, HD_RES_CLUSTER, name);
+    if (p->cluster == NULL)
+        return hd_req_err(req, HD_E_NO_CLUSTER, "no cluster \"%.*s\"", HD_STR_ARG(name));
+    p->cluster_name = hd_str_dup(req->pool, name);
+    return HD_OK;
+}
+
+/* --- consistent hashing --- */
+
+static bool value_for(hd_req_t *req, const hd_hash_policy_t *h, hd_str_t *value)
+{
+    bool found = false;
+
+    if (h->header.len > 0) {
+        *value = hd_req_header_joined(req, h->header, &found);
+        return found;
+    }
+    if (h->cookie.len > 0)
+        return hd_uri_find_cookie(req, h->cookie, value);
+    if (h->query.len > 0)
+        return hd_uri_find_arg(req->head.query, h->query, value);
+    if (h->source_ip && req->conn != NULL) {
+        const hd_addr_t *a = hd_conn_remote(req->conn);
+
+        if (a->family != AF_INET && a->family != AF_INET6)
+            return false;
+        *value = hd_str_n((const char *)a->v6, a->family == AF_INET ? 4 : 16);
+        return true;
+    }
+    return false;
+}
+
+/* Envoy combines what it finds in this way; a terminal policy that found something ends
+ * the list. */
+void hd_proxy_hash(hd_proxy_t *p)
+{
+    for (uint32_t i = 0; i < p->conf->hashes_n; i++) {
+        const hd_hash_policy_t *h = &p->conf->hashes[i];
+        hd_str_t value;
+
+        if (value_for(p->req, h, &value)) {
+            uint64_t v = hd_hash64(value.data, value.len, 0);
+
+            p->hash = p->has_hash ? ((p->hash << 1) | (p->hash >> 63)) ^ v : v;
+            p->has_hash = true;
+        }
+        if (h->terminal && p->has_hash)
+            break;
+    }
+}

@@ -1,0 +1,589 @@
+#include "http/hd_request.h"
+#include "core/os/hd_os.h"
+#include "http/hd_request_int.h"
+#include <stdarg.h>
+#include <stdio.h>
+
+#define REROUTES_MAX 10
+/* First block of a request's pool: an everyday request fits, so that its memory is one
+ * piece, used again and again. */
+#define POOL_BYTES 8176
+#define FREE_POOLS_MAX 128
+/* Body bytes held for filters or an action that isn't there yet. */
+#define BODY_WAIT_BYTES 65536
+
+static _Thread_local hd_pool_t *free_pools[FREE_POOLS_MAX];
+static _Thread_local unsigned free_pools_n;
+static _Thread_local size_t active_n;
+static _Thread_local uint64_t last_id;
+static const hd_action_ops_t *actions[HD_ACT_SERVICE + 1];
+
+/* --- the steps --- */
+
+static hd_rc_t read_head(hd_req_t *req)
+{
+    const hd_http_loc_t *loc = req->loc;
+
+    if (loc != NULL && loc->client_max_body_size != 0 &&
+        req->head.content_length > (int64_t)loc->client_max_body_size)
+        return hd_req_fail(req, 413, HD_E_LIMIT,
+                           "client intended to send too large body");
+    /* nginx's post-read phase; the filters of xDS come after the route. */
+    if (req->http == NULL || req->http->is_xds || req->http->filters_n == 0)
+        return HD_OK;
+    if (req->chain == NULL)
+        hd_filters_select(req);
+    return hd_filters_run(req);
+}
+
+static const hd_routes_t *pin_routes(hd_req_t *req)
+{
+    const hd_region_t *r;
+
+    if (req->http->routes == NULL) { /* in the listener's region, pinned with it */
+        req->routes_region = req->listener_region;
+        return req->http->inline_routes;
+    }
+    r = hd_slot_get(req->member, req->http->routes);
+    if (r == NULL)
+        return NULL;
+    hd_pin(req->member, r);
+    req->routes_region = r;
+    return r->root;
+}
+
+static const hd_weighted_t *choose_target(const hd_proxy_conf_t *proxy)
+{
+    uint32_t at;
+
+    if (proxy->targets_n <= 1)
+        return proxy->targets_n == 0 ? NULL : proxy->targets;
+    if (proxy->weights_total == 0)
+        return proxy->targets;
+    at = (uint32_t)(hd_request_random() % proxy->weights_total);
+    for (uint32_t i = 0; i < proxy->targets_n; i++) {
+        if (at < proxy->targets[i].weight)
+            return &proxy->targets[i];
+        at -= proxy->targets[i].weight;
+    }
+    return proxy->targets;
+}
+
+static hd_rc_t find_route(hd_req_t *req)
+{
+    if (req->http == NULL) /* a call of our own brings its route */
+        return HD_OK;
+    if (req->routes == NULL)
+        req->routes = pin_routes(req);
+    req->vhost = req->routes == NULL
+                     ? NULL
+                     : hd_routes_find_vhost(req->member, req->routes_region, req->routes,
+                                            req->head.authority);
+    req->route = req->vhost == NULL ? NULL : hd_router_find(req, req->vhost);
+    req->target = NULL;
+    if (req->route == NULL) {
+        hd_filters_select(req);
+        hd_response_local(req, 404, HD_STR_NONE, HD_STR_NONE, HD_RF(NO_ROUTE),
+                          "route_not_found");
+        return HD_DONE;
+    }
+    if (req->route->proxy != NULL)
+        req->target = choose_target(req->route->proxy);
+    if (req->route->loc != NULL)
+        req->loc = req->route->loc;
+    else if (req->vhost->loc != NULL)
+        req->loc = req->vhost->loc;
+    if (req->loc->client_max_body_size != 0 &&
+        req->head.content_length > (int64_t)req->loc->client_max_body_size)
+        return hd_req_fail(req, 413, HD_E_LIMIT,
+                           "client intended to send too large body");
+    req->filter_at = 0;
+    hd_filters_select(req);
+    return HD_OK;
+}
+
+static hd_rc_t run_filters(hd_req_t *req)
+{
+    hd_rc_t rc;
+
+    while ((rc = hd_filters_run(req)) == HD_OK && req->route_wanted) {
+        uint16_t at = req->filter_at; /* the chain goes on behind the one that asked */
+
+        req->route_wanted = false;
+        rc = find_route(req);
+        req->filter_at = at;
+        if (rc != HD_OK)
+            return rc;
+    }
+    return rc;
+}
+
+static hd_rc_t start_action(hd_req_t *req)
+{
+    hd_rc_t rc;
+
+    if (req->action_ops == NULL)
+        req->action_ops = actions[req->route->action];
+    if (req->action_ops == NULL) {
+        hd_response_local(req, 404, HD_STR_NONE, HD_STR_NONE, 0, "direct_response");
+        return HD_DONE;
+    }
+    req->is_acting = true;
+    rc = req->action_ops->start(req);
+    if ((rc != HD_OK && rc != HD_AGAIN) || !req->is_acting)
+        return rc;
+    hd_filters_pass_body(req);
+    if (!req->body_ended && req->is_acting && req->action_ops->give_body != NULL)
+        req->client->want_body(req);
+    return rc;
+}
+
+static hd_rc_t run_action(hd_req_t *req)
+{
+    if (!req->response_ended && !req->is_acting) {
+        hd_rc_t rc = start_action(req);
+
+        if (rc != HD_OK && rc != HD_AGAIN)
+            return rc;
+    } else if (!req->response_ended) {
+        if (req->parked & HD_HOOK_REQUEST_BODY)
+            hd_filters_pass_body(req);
+        if (req->parked & (HD_HOOK_RESPONSE | HD_HOOK_RESPONSE_BODY))
+            hd_response_resume(req);
+        if (req->is_acting && req->action_ops->on_wake != NULL)
+            req->action_ops->on_wake(req);
+    }
+    return req->response_ended ? HD_OK : HD_AGAIN;
+}
+
+/* A step returns
+ *   HD_OK       go on to the next one
+ *   HD_AGAIN    parked: what wakes it (socket, timer, filter) posts it, and it runs again
+ *   HD_REROUTE  back to FIND_ROUTE with filter state cleared, at most 10 times
+ *   HD_DONE     answered early (redirect, denial): the answer is now the action
+ *   HD_ERROR    failed: req->err says why; an error page is now the action */
+static hd_rc_t (*const steps[HD_STEP_FINISH])(hd_req_t *req) = {
+    [HD_STEP_READ_HEAD] = read_head,   /* limits; filters before routing (post-read) */
+    [HD_STEP_FIND_ROUTE] = find_route, /* the router of the virtual host; its settings */
+    [HD_STEP_FILTERS] = run_filters,   /* in their order: authz, jwt, fault … */
+    [HD_STEP_ACT] = run_action,        /* proxy (tries: hd_proxy.c), answer, tunnel … */
+};
+
+/* Filter state and the action are cleared for another route. False: once too often. */
+static bool begin_reroute(hd_req_t *req)
+{
+    if (++req->reroutes > REROUTES_MAX) {
+        hd_ignore(hd_req_err(req, HD_E_INTERNAL, "more than %d internal redirections",
+                             REROUTES_MAX));
+        hd_response_local(req, 500, HD_STR_NONE, HD_STR_NONE, 0, "too_many_reroutes");
+        return false;
+    }
+    hd_request_act(req, NULL);
+    hd_response_clear(req);
+    req->filter_at = req->body_filter_at = 0;
+    req->parked = 0;
+    req->route_wanted = false;
+    req->states = NULL;
+    if (req->attrs != NULL)
+        hd_attrs_on_reroute(req->attrs);
+    return true;
+}
+
+/* What failed without having answered gets an error page. */
+static void fail_request(hd_req_t *req)
+{
+    if (req->action_ops != &hd_local_action || req->is_acting)
+        hd_response_fail(req, 500, 0, "internal_error");
+}
+
+static hd_step_t step_after(hd_req_t *req, hd_rc_t rc)
+{
+    if (rc == HD_REROUTE)
+        return begin_reroute(req) ? HD_STEP_FIND_ROUTE : HD_STEP_ACT;
+    if (rc == HD_DONE || rc == HD_ERROR)
+        return HD_STEP_ACT;
+    return (hd_step_t)(req->step + 1);
+}
+
+/* --- the end --- */
+
+static void log_error(hd_req_t *req)
+{
+    char remote[HD_ADDR_TEXT_MAX];
+    hd_str_t client = HD_STR("-");
+
+    if (req->conn != NULL)
+        client = hd_addr_print_ip(hd_conn_remote(req->conn), remote);
+    hd_log_conn(req->client_gone ? HD_LOG_INFO : HD_LOG_ERROR,
+                req->conn != NULL ? req->conn->id : 0,
+                "%s, client: %.*s, request: \"%.*s %.*s\", host: \"%.*s\", upstream: "
+                "\"%.*s\"",
+                req->err->text, HD_STR_ARG(client), HD_STR_ARG(req->head.method),
+                HD_STR_ARG(req->head.raw_path), HD_STR_ARG(req->head.authority),
+                HD_STR_ARG(req->upstream_host));
+}
+
+void hd_request_log(hd_req_t *req)
+{
+    if (req->is_logged)
+        return;
+    req->is_logged = true;
+    hd_filters_log(req);
+    if (req->err != NULL)
+        log_error(req);
+    req->conn = NULL;
+}
+
+static void unpin(hd_req_t *req)
+{
+    if (req->routes_region != NULL && req->routes_region != req->listener_region)
+        hd_unpin(req->member, req->routes_region);
+    if (req->listener_region != NULL)
+        hd_unpin(req->member, req->listener_region);
+}
+
+/* Log, count, let go of all: <req> is gone. */
+static void finish(hd_req_t *req)
+{
+    hd_pool_t *pool = req->pool;
+
+    hd_request_act(req, NULL);
+    hd_request_log(req);
+    req->client->on_finished(req);
+    hd_response_clear(req);
+    hd_timer_stop(req->loop, &req->timer);
+    hd_timer_stop(req->loop, &req->deadline);
+    hd_post_cancel(&req->wake);
+    hd_chain_free(&req->body_wait);
+    hd_chain_free(&req->body_held);
+    unpin(req);
+    active_n--;
+    if (free_pools_n == FREE_POOLS_MAX) {
+        hd_pool_destroy(pool);
+        return;
+    }
+    hd_pool_reset(pool);
+    free_pools[free_pools_n++] = pool;
+}
+
+/* Entered from req->wake only, so never from within itself or a codec's call. */
+static void run(hd_req_t *req)
+{
+    req->may_resume = req->is_woken;
+    req->is_woken = false;
+    while (req->step != HD_STEP_FINISH) {
+        hd_rc_t rc = steps[req->step](req);
+
+        if (rc == HD_AGAIN)
+            return;
+        if (rc == HD_ERROR)
+            fail_request(req);
+        req->step = (uint8_t)step_after(req, rc);
+    }
+    finish(req);
+}
+
+/* --- what wakes it --- */
+
+static void on_wake(hd_post_t *p)
+{
+    run(hd_container_of(p, hd_req_t, wake));
+}
+
+void hd_request_wake(hd_req_t *req)
+{
+    hd_post(req->loop, &req->wake);
+}
+
+/* A filter's wait is over. */
+static void on_timer(hd_timer_t *t)
+{
+    hd_req_wake(hd_container_of(t, hd_req_t, timer));
+}
+
+static void on_deadline(hd_timer_t *t)
+{
+    hd_req_t *req = hd_container_of(t, hd_req_t, deadline);
+
+    if (req->response_ended)
+        return;
+    hd_ignore(hd_req_err(req, HD_E_TIMEOUT, "request timed out"));
+    hd_response_fail(req, req->body_ended ? 504 : 408,
+                     req->body_ended ? HD_RF(UPSTREAM_TIMEOUT) : HD_RF(DURATION_TIMEOUT),
+                     req->body_ended ? "response_timeout" : "request_overall_timeout");
+}
+
+void hd_request_act(hd_req_t *req, const hd_action_ops_t *ops)
+{
+    if (req->is_acting) {
+        req->is_acting = false;
+        if (req->action_ops->cancel != NULL)
+            req->action_ops->cancel(req);
+    }
+    req->action_ops = ops;
+    if (ops != NULL && req->step != HD_STEP_FINISH) {
+        req->step = HD_STEP_ACT;
+        hd_request_wake(req);
+    }
+}
+
+void hd_request_end_response(hd_req_t *req)
+{
+    req->response_ended = true;
+    hd_request_wake(req);
+}
+
+void hd_request_reroute(hd_req_t *req, hd_str_t new_path)
+{
+    ssize_t at = hd_str_find_char(new_path, '?');
+
+    hd_assert(!req->response_started);
+    req->head.path =
+        hd_str_dup(req->pool, at < 0 ? new_path : hd_str_sub(new_path, 0, (size_t)at));
+    if (at >= 0)
+        req->head.query =
+            hd_str_dup(req->pool, hd_str_sub(new_path, (size_t)at + 1, SIZE_MAX));
+    req->up_path = HD_STR_NONE;
+    req->path_changed = true;
+    if (begin_reroute(req)) {
+        req->step = HD_STEP_FIND_ROUTE;
+        hd_request_wake(req);
+    }
+}
+
+/* --- for codecs --- */
+
+static hd_pool_t *take_pool(void)
+{
+    return free_pools_n > 0 ? free_pools[--free_pools_n] : hd_pool_create(POOL_BYTES);
+}
+
+hd_req_t *hd_request_create(hd_conn_t *c, hd_loop_t *loop, hd_member_t *m,
+                            const hd_client_ops_t *client, void *client_state)
+{
+    hd_pool_t *pool = take_pool();
+    hd_req_t *req = hd_pool_new(pool, hd_req_t);
+
+    active_n++;
+    req->conn = c;
+    req->client = client;
+    req->client_state = client_state;
+    req->loop = loop;
+    req->member = m;
+    req->pool = pool;
+    req->id = ++last_id;
+    req->loc = &hd_http_loc_defaults;
+    req->head.content_length = HD_LEN_UNKNOWN;
+    req->response_filters_n = UINT16_MAX;
+    req->grpc_status = UINT32_MAX;
+    req->start_ns = hd_loop_now_ns(loop);
+    req->start_wall_ns = hd_loop_wall_ns(loop);
+    hd_post_init(&req->wake, on_wake);
+    hd_timer_init(&req->timer, on_timer);
+    hd_timer_init(&req->deadline, on_deadline);
+    return req;
+}
+
+/* The codec looked the slot up in this turn, as we do now: a publishing in between may
+ * have changed it. What we pin must be what <http> lies in. */
+void hd_request_set_listener(hd_req_t *req, const hd_slot_t *listener,
+                             const hd_http_conf_t *http)
+{
+    const hd_region_t *r = listener == NULL ? NULL : hd_slot_get(req->member, listener);
+
+    req->listener_slot = listener;
+    if (r != NULL) {
+        const char *from = (const char *)r;
+
+        if ((const char *)http < from || (const char *)http >= from + r->bytes) {
+            const hd_filter_chain_t *chain = hd_listener_match(r->root, req->conn);
+
+            http = chain == NULL ? NULL : chain->protocol_conf;
+        }
+        req->listener = r->root;
+        req->listener_region = r;
+        hd_pin(req->member, r);
+    } else if (listener != NULL) {
+        http = NULL; /* removed meanwhile */
+    }
+    req->http = http;
+    if (http != NULL && http->loc != NULL)
+        req->loc = http->loc;
+}
+
+void hd_request_start(hd_req_t *req, const hd_slot_t *listener,
+                      const hd_http_conf_t *http)
+{
+    hd_request_set_listener(req, listener, http);
+    req->body_ended = !req->head.has_body;
+    if (listener != NULL && req->http == NULL) {
+        req->no_keepalive = true;
+        hd_response_local(req, 503, HD_STR_NONE, HD_STR_NONE, 0, "listener_removed");
+        return;
+    }
+    if (req->http != NULL && req->http->request_timeout_ms > 0 && !req->body_ended)
+        hd_timer_set(req->loop, &req->deadline, req->http->request_timeout_ms);
+    hd_request_wake(req);
+}
+
+static bool is_too_large(const hd_req_t *req)
+{
+    uint64_t max = req->loc->client_max_body_size;
+
+    return max != 0 && req->bytes_received > max;
+}
+
+void hd_request_give_body(hd_req_t *req, hd_chain_t *body)
+{
+    bool is_last = (hd_chain_flags(body) & HD_SLICE_END) != 0;
+
+    req->bytes_received += body->bytes;
+    req->body_ended |= is_last;
+    if (req->response_ended || req->step == HD_STEP_FINISH ||
+        req->action_ops == &hd_local_action) {
+        hd_chain_free(body);
+        return;
+    }
+    if (is_last && req->http != NULL) /* what the proxy sets begins now */
+        hd_timer_stop(req->loop, &req->deadline);
+    hd_chain_move(&req->body_wait, body);
+    if (hd_unlikely(is_too_large(req))) {
+        hd_ignore(hd_req_err(req, HD_E_LIMIT, "client sent too large body"));
+        hd_response_fail(req, 413, 0, "request_payload_too_large");
+    } else if (req->is_acting) {
+        hd_filters_pass_body(req);
+    }
+}
+
+bool hd_request_is_full(const hd_req_t *req)
+{
+    if (req->response_ended || req->step == HD_STEP_FINISH)
+        return false;
+    if (req->body_wait.bytes + req->body_held.bytes >= BODY_WAIT_BYTES)
+        return true;
+    return req->is_acting && req->action_ops->is_full != NULL &&
+           req->action_ops->is_full((hd_req_t *)(uintptr_t)req);
+}
+
+void hd_request_on_drained(hd_req_t *req)
+{
+    if (req->is_acting && !req->response_ended && req->action_ops->on_drained != NULL)
+        req->action_ops->on_drained(req);
+}
+
+void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why)
+{
+    req->client = &hd_client_gone;
+    if (req->step == HD_STEP_FINISH || req->response_ended)
+        return;
+    req->client_gone = true;
+    hd_ignore(hd_req_err(req, code, "%s", why));
+    hd_request_add_flag(req, HD_RF(DOWNSTREAM_CLOSED));
+    req->details = "downstream_remote_disconnect";
+    if (!req->response_started) /* nginx's number for it; Envoy logs 0 */
+        req->res.status = req->http != NULL && req->http->is_xds ? 0 : 499;
+    req->response_ended = true;
+    req->step = HD_STEP_FINISH;
+    hd_request_act(req, NULL);
+    hd_request_log(req);
+    hd_request_wake(req);
+}
+
+void hd_request_reject(hd_req_t *req, unsigned status, const char *details)
+{
+    if (req->response_ended)
+        return;
+    req->body_ended = req->no_keepalive = true;
+    hd_ignore(hd_req_err(req, HD_E_PROTOCOL, "client sent invalid request: %s", details));
+    hd_response_fail(req, status, HD_RF(DOWNSTREAM_PROTOCOL), details);
+}
+
+/* --- the rest --- */
+
+void hd_request_add_flag(hd_req_t *req, uint64_t flag)
+{
+    req->flags |= flag;
+}
+
+void hd_action_register(hd_action_kind_t kind, const hd_action_ops_t *ops)
+{
+    actions[kind] = ops;
+}
+
+size_t hd_requests_active(void)
+{
+    return active_n;
+}
+
+hd_rc_t hd_req_err(hd_req_t *req, hd_err_code_t code, const char *fmt, ...)
+{
+    va_list args;
+
+    if (req->err != NULL)
+        return HD_ERROR; /* the first reason stays */
+    req->err = hd_pool_new(req->pool, hd_err_t);
+    req->err->code = code;
+    va_start(args, fmt);
+    vsnprintf(req->err->text, sizeof(req->err->text), fmt, args);
+    va_end(args);
+    return HD_ERROR;
+}
+
+/* xoshiro256++ (Blackman and Vigna, public domain). */
+uint64_t hd_request_random(void)
+{
+    static _Thread_local uint64_t s[4];
+    uint64_t sum, result, t;
+
+    if (hd_unlikely((s[0] | s[1] | s[2] | s[3]) == 0))
+        hd_os_random(s, sizeof(s));
+    sum = s[0] + s[3];
+    result = ((sum << 23) | (sum >> 41)) + s[0];
+    t = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = (s[3] << 45) | (s[3] >> 19);
+    return result;
+}
+
+static void ignore_head(hd_req_t *req, bool is_interim)
+{
+    (void)req;
+    (void)is_interim;
+}
+
+static void drop_body(hd_req_t *req, hd_chain_t *body)
+{
+    (void)req;
+    hd_chain_free(body);
+}
+
+static bool is_never_full(hd_req_t *req)
+{
+    (void)req;
+    return false;
+}
+
+static void ignore_abort(hd_req_t *req, uint32_t h2_error)
+{
+    (void)req;
+    (void)h2_error;
+}
+
+static void ignore(hd_req_t *req)
+{
+    (void)req;
+}
+
+const hd_client_ops_t hd_client_gone = {
+    .name = "gone",
+    .send_head = ignore_head,
+    .send_body = drop_body,
+    .is_full = is_never_full,
+    .want_body = ignore,
+    .abort = ignore_abort,
+    .on_finished = ignore,
+};

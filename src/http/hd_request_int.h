@@ -1,0 +1,44 @@
+/* hd_request_int: what the files of the request engine share: hd_request.c (order of
+ * steps), hd_filters.c, hd_response.c, hd_local.c, hd_header_ops.c. */
+#pragma once
+#include "http/hd_request.h"
+
+/* --- hd_request.c --- */
+/* Lets go of the running action; <ops> answers instead, from the next run on. */
+void hd_request_act(hd_req_t *req, const hd_action_ops_t *ops);
+void hd_request_end_response(hd_req_t *req); /* the last byte was given, or never will */
+/* The log phase, once; the client's conn is not looked at afterwards. Before it goes. */
+void hd_request_log(hd_req_t *req);
+extern const hd_client_ops_t hd_client_gone; /* for a client that is no more */
+uint64_t hd_request_random(void);            /* not for secrets */
+
+/* --- hd_request_api.c, hd_http_attrs.c --- */
+void hd_request_api_start(void);
+void hd_http_attrs_register(void);
+
+/* --- hd_filters.c --- */
+/* Which filters are in force, for the route found (or none yet). */
+void hd_filters_select(hd_req_t *req);
+/* Request headers, from req->filter_at on. */
+hd_rc_t hd_filters_run(hd_req_t *req);
+/* Request body: what waits goes through the filters to the action, as far as they let it.
+ */
+void hd_filters_pass_body(hd_req_t *req);
+void hd_filters_log(hd_req_t *req);
+/* The filter's module where its callbacks are called at all, else NULL. */
+const hd_module_t *hd_filter_module(const hd_filter_conf_t *f);
+
+/* --- hd_response.c --- */
+void hd_response_resume(hd_req_t *req); /* parked response filters go on */
+void hd_response_abort(hd_req_t *req);  /* the client's conn or h2 stream is reset */
+void hd_response_clear(hd_req_t *req);  /* nothing was sent: another response comes */
+
+/* --- hd_local.c --- */
+extern const hd_action_ops_t hd_local_action;
+hd_str_t hd_http_date(hd_loop_t *loop); /* RFC 9110 §5.6.7; good for a second or more */
+/* Server and Date as the settings say. */
+void hd_local_sign(hd_req_t *req);
+
+/* --- hd_header_ops.c --- */
+void hd_header_ops_request(hd_req_t *req);
+void hd_header_ops_response(hd_req_t *req);

@@ -1,0 +1,305 @@
+/* The response: through the filters in reverse order, then to the client. */
+#include "core/net/hd_tunnel.h"
+#include "http/hd_request_int.h"
+
+/* hd_req_t.response_step */
+enum {
+    NOTHING,   /* no head yet */
+    FILTERING, /* the head is with the filters; body waits */
+    SENT,      /* the client has the head */
+};
+
+#define WAIT_BYTES 65536
+#define H2_INTERNAL_ERROR 2
+
+static void pass_body(hd_req_t *req);
+
+void hd_response_clear(hd_req_t *req)
+{
+    req->response_step = NOTHING;
+    req->parked &= (uint8_t) ~(HD_HOOK_RESPONSE | HD_HOOK_RESPONSE_BODY);
+    hd_chain_free(&req->response_wait);
+    hd_chain_free(&req->response_held);
+    req->response_body_filter_at = 0;
+    if (req->tunnel_up != NULL)
+        hd_conn_reset(req->tunnel_up);
+    req->tunnel_up = NULL;
+}
+
+void hd_response_abort(hd_req_t *req)
+{
+    if (req->response_ended)
+        return;
+    req->client->abort(req, H2_INTERNAL_ERROR);
+    hd_chain_free(&req->response_wait);
+    hd_chain_free(&req->response_held);
+    hd_request_end_response(req);
+}
+
+/* --- Upgrade and CONNECT --- */
+
+static void on_tunnel_end(void *arg, const hd_tunnel_result_t *result)
+{
+    hd_req_t *req = arg;
+
+    req->bytes_received += result->bytes_down_up;
+    req->bytes_sent += result->bytes_up_down;
+    req->tunnel = NULL;
+    if (result->err != NULL && result->err->code != HD_E_NONE)
+        hd_ignore(hd_req_err(req, result->err->code, "%s", result->err->text));
+    hd_request_log(req); /* while the conns are still there */
+    hd_request_end_response(req);
+}
+
+/* The head is out: the two conns become one byte stream. */
+static void start_tunnel(hd_req_t *req)
+{
+    const hd_proxy_conf_t *proxy = req->route != NULL ? req->route->proxy : NULL;
+    hd_tunnel_conf_t conf = {0};
+    hd_conn_t *up = req->tunnel_up, *down;
+
+    if (proxy != NULL)
+        conf.idle_timeout_ms =
+            proxy->idle_timeout_ms > 0 ? proxy->idle_timeout_ms : proxy->read_timeout_ms;
+    req->tunnel_up = NULL;
+    hd_timer_stop(req->loop, &req->deadline);
+    down = req->client->take_conn == NULL ? NULL : req->client->take_conn(req);
+    if (down == NULL) {
+        hd_conn_reset(up);
+        hd_response_abort(req);
+        return;
+    }
+    req->client = &hd_client_gone; /* the codec has let go */
+    req->is_tunnel = true;
+    req->tunnel = hd_tunnel_start(down, up, &conf, on_tunnel_end, req);
+}
+
+void hd_request_tunnel(hd_req_t *req, hd_conn_t *up)
+{
+    req->tunnel_up = up;
+    hd_response_start(req);
+}
+
+/* --- the head --- */
+
+static void send_head(hd_req_t *req)
+{
+    req->response_step = SENT;
+    req->response_started = true;
+    if (req->res.has_body && (req->head.method_id == HD_M_HEAD || req->res.status < 200 ||
+                              req->res.status == 204 || req->res.status == 304))
+        req->res.has_body = false;
+    req->client->send_head(req, false);
+    if (req->tunnel_up != NULL)
+        start_tunnel(req);
+}
+
+/* A response filter's word other than "go on" or "wait". */
+static void obey_filter(hd_req_t *req, hd_rc_t rc)
+{
+    if (rc == HD_REROUTE) {
+        hd_request_reroute(req, req->head.path);
+        return;
+    }
+    if (rc == HD_DONE && (req->action_ops == &hd_local_action || req->response_ended))
+        return; /* answered anew: that response passes the filters that are left */
+    hd_response_fail(req, 500, 0, "response_filter_failed");
+}
+
+static bool filter_head(hd_req_t *req)
+{
+    while (req->response_filter_at > 0) {
+        const hd_filter_conf_t *f = &req->chain[req->response_filter_at - 1];
+        const hd_module_t *mod = hd_filter_module(f);
+        hd_rc_t rc;
+
+        if (mod == NULL || mod->on_response_headers == NULL) {
+            req->response_filter_at--;
+            continue;
+        }
+        req->running = f;
+        req->is_resumed = (req->parked & HD_HOOK_RESPONSE) != 0;
+        req->parked &= (uint8_t)~HD_HOOK_RESPONSE;
+        req->response_filters_n = (uint16_t)(req->response_filter_at - 1);
+        rc = mod->on_response_headers(req, f->conf);
+        req->running = NULL;
+        if (rc == HD_AGAIN) {
+            req->parked |= HD_HOOK_RESPONSE;
+            return false;
+        }
+        if (rc != HD_OK && rc != HD_DECLINED) {
+            obey_filter(req, rc);
+            return false;
+        }
+        req->response_filter_at--;
+    }
+    return true;
+}
+
+void hd_response_start(hd_req_t *req)
+{
+    hd_assert(!req->response_started);
+    req->response_step = FILTERING;
+    req->response_filter_at = hd_min(req->chain_n, req->response_filters_n);
+    hd_header_ops_response(req);
+    hd_local_sign(req);
+    if (!(req->hooks & HD_HOOK_RESPONSE) || filter_head(req))
+        send_head(req);
+}
+
+void hd_response_interim(hd_req_t *req)
+{
+    if (req->response_step == NOTHING)
+        req->client->send_head(req, true);
+}
+
+/* --- the body --- */
+
+/* To the client; a response without a body keeps only its end. */
+static void send_body(hd_req_t *req, hd_chain_t *body)
+{
+    unsigned flags = hd_chain_flags(body);
+
+    if (hd_unlikely(!req->res.has_body && body->bytes > 0)) {
+        hd_chain_free(body);
+        hd_chain_set_flags(body, flags);
+    }
+    req->bytes_sent += body->bytes;
+    if (!hd_chain_is_empty(body))
+        req->client->send_body(req, body);
+    hd_chain_free(body);
+    if (flags & HD_SLICE_END)
+        hd_request_end_response(req);
+}
+
+static hd_rc_t run_body_filter(hd_req_t *req, const hd_module_t *mod,
+                               const hd_filter_conf_t *f)
+{
+    hd_rc_t rc = HD_OK;
+
+    req->running = f;
+    req->is_resumed = (req->parked & HD_HOOK_RESPONSE_BODY) != 0;
+    req->parked &= (uint8_t)~HD_HOOK_RESPONSE_BODY;
+    if (mod->on_response_body != NULL)
+        rc = mod->on_response_body(req, f->conf, &req->response_held);
+    if (rc == HD_OK && mod->on_response_trailers != NULL &&
+        (hd_chain_flags(&req->response_held) & HD_SLICE_TRAILERS))
+        rc = mod->on_response_trailers(req, f->conf);
+    req->running = NULL;
+    return rc == HD_DECLINED ? HD_OK : rc;
+}
+
+/* What is held goes through the filters that it hasn't passed; <response_body_filter_at>
+ * counts those passed, from the last. */
+static hd_rc_t filter_body(hd_req_t *req)
+{
+    while (req->response_body_filter_at < req->chain_n) {
+        const hd_filter_conf_t *f =
+            &req->chain[req->chain_n - 1 - req->response_body_filter_at];
+        const hd_module_t *mod = hd_filter_module(f);
+
+        if (mod != NULL &&
+            (mod->on_response_body != NULL || mod->on_response_trailers != NULL)) {
+            hd_rc_t rc = run_body_filter(req, mod, f);
+
+            if (rc == HD_AGAIN)
+                req->parked |= HD_HOOK_RESPONSE_BODY;
+            if (rc != HD_OK)
+                return rc;
+        }
+        req->response_body_filter_at++;
+    }
+    req->response_body_filter_at = 0;
+    return HD_OK;
+}
+
+/* Lets in what waits, once the head is out. */
+static void pass_body(hd_req_t *req)
+{
+    if (!(req->hooks & HD_HOOK_RESPONSE_BODY)) {
+        if (!hd_chain_is_empty(&req->response_wait))
+            send_body(req, &req->response_wait);
+        return;
+    }
+    if ((req->parked & HD_HOOK_RESPONSE_BODY) && !req->may_resume)
+        return;
+    while (!req->response_ended && (!hd_chain_is_empty(&req->response_held) ||
+                                    !hd_chain_is_empty(&req->response_wait) ||
+                                    (req->parked & HD_HOOK_RESPONSE_BODY))) {
+        hd_rc_t rc;
+
+        if (hd_chain_is_empty(&req->response_held) &&
+            !(req->parked & HD_HOOK_RESPONSE_BODY))
+            hd_chain_move(&req->response_held, &req->response_wait);
+        rc = filter_body(req);
+        if (rc == HD_AGAIN)
+            return;
+        if (rc != HD_OK) { /* the head is out: nothing else can be said */
+            hd_ignore(hd_req_err(req, HD_E_MODULE, "a filter failed on the response"));
+            hd_response_abort(req);
+            return;
+        }
+        send_body(req, &req->response_held);
+    }
+}
+
+void hd_response_give_body(hd_req_t *req, hd_chain_t *body)
+{
+    if (hd_unlikely(req->response_ended)) {
+        hd_chain_free(body);
+        return;
+    }
+    if (hd_likely(req->response_step == SENT && !(req->hooks & HD_HOOK_RESPONSE_BODY) &&
+                  !req->is_tunnel)) {
+        send_body(req, body);
+        return;
+    }
+    hd_chain_move(&req->response_wait, body);
+    if (req->response_step == SENT)
+        pass_body(req);
+}
+
+void hd_response_resume(hd_req_t *req)
+{
+    bool was_full = hd_response_is_full(req);
+
+    if (req->response_step == FILTERING) {
+        if (!(req->parked & HD_HOOK_RESPONSE) || !req->may_resume)
+            return;
+        if (!filter_head(req))
+            return;
+        send_head(req);
+    }
+    if (req->response_step == SENT && !req->is_tunnel)
+        pass_body(req);
+    if (was_full && !hd_response_is_full(req))
+        hd_request_on_drained(req);
+}
+
+bool hd_response_is_full(const hd_req_t *req)
+{
+    if (req->response_wait.bytes + req->response_held.bytes >= WAIT_BYTES)
+        return true;
+    return req->response_started && !req->response_ended &&
+           req->client->is_full((hd_req_t *)(uintptr_t)req);
+}
+
+void hd_response_fail(hd_req_t *req, unsigned status, uint64_t flag, const char *details)
+{
+    if (req->response_ended)
+        return;
+    if (!req->response_started) {
+        hd_response_local(req, status, HD_STR_NONE, HD_STR_NONE, flag, details);
+        return;
+    }
+    hd_request_add_flag(req, flag);
+    req->details = details;
+    hd_request_act(req, NULL);
+    if (req->tunnel != NULL) {
+        hd_tunnel_t *tunnel = req->tunnel;
+
+        hd_tunnel_stop(tunnel, true); /* calls on_tunnel_end */
+        return;
+    }
+    hd_response_abort(req);
+}

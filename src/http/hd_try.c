@@ -1,0 +1,522 @@
+/* One attempt: its steps, and what its exchange tells. */
+#include "http/hd_proxy_int.h"
+
+static void run(hd_try_t *t);
+
+static void fail(hd_try_t *t, hd_fail_t why, hd_pick_result_t result, const hd_err_t *err)
+{
+    hd_try_result_t r = {
+        .result = result,
+        .grpc_status = UINT32_MAX,
+        .attempt = t->attempt,
+        .head_sent = t->x != NULL && t->x->head_written,
+        .is_reused_conn = t->was_reused,
+    };
+
+    if (err != NULL && err->code != HD_E_NONE)
+        hd_log_conn(HD_LOG_INFO, t->req->conn != NULL ? t->req->conn->id : 0,
+                    "try %u: %s", t->attempt, err->text);
+    hd_try_end(t, result);
+    hd_proxy_on_fail(t->proxy, t, why, &r);
+}
+
+/* --- time-outs --- */
+
+/* The next of: time between bytes, and the whole try's. */
+void hd_try_push_timer(hd_try_t *t)
+{
+    const hd_proxy_conf_t *conf = t->proxy->conf;
+    uint64_t now_ns = hd_loop_now_ns(t->req->loop);
+    uint64_t ms = conf->read_timeout_ms;
+
+    if (t->step == HD_TRY_STEP_SEND && conf->send_timeout_ms > 0)
+        ms = conf->send_timeout_ms;
+    if (conf->idle_timeout_ms > 0 && (ms == 0 || conf->idle_timeout_ms < ms))
+        ms = conf->idle_timeout_ms;
+    if (t->is_paused) /* the client is slow: its codec watches it */
+        ms = 0;
+    if (t->step != HD_TRY_STEP_BODY && t->until_ns != UINT64_MAX) {
+        uint64_t left_ms =
+            t->until_ns > now_ns ? (t->until_ns - now_ns + 999999) / 1000000 : 0;
+
+        if (ms == 0 || left_ms < ms)
+            ms = left_ms > 0 ? left_ms : 1;
+    }
+    if (ms > 0)
+        hd_timer_set(t->req->loop, &t->timer, ms);
+    else if (hd_timer_is_set(&t->timer))
+        hd_timer_stop(t->req->loop, &t->timer);
+}
+
+static void on_timer(hd_timer_t *timer)
+{
+    hd_try_t *t = hd_container_of(timer, hd_try_t, timer);
+    hd_req_t *req = t->req;
+
+    if (t->step == HD_TRY_STEP_BODY) {
+        hd_ignore(
+            hd_req_err(req, HD_E_TIMEOUT, "upstream timed out while reading response"));
+        hd_try_end(t, HD_RESULT_TIMEOUT);
+        hd_response_fail(req, 504, HD_RF(UPSTREAM_TIMEOUT), "upstream_response_timeout");
+        return;
+    }
+    if (t->until_ns != UINT64_MAX && hd_loop_now_ns(req->loop) >= t->until_ns) {
+        t->until_ns = UINT64_MAX; /* a hedge leaves this one running */
+        hd_proxy_on_timeout(t->proxy, t);
+        return;
+    }
+    hd_ignore(hd_req_err(req, HD_E_TIMEOUT, "upstream timed out while %s",
+                         t->step == HD_TRY_STEP_SEND
+                             ? "sending request"
+                             : "reading response header from upstream"));
+    fail(t, HD_FAIL_TIMEOUT, HD_RESULT_TIMEOUT, NULL);
+}
+
+/* --- the exchange --- */
+
+static void on_interim(hd_exchange_t *x)
+{
+    hd_try_t *t = x->owner;
+    hd_req_t *req = t->req;
+    hd_res_head_t final = req->res;
+
+    hd_try_push_timer(t);
+    /* ours was sent when the body was wanted */
+    if (x->res.status == 100 || (t->proxy->winner != NULL && t->proxy->winner != t))
+        return;
+    req->res = x->res;
+    hd_response_interim(req);
+    req->res = final;
+}
+
+static void on_head(hd_exchange_t *x)
+{
+    hd_try_t *t = x->owner;
+
+    t->status = x->res.status;
+    t->head_ns = hd_loop_now_ns(t->req->loop);
+    hd_proxy_on_head(t->proxy, t);
+}
+
+static void on_body(hd_exchange_t *x, hd_chain_t *body)
+{
+    hd_try_t *t = x->owner;
+
+    if (hd_chain_flags(body) & HD_SLICE_END) {
+        if (hd_chain_flags(body) & HD_SLICE_TRAILERS)
+            t->req->res_trailers = x->trailers;
+        t->x = NULL; /* it ends with this call */
+        hd_try_end(t, HD_RESULT_OK);
+    }
+    hd_proxy_on_body(t->proxy, t, body);
+}
+
+static void on_writable(hd_exchange_t *x)
+{
+    hd_try_t *t = x->owner;
+
+    hd_try_push_timer(t);
+    hd_proxy_on_writable(t->proxy);
+}
+
+/* May the same request go out once more without anybody noticing? RFC 9110 §9.2.2; the
+ * conn was closed by the peer while it idled, before a byte of an answer. */
+static bool may_repeat(const hd_try_t *t, hd_exchange_end_t why)
+{
+    const hd_req_t *req = t->req;
+    bool is_idempotent =
+        req->head.method_id != HD_M_POST && req->head.method_id != HD_M_PATCH &&
+        req->head.method_id != HD_M_CONNECT && req->head.method_id != HD_M_OTHER;
+
+    if (t->is_repeated || t->status != 0 || t->proxy->replay_lost ||
+        t->step >= HD_TRY_STEP_BODY)
+        return false;
+    if (why == HD_XR_REFUSED)
+        return true;
+    if (!t->was_reused || (why != HD_XR_CLOSED && why != HD_XR_RESET))
+        return false;
+    return is_idempotent || !t->x->head_written;
+}
+
+static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
+{
+    static const hd_fail_t fails[] = {[HD_XR_CLOSED] = HD_FAIL_CLOSED,
+                                      [HD_XR_RESET] = HD_FAIL_RESET,
+                                      [HD_XR_PROTOCOL] = HD_FAIL_PROTOCOL,
+                                      [HD_XR_REFUSED] = HD_FAIL_RESET,
+                                      [HD_XR_TOO_LARGE] = HD_FAIL_PROTOCOL};
+    hd_try_t *t = x->owner;
+    hd_try_result_t r = {
+        .result = HD_RESULT_RESET,
+        .status = t->status,
+        .grpc_status = UINT32_MAX,
+        .attempt = t->attempt,
+        .head_sent = x->head_written,
+        .is_reused_conn = t->was_reused,
+        .refused_stream = why == HD_XR_REFUSED,
+    };
+
+    if (may_repeat(t, why)) {
+        t->x = NULL;
+        t->is_repeated = true;
+        t->step = HD_TRY_STEP_CONNECT;
+        hd_timer_stop(t->req->loop, &t->timer);
+        hd_request_wake(t->req); /* resumed in CONNECT: we stand in the codec here */
+        return;
+    }
+    t->x = NULL;
+    if (err != NULL && err->code != HD_E_NONE)
+        hd_ignore(hd_req_err(t->req, err->code, "%s", err->text));
+    if (t->step == HD_TRY_STEP_BODY) {
+        hd_try_end(t, HD_RESULT_RESET);
+        hd_response_fail(t->req, 502,
+                         why == HD_XR_PROTOCOL ? HD_RF(UPSTREAM_PROTOCOL)
+                         : why == HD_XR_CLOSED ? HD_RF(UPSTREAM_CLOSED)
+                                               : HD_RF(UPSTREAM_RESET),
+                         "upstream_reset_after_response_started");
+        return;
+    }
+    hd_try_end(t, HD_RESULT_RESET);
+    hd_proxy_on_fail(t->proxy, t, fails[why], &r);
+}
+
+static const hd_exchange_user_t exchange_user = {
+    .on_interim = on_interim,
+    .on_head = on_head,
+    .on_body = on_body,
+    .on_writable = on_writable,
+    .on_end = on_end,
+};
+
+/* --- the steps --- */
+
+static hd_rc_t ask_modules(hd_try_t *t)
+{
+    hd_req_t *req = t->req;
+
+    if (!(req->hooks & HD_HOOK_PICK))
+        return HD_OK;
+    for (uint32_t i = 0; i < req->chain_n; i++) {
+        const hd_filter_conf_t *f = &req->chain[i];
+        const hd_module_t *mod = hd_filter_module(f);
+        hd_rc_t rc;
+
+        if (mod == NULL || mod->on_pick == NULL)
+            continue;
+        req->running = f;
+        rc = mod->on_pick(req, f->conf, &t->pick);
+        req->running = NULL;
+        if (rc == HD_AGAIN || rc == HD_ERROR)
+            return rc;
+    }
+    return HD_OK;
+}
+
+/* Endpoints that earlier tries went to. */
+static void list_tried(hd_try_t *t)
+{
+    hd_addr_t *tried;
+    uint32_t n = 0;
+
+    if (t->attempt == 1)
+        return;
+    tried = hd_pool_alloc(t->req->pool, t->req->tries_n * sizeof(*tried));
+    for (const hd_try_t *other = t->next; other != NULL; other = other->next) {
+        if (other->is_picked && other->proxy == t->proxy)
+            tried[n++] = other->pick.addr;
+    }
+    t->pick.tried = tried;
+    t->pick.tried_n = n;
+}
+
+static bool try_count_request(hd_try_t *t)
+{
+    const hd_slot_t *slot = t->pick.cluster_slot;
+
+    if (slot->gauges_n <= HD_CG_REQUESTS)
+        return true;
+    if (!hd_gauge_try_up(t->req->member, slot->gauges_first + HD_CG_REQUESTS,
+                         t->pick.cluster->max_requests))
+        return false;
+    t->counted_request = true;
+    return true;
+}
+
+static hd_rc_t pick(hd_try_t *t)
+{
+    hd_req_t *req = t->req;
+    hd_err_t err = {0};
+    hd_rc_t rc = ask_modules(t);
+
+    if (rc == HD_OK)
+        rc = hd_balancer->pick(req->member, &t->pick, &req->wake, &err);
+    if (rc == HD_AGAIN)
+        return rc;
+    if (rc != HD_OK) {
+        hd_ignore(hd_req_err(req, err.code != HD_E_NONE ? err.code : HD_E_INTERNAL, "%s",
+                             err.text[0] != '\0' ? err.text : "no upstream was chosen"));
+        fail(t,
+             err.code == HD_E_NO_CLUSTER   ? HD_FAIL_NO_CLUSTER
+             : err.code == HD_E_NO_HEALTHY ? HD_FAIL_NO_HEALTHY
+                                           : HD_FAIL_INTERNAL,
+             HD_RESULT_CANCELLED, &err);
+        return HD_ERROR;
+    }
+    t->is_picked = true;
+    if (!try_count_request(t)) {
+        hd_ignore(hd_req_err(req, HD_E_LIMIT, "upstream \"%.*s\" has %u active requests",
+                             HD_STR_ARG(t->pick.cluster->name),
+                             t->pick.cluster->max_requests));
+        fail(t, HD_FAIL_OVERFLOW, HD_RESULT_CANCELLED, NULL);
+        return HD_ERROR;
+    }
+    return HD_OK;
+}
+
+static hd_up_protocol_t protocol_of(const hd_try_t *t)
+{
+    const hd_proxy_conf_t *conf = t->proxy->conf;
+    hd_up_protocol_t p = conf->has_protocol ? conf->protocol : t->pick.cluster->protocol;
+
+    if (p == HD_UP_SAME)
+        p = t->req->head.version == HD_HTTP_20 ? HD_UP_HTTP2 : HD_UP_HTTP1;
+    return p;
+}
+
+/* The host of an authority: what SNI may say (RFC 6066 §3: no port, no address). */
+static hd_str_t sni_of(hd_str_t authority)
+{
+    ssize_t at = hd_str_find_char(authority, ':');
+    hd_addr_t ip;
+
+    if (at >= 0)
+        authority = hd_str_sub(authority, 0, (size_t)at);
+    return authority.len == 0 || authority.data[0] == '[' ||
+                   hd_addr_parse_ip(authority, &ip)
+               ? HD_STR_NONE
+               : authority;
+}
+
+static void fill_tls_key(const hd_try_t *t, hd_upool_key_t *key)
+{
+    const hd_tls_conf_t *tls = t->pick.tls;
+    const hd_region_t *r;
+
+    key->tls_hash = tls->hash;
+    key->sni = tls->sni;
+    if (t->pick.cluster->auto_sni)
+        key->sni =
+            sni_of(t->req->up_host.len > 0 ? t->req->up_host : t->req->head.authority);
+    if (tls->certs_n == 0)
+        return;
+    r = hd_slot_get(t->req->member, tls->certs[0]);
+    if (r != NULL) {
+        key->secret_version = r->version;
+        key->source_identity = ((const hd_secret_t *)r->root)->spiffe_id;
+    }
+}
+
+static void fill_key(const hd_try_t *t, hd_upool_key_t *key)
+{
+    *key = (hd_upool_key_t){
+        .cluster = t->pick.cluster_slot,
+        .addr = t->pick.addr,
+        .bind = t->pick.cluster->bind,
+        .protocol = (uint8_t)protocol_of(t),
+    };
+    if (t->pick.tls != NULL)
+        fill_tls_key(t, key);
+}
+
+static hd_fail_t fail_of(const hd_err_t *err)
+{
+    return err->code == HD_E_LIMIT     ? HD_FAIL_OVERFLOW
+           : err->code == HD_E_TIMEOUT ? HD_FAIL_CONNECT_TIMEOUT
+                                       : HD_FAIL_CONNECT;
+}
+
+static void fail_connect(hd_try_t *t, const hd_err_t *err)
+{
+    char text[HD_ADDR_TEXT_MAX];
+    hd_str_t addr = hd_addr_print(&t->pick.addr, text);
+
+    hd_ignore(hd_req_err(t->req, err->code, "%s while connecting to upstream %.*s",
+                         err->text, HD_STR_ARG(addr)));
+    fail(t, fail_of(err),
+         err->code == HD_E_LIMIT ? HD_RESULT_CANCELLED : HD_RESULT_CONNECT, err);
+}
+
+/* Head, and as much of the body as is there. */
+static void send_request(hd_try_t *t, hd_upconn_t *u)
+{
+    hd_proxy_t *p = t->proxy;
+    hd_req_t *req = t->req;
+    hd_chain_t body;
+    bool has_body = req->head.has_body;
+    int64_t length = p->length;
+
+    t->connected_ns = hd_loop_now_ns(req->loop);
+    t->x = hd_exchange_begin(u, req->pool, &exchange_user, t);
+    hd_bug_on(t->x == NULL); /* the pool gave it for just this */
+    t->was_reused = t->x->is_reused_conn;
+    t->step = HD_TRY_STEP_SEND;
+    if (p->conf->host_is_upstreams && req->http != NULL && req->http->is_xds &&
+        t->pick.endpoint != NULL && t->pick.endpoint->hostname.len > 0)
+        req->up_host = t->pick.endpoint->hostname; /* auto_host_rewrite */
+    if (req->upstream_start_ns == 0)
+        req->upstream_start_ns = t->connected_ns;
+    if (has_body && p->body_complete && !p->replay_lost && req->trailers.n == 0)
+        length = (int64_t)p->replay.bytes; /* all is here: no need for chunks */
+    u->codec->send_head(t->x, req, has_body, has_body ? length : 0);
+    if (t->x == NULL) /* it ended at once; on_end was told */
+        return;
+    if (p->conf->try_timeout_ms > 0)
+        t->until_ns = t->connected_ns + (uint64_t)p->conf->try_timeout_ms * 1000000;
+    if (!has_body) {
+        t->step = HD_TRY_STEP_HEAD;
+        hd_try_push_timer(t);
+        return;
+    }
+    hd_chain_init(&body);
+    if (p->replay_lost)
+        hd_chain_move(&body, &p->held);
+    else
+        hd_chain_share(&body, &p->replay);
+    if (!hd_chain_is_empty(&body))
+        hd_try_send_body(t, &body);
+    else
+        hd_try_push_timer(t);
+    if (t->x != NULL && !req->body_ended) /* there is room for it now */
+        req->client->want_body(req);
+}
+
+void hd_try_send_body(hd_try_t *t, hd_chain_t *body)
+{
+    bool is_last = (hd_chain_flags(body) & HD_SLICE_END) != 0;
+
+    t->x->upconn->codec->send_body(t->x, body, &t->req->trailers);
+    hd_chain_free(body);
+    if (t->x == NULL)
+        return;
+    if (is_last && t->step == HD_TRY_STEP_SEND)
+        t->step = HD_TRY_STEP_HEAD;
+    hd_try_push_timer(t);
+}
+
+static void on_conn(hd_pool_wait_t *w, hd_upconn_t *u, const hd_err_t *err)
+{
+    hd_try_t *t = hd_container_of(w, hd_try_t, wait);
+
+    t->is_waiting = false;
+    if (u == NULL)
+        fail_connect(t, err);
+    else
+        send_request(t, u);
+}
+
+static void get_conn(hd_try_t *t)
+{
+    const hd_proxy_conf_t *conf = t->proxy->conf;
+    hd_upool_key_t key;
+    hd_upconn_t *u = NULL;
+    hd_err_t err = {0};
+    uint64_t ms = conf->connect_timeout_ms > 0 ? conf->connect_timeout_ms
+                                               : t->pick.cluster->connect_timeout_ms;
+    hd_rc_t rc;
+
+    fill_key(t, &key);
+    t->wait.on_conn = on_conn;
+    rc = hd_upool_get(t->req->loop, t->req->member, &key, &t->pick, ms, t->is_repeated,
+                      &u, &t->wait, &err);
+    if (rc == HD_AGAIN)
+        t->is_waiting = true;
+    else if (rc == HD_OK)
+        send_request(t, u);
+    else
+        fail_connect(t, &err);
+}
+
+static void run(hd_try_t *t)
+{
+    if (t->step == HD_TRY_STEP_PICK) {
+        if (pick(t) != HD_OK) /* waits, or has failed */
+            return;
+        t->step = HD_TRY_STEP_CONNECT;
+    }
+    if (t->step == HD_TRY_STEP_CONNECT && !t->is_waiting)
+        get_conn(t);
+}
+
+void hd_try_resume(hd_try_t *t)
+{
+    if (t->step <= HD_TRY_STEP_CONNECT)
+        run(t);
+}
+
+void hd_try_start(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    hd_try_t *t = hd_pool_new(req->pool, hd_try_t);
+    const hd_weighted_t *target = req->target;
+
+    t->req = req;
+    t->proxy = p;
+    t->next = req->tries;
+    req->tries = t;
+    req->tries_n++;
+    t->attempt = ++p->attempts;
+    t->start_ns = hd_loop_now_ns(req->loop);
+    t->until_ns = UINT64_MAX;
+    t->result = HD_RESULT_CANCELLED;
+    t->counted_retry = p->retry_counted;
+    hd_timer_init(&t->timer, on_timer);
+    t->pick.cluster_slot = p->cluster;
+    t->pick.hash = p->hash;
+    t->pick.has_hash = p->has_hash;
+    if (target != NULL) {
+        t->pick.subset = target->subset;
+        t->pick.subset_n = target->subset_n;
+    }
+    if (req->conn != NULL && req->conn->facts != NULL)
+        t->pick.original_dst = req->conn->facts->original_dst;
+    list_tried(t);
+    run(t);
+}
+
+/* --- its end --- */
+
+void hd_try_end(hd_try_t *t, hd_pick_result_t result)
+{
+    hd_member_t *m = t->req->member;
+    hd_exchange_t *x = t->x;
+
+    if (t->step == HD_TRY_STEP_END)
+        return;
+    t->step = HD_TRY_STEP_END;
+    t->result = result;
+    t->end_ns = hd_loop_now_ns(t->req->loop);
+    if (hd_timer_is_set(&t->timer))
+        hd_timer_stop(t->req->loop, &t->timer);
+    if (t->is_waiting) {
+        t->is_waiting = false;
+        hd_upool_cancel(&t->wait);
+    }
+    t->x = NULL;
+    if (x != NULL)
+        x->upconn->codec->cancel(x);
+    if (t->counted_request)
+        hd_gauge_down(m, t->pick.cluster_slot->gauges_first + HD_CG_REQUESTS);
+    if (t->counted_retry)
+        hd_gauge_down(m, t->pick.cluster_slot->gauges_first + HD_CG_RETRIES);
+    t->counted_request = t->counted_retry = false;
+}
+
+void hd_try_release(hd_try_t *t)
+{
+    if (!t->is_picked)
+        return;
+    t->is_picked = false;
+    if (t->pick.addr.family == AF_UNIX) /* a log may still print it */
+        t->pick.addr.path = hd_str_dup(t->req->pool, t->pick.addr.path);
+    hd_balancer->release(t->req->member, &t->pick, t->result, t->status);
+}
