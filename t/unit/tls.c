@@ -28,6 +28,11 @@ static void test_plain(void)
     const hd_tls_peer_t *peer;
     uint64_t handshakes = hd_tls_stats.handshakes;
 
+    pair_start();
+    ok(!hd_tls_is_on(client.c) && hd_tls_peer(client.c) == NULL &&
+           hd_tls_peer_pem(client.c).len == 0,
+       "a conn without TLS has no such facts");
+    pair_stop();
     pair_handshake(&sc, &cc, NULL);
     ok(server.opened && client.opened, "both open: '%s' '%s'", server.error,
        client.error);

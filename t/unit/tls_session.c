@@ -299,6 +299,26 @@ static void test_kept(int version)
     ok(meet(&sc, &cc, "reset"), "resumed after a reset");
 }
 
+/* Settings that nobody uses stay for a while, but not all for ever. */
+static void test_settings_bound(void)
+{
+    hd_tls_conf_t sc = server_conf();
+    size_t before = hd_companion_count(member);
+    hd_tls_ctx_t *ctx, *again;
+
+    for (uint32_t i = 0; i < 200; i++) {
+        sc.session_timeout_s = 100000 + i;
+        ctx = hd_tls_ctx_get(member, &sc, true, NULL);
+        hd_tls_ctx_put(ctx);
+        again = hd_tls_ctx_get(member, &sc, true, NULL);
+        if (again != ctx)
+            fail("settings are made once");
+        hd_tls_ctx_put(again);
+    }
+    ok(hd_companion_count(member) <= before + 64,
+       "200 settings came by, %zu more are kept", hd_companion_count(member) - before);
+}
+
 int main(void)
 {
     static const uint8_t seed[32] = "seed of the test";
@@ -327,6 +347,7 @@ int main(void)
         test_kept(version);
     }
     test_bound();
+    test_settings_bound();
 
     loom_stop();
     cert_free(&root_a);

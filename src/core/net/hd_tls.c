@@ -343,20 +343,20 @@ static hd_rc_t check_certs(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
                            hd_err_t *err)
 {
     const hd_tls_conf_t *conf = &l->ctx->conf;
+    hd_err_t why = {0};
     uint32_t good_n = 0;
 
     *version = 0;
     for (uint32_t i = 0; i < conf->certs_n; i++) {
-        if (hd_tls_cert_get(m, conf->certs[i], err) == NULL)
+        if (hd_tls_cert_get(m, conf->certs[i], &why) == NULL)
             continue;
         *version = *version * 1000003 + hd_slot_get(m, conf->certs[i])->version;
         good_n++;
     }
     if (good_n > 0 || (conf->certs_n == 0 && !l->ctx->is_server))
         return HD_OK;
-    return conf->certs_n > 0
-               ? HD_ERROR
-               : hd_err_set(err, HD_E_TLS, "this server has no certificate");
+    return hd_err_set(err, HD_E_TLS, "%s",
+                      conf->certs_n > 0 ? why.text : "this server has no certificate");
 }
 
 static hd_rc_t set_client(hd_tls_layer_t *l, const hd_tls_client_t *ask, hd_err_t *err)

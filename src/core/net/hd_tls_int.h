@@ -66,7 +66,7 @@ typedef struct {
     uint8_t *session_key; /* client; HD_TLS_SESSION_KEY_BYTES */
     uint8_t state;        /* hd_tls_state_t */
     bool below_ended, below_failed;
-    bool verified;   /* the peer showed a certificate that passed every check */
+    bool verified; /* the peer showed a certificate that passed every check */
 } hd_tls_layer_t;
 
 extern const hd_layer_ops_t hd_tls_ops;

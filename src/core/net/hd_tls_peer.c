@@ -114,7 +114,8 @@ void hd_tls_facts_set(hd_tls_layer_t *l)
         c->pool = hd_pool_create(FACTS_BYTES);
     facts = hd_conn_facts(c);
     SSL_get0_alpn_selected(l->ssl, &alpn, &alpn_len);
-    facts->alpn = hd_str_n((const char *)alpn, alpn_len); /* lives as long as the layer */
+    if (alpn_len > 0)
+        facts->alpn = hd_str_dup(c->pool, hd_str_n((const char *)alpn, alpn_len));
     if (l->ctx->is_server)
         facts->sni =
             lower_name(c->pool, SSL_get_servername(l->ssl, TLSEXT_NAMETYPE_host_name));
