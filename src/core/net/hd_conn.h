@@ -117,6 +117,7 @@ struct hd_conn_s {
     bool peer_closed;  /* the end was read: no more bytes come */
     bool is_upstream;
     uint8_t _events;
+    uint16_t protocol; /* hd_protocol_register's number of who serves it; 0: nobody yet */
     uint16_t _flags;
     uint16_t _high_kb, _low_kb;
     hd_conn_t *_next; /* to be flushed */

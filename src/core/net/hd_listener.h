@@ -103,7 +103,8 @@ uint16_t hd_protocol_find(hd_str_t name); /* 0: none */
  * hd_listener_go_on was told. */
 extern hd_rc_t (*hd_listener_run_filters)(hd_conn_t *c, const hd_filter_chain_t *chain,
                                           uint32_t from);
-void hd_listener_go_on(hd_conn_t *c, uint32_t from);
+void hd_listener_go_on(hd_conn_t *c,
+                       uint32_t from); /* once, even if the conn has ended */
 
 /* The chain for a conn by its facts; NULL: none. */
 const hd_filter_chain_t *hd_listener_match(const hd_listener_t *l, const hd_conn_t *c);
@@ -136,6 +137,7 @@ extern hd_listener_stats_t hd_listener_stats;
 void hd_listener_enter(hd_conn_t *c, const hd_slot_t *listener);
 
 /* For a conn kept over turns: its slot's current chain for the same facts, or NULL when
- * it should be drained. <tls_hash> is what it was accepted with. */
+ * it should be drained: the listener or chain is gone, or has other TLS settings, or
+ * another protocol. <tls_hash> is what it was accepted with; 0: plain. */
 const hd_filter_chain_t *hd_listener_refresh(hd_conn_t *c, const hd_slot_t *listener,
                                              uint64_t tls_hash);

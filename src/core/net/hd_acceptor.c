@@ -1,0 +1,372 @@
+/* The acceptor of a loop: which sockets belong to which listeners, and accept itself. */
+#include "core/base/hd_log.h"
+#include "core/net/hd_conn_int.h"
+#include "core/net/hd_listener.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ACCEPTS_OWN 64    /* in one turn, of a socket of this process alone */
+#define ACCEPTS_SHARED 8  /* of one that others wait for too: they get their share */
+#define ACCEPTS_LAST 4096 /* when it stops */
+#define PAUSE_MS 250
+
+typedef struct socket_s {
+    struct socket_s *next;
+    hd_acceptor_t *acceptor;
+    hd_watch_t watch;
+    hd_addr_t addr;
+    const hd_slot_t *slot; /* whose conns it brings; NULL: nobody's now */
+    int fd;
+    bool exclusive;
+    bool was_used; /* had a listener; without one it is closed. Else it came early */
+} socket_t;
+
+typedef struct {
+    hd_addr_t addr;
+    const hd_slot_t *slot; /* NULL: free */
+    bool bind;
+} place_t;
+
+struct hd_acceptor_s {
+    hd_loop_t *loop;
+    uint32_t conns_max;
+    struct {
+        const hd_arena_t *arena;
+        hd_slot_t *last; /* slots up to here were seen: new ones stand behind */
+    } arenas[HD_ARENAS_MAX];
+    uint32_t arenas_n;
+    hd_slot_t **slots; /* all that are listeners', live or not */
+    uint32_t slots_n, slots_room;
+    place_t *places; /* by address: open addressing, a power of two */
+    uint32_t places_room;
+    socket_t *sockets;
+    hd_timer_t resume;
+    bool is_paused;
+    bool told; /* of this shortage */
+};
+
+/* Places: listeners by address */
+
+static place_t *find_place(const hd_acceptor_t *a, const hd_addr_t *addr)
+{
+    uint32_t at = hd_addr_hash(addr);
+
+    for (;; at++) {
+        place_t *p = &a->places[at & (a->places_room - 1)];
+
+        if (p->slot == NULL || hd_addr_eq(&p->addr, addr))
+            return p;
+    }
+}
+
+static const hd_listener_t *listener_of(const hd_acceptor_t *a, const hd_slot_t *slot)
+{
+    const hd_region_t *r = hd_slot_get(hd_loop_member(a->loop), slot);
+
+    return r != NULL ? r->root : NULL;
+}
+
+static void find_new_slots(hd_acceptor_t *a)
+{
+    for (uint32_t i = 0; i < a->arenas_n; i++) {
+        hd_slot_t *s;
+
+        while ((s = hd_slot_next(a->arenas[i].arena, a->arenas[i].last)) != NULL) {
+            a->arenas[i].last = s;
+            if (s->type != HD_RES_LISTENER)
+                continue;
+            if (a->slots_n == a->slots_room) {
+                a->slots_room = a->slots_room == 0 ? 16 : a->slots_room * 2;
+                a->slots = hd_net_realloc(a->slots, sizeof(hd_slot_t *) * a->slots_room);
+            }
+            a->slots[a->slots_n++] = s;
+        }
+    }
+}
+
+/* The first listener of an address has it; one that binds goes before one that doesn't.
+ */
+static void add_place(hd_acceptor_t *a, const hd_slot_t *slot)
+{
+    const hd_listener_t *l = listener_of(a, slot);
+    place_t *p;
+
+    if (l == NULL || l->addr.family == AF_UNSPEC)
+        return;
+    p = find_place(a, &l->addr);
+    if (p->slot != NULL && (p->bind || !l->bind))
+        return;
+    *p = (place_t){.addr = hd_addr_keep(&l->addr), .slot = slot, .bind = l->bind};
+}
+
+static void rebuild_places(hd_acceptor_t *a)
+{
+    uint32_t room = 16;
+
+    while (room < a->slots_n * 2)
+        room *= 2;
+    a->places = hd_net_realloc(a->places, sizeof(place_t) * room);
+    memset(a->places, 0, sizeof(place_t) * room);
+    a->places_room = room;
+    for (uint32_t i = 0; i < a->slots_n; i++)
+        add_place(a, a->slots[i]);
+}
+
+const hd_slot_t *hd_acceptor_find(const hd_acceptor_t *a, const hd_addr_t *to)
+{
+    hd_addr_t any = {.family = to->family, .port = to->port};
+    const hd_slot_t *slot;
+
+    if (a->places_room == 0)
+        return NULL;
+    slot = find_place(a, to)->slot;
+    if (slot == NULL)
+        slot = find_place(a, &any)->slot;
+    any.family = AF_INET6; /* [::] takes both */
+    return slot != NULL || to->family != AF_INET ? slot : find_place(a, &any)->slot;
+}
+
+/* Pausing */
+
+static void on_listen_ready(hd_watch_t *w, unsigned events);
+
+static void start_socket(socket_t *s)
+{
+    hd_err_t err = {.code = HD_E_NONE};
+
+    if (s->watch._index != UINT32_MAX || s->acceptor->is_paused || s->slot == NULL)
+        return;
+    if (hd_watch_start_listen(s->acceptor->loop, &s->watch, s->fd, s->exclusive,
+                              on_listen_ready, &err) != HD_OK)
+        hd_log(HD_LOG_ALERT, "listening on \"%.*s\": %s", HD_STR_ARG(s->slot->name),
+               err.text);
+}
+
+static void stop_socket(socket_t *s)
+{
+    hd_watch_stop(s->acceptor->loop, &s->watch);
+    hd_watch_init(&s->watch);
+}
+
+static void on_resume(hd_timer_t *t)
+{
+    hd_acceptor_t *a = hd_container_of(t, hd_acceptor_t, resume);
+
+    a->is_paused = false;
+    for (socket_t *s = a->sockets; s != NULL; s = s->next)
+        start_socket(s);
+}
+
+/* The shortage is the process's: to be woken for the same conns again and again would not
+ * end it. */
+static void pause_all(hd_acceptor_t *a, const char *why)
+{
+    if (!a->told)
+        hd_log(HD_LOG_CRIT, "accept is paused for %d ms at a time: %s", PAUSE_MS, why);
+    a->told = true;
+    a->is_paused = true;
+    hd_listener_stats.pauses++;
+    for (socket_t *s = a->sockets; s != NULL; s = s->next)
+        stop_socket(s);
+    hd_timer_set(a->loop, &a->resume, PAUSE_MS);
+}
+
+/* Accepting */
+
+static bool is_wildcard(const hd_addr_t *a)
+{
+    return hd_addr_is_any(a);
+}
+
+/* What the client connected to. Asked for only where the listener's address doesn't say
+ * it. */
+static void set_local(hd_conn_t *c, const socket_t *s, int fd)
+{
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof(ss);
+    const hd_listener_t *l = listener_of(s->acceptor, s->slot);
+
+    c->local = s->addr;
+    if (!is_wildcard(&s->addr) && (l == NULL || !l->socket.transparent))
+        return;
+    if (getsockname(fd, (struct sockaddr *)&ss, &len) == 0)
+        hd_addr_from_sockaddr((struct sockaddr *)&ss, len, &c->local);
+}
+
+static void enter(socket_t *s, int fd, const struct sockaddr_storage *ss, socklen_t len)
+{
+    hd_acceptor_t *a = s->acceptor;
+    hd_err_t err = {.code = HD_E_NONE};
+    hd_addr_t remote;
+    hd_conn_t *c;
+
+    hd_addr_from_sockaddr((const struct sockaddr *)ss, len, &remote);
+    if (remote.family == AF_UNIX)
+        remote = (hd_addr_t){.family = AF_UNIX}; /* the name lies on our stack */
+    c = hd_conn_create(a->loop, fd, &remote, &err);
+    if (c == NULL) {
+        pause_all(a, err.text);
+        return;
+    }
+    set_local(c, s, fd);
+    hd_listener_stats.accepted++;
+    hd_listener_enter(c, s->slot);
+}
+
+/* HD_OK: one was accepted; HD_AGAIN: none is there; HD_ERROR: paused. */
+static hd_rc_t accept_one(socket_t *s)
+{
+    hd_acceptor_t *a = s->acceptor;
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof(ss);
+    int fd;
+
+    if (hd_conns_open(a->loop) >= a->conns_max) {
+        pause_all(a, "all connections are in use: raise worker_connections");
+        return HD_ERROR;
+    }
+    fd = accept4(s->fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        enter(s, fd, &ss, len);
+        return a->is_paused ? HD_ERROR : HD_OK;
+    }
+    switch (errno) {
+    case EAGAIN:
+        a->told = false; /* the shortage, if there was one, is over */
+        return HD_AGAIN;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+        pause_all(a, strerror(errno));
+        return HD_ERROR;
+    case EBADF:
+    case EINVAL:
+    case ENOTSOCK:
+    case EOPNOTSUPP:
+        hd_log(HD_LOG_ALERT, "accept() failed: %s", strerror(errno));
+        stop_socket(s);
+        return HD_ERROR;
+    default: /* the client gave up, or its network did (accept(2)): the next one */
+        return HD_OK;
+    }
+}
+
+static void on_listen_ready(hd_watch_t *w, unsigned events)
+{
+    socket_t *s = hd_container_of(w, socket_t, watch);
+    int most = s->exclusive ? ACCEPTS_SHARED : ACCEPTS_OWN;
+
+    (void)events;
+    while (most-- > 0 && s->slot != NULL && accept_one(s) == HD_OK) {
+    }
+}
+
+/* Sockets and listeners */
+
+static void close_socket(socket_t *s)
+{
+    stop_socket(s);
+    hd_ignore(close(s->fd)); /* listens only */
+    free(s);
+}
+
+static const hd_slot_t *bound_at(const hd_acceptor_t *a, const hd_addr_t *addr)
+{
+    const place_t *p = find_place(a, addr);
+
+    return p->slot != NULL && p->bind ? p->slot : NULL;
+}
+
+void hd_acceptor_refresh(hd_acceptor_t *a)
+{
+    socket_t **at = &a->sockets;
+
+    find_new_slots(a);
+    rebuild_places(a);
+    while (*at != NULL) {
+        socket_t *s = *at;
+
+        s->slot = bound_at(a, &s->addr);
+        if (s->slot == NULL && s->was_used) {
+            *at = s->next;
+            close_socket(s);
+            continue;
+        }
+        s->was_used = s->slot != NULL;
+        start_socket(s);
+        at = &s->next;
+    }
+}
+
+void hd_acceptor_add_fd(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type, int fd,
+                        bool exclusive)
+{
+    socket_t *s;
+    char text[HD_ADDR_TEXT_MAX];
+
+    if (type != SOCK_STREAM) {
+        hd_log(HD_LOG_ALERT, "a datagram socket for %.*s, which nobody serves",
+               HD_STR_ARG(hd_addr_print(addr, text)));
+        hd_ignore(close(fd)); /* never used */
+        return;
+    }
+    s = hd_net_realloc(NULL, sizeof(*s));
+    *s = (socket_t){
+        .acceptor = a, .addr = hd_addr_keep(addr), .fd = fd, .exclusive = exclusive};
+    hd_watch_init(&s->watch);
+    s->next = a->sockets;
+    a->sockets = s;
+    if (a->places_room != 0)
+        s->slot = bound_at(a, &s->addr);
+    s->was_used = s->slot != NULL;
+    start_socket(s);
+}
+
+void hd_acceptor_add_arena(hd_acceptor_t *a, const hd_arena_t *arena)
+{
+    hd_bug_on(a->arenas_n == HD_ARENAS_MAX);
+    a->arenas[a->arenas_n++].arena = arena;
+}
+
+hd_acceptor_t *hd_acceptor_create(hd_loop_t *loop, uint32_t conns_max)
+{
+    hd_acceptor_t *a = hd_net_realloc(NULL, sizeof(*a));
+
+    *a = (hd_acceptor_t){.loop = loop, .conns_max = conns_max};
+    hd_timer_init(&a->resume, on_resume);
+    loop->acceptor = a;
+    return a;
+}
+
+void hd_acceptor_stop(hd_acceptor_t *a)
+{
+    socket_t *s;
+
+    hd_timer_stop(a->loop, &a->resume);
+    while ((s = a->sockets) != NULL) {
+        /* Who waits in a queue of this process alone would be reset. */
+        for (int i = 0; i < ACCEPTS_LAST && !s->exclusive && s->slot != NULL &&
+                        accept_one(s) == HD_OK;
+             i++) {
+        }
+        a->sockets = s->next;
+        close_socket(s);
+    }
+    hd_timer_stop(a->loop, &a->resume);
+}
+
+void hd_acceptor_destroy(hd_acceptor_t *a)
+{
+    if (a == NULL)
+        return;
+    for (socket_t *s = a->sockets; s != NULL; s = s->next)
+        s->exclusive = true; /* nobody is accepted any more */
+    hd_acceptor_stop(a);
+    a->loop->acceptor = NULL;
+    free(a->slots);
+    free(a->places);
+    free(a);
+}
