@@ -328,8 +328,8 @@ static void test_os(void)
     ok(fd >= 0 && hd_os_file_bytes(fd) == 0, "a memfd is sparse");
     ro = hd_os_memfd_reopen_ro(fd);
     p = hd_os_map(fd, NULL, 64 * page, true);
-    q = hd_os_map(ro, (void *)0x7d0000000000, 64 * page, false);
-    ok(p != NULL && q == (void *)0x7d0000000000, "mapped twice");
+    q = hd_os_map(ro, (void *)0x7e9000000000, 64 * page, false);
+    ok(p != NULL && q == (void *)0x7e9000000000, "mapped twice");
     ok(hd_os_map(ro, q, page, false) == NULL && errno == EEXIST, "in the way");
     ok(mprotect(q, page, PROT_READ | PROT_WRITE) != 0, "a reader can't make it writable");
     is_int(hd_os_reserve(fd, page, 2 * page), 0, "reserve");

@@ -154,7 +154,7 @@ static void test_against_model(void)
 
     hd_chain_init(&c[0]);
     hd_chain_init(&c[1]);
-    for (int step = 0; step < 20000 && same; step++) {
+    for (int step = 0; step < 5000 && same; step++) {
         char bytes[64];
         int w, o;
         size_t n;
@@ -168,7 +168,7 @@ static void test_against_model(void)
         switch ((seed >> 20) % 6) {
         case 0:
         case 1:
-            if (len[w] + n > 100000)
+            if (len[w] + n > 20000)
                 break;
             same = hd_chain_try_add_copy(&c[w], bytes, n);
             memcpy(model[w] + len[w], bytes, n);
@@ -182,7 +182,7 @@ static void test_against_model(void)
             break;
         case 3:
             n = hd_min(n, len[w]);
-            if (len[o] + n > 100000)
+            if (len[o] + n > 20000)
                 break;
             hd_chain_move_bytes(&c[o], &c[w], n);
             memcpy(model[o] + len[o], model[w], n);
@@ -191,7 +191,7 @@ static void test_against_model(void)
             len[w] -= n;
             break;
         case 4:
-            if (len[o] > 2000 || len[w] + len[o] > 100000)
+            if (len[o] > 2000 || len[w] + len[o] > 20000)
                 break;
             hd_chain_share(&c[w], &c[o]);
             memcpy(model[w] + len[w], model[o], len[o]);
@@ -205,7 +205,7 @@ static void test_against_model(void)
                    hd_chain_peek(&c[i], out, sizeof(out)) == len[i] &&
                    memcmp(out, model[i], len[i]) == 0;
     }
-    ok(same, "20000 random steps agree with a plain model");
+    ok(same, "5000 random steps agree with a plain model");
     hd_chain_free(&c[0]);
     hd_chain_free(&c[1]);
     is_int(hd_blocks_in_use(), 0, "no block lost");

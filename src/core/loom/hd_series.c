@@ -360,11 +360,12 @@ bool hd_series_next(hd_state_t *s, uint32_t *at, hd_series_view_t *view)
     const hd_rec_t *f, *r;
 
     while ((r = advance(s, at, &f)) != NULL) {
+        hd_rec_ref_t overflow = hd_load(&f->overflow, acquire);
         bool counted;
 
         show_family(f, view);
         counted = show_series(s, f, r, view);
-        if (counted || *at != hd_load(&f->overflow, acquire))
+        if (counted || (*at != overflow && overflow != 0)) /* 0: just being entered */
             return true;
     }
     return false;

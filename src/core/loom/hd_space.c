@@ -65,7 +65,7 @@ void hd_space_init(hd_space_t *s, char *base, size_t bytes, int fd, size_t fd_of
 
 void hd_space_deinit(hd_space_t *s)
 {
-    hd_asan_unpoison(s->base, (size_t)s->top * HD_PAGE);
+    hd_asan_unpoison(s->base, (size_t)s->top_max * HD_PAGE);
     free(s->pages);
     s->pages = NULL;
 }
@@ -210,6 +210,7 @@ static uint32_t take_run(hd_space_t *s, uint32_t len)
         return NONE;
     }
     s->pages_used += len;
+    s->top_max = hd_max(s->top_max, s->top);
     hd_asan_unpoison(page_at(s, page), (size_t)len * HD_PAGE);
     return page;
 }
@@ -364,6 +365,7 @@ bool hd_space_mark(hd_space_t *s, const void *at, size_t bytes)
         s->pages_used += n;
     }
     s->top = hd_max(s->top, page + n);
+    s->top_max = hd_max(s->top_max, s->top);
     hd_asan_unpoison(at, bytes);
     return true;
 }

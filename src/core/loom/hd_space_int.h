@@ -21,7 +21,8 @@ typedef struct {
     int fd;
     size_t fd_offset;
     uint32_t pages_n; /* ceiling */
-    uint32_t top;     /* pages from here on were never used */
+    uint32_t top;     /* pages from here on are free */
+    uint32_t top_max; /* and from here on were never used */
     size_t pages_used;
     hd_space_page_t *pages;
     uint32_t bins[HD_SPACE_BINS];       /* free runs by log2 of their length */
