@@ -524,3 +524,23 @@ void hd_request_api_start(void)
 {
     hd_attrs_of_req = attrs_of_req;
 }
+
+/* A pattern lies in one of the versions that the request has pinned. */
+static const hd_region_t *region_of(const hd_req_t *req, const void *p)
+{
+    const hd_region_t *const regions[] = {req->routes_region, req->listener_region};
+
+    for (unsigned i = 0; i < hd_countof(regions); i++) {
+        const char *from = (const char *)regions[i];
+
+        if (from != NULL && (const char *)p >= from &&
+            (const char *)p < from + regions[i]->bytes)
+            return regions[i];
+    }
+    return NULL;
+}
+
+bool hd_req_match(hd_req_t *req, const hd_match_t *p, hd_str_t s)
+{
+    return hd_match(req->member, region_of(req, p), p, s, NULL);
+}

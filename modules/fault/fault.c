@@ -1,0 +1,326 @@
+/* fault: delays and errors on purpose, for a share of requests, to see how callers take them:
+ *     fault delay=2s percent=10 if=$http_x_test;
+ *     fault abort=503 percent=1;
+ * or by xDS (HTTPFault; VS-FAULT-*). A delay comes first, then the abort.
+ */
+#include "hd_module.h"
+#include "../lib/pb_match.h"
+#include "ext/common_fault.pb-c.h"
+#include "ext/http_fault.pb-c.h"
+
+#include <stdlib.h>
+
+#define PPM 1000000u
+#define DELAY_MS_MAX 3600000u
+#define GRPC_NONE UINT32_MAX
+
+typedef struct {
+    uint32_t delay_ms, delay_ppm;
+    bool delay_by_header; /* x-envoy-fault-delay-request: milliseconds */
+    uint32_t status, grpc_status, abort_ppm;
+    bool abort_by_header; /* x-envoy-fault-abort-request: a status */
+    bool is_set, has_grpc;
+    const hd_expr_t *delay_if, *abort_if; /* a value that is not empty and not "0" */
+    const pb_header_match_t *headers;
+    uint32_t headers_n;
+} fault_conf_t;
+
+/* --- the directive --- */
+
+static hd_rc_t set_percent(hd_str_t text, uint32_t *ppm, hd_err_t *err)
+{
+    ssize_t dot = hd_str_find_char(text, '.');
+    hd_str_t whole = dot < 0 ? text : hd_str_sub(text, 0, (size_t)dot);
+    hd_str_t part = dot < 0 ? HD_STR_NONE : hd_str_sub(text, (size_t)dot + 1, text.len);
+    uint64_t n, fraction = 0;
+
+    if (!hd_str_to_u64(whole, 100, &n) || part.len > 4 ||
+        (part.len > 0 && !hd_str_to_u64(part, 9999, &fraction)))
+        goto wrong;
+    for (size_t i = part.len; i < 4; i++)
+        fraction *= 10;
+    *ppm = (uint32_t)(n * 10000 + fraction);
+    if (*ppm <= PPM)
+        return HD_OK;
+wrong:
+    return hd_err_set(err, HD_E_CONF, "percent=%.*s: 0 to 100, with up to 4 decimals",
+                      HD_STR_ARG(text));
+}
+
+typedef struct {
+    uint64_t delay_ms, status;
+    uint32_t ppm;
+    bool has_delay, has_abort;
+    hd_expr_t *only_if;
+} args_t;
+
+static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, args_t *a, hd_err_t *err)
+{
+    ssize_t eq = hd_str_find_char(arg, '=');
+    hd_str_t name = hd_str_sub(arg, 0, eq < 0 ? 0 : (size_t)eq);
+    hd_str_t value = eq < 0 ? HD_STR_NONE : hd_str_sub(arg, (size_t)eq + 1, arg.len);
+
+    if (hd_str_eq(name, HD_STR("delay"))) {
+        a->has_delay = true;
+        if (hd_parse_msec(value, &a->delay_ms, err) != HD_OK)
+            return HD_ERROR;
+        return a->delay_ms > 0 && a->delay_ms <= DELAY_MS_MAX
+                   ? HD_OK
+                   : hd_err_set(err, HD_E_CONF, "delay=TIME: 1ms to 1h");
+    }
+    if (hd_str_eq(name, HD_STR("abort"))) {
+        a->has_abort = true;
+        return hd_str_to_u64(value, 599, &a->status) && a->status >= 200
+                   ? HD_OK
+                   : hd_err_set(err, HD_E_CONF, "abort=STATUS: 200 to 599");
+    }
+    if (hd_str_eq(name, HD_STR("percent")))
+        return set_percent(value, &a->ppm, err);
+    if (hd_str_eq(name, HD_STR("if")))
+        return hd_expr_compile(cf, value, &a->only_if, err);
+    return hd_err_set(
+        err, HD_E_CONF,
+        "unknown parameter \"%.*s\"; allowed are delay=, abort=, percent=, if=",
+        HD_STR_ARG(arg));
+}
+
+static hd_rc_t set_fault(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    fault_conf_t *fc = conf;
+    args_t a = {.ppm = PPM};
+
+    if (cf->is_first)
+        memset(fc, 0, sizeof(*fc)); /* replaces what was inherited */
+    if (cf->node->args_n == 1 && hd_str_eq(args[0], HD_STR("off")))
+        return HD_OK;
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        if (set_parameter(cf, args[i], &a, err) != HD_OK)
+            return HD_ERROR;
+    }
+    if (a.has_delay == a.has_abort)
+        return hd_err_set(err, HD_E_CONF,
+                          "either delay=TIME or abort=STATUS is needed; two "
+                          "directives give both");
+    fc->is_set = true;
+    if (a.has_delay) {
+        fc->delay_ms = (uint32_t)a.delay_ms;
+        fc->delay_ppm = a.ppm;
+        fc->delay_if = a.only_if;
+    } else {
+        fc->status = (unsigned)a.status;
+        fc->abort_ppm = a.ppm;
+        fc->abort_if = a.only_if;
+    }
+    return HD_OK;
+}
+
+/* --- xDS --- */
+
+static hd_rc_t read_delay(const PbCommonFault__FaultDelay *d, fault_conf_t *fc,
+                          hd_err_t *err)
+{
+    int64_t ms;
+
+    fc->delay_ppm = hd_pb_fraction_ppm(d->percentage, 0);
+    if (d->fault_delay_secifier_case ==
+        PB_COMMON_FAULT__FAULT_DELAY__FAULT_DELAY_SECIFIER_HEADER_DELAY) {
+        fc->delay_by_header = true;
+        return HD_OK;
+    }
+    if (d->fault_delay_secifier_case !=
+            PB_COMMON_FAULT__FAULT_DELAY__FAULT_DELAY_SECIFIER_FIXED_DELAY ||
+        !hd_pb_duration_ms(d->fixed_delay, 0, &ms) || ms <= 0)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "fault.delay: fixed_delay must be more than 0");
+    fc->delay_ms = (uint32_t)hd_min(ms, (int64_t)DELAY_MS_MAX);
+    return HD_OK;
+}
+
+static hd_rc_t read_abort(const PbHttpFault__FaultAbort *a, fault_conf_t *fc,
+                          hd_err_t *err)
+{
+    fc->abort_ppm = hd_pb_fraction_ppm(a->percentage, 0);
+    switch (a->error_type_case) {
+    case PB_HTTP_FAULT__FAULT_ABORT__ERROR_TYPE_HTTP_STATUS:
+        if (a->http_status < 200 || a->http_status > 599)
+            return hd_err_set(err, HD_E_RESOURCE,
+                              "fault.abort.http_status is 200 to 599");
+        fc->status = a->http_status;
+        return HD_OK;
+    case PB_HTTP_FAULT__FAULT_ABORT__ERROR_TYPE_GRPC_STATUS:
+        fc->status = 200;
+        fc->has_grpc = true;
+        fc->grpc_status = a->grpc_status;
+        return HD_OK;
+    case PB_HTTP_FAULT__FAULT_ABORT__ERROR_TYPE_HEADER_ABORT:
+        fc->abort_by_header = true;
+        return HD_OK;
+    default:
+        return hd_err_set(err, HD_E_RESOURCE, "fault.abort: error_type is missing");
+    }
+}
+
+static hd_rc_t read_fault(hd_conf_t *cf, const PbHttpFault__HTTPFault *f,
+                          fault_conf_t *fc, hd_err_t *err)
+{
+    pb_header_match_t *headers = hd_pool_new_n(cf->pool, pb_header_match_t, f->n_headers);
+
+    fc->is_set = f->delay != NULL || f->abort != NULL;
+    if (f->delay != NULL && read_delay(f->delay, fc, err) != HD_OK)
+        return HD_ERROR;
+    if (f->abort != NULL && read_abort(f->abort, fc, err) != HD_OK)
+        return HD_ERROR;
+    for (size_t i = 0; i < f->n_headers; i++) {
+        if (pb_header_match(cf->pool, f->headers[i], &headers[i], err) != HD_OK)
+            return HD_ERROR;
+    }
+    fc->headers = headers;
+    fc->headers_n = (uint32_t)f->n_headers;
+    return HD_OK;
+}
+
+static hd_rc_t build_fault(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *conf,
+                           hd_err_t *err)
+{
+    hd_pb_arena_t arena;
+    hd_pb_fault_t fault = {0};
+    const PbHttpFault__HTTPFault *f;
+    char text[256];
+    hd_rc_t rc;
+
+    (void)is_route;
+    hd_pb_arena_init(&arena, 1 << 20);
+    f = hd_pb_unpack(HD_PB(pb_http_fault__httpfault), bytes.data, bytes.len, &arena,
+                     &fault);
+    if (f == NULL) {
+        hd_pb_fault_print(&fault, text, sizeof(text));
+        rc = hd_err_set(err, HD_E_RESOURCE, "fault: %s", text);
+    } else {
+        rc = read_fault(cf, f, conf, err);
+    }
+    hd_pb_arena_deinit(&arena);
+    return rc;
+}
+
+/* --- on a request --- */
+
+static bool is_true(const hd_expr_t *e, hd_req_t *req)
+{
+    hd_str_t value;
+
+    return e == NULL || (hd_expr_eval(e, req, &value) == HD_OK && value.len > 0 &&
+                         !hd_str_eq(value, HD_STR("0")));
+}
+
+static bool is_drawn(uint32_t ppm)
+{
+    return ppm >= PPM || (uint32_t)(random() % PPM) < ppm;
+}
+
+static bool is_meant(hd_req_t *req, const fault_conf_t *fc)
+{
+    for (uint32_t i = 0; i < fc->headers_n; i++) {
+        if (!pb_header_matches(req, &fc->headers[i]))
+            return false;
+    }
+    return true;
+}
+
+static uint64_t delay_for(hd_req_t *req, const fault_conf_t *fc)
+{
+    uint64_t ms = fc->delay_ms;
+    bool found;
+
+    if (fc->delay_by_header) {
+        hd_str_t value =
+            hd_req_header(req, HD_STR("x-envoy-fault-delay-request"), &found);
+
+        if (!found || !hd_str_to_u64(value, DELAY_MS_MAX, &ms))
+            return 0;
+    }
+    return ms > 0 && is_drawn(fc->delay_ppm) && is_true(fc->delay_if, req) ? ms : 0;
+}
+
+static uint64_t status_for(hd_req_t *req, const fault_conf_t *fc)
+{
+    uint64_t status = fc->status;
+    bool found;
+
+    if (fc->abort_by_header) {
+        hd_str_t value =
+            hd_req_header(req, HD_STR("x-envoy-fault-abort-request"), &found);
+
+        if (!found || !hd_str_to_u64(value, 599, &status) || status < 200)
+            return 0;
+    }
+    return status > 0 && is_drawn(fc->abort_ppm) && is_true(fc->abort_if, req) ? status
+                                                                               : 0;
+}
+
+static hd_rc_t inject_abort(hd_req_t *req, const fault_conf_t *fc)
+{
+    uint64_t status = status_for(req, fc);
+
+    if (status == 0)
+        return HD_OK;
+    if (fc->has_grpc) {
+        hd_rc_t rc = hd_req_answer(req, 200, HD_STR("application/grpc"), HD_STR_NONE,
+                                   "FI", "fault_filter_abort");
+        char text[11];
+        int n = snprintf(text, sizeof(text), "%u", fc->grpc_status);
+
+        hd_ignore(hd_res_set_header(
+                      req, HD_STR("grpc-status"),
+                      hd_str_dup(hd_req_pool(req), hd_str_n(text, (size_t)n))) != HD_OK);
+        return rc;
+    }
+    return hd_req_answer(req, (unsigned)status, HD_STR("text/plain"),
+                         HD_STR("fault filter abort"), "FI", "fault_filter_abort");
+}
+
+static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
+{
+    const fault_conf_t *fc = conf;
+    uint64_t ms;
+
+    if (hd_req_is_resumed(req)) /* the delay is over */
+        return inject_abort(req, fc);
+    if (!fc->is_set || !is_meant(req, fc))
+        return HD_OK;
+    ms = delay_for(req, fc);
+    if (ms == 0)
+        return inject_abort(req, fc);
+    hd_req_set_flag(req, "DI");
+    return hd_req_wait_ms(req, ms);
+}
+
+static const hd_directive_t directives[] = {
+    {.name = "fault",
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION,
+     .args_n = 1,
+     .args_max = 3,
+     .repeats = true,
+     .set = set_fault,
+     .help = "off | delay=TIME | abort=STATUS [percent=P] [if=VALUE]: holds back or "
+             "refuses a share "
+             "of requests (100 percent) for which VALUE is neither empty nor 0; delay "
+             "and abort "
+             "may stand beside each other"},
+    {0},
+};
+
+static const hd_xds_type_t xds_types[] = {
+    {.url = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+     .build = build_fault},
+    {0},
+};
+
+HD_EXPORT const hd_module_t hd_module = {
+    .abi = HD_MODULE_ABI,
+    .name = "fault",
+    .directives = directives,
+    .conf_size = sizeof(fault_conf_t),
+    .phase = HD_PHASE_PREACCESS,
+    .xds_types = xds_types,
+    .on_request_headers = on_request_headers,
+};
