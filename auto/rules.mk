@@ -70,7 +70,7 @@ $O/libheddle.a: $(CORE_OBJ) $(PROTO_OBJ) $O/sources.list
 
 # Until the foundation's pieces are all there, the program is linked of what heddle.c calls only;
 # modules can't be loaded before that anyway.
-FOUNDATION := src/core/net/hd_loop.c src/core/proc/hd_process.c src/http/hd_request.c
+FOUNDATION := src/core/net/hd_loop.c src/core/net/hd_tunnel.c src/core/proc/hd_process.c src/http/hd_request.c
 ifeq ($(filter-out $(CORE_SRC),$(FOUNDATION)),)
 WHOLE := -Wl,--whole-archive
 endif

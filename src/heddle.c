@@ -5,6 +5,8 @@
 #include "core/proc/hd_process.h"
 #include "hd_auto_config.h"
 #include "hd_version.h"
+#include "mesh/hd_balance.h"
+#include "mesh/hd_conf_upstream.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +20,9 @@ static void register_parts(void)
 {
     hd_parse_set_raw_blocks(raw_blocks);
     hd_process_register();
+    hd_ignore(hd_module_add(&hd_upstream_module) == 0);
+    hd_conf_cluster = &hd_mesh_conf_cluster;
+    hd_balancer = &hd_mesh_balancer;
 }
 
 static void print_version(bool all)

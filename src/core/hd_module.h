@@ -26,6 +26,7 @@
 #include "core/loom/hd_series.h"
 #include "core/net/hd_cluster.h"
 #include "core/net/hd_listener.h"
+#include "core/proc/hd_files.h"
 
 #define HD_MODULE_ABI_NUMBER 1u
 /* The number above, and in the low bits what the layouts add up to that a module relies

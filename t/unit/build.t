@@ -135,7 +135,7 @@ is `$pkg --variable=modulesdir heddle`, "/opt/heddle/modules\n", 'where modules 
 SKIP: {
     skip 'there is no hd_module.h yet', 2 unless $has_modules;
     my ($abi) = do { local (@ARGV, $/) = 'src/core/hd_module.h'; <> }
-        =~ /^#define HD_MODULE_ABI\s+\(?(\d+)/m;
+        =~ /^#define HD_MODULE_ABI_NUMBER\s+(\d+)/m;
     is `$pkg --variable=module_abi heddle`, "$abi\n", 'the ABI';
     ($status, $out) = sh("cd $dir && gcc \$($pkg --cflags heddle) -Wall -Wextra -Wshadow -Werror"
         . " -shared -o alone.so my-module/one.c my-module/two.c");

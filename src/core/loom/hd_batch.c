@@ -178,6 +178,18 @@ hd_rc_t hd_batch_put(hd_batch_t *b, hd_slot_t *slot, hd_region_t *r, const void 
     return HD_OK;
 }
 
+bool hd_batch_has(const hd_batch_t *b, hd_res_type_t type, hd_str_t name)
+{
+    for (size_t i = 0; i < b->ops_n; i++) {
+        const op_t *op = b->ops[i];
+
+        if (op->slot->type == type && (op->region != NULL || op->unchanged) &&
+            hd_str_eq(op->slot->name, name))
+            return true;
+    }
+    return false;
+}
+
 void hd_batch_remove(hd_batch_t *b, hd_slot_t *slot)
 {
     op_t *op = op_of(b, slot);
