@@ -86,6 +86,8 @@ static int score_app_protocol(const hd_chain_match_t *m, const seen_t *seen)
     for (; rest.len > 0; rank--) {
         size_t len = (unsigned char)rest.data[0];
 
+        if (len >= rest.len) /* a list cut short: the inspector gives none */
+            return 0;
         if (has_protocol(m, hd_str_sub(rest, 1, len)))
             return rank;
         rest = hd_str_sub(rest, 1 + len, rest.len);

@@ -57,7 +57,7 @@ static void tell_open(hd_conn_t *c)
         return;
     if (c->handler->on_open != NULL)
         c->handler->on_open(c);
-    if (c->is_readable || !hd_chain_is_empty(&c->in))
+    if (c->is_readable)
         tell_readable(c);
 }
 
@@ -251,7 +251,8 @@ void hd_conn_set_handler(hd_conn_t *c, const hd_conn_handler_t *handler, void *o
 {
     c->handler = handler;
     c->owner = owner;
-    if (is_open(c) && (c->is_readable || !hd_chain_is_empty(&c->in)))
+    c->is_readable |= !hd_chain_is_empty(&c->in);
+    if (is_open(c) && c->is_readable)
         hd_conn_wake(c);
 }
 

@@ -147,6 +147,7 @@ void hd_conn_unread(hd_conn_t *c, hd_block_t *block, const char *data, size_t le
     hd_chain_init(&c->in);
     hd_chain_add(&c->in, block, data, len, 0);
     hd_chain_move(&c->in, &rest);
+    c->is_readable = true;
     c->bytes_in -= hd_min(c->bytes_in, (uint64_t)len); /* will be counted again */
 }
 
