@@ -314,7 +314,8 @@ void hd_acceptor_add_fd(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type, i
         hd_ignore(close(fd)); /* never used */
         return;
     }
-    /* Whoever made it: a client that leaves between epoll and accept must not block us. */
+    /* Whoever made it: a client that leaves between epoll and accept must not block us.
+     */
     hd_ignore(fcntl(fd, F_SETFL, O_NONBLOCK) != 0);
     s = hd_net_realloc(NULL, sizeof(*s));
     *s = (socket_t){

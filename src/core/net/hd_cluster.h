@@ -92,7 +92,7 @@ typedef struct hd_cluster_s {
     uint32_t connect_timeout_ms;
     uint32_t max_conns, max_pending, max_requests, max_retries; /* UINT32_MAX: none */
     uint32_t retry_budget_permille, retry_budget_min;           /* 0: max_retries holds */
-    uint32_t idle_timeout_ms;   /* of pooled conns; 0: none */
+    uint32_t idle_timeout_ms; /* of pooled conns; 0: none */
     uint32_t keepalive; /* idle conns a worker keeps: nginx's keepalive N; 0: none */
     uint32_t requests_per_conn; /* 0: no limit */
     uint32_t conn_lifetime_ms;  /* 0: none */

@@ -313,6 +313,11 @@ const hd_addr_t *hd_conn_local(const hd_conn_t *c)
     return &c->local;
 }
 
+bool hd_conn_is_dead(const hd_conn_t *c)
+{
+    return (c->_flags & HD_CF_TOLD) != 0;
+}
+
 int hd_conn_bare_fd(const hd_conn_t *c)
 {
     if (c->top != c->bottom || !hd_layer_is_socket(c->bottom) || !is_open(c))

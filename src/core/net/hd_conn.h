@@ -197,6 +197,8 @@ hd_rc_t hd_conn_fail(hd_conn_t *c, hd_err_code_t code, const char *fmt, ...)
 /* The address policies see: PROXY/HBONE's if there is one, else the socket's. */
 const hd_addr_t *hd_conn_remote(const hd_conn_t *c);
 const hd_addr_t *hd_conn_local(const hd_conn_t *c); /* the original destination, if any */
+/* An error has ended it, and on_closed won't tell a new owner any more. */
+bool hd_conn_is_dead(const hd_conn_t *c);
 /* The bottom's descriptor when the stack is a bare socket, else -1 (splice). */
 int hd_conn_bare_fd(const hd_conn_t *c);
 size_t hd_conns_open(const hd_loop_t *loop);

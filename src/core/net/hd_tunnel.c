@@ -1,0 +1,340 @@
+#include "core/net/hd_tunnel.h"
+#include "core/net/hd_loop_int.h"
+#include "core/net/hd_splice.h"
+#include <stdlib.h>
+
+#define TURN_BYTES (256 * 1024) /* of one way in one turn: then it's the others' */
+#define FULL_READS 4            /* running, before a way is spliced */
+#define COPY_BELOW 4096         /* smaller reads are copied behind what waits already */
+#define NO_BLOCK_MS 10          /* until a block may be free again */
+#define LINGER_MS 30000         /* for what is queued when the streams have ended */
+
+/* One direction. */
+typedef struct {
+    hd_conn_t *from, *to;
+    uint64_t bytes;
+    hd_splice_t splice;
+    unsigned full_reads;
+    bool ended; /* <from>'s end was read and passed on */
+} way_t;
+
+struct hd_tunnel_s {
+    hd_loop_t *loop;
+    way_t up, down; /* towards the upstream, towards the client */
+    hd_tunnel_conf_t conf;
+    hd_timer_t idle, no_block;
+    hd_post_t start;
+    const char *first_end; /* who ended first */
+    void (*on_end)(void *arg, const hd_tunnel_result_t *result);
+    void *arg;
+};
+
+static const hd_conn_handler_t tunnel_handler;
+
+/* The end */
+
+static void close_one(hd_conn_t *c, const hd_err_t *err, const hd_conn_t *cause)
+{
+    bool was_reset = err != NULL && err->code == HD_E_RESET;
+
+    /* A reset is passed on, so that a stream cut short doesn't look complete. But not
+     * past bytes that are still on their way. */
+    if (was_reset && (cause == NULL || cause == c || hd_chain_is_empty(&c->out)))
+        hd_conn_reset(c);
+    else
+        hd_conn_close(c, err == NULL || was_reset ? LINGER_MS : 0);
+}
+
+static void end_tunnel(hd_tunnel_t *t, const char *by, const hd_err_t *err,
+                       const hd_conn_t *cause)
+{
+    hd_conn_t *down = t->up.from, *up = t->up.to;
+    hd_err_t why = {.code = HD_E_NONE};
+    hd_tunnel_result_t result = {.bytes_down_up = t->up.bytes,
+                                 .bytes_up_down = t->down.bytes,
+                                 .ended_by = by,
+                                 .err = err};
+
+    hd_timer_stop(t->loop, &t->idle);
+    hd_timer_stop(t->loop, &t->no_block);
+    hd_post_cancel(&t->start);
+    hd_splice_close(&t->up.splice);
+    hd_splice_close(&t->down.splice);
+    t->on_end(t->arg, &result);
+    if (err != NULL)
+        why = *err; /* lies in one of the conns */
+    close_one(down, err != NULL ? &why : NULL, cause);
+    close_one(up, err != NULL ? &why : NULL, cause);
+    free(t);
+}
+
+static const char *name_of(const hd_tunnel_t *t, const hd_conn_t *c)
+{
+    return c == t->up.from ? "downstream" : "upstream";
+}
+
+static void fail_tunnel(hd_tunnel_t *t, hd_conn_t *c)
+{
+    static const hd_err_t unknown = {.code = HD_E_RESET, .text = "closed"};
+
+    end_tunnel(t, name_of(t, c), c->err != NULL ? c->err : &unknown, c);
+}
+
+/* Time */
+
+static bool is_half_closed(const hd_tunnel_t *t)
+{
+    return t->up.ended || t->down.ended;
+}
+
+static void touch(hd_tunnel_t *t)
+{
+    uint64_t ms = t->conf.idle_timeout_ms;
+
+    if (is_half_closed(t) && t->conf.half_close_timeout_ms != 0)
+        ms = t->conf.half_close_timeout_ms;
+    if (ms != 0)
+        hd_timer_set(t->loop, &t->idle, ms);
+}
+
+static void on_idle(hd_timer_t *timer)
+{
+    hd_tunnel_t *t = hd_container_of(timer, hd_tunnel_t, idle);
+    hd_err_t err = {.code = HD_E_NONE};
+
+    (void)hd_err_set(&err, HD_E_TIMEOUT, "nothing was sent either way for too long");
+    end_tunnel(t, "idle", &err, NULL);
+}
+
+/* Moving bytes. Each of these says false when the tunnel is gone. */
+
+/* <from> has ended: so does our half towards <to>. */
+static bool pass_end(hd_tunnel_t *t, way_t *w)
+{
+    w->ended = true;
+    hd_splice_close(&w->splice);
+    if (t->first_end == NULL)
+        t->first_end = name_of(t, w->from);
+    if (t->up.ended && t->down.ended) {
+        end_tunnel(t, t->first_end, NULL, NULL);
+        return false;
+    }
+    hd_conn_shutdown(w->to);
+    touch(t);
+    return true;
+}
+
+static void queue(way_t *w, hd_block_t *b, size_t n)
+{
+    hd_chain_t chain;
+
+    if (n < COPY_BELOW && !hd_chain_is_empty(&w->to->out) &&
+        hd_conn_try_send_copy(w->to, b->data, n))
+        return;
+    hd_chain_init(&chain);
+    hd_chain_add(&chain, b, b->data, n, 0);
+    hd_conn_send(w->to, &chain);
+}
+
+/* One read into a block, queued. Bytes, or as hd_conn_read; *no_block: there was none. */
+static ssize_t copy_some(way_t *w, bool *no_block)
+{
+    hd_block_t *b = hd_block_try_take();
+    ssize_t n;
+
+    *no_block = b == NULL;
+    if (b == NULL)
+        return HD_IO_AGAIN;
+    n = hd_conn_read(w->from, b->data, HD_BLOCK_BYTES);
+    if (n > 0) {
+        queue(w, b, (size_t)n);
+        w->bytes += (uint64_t)n;
+        w->full_reads = n == HD_BLOCK_BYTES ? w->full_reads + 1 : 0;
+    }
+    hd_block_unref(b);
+    return n;
+}
+
+/* A full queue is offered to the kernel at once: the turn's end would be late for bulk.
+ */
+static bool has_room(way_t *w)
+{
+    if (hd_conn_is_high(w->to))
+        hd_conn_flush(w->to);
+    return !hd_conn_is_high(w->to);
+}
+
+static bool try_start_splice(way_t *w)
+{
+    if (w->full_reads < FULL_READS || !w->from->is_readable)
+        return false;
+    hd_conn_flush(w->to);
+    if (!hd_splice_may(w->from, w->to))
+        return false;
+    w->full_reads = 0; /* without a pipe: not again before some more */
+    return hd_splice_try_open(&w->splice);
+}
+
+static bool copy(hd_tunnel_t *t, way_t *w)
+{
+    size_t moved = 0;
+
+    while (w->from->is_readable && has_room(w)) {
+        bool no_block;
+        ssize_t n;
+
+        if (moved >= TURN_BYTES) {
+            hd_conn_wake(w->from);
+            break;
+        }
+        n = copy_some(w, &no_block);
+        if (n == 0)
+            return pass_end(t, w);
+        if (n == HD_IO_ERROR) {
+            fail_tunnel(t, w->from);
+            return false;
+        }
+        if (no_block)
+            hd_timer_set(t->loop, &t->no_block, NO_BLOCK_MS);
+        if (n < 0)
+            break;
+        moved += (size_t)n;
+        if (try_start_splice(w)) {
+            hd_conn_wake(w->from);
+            break;
+        }
+    }
+    if (moved > 0)
+        touch(t);
+    return true;
+}
+
+static bool run_splice(hd_tunnel_t *t, way_t *w)
+{
+    size_t moved;
+    hd_splice_end_t end = hd_splice_run(&w->splice, w->from, w->to, TURN_BYTES, &moved);
+
+    w->bytes += moved;
+    if (moved > 0)
+        touch(t);
+    switch (end) {
+    case HD_SPLICE_DRY:
+        if (hd_splice_is_idle(&w->splice))
+            hd_splice_close(&w->splice);
+        return true;
+    case HD_SPLICE_MORE:
+        hd_conn_wake(w->from);
+        return true;
+    case HD_SPLICE_FULL: /* on_writable comes */
+        return true;
+    case HD_SPLICE_ENDED:
+        return pass_end(t, w);
+    case HD_SPLICE_FROM_FAILED:
+        fail_tunnel(t, w->from);
+        return false;
+    case HD_SPLICE_TO_FAILED:
+        fail_tunnel(t, w->to);
+        return false;
+    }
+    return true;
+}
+
+static bool pump(hd_tunnel_t *t, way_t *w)
+{
+    if (w->ended)
+        return true;
+    return hd_splice_is_open(&w->splice) ? run_splice(t, w) : copy(t, w);
+}
+
+/* What wakes it */
+
+static way_t *way_from(hd_tunnel_t *t, const hd_conn_t *c)
+{
+    return t->up.from == c ? &t->up : &t->down;
+}
+
+static way_t *way_to(hd_tunnel_t *t, const hd_conn_t *c)
+{
+    return t->up.to == c ? &t->up : &t->down;
+}
+
+static void on_readable(hd_conn_t *c)
+{
+    (void)pump(c->owner, way_from(c->owner, c));
+}
+
+static void on_writable(hd_conn_t *c)
+{
+    (void)pump(c->owner, way_to(c->owner, c));
+}
+
+static void on_closed(hd_conn_t *c)
+{
+    fail_tunnel(c->owner, c);
+}
+
+static const hd_conn_handler_t tunnel_handler = {
+    .on_readable = on_readable,
+    .on_writable = on_writable,
+    .on_closed = on_closed,
+};
+
+static void on_no_block(hd_timer_t *timer)
+{
+    hd_tunnel_t *t = hd_container_of(timer, hd_tunnel_t, no_block);
+
+    if (pump(t, &t->up))
+        (void)pump(t, &t->down);
+}
+
+/* What happened before the tunnel was there is told to nobody any more. */
+static bool take_over(hd_tunnel_t *t, way_t *w)
+{
+    if (w->from->state != HD_CONN_OPEN || hd_conn_is_dead(w->from)) {
+        fail_tunnel(t, w->from);
+        return false;
+    }
+    if (w->from->peer_closed && hd_chain_is_empty(&w->from->in))
+        return pass_end(t, w);
+    return pump(t, w);
+}
+
+static void on_start(hd_post_t *p)
+{
+    hd_tunnel_t *t = hd_container_of(p, hd_tunnel_t, start);
+
+    if (take_over(t, &t->up))
+        (void)take_over(t, &t->down);
+}
+
+hd_tunnel_t *hd_tunnel_start(hd_conn_t *down, hd_conn_t *up, const hd_tunnel_conf_t *conf,
+                             void (*on_end)(void *arg, const hd_tunnel_result_t *result),
+                             void *arg)
+{
+    hd_tunnel_t *t = hd_net_realloc(NULL, sizeof(*t));
+
+    *t = (hd_tunnel_t){.loop = down->loop,
+                       .up = {.from = down, .to = up},
+                       .down = {.from = up, .to = down},
+                       .conf = *conf,
+                       .on_end = on_end,
+                       .arg = arg};
+    hd_splice_init(&t->up.splice);
+    hd_splice_init(&t->down.splice);
+    hd_timer_init(&t->idle, on_idle);
+    hd_timer_init(&t->no_block, on_no_block);
+    hd_post_init(&t->start, on_start);
+    hd_conn_set_handler(down, &tunnel_handler, t);
+    hd_conn_set_handler(up, &tunnel_handler, t);
+    hd_post(t->loop, &t->start);
+    touch(t);
+    return t;
+}
+
+void hd_tunnel_stop(hd_tunnel_t *t, bool reset)
+{
+    static const hd_err_t stopped = {.code = HD_E_RESET,
+                                     .text = "the tunnel was stopped"};
+
+    end_tunnel(t, "drain", reset ? &stopped : NULL, NULL);
+}
