@@ -139,7 +139,7 @@ hd_call_t *hd_call_start(hd_loop_t *loop, hd_member_t *m, const hd_call_spec_t *
     /* the whole, not from the end of our half on: a stream's may be open for long */
     if (spec->timeout_ms > 0)
         hd_timer_set(loop, &req->deadline, spec->timeout_ms);
-    hd_request_start(req, NULL, NULL);
+    hd_request_start(req, NULL);
     return call;
 }
 

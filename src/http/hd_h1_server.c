@@ -20,8 +20,7 @@ typedef enum {
 typedef struct {
     hd_conn_t *conn;
     hd_req_t *req; /* NULL between requests */
-    const hd_slot_t *listener;
-    uint64_t tls_hash;
+    hd_http_entry_t entry;
     hd_block_t *block; /* received bytes [from, to); NULL when none */
     uint32_t from, to;
     size_t scan_from;
@@ -104,10 +103,7 @@ static void lose_client(h1_server_t *h, hd_err_code_t code, const char *why)
 
 static const hd_http_conf_t *http_conf(h1_server_t *h)
 {
-    const hd_filter_chain_t *chain =
-        hd_listener_refresh(h->conn, h->listener, h->tls_hash);
-
-    return chain == NULL ? NULL : chain->protocol_conf;
+    return hd_http_entry_refresh(&h->entry, h->conn);
 }
 
 /* --- the response --- */
@@ -453,7 +449,7 @@ static bool read_head(h1_server_t *h)
         why = "bad path";
     }
     if (rc != HD_H1_OK) {
-        hd_request_set_listener(req, h->listener, http);
+        hd_request_set_entry(req, &h->entry);
         h->close_after = true;
         h->state = ANSWER;
         set_timer(h, LINGER_MS);
@@ -470,7 +466,7 @@ static bool read_head(h1_server_t *h)
         h->close_after = true;
     begin_body(h, req);
     set_timer(h, http->loc != NULL ? http->loc->client_body_timeout_ms : 60000);
-    hd_request_start(req, h->listener, http);
+    hd_request_start(req, &h->entry);
     return h->req == req;
 }
 
@@ -828,8 +824,7 @@ void hd_h1_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_
 
     hd_bug_on(h == NULL);
     h->conn = c;
-    h->listener = listener;
-    h->tls_hash = chain->tls != NULL ? chain->tls->hash : 0;
+    hd_http_entry_init(&h->entry, listener, chain);
     h->state = IDLE;
     hd_timer_init(&h->timer, on_due);
     hd_list_add_last(&conns, &h->link);

@@ -26,8 +26,7 @@ typedef struct {
 
 struct h2_server_s {
     hd_h2_session_t s; /* first: callbacks get it */
-    const hd_slot_t *listener;
-    uint64_t tls_hash;
+    hd_http_entry_t entry;
     hd_timer_t timer;
     hd_link_t link, streams;
     uint32_t head_bytes_max, fields_max, requests_n, requests_max;
@@ -342,9 +341,7 @@ static void join_cookies(hd_req_t *req)
 
 static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
 {
-    const hd_filter_chain_t *chain =
-        hd_listener_refresh(h->s.conn, h->listener, h->tls_hash);
-    const hd_http_conf_t *http = chain == NULL ? NULL : chain->protocol_conf;
+    const hd_http_conf_t *http = hd_http_entry_refresh(&h->entry, h->s.conn);
     hd_req_head_t *head = &st->req->head;
     const hd_field_t *f = hd_headers_get(&head->headers, HD_H_CONTENT_LENGTH);
     uint64_t length;
@@ -373,17 +370,17 @@ static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
     head->expects_continue =
         f != NULL && !ended && hd_str_eq_nocase(f->value, HD_STR("100-continue"));
     st->req->head_bytes_received = st->head_bytes;
-    st->req->http = http;
     if (st->bad_status == 0 && hd_http_normalize_path(head->raw_path, http, st->req->pool,
                                                       &head->path, &head->query) != HD_OK)
         refuse_head(st, 400, "bad path");
     if (st->bad_status != 0) {
+        hd_request_set_entry(st->req, &h->entry);
         hd_request_reject(st->req, st->bad_status, st->bad_why);
         return;
     }
     join_cookies(st->req);
     hd_headers_mark_hops(&head->headers);
-    hd_request_start(st->req, h->listener, http);
+    hd_request_start(st->req, &h->entry);
     if (http->requests_per_conn > 0 && h->requests_n >= http->requests_per_conn &&
         !h->s.goaway_sent)
         hd_h2_session_goaway(&h->s, NGHTTP2_NO_ERROR);
@@ -465,7 +462,6 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
         nghttp2_session_consume_stream(ng, id, len);
         return 0;
     }
-    st->req->bytes_received += len;
     hd_chain_init(&body);
     hd_chain_add(&body, h->s.in_block, (const char *)data, len, 0);
     hd_request_give_body(st->req, &body);
@@ -601,8 +597,7 @@ void hd_h2_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_
     if (callbacks == NULL)
         callbacks = make_callbacks();
     hd_bug_on(h == NULL || callbacks == NULL);
-    h->listener = listener;
-    h->tls_hash = chain->tls != NULL ? chain->tls->hash : 0;
+    hd_http_entry_init(&h->entry, listener, chain);
     h->head_bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : HEAD_BYTES_MAX;
     h->fields_max = http->fields_max > 0 ? http->fields_max : HEAD_FIELDS_MAX;
     if (hd_h2_session_init(&h->s, c, callbacks, true, h) != HD_OK) {

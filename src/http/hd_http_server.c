@@ -25,14 +25,42 @@ const hd_http_loc_t hd_http_loc_defaults = {
     .default_type = HD_STR_INIT("text/plain"),
 };
 
-/* A conn whose first bytes tell its codec. */
+/* --- where a conn came in --- */
+
+void hd_http_entry_init(hd_http_entry_t *e, const hd_slot_t *listener,
+                        const hd_filter_chain_t *chain)
+{
+    *e = (hd_http_entry_t){.listener = listener,
+                           .tls_hash = chain->tls != NULL ? chain->tls->hash : 0};
+}
+
+const hd_http_conf_t *hd_http_entry_refresh(hd_http_entry_t *e, hd_conn_t *c)
+{
+    hd_member_t *m = hd_loop_member(c->loop);
+    const hd_region_t *r = hd_slot_get(m, e->listener);
+
+    if (hd_likely(r != NULL && r->version == e->_version && r == e->region))
+        return e->chain->protocol_conf;
+    /* A publishing between two looks at the slot must not mix two versions. */
+    do {
+        e->region = r;
+        e->chain = r == NULL ? NULL : hd_listener_refresh(c, e->listener, e->tls_hash);
+        r = hd_slot_get(m, e->listener);
+    } while (r != e->region);
+    if (e->chain == NULL) {
+        e->region = NULL;
+        return NULL;
+    }
+    e->_version = r->version;
+    return e->chain->protocol_conf;
+}
+
+/* --- a conn whose first bytes tell its codec --- */
+
 typedef struct {
     hd_conn_t *conn;
-    const hd_slot_t *listener;
-    uint64_t tls_hash;
+    hd_http_entry_t entry;
     hd_timer_t timer;
-    char bytes[PREFACE_BYTES];
-    size_t n;
 } sniff_t;
 
 static void free_sniff(sniff_t *s)
@@ -49,50 +77,37 @@ static void drop_conn(sniff_t *s)
     hd_conn_close(c, 0);
 }
 
-static bool may_be_h2(const sniff_t *s)
-{
-    return memcmp(s->bytes, preface, hd_min(s->n, PREFACE_BYTES)) == 0;
-}
-
-static void serve(sniff_t *s)
+static void serve(sniff_t *s, bool is_h2)
 {
     hd_conn_t *c = s->conn;
-    const hd_slot_t *listener = s->listener;
-    const hd_filter_chain_t *chain = hd_listener_refresh(c, listener, s->tls_hash);
-    bool is_h2 = may_be_h2(s) && s->n == PREFACE_BYTES;
-    hd_block_t *block = chain == NULL ? NULL : hd_block_try_take();
+    hd_http_entry_t entry = s->entry;
 
-    if (block == NULL) {
+    if (hd_http_entry_refresh(&entry, c) == NULL) {
         drop_conn(s);
         return;
     }
-    memcpy(block->data, s->bytes, s->n);
-    hd_conn_unread(c, block, block->data, s->n);
-    hd_block_unref(block);
     free_sniff(s);
     if (is_h2)
-        hd_h2_serve(c, listener, chain);
+        hd_h2_serve(c, entry.listener, entry.chain);
     else
-        hd_h1_serve(c, listener, chain);
-    hd_conn_wake(c);
+        hd_h1_serve(c, entry.listener, entry.chain);
 }
 
 static void on_readable(hd_conn_t *c)
 {
-    sniff_t *s = c->owner;
+    hd_str_t bytes;
+    hd_rc_t rc = hd_conn_peek(c, &bytes);
 
-    while (s->n < PREFACE_BYTES && may_be_h2(s)) {
-        ssize_t n = hd_conn_read(c, s->bytes + s->n, PREFACE_BYTES - s->n);
-
-        if (n == HD_IO_AGAIN)
-            return;
-        if (n <= 0) {
-            drop_conn(s);
-            return;
-        }
-        s->n += (size_t)n;
+    if (rc == HD_DONE || rc == HD_ERROR) {
+        drop_conn(c->owner);
+        return;
     }
-    serve(s);
+    if (bytes.len == 0)
+        return;
+    if (memcmp(bytes.data, preface, hd_min(bytes.len, PREFACE_BYTES)) != 0)
+        serve(c->owner, false);
+    else if (bytes.len >= PREFACE_BYTES)
+        serve(c->owner, true);
 }
 
 static void on_writable(hd_conn_t *c)
@@ -119,12 +134,10 @@ static void sniff(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain
 
     hd_bug_on(s == NULL);
     s->conn = c;
-    s->listener = listener;
-    s->tls_hash = chain->tls != NULL ? chain->tls->hash : 0;
+    hd_http_entry_init(&s->entry, listener, chain);
     hd_timer_init(&s->timer, on_due);
     hd_timer_set(c->loop, &s->timer, SNIFF_MS);
     hd_conn_set_handler(c, &sniff_handler, s);
-    hd_conn_wake(c);
 }
 
 /* The codec setting, else ALPN, else what the inspector or we see in the first bytes. */

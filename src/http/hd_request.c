@@ -274,8 +274,10 @@ static void run(hd_req_t *req)
     while (req->step != HD_STEP_FINISH) {
         hd_rc_t rc = steps[req->step](req);
 
-        if (rc == HD_AGAIN)
+        if (rc == HD_AGAIN) {
+            req->may_resume = false;
             return;
+        }
         if (rc == HD_ERROR)
             fail_request(req);
         req->step = (uint8_t)step_after(req, rc);
@@ -384,43 +386,23 @@ hd_req_t *hd_request_create(hd_conn_t *c, hd_loop_t *loop, hd_member_t *m,
     return req;
 }
 
-/* The codec looked the slot up in this turn, as we do now: a publishing in between may
- * have changed it. What we pin must be what <http> lies in. */
-void hd_request_set_listener(hd_req_t *req, const hd_slot_t *listener,
-                             const hd_http_conf_t *http)
+void hd_request_set_entry(hd_req_t *req, const hd_http_entry_t *entry)
 {
-    const hd_region_t *r = listener == NULL ? NULL : hd_slot_get(req->member, listener);
-
-    req->listener_slot = listener;
-    if (r != NULL) {
-        const char *from = (const char *)r;
-
-        if ((const char *)http < from || (const char *)http >= from + r->bytes) {
-            const hd_filter_chain_t *chain = hd_listener_match(r->root, req->conn);
-
-            http = chain == NULL ? NULL : chain->protocol_conf;
-        }
-        req->listener = r->root;
-        req->listener_region = r;
-        hd_pin(req->member, r);
-    } else if (listener != NULL) {
-        http = NULL; /* removed meanwhile */
-    }
-    req->http = http;
-    if (http != NULL && http->loc != NULL)
-        req->loc = http->loc;
+    if (entry == NULL || entry->region == NULL)
+        return;
+    req->listener_slot = entry->listener;
+    req->listener_region = entry->region;
+    req->listener = entry->region->root;
+    hd_pin(req->member, entry->region);
+    req->http = entry->chain->protocol_conf;
+    if (req->http->loc != NULL)
+        req->loc = req->http->loc;
 }
 
-void hd_request_start(hd_req_t *req, const hd_slot_t *listener,
-                      const hd_http_conf_t *http)
+void hd_request_start(hd_req_t *req, const hd_http_entry_t *entry)
 {
-    hd_request_set_listener(req, listener, http);
+    hd_request_set_entry(req, entry);
     req->body_ended = !req->head.has_body;
-    if (listener != NULL && req->http == NULL) {
-        req->no_keepalive = true;
-        hd_response_local(req, 503, HD_STR_NONE, HD_STR_NONE, 0, "listener_removed");
-        return;
-    }
     if (req->http != NULL && req->http->request_timeout_ms > 0 && !req->body_ended)
         hd_timer_set(req->loop, &req->deadline, req->http->request_timeout_ms);
     hd_request_wake(req);

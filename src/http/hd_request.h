@@ -237,18 +237,31 @@ enum {
 };
 #define HD_RF(name) (1ull << HD_RFI_##name)
 
+/* Where a client's conn came in, kept by its codec: looked up anew for each request
+ * (hd_listener.h), which costs a match of filter chains only when the listener has a new
+ * version. */
+typedef struct {
+    const hd_slot_t *listener;
+    uint64_t tls_hash;
+    uint64_t _version;             /* of <region> */
+    const hd_region_t *region;     /* the listener's version; good in this turn */
+    const hd_filter_chain_t *chain; /* in it */
+} hd_http_entry_t;
+
 /* --- for client codecs --- */
+void hd_http_entry_init(hd_http_entry_t *e, const hd_slot_t *listener,
+                        const hd_filter_chain_t *chain);
+/* The settings in force now; NULL: the conn is to be drained. */
+const hd_http_conf_t *hd_http_entry_refresh(hd_http_entry_t *e, hd_conn_t *c);
 /* A request in a fresh pool; the codec fills head and calls start. */
 hd_req_t *hd_request_create(hd_conn_t *c, hd_loop_t *loop, hd_member_t *m,
                             const hd_client_ops_t *client, void *client_state);
-/* Where it came in, as of this turn (hd_listener_refresh): pinned. By codecs before
- * hd_request_reject; hd_request_start does it itself. */
-void hd_request_set_listener(hd_req_t *req, const hd_slot_t *listener,
-                             const hd_http_conf_t *http);
-/* The head is complete. <listener> and <http> as of this turn (hd_listener_refresh); NULL
- * for calls, which set route themselves. */
-void hd_request_start(hd_req_t *req, const hd_slot_t *listener,
-                      const hd_http_conf_t *http);
+/* Where it came in, refreshed in this turn: pinned. By codecs before hd_request_reject;
+ * hd_request_start does it itself. */
+void hd_request_set_entry(hd_req_t *req, const hd_http_entry_t *entry);
+/* The head is complete. <entry> refreshed in this turn; NULL for calls, which set their
+ * route themselves. */
+void hd_request_start(hd_req_t *req, const hd_http_entry_t *entry);
 /* More body (moved); flags END and TRAILERS as in the message. Counts bytes_received. */
 void hd_request_give_body(hd_req_t *req, hd_chain_t *body);
 bool hd_request_is_full(const hd_req_t *req); /* don't read more body now */

@@ -245,7 +245,8 @@ static void pass_body(hd_req_t *req)
 
 void hd_response_give_body(hd_req_t *req, hd_chain_t *body)
 {
-    if (hd_unlikely(req->response_ended)) {
+    /* an action that was let go of (a filter answered instead) may still speak */
+    if (hd_unlikely(req->response_ended || !req->is_acting)) {
         hd_chain_free(body);
         return;
     }
