@@ -82,7 +82,7 @@ static void give_body(h1_client_t *h, hd_str_t bytes, unsigned flags)
     hd_chain_t body;
 
     hd_chain_init(&body);
-    hd_chain_add(&body, h->block, bytes.data, bytes.len, flags);
+    hd_chain_add(&body, bytes.len > 0 ? h->block : NULL, bytes.data, bytes.len, flags);
     if (flags & HD_SLICE_END) {
         h->response_done = true;
         h->x = NULL;

@@ -457,9 +457,7 @@ static bool read_head(h1_server_t *h)
         return false;
     }
     req->head_bytes_received = used;
-    req->head.scheme = hd_tls_is_on(h->conn)
-                           ? HD_STR("https")
-                           : HD_STR("http");
+    req->head.scheme = hd_tls_is_on(h->conn) ? HD_STR("https") : HD_STR("http");
     hd_headers_mark_hops(&req->head.headers);
     h->requests_n++;
     if (http->requests_per_conn > 0 && h->requests_n >= http->requests_per_conn)
@@ -477,7 +475,7 @@ static void give_body(h1_server_t *h, hd_str_t bytes, unsigned flags)
     if (h->req == NULL) /* discarded */
         return;
     hd_chain_init(&body);
-    hd_chain_add(&body, h->block, bytes.data, bytes.len, flags);
+    hd_chain_add(&body, bytes.len > 0 ? h->block : NULL, bytes.data, bytes.len, flags);
     hd_request_give_body(h->req, &body);
     hd_chain_free(&body);
 }

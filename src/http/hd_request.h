@@ -223,12 +223,13 @@ enum {
     X(UPSTREAM_OVERFLOW, "UO")                                                           \
     X(NO_ROUTE, "NR")                                                                    \
     X(UPSTREAM_RETRY_LIMIT, "URX")                                                       \
-    X(NO_CLUSTER, "NC") X(DOWNSTREAM_CLOSED, "DC") X(UPSTREAM_TIMEOUT, "UT")             \
-        X(UPSTREAM_RESET, "UR") X(UPSTREAM_CLOSED, "UC") X(LOCAL_RESET, "LR")            \
-            X(DELAY_INJECTED, "DI") X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL")        \
-                X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI")                             \
-                    X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")            \
-                        X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
+    X(NO_CLUSTER, "NC")                                                                  \
+    X(DOWNSTREAM_CLOSED, "DC") X(UPSTREAM_TIMEOUT, "UT") X(UPSTREAM_RESET, "UR")         \
+        X(UPSTREAM_CLOSED, "UC") X(LOCAL_RESET, "LR") X(DELAY_INJECTED, "DI")            \
+            X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX")        \
+                X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE")                       \
+                    X(UPSTREAM_PROTOCOL, "UPE") X(DURATION_TIMEOUT, "DT")                \
+                        X(OVERLOAD, "OM") X(DENIED, "RBAC")
 enum {
 #define X(name, text) HD_RFI_##name,
     HD_RESPONSE_FLAGS(X)
@@ -243,8 +244,8 @@ enum {
 typedef struct {
     const hd_slot_t *listener;
     uint64_t tls_hash;
-    uint64_t _version;             /* of <region> */
-    const hd_region_t *region;     /* the listener's version; good in this turn */
+    uint64_t _version;              /* of <region> */
+    const hd_region_t *region;      /* the listener's version; good in this turn */
     const hd_filter_chain_t *chain; /* in it */
 } hd_http_entry_t;
 

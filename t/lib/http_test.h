@@ -45,7 +45,7 @@ TAP_UNUSED static void tick(uint64_t ms)
 /* --- the client --- */
 
 typedef struct {
-    hd_req_t *req; /* NULL: finished or gone */
+    hd_req_t *req;  /* NULL: finished or gone */
     char seen[512]; /* "head 200;body 5;end;finished;" */
     char body[65536];
     size_t body_n;

@@ -193,7 +193,8 @@ static void test_wait(void)
     hd_req_wake(client.req);
     is_str(calls, "qa qb ", "waking posts");
     finish_request();
-    is_str(calls, "qa qb qb+ qc sc sb sa rc rb ra la lb lc ", "the same callback resumes");
+    is_str(calls, "qa qb qb+ qc sc sb sa rc rb ra la lb lc ",
+           "the same callback resumes");
     check_clean("wait");
 }
 
@@ -333,7 +334,8 @@ static void test_reroute(void)
     start_request("GET", "/up");
     finish_request();
     is_str(client.seen, "head 500;end;finished;", "ten reroutes, then it is enough");
-    is_int(strlen(calls), 11 * strlen("qa qb qc ") + strlen("sc sb sa rc rb ra la lb lc "),
+    is_int(strlen(calls),
+           11 * strlen("qa qb qc ") + strlen("sc sb sa rc rb ra la lb lc "),
            "filters ran anew each time");
     check_clean("reroute");
 
@@ -383,7 +385,8 @@ static void test_gone(void)
         hd_request_client_gone(req, HD_E_RESET, "gone");
         client.seen[0] = '\0';
         turn_some(loop);
-        is_str(client.seen, "", "place %d: nobody speaks to a client that is gone", place);
+        is_str(client.seen, "", "place %d: nobody speaks to a client that is gone",
+               place);
         ok(strstr(calls, "la lb lc ") != NULL || place == 0, "it is logged");
         check_clean("gone");
     }

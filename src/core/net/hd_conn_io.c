@@ -223,10 +223,14 @@ static bool try_append_small(hd_conn_t *c, const hd_chain_t *chain)
 
 void hd_conn_send(hd_conn_t *c, hd_chain_t *chain)
 {
-    if (!may_send(c) || try_append_small(c, chain))
+    if (!may_send(c) || try_append_small(c, chain)) {
         hd_chain_free(chain);
-    else
+    } else {
+        /* The end of a message isn't the end of the stream: more may follow it. */
+        for (hd_slice_t *s = chain->first; s != NULL; s = s->next)
+            s->flags &= (uint8_t) ~(HD_SLICE_END | HD_SLICE_TRAILERS);
         hd_chain_move(&c->out, chain);
+    }
     queue_grew(c);
 }
 
