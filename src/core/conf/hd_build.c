@@ -119,6 +119,17 @@ hd_rc_t hd_build_prepare(hd_conf_t *cf, const hd_node_t *root, hd_err_t *err)
 
 /* --- what a directive may ask --- */
 
+const hd_node_t *hd_conf_find(const hd_node_t *block, hd_str_t name)
+{
+    for (const hd_node_t *b = block; b != NULL; b = b->parent) {
+        for (const hd_node_t *n = b->first; n != NULL; n = n->next) {
+            if (hd_str_eq(n->name, name))
+                return n;
+        }
+    }
+    return block;
+}
+
 hd_str_t hd_conf_place(const hd_conf_t *cf)
 {
     return hd_str_printf(cf->temp, "%.*s:%u", HD_STR_ARG(cf->node->file), cf->node->line);

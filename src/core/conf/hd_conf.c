@@ -3,7 +3,7 @@
 #include "core/hd_module.h"
 #include <stdio.h>
 
-static hd_rc_t put_place(hd_conf_t *cf, const hd_node_t *node, hd_err_t *err)
+hd_rc_t hd_conf_blame(hd_conf_t *cf, const hd_node_t *node, hd_err_t *err)
 {
     if (cf->build->_placed)
         return HD_ERROR;
@@ -91,7 +91,7 @@ static hd_rc_t check_block(hd_conf_t *cf, const hd_node_t *block, hd_err_t *err)
 
     for (hd_node_t *n = block->first; n != NULL; n = n->next)
         if (check_node(cf, n, block_no, err) != HD_OK)
-            return put_place(cf, n, err);
+            return hd_conf_blame(cf, n, err);
     return HD_OK;
 }
 
@@ -160,7 +160,7 @@ static hd_rc_t apply_node(hd_conf_t *cf, hd_node_t *node, hd_err_t *err)
         return HD_OK;
     if (err != NULL && err->code == HD_E_NONE)
         hd_ignore(hd_err_set(err, HD_E_CONF, "\"%s\" failed", d->name));
-    return put_place(cf, node, err);
+    return hd_conf_blame(cf, node, err);
 }
 
 static bool is_block_node(const hd_node_t *node)
@@ -191,7 +191,7 @@ hd_rc_t hd_conf_complete(hd_conf_t *cf, unsigned scope, hd_err_t *err)
         for (; d != NULL && d->name != NULL; d++)
             scopes |= d->scope;
         if ((scopes & scope) != 0 && m->on_conf(cf, own_conf(cf, i), err) != HD_OK)
-            return put_place(cf, cf->node, err);
+            return hd_conf_blame(cf, cf->node, err);
     }
     return HD_OK;
 }
@@ -271,7 +271,7 @@ static hd_rc_t read_known(hd_conf_t *cf, hd_node_t *node, hd_err_t *err)
     node->_entry = e;
     node->_is_first = true;
     if (check_args(e->directive, node, err) != HD_OK)
-        return put_place(cf, node, err);
+        return hd_conf_blame(cf, node, err);
     return apply_node(cf, node, err);
 }
 

@@ -120,6 +120,12 @@ hd_rc_t hd_conf_complete(hd_conf_t *cf, unsigned scope, hd_err_t *err) HD_MUST_C
 void *hd_conf_of(hd_conf_t *cf, const struct hd_module_s *module);
 /* A warning with place, in the error log or on stderr with -t. */
 void hd_conf_warn(const hd_conf_t *cf, const char *fmt, ...) HD_PRINTF(2, 3);
+/* Puts the place of <node> in front of the reason, unless a place stands there already:
+ * for what is found wrong after a directive was applied. Returns HD_ERROR. */
+hd_rc_t hd_conf_blame(hd_conf_t *cf, const hd_node_t *node, hd_err_t *err);
+/* The first directive of that name in <block>, else in the blocks around it; else
+ * <block>. */
+const hd_node_t *hd_conf_find(const hd_node_t *block, hd_str_t name);
 /* "file:line" of the directive. */
 hd_str_t hd_conf_place(const hd_conf_t *cf);
 /* A path relative to the prefix or the conf directory made absolute, in cf->pool. */

@@ -1,0 +1,129 @@
+#include "core/conf/hd_conf_secret.h"
+#include "core/net/hd_tls.h"
+#include "core/os/hd_os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILE_BYTES_MAX (4u << 20) /* system-wide roots are some 220 KB */
+
+/* An open file of <what> and its size. */
+static hd_rc_t open_file(hd_conf_t *cf, hd_str_t path, const char *what, int *fd,
+                         size_t *bytes, hd_err_t *err)
+{
+    struct stat st;
+
+    *fd = open(hd_str_to_c(cf->temp, path), O_RDONLY | O_CLOEXEC);
+    if (*fd < 0)
+        return hd_err_set_sys(err, errno, "cannot load %s \"%.*s\"", what,
+                              HD_STR_ARG(path));
+    if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > FILE_BYTES_MAX) {
+        hd_ignore(close(*fd)); /* read only: nothing to lose */
+        return hd_err_set(
+            err, HD_E_CONF,
+            "cannot load %s \"%.*s\": it is no regular file of at most 4 MB", what,
+            HD_STR_ARG(path));
+    }
+    *bytes = (size_t)st.st_size;
+    return HD_OK;
+}
+
+static hd_rc_t read_all(int fd, char *to, size_t bytes, hd_str_t *text)
+{
+    size_t n = 0;
+    ssize_t got;
+
+    while (n < bytes && (got = read(fd, to + n, bytes - n)) != 0) {
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return HD_ERROR;
+        n += (size_t)got;
+    }
+    *text = hd_str_n(to, n);
+    return HD_OK;
+}
+
+/* Reads <path> into <pool>, or for a key (<r> set) into the secret area. */
+static hd_rc_t read_file(hd_conf_t *cf, hd_str_t path, const char *what, hd_pool_t *pool,
+                         hd_region_t *r, hd_str_t *text, hd_err_t *err)
+{
+    size_t bytes = 0;
+    char *to;
+    int fd = -1;
+    hd_rc_t rc;
+
+    if (path.len == 0)
+        return HD_OK;
+    if (open_file(cf, path, what, &fd, &bytes, err) != HD_OK)
+        return HD_ERROR;
+    to = r != NULL ? hd_batch_secret(cf->batch, r, bytes + 1, err)
+                   : hd_pool_alloc_unaligned(pool, bytes + 1);
+    rc = to == NULL ? HD_ERROR : read_all(fd, to, bytes, text);
+    if (rc != HD_OK && to != NULL)
+        hd_ignore(hd_err_set_sys(err, errno, "cannot read %s \"%.*s\"", what,
+                                 HD_STR_ARG(path)));
+    hd_ignore(close(fd)); /* read only: nothing to lose */
+    return rc;
+}
+
+static hd_rc_t read_secret(hd_conf_t *cf, const hd_conf_secret_t *files, hd_region_t *r,
+                           hd_pool_t *pool, hd_secret_t *s, hd_err_t *err)
+{
+    if (read_file(cf, files->cert, "certificate", pool, NULL, &s->chain_pem, err) !=
+            HD_OK ||
+        read_file(cf, files->key, "certificate key", pool, r, &s->key_pem, err) !=
+            HD_OK ||
+        read_file(cf, files->trust, "trusted certificates", pool, NULL, &s->trust_pem,
+                  err) != HD_OK ||
+        read_file(cf, files->crls, "revocation list", pool, NULL, &s->crl_pem, err) !=
+            HD_OK)
+        return HD_ERROR;
+    if (hd_secret_check(s, pool, err) == HD_OK)
+        return HD_OK;
+    return files->cert.len > 0
+               ? hd_err_prefix(err, "certificate \"%.*s\" with key \"%.*s\": ",
+                               HD_STR_ARG(files->cert), HD_STR_ARG(files->key))
+               : hd_err_prefix(
+                     err, "trusted certificates \"%.*s\": ", HD_STR_ARG(files->trust));
+}
+
+static uint64_t hash_secret(const hd_secret_t *s)
+{
+    uint64_t h = hd_hash64(s->chain_pem.data, s->chain_pem.len, 1);
+
+    h = hd_hash64(s->key_pem.data, s->key_pem.len, h);
+    h = hd_hash64(s->trust_pem.data, s->trust_pem.len, h);
+    return hd_hash64(s->crl_pem.data, s->crl_pem.len, h) | 1;
+}
+
+hd_rc_t hd_conf_secret_slot(hd_conf_t *cf, const hd_conf_secret_t *files,
+                            const hd_slot_t **slot, hd_err_t *err)
+{
+    hd_str_t name = hd_str_printf(cf->temp, "file:%.*s|%.*s|%.*s|%.*s",
+                                  HD_STR_ARG(files->cert), HD_STR_ARG(files->key),
+                                  HD_STR_ARG(files->trust), HD_STR_ARG(files->crls));
+    hd_slot_t *s = hd_slot_find_or_add(cf->arena, HD_RES_SECRET, name, err);
+    hd_secret_t *secret;
+    hd_region_t *r;
+    hd_pool_t *pool;
+    hd_rc_t rc;
+
+    if (s == NULL)
+        return HD_ERROR;
+    *slot = s;
+    if (hd_batch_has(cf->batch, HD_RES_SECRET, name))
+        return HD_OK;
+    r = hd_batch_region(cf->batch, HD_RES_SECRET, name, hd_conf_place(cf), 0, &pool, err);
+    if (r == NULL)
+        return HD_ERROR;
+    secret = hd_pool_new(pool, hd_secret_t);
+    if (read_secret(cf, files, r, pool, secret, err) != HD_OK) {
+        hd_batch_drop(cf->batch, r);
+        return HD_ERROR;
+    }
+    rc = hd_batch_put(cf->batch, s, r, secret, hash_secret(secret), err);
+    return rc == HD_DONE ? HD_OK : rc;
+}

@@ -1,0 +1,18 @@
+/* hd_conf_ssl: nginx's ssl_* directives of servers (http and stream) and proxy_ssl_* of
+ * their upstreams: to TLS settings. */
+#pragma once
+#include "core/conf/hd_conf.h"
+#include "core/hd_module.h"
+
+extern const hd_module_t hd_ssl_module, hd_proxy_ssl_module;
+
+/* The settings of a server block, <cf> being that block's: in cf->pool. *tls NULL: there
+ * is no certificate. <alpn>: wire form. */
+hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **tls,
+                           hd_err_t *err) HD_MUST_CHECK;
+bool hd_conf_ssl_has_cert(const hd_conf_t *cf);
+/* The settings towards an upstream named <host> (without port). */
+hd_rc_t hd_conf_ssl_upstream(hd_conf_t *cf, hd_str_t host, hd_str_t alpn,
+                             const hd_tls_conf_t **tls, hd_err_t *err) HD_MUST_CHECK;
+/* stream: proxy_ssl on. */
+bool hd_conf_ssl_upstream_is_on(const hd_conf_t *cf);
