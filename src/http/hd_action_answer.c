@@ -32,7 +32,7 @@ static hd_rc_t start_answer(hd_req_t *req)
 
 /* "/path" becomes "scheme://host:port/path", the port being the listener's, as nginx
  * does. */
-static hd_str_t make_absolute(hd_req_t *req, hd_str_t path)
+hd_str_t hd_http_absolute_url(hd_req_t *req, hd_str_t path)
 {
     hd_str_t host = req->head.authority;
     bool is_tls = hd_str_eq(req->head.scheme, HD_STR("https"));
@@ -129,7 +129,7 @@ static hd_rc_t start_redirect(hd_req_t *req)
         if (eval_text(req, &location) != HD_OK)
             return HD_ERROR;
         if (!is_xds && location.len > 0 && location.data[0] == '/')
-            location = make_absolute(req, location);
+            location = hd_http_absolute_url(req, location);
     }
     if (!hd_http_is_field_value(location))
         return hd_req_fail(req, 500, HD_E_INTERNAL, "not a field value: Location");

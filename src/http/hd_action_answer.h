@@ -3,3 +3,5 @@
 #include "http/hd_request.h"
 
 extern const hd_action_ops_t hd_answer_action, hd_redirect_action;
+/* "/path" on the host that the client named, with the listener's port, as nginx does. */
+hd_str_t hd_http_absolute_url(hd_req_t *req, hd_str_t path);

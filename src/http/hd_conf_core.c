@@ -1,0 +1,336 @@
+/* Settings of the client's side: limits, time-outs, types; and what is accepted because
+ * every nginx.conf has it. */
+#include "core/conf/hd_module_table.h"
+#include "http/hd_conf_int.h"
+
+typedef struct {
+    hd_http_loc_t loc; /* what requests see of it */
+    uint64_t header_timeout_ms, head_buffer_bytes, body_buffer_bytes;
+    uint32_t head_buffers_n, lingering;
+    uint64_t lingering_timeout_ms;
+    uint32_t internal_of; /* the place that is internal: not inherited */
+    bool http2;
+    bool accepted; /* of flags that change nothing */
+} core_conf_t;
+
+static const core_conf_t *conf_of(const hd_conf_t *cf)
+{
+    return hd_http_look(cf, &hd_http_core_module);
+}
+
+void hd_http_core_defaults(hd_conf_t *cf)
+{
+    core_conf_t *cc = hd_conf_of(cf, &hd_http_core_module);
+
+    *cc = (core_conf_t){
+        .loc = hd_http_loc_defaults,
+        .header_timeout_ms = 60000,
+        .head_buffer_bytes = 8192,
+        .head_buffers_n = 4,
+    };
+}
+
+const hd_http_loc_t *hd_http_core_loc(const hd_conf_t *cf)
+{
+    return &conf_of(cf)->loc;
+}
+
+void hd_http_core_fill(const hd_conf_t *cf, hd_http_conf_t *http)
+{
+    const core_conf_t *cc = conf_of(cf);
+
+    http->header_timeout_ms = cc->header_timeout_ms;
+    http->head_bytes_max =
+        (uint32_t)hd_min(cc->head_buffer_bytes * cc->head_buffers_n, 1u << 20);
+}
+
+bool hd_http_core_is_http2(const hd_conf_t *cf)
+{
+    return conf_of(cf)->http2;
+}
+
+bool hd_http_core_is_internal(const hd_conf_t *cf, const hd_place_t *place)
+{
+    return conf_of(cf)->internal_of == place->id;
+}
+
+/* --- setters --- */
+
+static hd_rc_t set_internal(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+
+    (void)args, (void)err;
+    cc->internal_of = hd_http_build_of(cf)->place->id;
+    return HD_OK;
+}
+
+/* keepalive_timeout TIME [TIME of the Keep-Alive field] */
+static hd_rc_t set_keepalive_timeout(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                     hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+    uint64_t ms;
+
+    if (hd_parse_msec(args[0], &ms, err) != HD_OK)
+        return HD_ERROR;
+    cc->loc.keepalive_timeout_ms = ms;
+    if (ms == 0)
+        cc->loc.keepalive_requests = 1;
+    if (cf->node->args_n == 2) {
+        if (cf->node->uses == 1)
+            hd_conf_warn(cf,
+                         "the second time has no effect: no Keep-Alive field is sent");
+        return hd_parse_msec(args[1], &ms, err);
+    }
+    return HD_OK;
+}
+
+static hd_rc_t set_large_buffers(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                 hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+    uint64_t n;
+
+    (void)cf;
+    if (!hd_str_to_u64(args[0], 1024, &n) || n == 0)
+        return hd_err_set(err, HD_E_CONF, "invalid number of buffers \"%.*s\": 1 to 1024",
+                          HD_STR_ARG(args[0]));
+    cc->head_buffers_n = (uint32_t)n;
+    return hd_parse_size(args[1], 1u << 20, &cc->head_buffer_bytes, err);
+}
+
+/* types { … }: which file has which type; nothing here serves files yet, so the lines are
+ * only checked. */
+static hd_rc_t check_types(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)args, (void)conf;
+    for (const hd_node_t *n = cf->node->first; n != NULL; n = n->next) {
+        if (n->args_n == 0 || n->is_block) {
+            hd_ignore(hd_err_set(err, HD_E_CONF,
+                                 "in types a line is TYPE EXTENSION …; \"%.*s\" is none",
+                                 HD_STR_ARG(n->name)));
+            return hd_conf_blame(cf, n, err);
+        }
+    }
+    return HD_OK;
+}
+
+static const hd_conf_enum_t tokens_names[] = {
+    {"on", 1}, {"off", 0}, {"build", 1}, {NULL, 0}};
+
+static hd_rc_t set_server_tokens(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                 hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+    hd_directive_t plain = *cf->directive;
+    hd_conf_t at = *cf;
+    uint32_t value = 1;
+
+    plain.post = tokens_names;
+    at.directive = &plain;
+    if (hd_set_enum(&at, args, (char *)&value - plain.offset, err) != HD_OK)
+        return HD_ERROR;
+    cc->loc.server_tokens = value != 0;
+    return HD_OK;
+}
+
+/* A path that nothing is written to: bodies are held in memory. */
+static hd_rc_t accept_path(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)args, (void)conf, (void)err;
+    if (cf->node->uses == 1)
+        hd_conf_warn(cf, "not used: bodies are held in memory, never in files");
+    return HD_OK;
+}
+
+/* nginx's error_log of a block. Lines go to the program's log, whatever block they are
+ * of. */
+static hd_rc_t accept_error_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                hd_err_t *err)
+{
+    hd_log_level_t level;
+
+    (void)conf;
+    if (cf->node->args_n == 2 && !hd_log_parse_level(args[1], &level))
+        return hd_err_set(err, HD_E_CONF, "invalid log level \"%.*s\"",
+                          HD_STR_ARG(args[1]));
+    if (cf->node->uses == 1)
+        hd_conf_warn(cf, "an error_log of a block isn't kept apart: its lines go to the "
+                         "main one");
+    return HD_OK;
+}
+
+static const hd_conf_enum_t lingering_names[] = {
+    {"off", 0}, {"on", 1}, {"always", 2}, {NULL, 0}};
+static const hd_conf_limits_t one_and_more = {1, UINT32_MAX};
+static const hd_conf_limits_t small = {1, 1u << 20};
+
+#define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
+#define IN_SERVERS (HD_IN_HTTP | HD_IN_SERVER)
+#define AT(field) offsetof(core_conf_t, field)
+
+#define ACCEPTED_FLAG(NAME, SCOPE, HELP)                                                 \
+    {                                                                                    \
+        .name = NAME, .scope = SCOPE, .args_n = 1, .set = hd_set_flag,                   \
+        .offset = AT(accepted), .help = HELP                                             \
+    }
+#define ACCEPTED_SIZE(NAME)                                                              \
+    {                                                                                    \
+        .name = NAME, .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION, .args_n = 1,  \
+        .set = hd_set_size, .offset = AT(body_buffer_bytes),                             \
+        .help = "SIZE: accepted; tables size themselves"                                 \
+    }
+
+static const hd_directive_t directives[] = {
+    {.name = "client_max_body_size",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_size,
+     .offset = AT(loc.client_max_body_size),
+     .help = "SIZE: larger bodies are answered with 413; 1m; 0: no limit"},
+    {.name = "client_body_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(loc.client_body_timeout_ms),
+     .help = "TIME: between two reads of a body; 60s"},
+    {.name = "client_body_buffer_size",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_size,
+     .offset = AT(body_buffer_bytes),
+     .help = "SIZE: accepted; bodies lie in blocks of 16 KB"},
+    {.name = "client_body_temp_path",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 4,
+     .set = accept_path,
+     .help = "PATH …: accepted; bodies are held in memory"},
+    {.name = "client_header_timeout",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(header_timeout_ms),
+     .help = "TIME: for the whole head of a request; 60s"},
+    {.name = "client_header_buffer_size",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_set_size,
+     .offset = AT(body_buffer_bytes),
+     .post = &small,
+     .help = "SIZE: accepted; heads are read into blocks of 16 KB"},
+    {.name = "large_client_header_buffers",
+     .scope = IN_SERVERS,
+     .args_n = 2,
+     .set = set_large_buffers,
+     .help = "N SIZE: a request's head has at most N times SIZE bytes; 4 8k"},
+    {.name = "send_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(loc.send_timeout_ms),
+     .help = "TIME: between two writes of a response; 60s"},
+    {.name = "keepalive_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 2,
+     .set = set_keepalive_timeout,
+     .help = "TIME: how long an idle connection is kept; 75s; 0: not at all"},
+    {.name = "keepalive_requests",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_u32,
+     .offset = AT(loc.keepalive_requests),
+     .post = &one_and_more,
+     .help = "N: requests over one connection; 1000"},
+    {.name = "lingering_close",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_enum,
+     .offset = AT(lingering),
+     .post = lingering_names,
+     .help = "off|on|always: accepted; a connection lingers where unread bytes are left"},
+    {.name = "lingering_time",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(loc.lingering_time_ms),
+     .help = "TIME: how long unread bytes are read and dropped after a response; 30s"},
+    {.name = "lingering_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(lingering_timeout_ms),
+     .help = "TIME: accepted; lingering_time bounds it"},
+    {.name = "default_type",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_str,
+     .offset = AT(loc.default_type),
+     .help = "TYPE: Content-Type of answers made here; text/plain"},
+    {.name = "types",
+     .scope = IN_ANY,
+     .block = check_types,
+     .help = "{ TYPE EXTENSION …; }: accepted and checked"},
+    {.name = "server_tokens",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_server_tokens,
+     .help = "on|off|build: whether Server and error pages say the version; on"},
+    {.name = "merge_slashes",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(loc.merge_slashes),
+     .help = "on|off: // counts as / where a location is looked for; on"},
+    {.name = "underscores_in_headers",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(loc.underscores_in_headers),
+     .help = "on|off: fields with an underscore in their name are valid; off"},
+    {.name = "ignore_invalid_headers",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(loc.ignore_invalid_headers),
+     .help = "on|off: fields with an invalid name are dropped; on"},
+    {.name = "http2",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(http2),
+     .help = "on|off: HTTP/2 by ALPN, and by its preface without TLS; off"},
+    {.name = "internal",
+     .scope = HD_IN_LOCATION,
+     .args_n = 0,
+     .set = set_internal,
+     .help = "the location is for internal redirections only"},
+    {.name = "error_log",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 2,
+     .set = accept_error_log,
+     .help = "FILE [LEVEL]: accepted; all lines go to the program's log"},
+    ACCEPTED_FLAG("sendfile", IN_ANY, "on|off: accepted; no files are sent"),
+    ACCEPTED_FLAG("tcp_nopush", IN_ANY, "on|off: accepted; writes are gathered anyway"),
+    ACCEPTED_FLAG("tcp_nodelay", IN_ANY, "on|off: accepted; it is always on"),
+    ACCEPTED_FLAG("reset_timedout_connection", IN_ANY,
+                  "on|off: accepted; what timed out is reset"),
+    ACCEPTED_SIZE("server_names_hash_max_size"),
+    ACCEPTED_SIZE("server_names_hash_bucket_size"),
+    ACCEPTED_SIZE("types_hash_max_size"),
+    ACCEPTED_SIZE("types_hash_bucket_size"),
+    ACCEPTED_SIZE("variables_hash_max_size"),
+    ACCEPTED_SIZE("variables_hash_bucket_size"),
+    {0},
+};
+
+const hd_module_t hd_http_core_module = {
+    .abi = HD_MODULE_ABI,
+    .name = "http_core",
+    .directives = directives,
+    .conf_size = sizeof(core_conf_t),
+};

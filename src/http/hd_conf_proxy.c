@@ -1,0 +1,550 @@
+/* proxy_pass and what goes with it. */
+#include "core/conf/hd_conf_cluster.h"
+#include "core/conf/hd_conf_ssl.h"
+#include "core/conf/hd_module_table.h"
+#include "http/hd_conf_int.h"
+#include "http/hd_proxy_filter.h"
+
+#define LIST_MAX 200
+#define TRIES_MAX 64 /* where nginx has no limit but the number of servers */
+
+typedef struct {
+    hd_str_t name;
+    const hd_expr_t *value;
+} set_header_t;
+
+typedef struct {
+    hd_proxy_filter_t filter; /* what runs with each request; first, see is_used */
+    uint32_t pass_of;         /* the place of proxy_pass: not inherited */
+    bool is_https, is_variable, has_uri;
+    hd_str_t host_port, uri;  /* of proxy_pass without variables */
+    const hd_expr_t *url;     /* with variables */
+    const hd_slot_t *cluster; /* NULL: by <url> */
+    const set_header_t *set_headers;
+    uint32_t set_headers_n;
+    const hd_str_t *hidden, *passed; /* response fields */
+    uint32_t hidden_n, passed_n;
+    uint64_t connect_timeout_ms, send_timeout_ms, read_timeout_ms; /* 0: 60 s */
+    uint64_t accepted;
+    uint32_t version; /* 0: 1.1 */
+    bool no_buffering, no_request_buffering, no_redirect;
+} proxy_conf_t;
+
+static const proxy_conf_t *conf_of(const hd_conf_t *cf)
+{
+    return hd_http_look(cf, &hd_proxy_module);
+}
+
+/* --- proxy_pass --- */
+
+static bool may_have_uri(const hd_place_t *p)
+{
+    return p->kind == HD_PLACE_PREFIX || p->kind == HD_PLACE_EXACT;
+}
+
+static hd_rc_t set_pass(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    const hd_place_t *place = hd_http_build_of(cf)->place;
+    proxy_conf_t *pc = conf;
+    hd_str_t rest = args[0];
+    hd_expr_t *expr;
+    ssize_t slash;
+
+    pc->pass_of = place->id;
+    pc->cluster = NULL;
+    pc->url = NULL;
+    pc->is_variable = hd_str_find_char(args[0], '$') >= 0;
+    pc->is_https = hd_str_has_prefix_nocase(args[0], HD_STR("https://"));
+    if (pc->is_https || hd_str_has_prefix_nocase(args[0], HD_STR("http://")))
+        rest = hd_str_sub(args[0], pc->is_https ? 8 : 7, args[0].len);
+    else if (!hd_str_has_prefix(args[0], HD_STR("$")))
+        return hd_err_set(
+            err, HD_E_CONF,
+            "invalid URL prefix in \"%.*s\": http:// or https:// is expected",
+            HD_STR_ARG(args[0]));
+    if (pc->is_variable) {
+        if (hd_expr_compile(cf, args[0], &expr, err) != HD_OK)
+            return HD_ERROR;
+        pc->url = expr;
+    }
+    slash = hd_str_has_prefix(rest, HD_STR("unix:"))
+                ? hd_str_find(hd_str_sub(rest, 5, rest.len), HD_STR(":/"))
+                : hd_str_find_char(rest, '/');
+    if (slash >= 0 && hd_str_has_prefix(rest, HD_STR("unix:")))
+        slash += 6; /* unix:/path:/uri */
+    pc->has_uri = slash >= 0;
+    pc->host_port = slash < 0 ? rest : hd_str_sub(rest, 0, (size_t)slash);
+    pc->uri = slash < 0 ? HD_STR_NONE : hd_str_sub(rest, (size_t)slash, rest.len);
+    if (hd_str_has_prefix(pc->host_port, HD_STR("unix:")) &&
+        hd_str_has_suffix(pc->host_port, HD_STR(":")))
+        pc->host_port.len--;
+    if (pc->host_port.len == 0)
+        return hd_err_set(err, HD_E_CONF, "no host in upstream \"%.*s\"",
+                          HD_STR_ARG(args[0]));
+    pc->host_port = hd_str_dup(cf->pool, pc->host_port);
+    pc->uri = hd_str_dup(cf->pool, pc->uri);
+    if (pc->has_uri && !pc->is_variable && !may_have_uri(place))
+        return hd_err_set(err, HD_E_CONF,
+                          "\"proxy_pass\" cannot have URI part in location given by "
+                          "regular expression, or inside named location");
+    if (hd_str_find_char(pc->host_port, '$') >= 0)
+        return HD_OK;
+    return hd_conf_cluster->slot_for(cf, pc->host_port, pc->is_https ? 443 : 80, false,
+                                     &pc->cluster, err);
+}
+
+/* --- lists --- */
+
+static hd_rc_t set_header(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    proxy_conf_t *pc = conf;
+    uint32_t n = cf->is_first ? 0 : pc->set_headers_n;
+    set_header_t *list;
+    hd_expr_t *value;
+
+    if (!hd_http_is_field_name(args[0]))
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\" is not a field name",
+                          HD_STR_ARG(args[0]));
+    if (n == LIST_MAX)
+        return hd_err_set(err, HD_E_CONF, "more than %d proxy_set_header here", LIST_MAX);
+    if (hd_expr_compile(cf, args[1], &value, err) != HD_OK)
+        return HD_ERROR;
+    list = hd_pool_new_n(cf->pool, set_header_t, n + 1);
+    if (n > 0)
+        memcpy(list, pc->set_headers, n * sizeof(*list));
+    list[n] = (set_header_t){.name = hd_str_dup(cf->pool, args[0]), .value = value};
+    pc->set_headers = list;
+    pc->set_headers_n = n + 1;
+    return HD_OK;
+}
+
+static hd_rc_t add_name(hd_conf_t *cf, hd_str_t name, const hd_str_t **list, uint32_t *n,
+                        hd_err_t *err)
+{
+    hd_str_t *longer;
+
+    if (cf->is_first)
+        *n = 0;
+    if (*n == LIST_MAX)
+        return hd_err_set(err, HD_E_CONF, "more than %d fields here", LIST_MAX);
+    longer = hd_pool_new_n(cf->pool, hd_str_t, *n + 1);
+    if (*n > 0)
+        memcpy(longer, *list, *n * sizeof(*longer));
+    longer[(*n)++] = hd_str_dup(cf->pool, name);
+    *list = longer;
+    return HD_OK;
+}
+
+static hd_rc_t hide_header(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    proxy_conf_t *pc = conf;
+
+    return add_name(cf, args[0], &pc->hidden, &pc->hidden_n, err);
+}
+
+static hd_rc_t pass_header(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    proxy_conf_t *pc = conf;
+
+    return add_name(cf, args[0], &pc->passed, &pc->passed_n, err);
+}
+
+/* proxy_redirect off | default | FROM TO */
+static hd_rc_t set_redirect(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    proxy_conf_t *pc = conf;
+    hd_proxy_filter_t *f = &pc->filter;
+    hd_proxy_redirect_t *list, *r;
+    hd_expr_t *to, *from;
+
+    if (cf->is_first) {
+        f->redirects_n = 0;
+        pc->no_redirect = true; /* until `default` says otherwise */
+    }
+    if (cf->node->args_n == 1) {
+        pc->no_redirect = !hd_str_eq(args[0], HD_STR("default"));
+        return !pc->no_redirect || hd_str_eq(args[0], HD_STR("off"))
+                   ? HD_OK
+                   : hd_err_set(err, HD_E_CONF,
+                                "invalid parameter \"%.*s\": off, default, or FROM TO",
+                                HD_STR_ARG(args[0]));
+    }
+    if (f->redirects_n == LIST_MAX)
+        return hd_err_set(err, HD_E_CONF, "more than %d proxy_redirect here", LIST_MAX);
+    list = hd_pool_new_n(cf->pool, hd_proxy_redirect_t, f->redirects_n + 2);
+    if (f->redirects_n > 0)
+        memcpy(list, f->redirects, f->redirects_n * sizeof(*list));
+    r = &list[f->redirects_n++];
+    f->redirects = list;
+    if (hd_expr_compile(cf, args[1], &to, err) != HD_OK)
+        return HD_ERROR;
+    r->to = to;
+    if (args[0].len > 1 && args[0].data[0] == '~') {
+        size_t at = args[0].data[1] == '*' ? 2 : 1;
+
+        r->regex = (hd_match_t){
+            .kind = HD_MATCH_REGEX,
+            .part = true,
+            .ignore_case = at == 2,
+            .text = hd_str_dup(cf->pool, hd_str_sub(args[0], at, args[0].len))};
+        return hd_match_check(&r->regex, err);
+    }
+    if (hd_expr_compile(cf, args[0], &from, err) != HD_OK)
+        return HD_ERROR;
+    r->from = from;
+    return HD_OK;
+}
+
+/* --- proxy_next_upstream --- */
+
+static const hd_conf_enum_t next_names[] = {
+    {"error", HD_NEXT_ERROR},
+    {"timeout", HD_NEXT_TIMEOUT},
+    {"invalid_header", HD_NEXT_INVALID},
+    {"http_500", HD_NEXT_500},
+    {"http_502", HD_NEXT_502},
+    {"http_503", HD_NEXT_503},
+    {"http_504", HD_NEXT_504},
+    {"http_403", HD_NEXT_403},
+    {"http_404", HD_NEXT_404},
+    {"http_429", HD_NEXT_429},
+    {"non_idempotent", HD_NEXT_NON_IDEMPOTENT},
+    {"off", HD_NEXT_OFF},
+    {NULL, 0},
+};
+
+static hd_rc_t set_next(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    proxy_conf_t *pc = conf;
+
+    pc->filter.next = 0;
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        const hd_conf_enum_t *e = next_names;
+
+        while (e->name != NULL && !hd_str_eq(args[i], hd_str_c(e->name)))
+            e++;
+        if (e->name == NULL)
+            return hd_err_set(err, HD_E_CONF,
+                              "invalid value \"%.*s\"; allowed are error, timeout, "
+                              "invalid_header, http_500, http_502, http_503, http_504, "
+                              "http_403, http_404, http_429, non_idempotent, off",
+                              HD_STR_ARG(args[i]));
+        pc->filter.next |= e->value;
+    }
+    return HD_OK;
+}
+
+/* --- accepted --- */
+
+static hd_rc_t accept_buffers(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    uint64_t n;
+
+    (void)conf, (void)cf;
+    if (!hd_str_to_u64(args[0], 1000000, &n) || n < 2)
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid number of buffers \"%.*s\": 2 and more",
+                          HD_STR_ARG(args[0]));
+    return hd_parse_size(args[1], INT64_MAX, &n, err);
+}
+
+static hd_rc_t set_inverse(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    bool *flag = (bool *)((char *)conf + cf->directive->offset);
+
+    if (hd_set_flag(cf, args, conf, err) != HD_OK)
+        return HD_ERROR;
+    *flag = !*flag;
+    return HD_OK;
+}
+
+/* --- to a route --- */
+
+/* Client's fields that take the connection's side only never pass; the rest of nginx's
+ * defaults (Host $proxy_host) is proxy->host. */
+static void put_request_ops(hd_conf_t *cf, const proxy_conf_t *pc, hd_weighted_t *target)
+{
+    hd_header_op_conf_t *ops;
+
+    if (pc->set_headers_n == 0)
+        return;
+    ops = hd_pool_new_n(cf->pool, hd_header_op_conf_t, pc->set_headers_n);
+    for (uint32_t i = 0; i < pc->set_headers_n; i++)
+        ops[i] = (hd_header_op_conf_t){.name = pc->set_headers[i].name,
+                                       .value = pc->set_headers[i].value,
+                                       .how = HD_HOP_SET};
+    target->request_ops = ops;
+    target->request_ops_n = pc->set_headers_n;
+}
+
+static bool has_name(const hd_str_t *list, uint32_t n, hd_str_t name)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (hd_str_eq_nocase(list[i], name))
+            return true;
+    }
+    return false;
+}
+
+static void put_response_ops(hd_conf_t *cf, const proxy_conf_t *pc, hd_route_t *route)
+{
+    uint32_t n = pc->hidden_n + route->response_ops_n, at = 0;
+    hd_header_op_conf_t *ops;
+
+    if (pc->hidden_n == 0)
+        return;
+    /* what is hidden goes before add_header adds */
+    ops = hd_pool_new_n(cf->pool, hd_header_op_conf_t, n);
+    for (uint32_t i = 0; i < pc->hidden_n; i++) {
+        if (!has_name(pc->passed, pc->passed_n, pc->hidden[i]))
+            ops[at++] = (hd_header_op_conf_t){
+                .name = pc->hidden[i], .how = HD_HOP_REMOVE, .always = true};
+    }
+    for (uint32_t i = 0; i < route->response_ops_n; i++)
+        ops[at++] = route->response_ops[i];
+    route->response_ops = ops;
+    route->response_ops_n = at;
+}
+
+static uint32_t time_or(uint64_t ms, uint32_t otherwise)
+{
+    return ms == 0 ? otherwise : (uint32_t)hd_min(ms, UINT32_MAX);
+}
+
+static hd_str_t without_port(hd_str_t host_port)
+{
+    ssize_t colon = hd_str_find_char(host_port, ':');
+
+    if (host_port.len > 0 && host_port.data[0] == '[') {
+        ssize_t end = hd_str_find_char(host_port, ']');
+
+        return end < 0 ? host_port : hd_str_sub(host_port, 0, (size_t)end + 1);
+    }
+    return colon < 0 ? host_port : hd_str_sub(host_port, 0, (size_t)colon);
+}
+
+/* nginx: Location: <what proxy_pass names> becomes <the location>. */
+static hd_rc_t put_default_redirect(hd_conf_t *cf, proxy_conf_t *pc,
+                                    const hd_place_t *place, hd_err_t *err)
+{
+    hd_proxy_filter_t *f = &pc->filter;
+    hd_proxy_redirect_t *list;
+    hd_expr_t *from, *to;
+
+    if (pc->no_redirect || pc->is_variable)
+        return HD_OK;
+    list = hd_pool_new_n(cf->pool, hd_proxy_redirect_t, f->redirects_n + 1);
+    if (f->redirects_n > 0)
+        memcpy(list, f->redirects, f->redirects_n * sizeof(*list));
+    if (hd_expr_compile(cf,
+                        hd_str_printf(cf->temp, "%s%.*s%.*s",
+                                      pc->is_https ? "https://" : "http://",
+                                      HD_STR_ARG(pc->host_port),
+                                      HD_STR_ARG(pc->has_uri ? pc->uri : HD_STR("/"))),
+                        &from, err) != HD_OK ||
+        hd_expr_compile(cf, pc->has_uri ? place->path : HD_STR("/"), &to, err) != HD_OK)
+        return HD_ERROR;
+    list[f->redirects_n++] = (hd_proxy_redirect_t){.from = from, .to = to};
+    f->redirects = list;
+    return HD_OK;
+}
+
+static hd_rc_t put_tls(hd_conf_t *cf, const proxy_conf_t *pc, hd_proxy_conf_t *proxy,
+                       hd_err_t *err)
+{
+    bool is_h2 = pc->version == HD_UP_HTTP2;
+
+    if (!pc->is_https)
+        return HD_OK;
+    return hd_conf_ssl_upstream(cf, without_port(pc->host_port),
+                                is_h2 ? HD_STR("\x02h2") : HD_STR_NONE, &proxy->tls, err);
+}
+
+hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *route,
+                            hd_err_t *err)
+{
+    proxy_conf_t *pc;
+    hd_proxy_conf_t *proxy;
+    hd_weighted_t *target;
+
+    if (conf_of(cf)->pass_of != place->id)
+        return HD_DECLINED;
+    pc = hd_conf_of(cf, &hd_proxy_module);
+    proxy = hd_pool_new(cf->pool, hd_proxy_conf_t);
+    target = hd_pool_new(cf->pool, hd_weighted_t);
+    put_request_ops(cf, pc, target);
+    *proxy = (hd_proxy_conf_t){
+        .targets = target,
+        .targets_n = 1,
+        .weights_total = 1,
+        .protocol = pc->version == HD_UP_HTTP2 ? HD_UP_HTTP2 : HD_UP_HTTP1,
+        .has_protocol = true,
+        .uri = pc->is_variable ? pc->url : NULL,
+        .has_uri = pc->has_uri && !pc->is_variable,
+        .uri_prefix = pc->uri,
+        .connect_timeout_ms = time_or(pc->connect_timeout_ms, 60000),
+        .send_timeout_ms = time_or(pc->send_timeout_ms, 60000),
+        .read_timeout_ms = time_or(pc->read_timeout_ms, 60000),
+        .buffer_request = !pc->no_request_buffering,
+        .buffer_response = !pc->no_buffering,
+        .tries_max = pc->filter.tries > 0 ? pc->filter.tries : TRIES_MAX,
+        .pass_errors = true,
+        .no_cluster_status = 502,
+    };
+    target->cluster = pc->cluster;
+    target->cluster_name = pc->host_port;
+    target->weight = 1;
+    if (pc->cluster != NULL)
+        proxy->host = hd_str_has_prefix(pc->host_port, HD_STR("unix:")) ? HD_STR_NONE
+                                                                        : pc->host_port;
+    else
+        proxy->host_is_upstreams = true;
+    if (pc->cluster != NULL && proxy->host.len == 0)
+        proxy->host = hd_str_dup(cf->pool, HD_STR("localhost")); /* as nginx says */
+    if (pc->filter.next == 0)
+        pc->filter.next = HD_NEXT_ERROR | HD_NEXT_TIMEOUT;
+    pc->filter.pass_server = has_name(pc->passed, pc->passed_n, HD_STR("Server"));
+    pc->filter.pass_date = has_name(pc->passed, pc->passed_n, HD_STR("Date"));
+    if (put_tls(cf, pc, proxy, err) != HD_OK ||
+        put_default_redirect(cf, pc, place, err) != HD_OK)
+        return hd_conf_blame(cf, hd_conf_find(place->node, HD_STR("proxy_pass")), err);
+    put_response_ops(cf, pc, route);
+    route->action = HD_ACT_PROXY;
+    route->proxy = proxy;
+    return HD_OK;
+}
+
+static const hd_conf_enum_t versions[] = {
+    {"1.1", HD_UP_HTTP1}, {"2", HD_UP_HTTP2}, {NULL, 0}};
+
+#define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
+#define AT(field) offsetof(proxy_conf_t, field)
+
+static const hd_directive_t directives[] = {
+    {.name = "proxy_pass",
+     .scope = HD_IN_LOCATION,
+     .args_n = 1,
+     .set = set_pass,
+     .help = "http[s]://UPSTREAM[URI]: where requests go; a URI replaces what the "
+             "location matched"},
+    {.name = "proxy_set_header",
+     .scope = IN_ANY,
+     .args_n = 2,
+     .repeats = true,
+     .set = set_header,
+     .help = "NAME VALUE: a field towards the upstream; empty: none. A block with one "
+             "inherits none. Host is $proxy_host if not given"},
+    {.name = "proxy_http_version",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_enum,
+     .offset = AT(version),
+     .post = versions,
+     .help = "1.1|2: spoken with the upstream; 1.1"},
+    {.name = "proxy_connect_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(connect_timeout_ms),
+     .help = "TIME: for connecting to a server; 60s"},
+    {.name = "proxy_send_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(send_timeout_ms),
+     .help = "TIME: between two writes to a server; 60s"},
+    {.name = "proxy_read_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(read_timeout_ms),
+     .help = "TIME: between two reads from a server; 60s"},
+    {.name = "proxy_buffering",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_inverse,
+     .offset = AT(no_buffering),
+     .help = "on|off: a response is read faster than the client takes it; on"},
+    {.name = "proxy_request_buffering",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_inverse,
+     .offset = AT(no_request_buffering),
+     .help = "on|off: a request's body is read before a server is asked; on"},
+    {.name = "proxy_buffers",
+     .scope = IN_ANY,
+     .args_n = 2,
+     .set = accept_buffers,
+     .help = "N SIZE: accepted; bodies lie in blocks of 16 KB"},
+    {.name = "proxy_buffer_size",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_size,
+     .offset = AT(accepted),
+     .help = "SIZE: accepted; a response's head has at most 16 KB"},
+    {.name = "proxy_busy_buffers_size",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_size,
+     .offset = AT(accepted),
+     .help = "SIZE: accepted"},
+    {.name = "proxy_max_temp_file_size",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_size,
+     .offset = AT(accepted),
+     .help = "SIZE: accepted; responses are never held in files"},
+    {.name = "proxy_redirect",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 2,
+     .repeats = true,
+     .set = set_redirect,
+     .help = "default|off|FROM TO: how Location and Refresh of responses are changed; "
+             "default"},
+    {.name = "proxy_hide_header",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .repeats = true,
+     .set = hide_header,
+     .help = "NAME: a response field that isn't passed on"},
+    {.name = "proxy_pass_header",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .repeats = true,
+     .set = pass_header,
+     .help = "NAME: passes on a field that is hidden otherwise, as Server and Date are"},
+    {.name = "proxy_next_upstream",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .set = set_next,
+     .help =
+         "error|timeout|invalid_header|http_500|…|non_idempotent|off …: when the next "
+         "server is asked; error timeout"},
+    {.name = "proxy_next_upstream_tries",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_u32,
+     .offset = AT(filter.tries),
+     .help = "N: at most so many servers are asked; 0: all there are"},
+    {.name = "proxy_next_upstream_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(filter.tries_time_ms),
+     .help = "TIME: after it no further server is asked; 0: no limit"},
+    {0},
+};
+
+const hd_module_t hd_proxy_module = {
+    .abi = HD_MODULE_ABI,
+    .name = "proxy",
+    .directives = directives,
+    .conf_size = sizeof(proxy_conf_t),
+    .phase = HD_PHASE_CONTENT,
+    .on_response_headers = hd_proxy_filter_response,
+    .on_try_result = hd_proxy_filter_result,
+};

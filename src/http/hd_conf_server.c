@@ -1,0 +1,293 @@
+/* Route tables and listeners out of the servers of an http block. */
+#include "core/base/hd_map.h"
+#include "core/conf/hd_conf_ssl.h"
+#include "core/conf/hd_module_table.h"
+#include "http/hd_conf_int.h"
+
+/* --- route tables: one for all addresses that have the same servers --- */
+
+static bool are_same_servers(const hd_conf_address_t *a, const hd_conf_address_t *b)
+{
+    return a->first == b->first && a->servers.n == b->servers.n &&
+           memcmp(a->servers.items, b->servers.items,
+                  a->servers.n * sizeof(hd_conf_server_t *)) == 0;
+}
+
+static hd_rc_t make_vhost(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t *s,
+                          hd_vhost_t *vhost, hd_err_t *err)
+{
+    hd_place_t place = {.kind = HD_PLACE_SERVER};
+    hd_route_t *route;
+    hd_locations_t *locations;
+    hd_str_t *domains = hd_pool_new_n(cf->pool, hd_str_t, s->names.n);
+    hd_conf_t at;
+
+    if (hd_http_enter(cf, s->node, &place, HD_IN_SERVER, &at, err) != HD_OK)
+        return HD_ERROR;
+    b->place = &place;
+    if (hd_http_make_route(&at, &place, &route, err) != HD_OK)
+        return hd_conf_blame(cf, s->node, err);
+    b->place = NULL;
+    /* `return` of the server itself answers before a location is looked for */
+    if (route->action != HD_ACT_NONE)
+        place.inner->n = 0;
+    locations = hd_http_make_locations(&at, &place);
+    locations->server_route = route;
+    for (size_t i = 0; i < s->names.n; i++)
+        domains[i] = hd_str_dup(cf->pool, *hd_array_at(&s->names, hd_str_t, i));
+    *vhost = (hd_vhost_t){.name = domains[0],
+                          .domains = domains,
+                          .domains_n = (uint32_t)s->names.n,
+                          .router = HD_ROUTER_LOCATIONS,
+                          .routes = locations,
+                          .loc = hd_http_core_loc(&at)};
+    return HD_OK;
+}
+
+/* Names that two servers of an address have: the first one wins. */
+static void warn_of_conflicts(hd_conf_t *cf, const hd_conf_address_t *a)
+{
+    hd_map_t *seen = hd_map_create();
+
+    for (size_t i = 0; i < a->servers.n; i++) {
+        hd_conf_server_t *s = *hd_array_at(&a->servers, hd_conf_server_t *, i);
+
+        for (size_t k = 0; k < s->names.n; k++) {
+            hd_str_t name = *hd_array_at(&s->names, hd_str_t, k);
+            hd_str_t key = hd_str_printf(cf->temp, ".%.*s", HD_STR_ARG(name));
+            hd_conf_t at = *cf;
+
+            if (hd_map_get(seen, key) == NULL) {
+                hd_ignore(hd_map_put(seen, key, s) == NULL);
+                continue;
+            }
+            at.node = hd_conf_find(s->node, HD_STR("server_name"));
+            if (at.node->parent != s->node)
+                at.node = s->node;
+            hd_conf_warn(&at, "conflicting server name \"%.*s\" on %.*s, ignored",
+                         HD_STR_ARG(name), HD_STR_ARG(a->listen.name));
+        }
+    }
+    hd_map_destroy(seen);
+}
+
+static hd_rc_t put_table(hd_http_build_t *b, hd_conf_t *outer, hd_conf_address_t *a,
+                         hd_err_t *err)
+{
+    hd_str_t name = hd_str_printf(outer->temp, "http:%.*s", HD_STR_ARG(a->listen.name));
+    hd_slot_t *slot = hd_slot_find_or_add(outer->arena, HD_RES_ROUTES, name, err);
+    hd_routes_t *routes;
+    hd_vhost_t *vhosts;
+    hd_conf_t cf;
+    hd_rc_t rc;
+
+    if (slot == NULL || hd_http_begin(b, outer, HD_RES_ROUTES, name, &cf, err) != HD_OK)
+        return HD_ERROR;
+    routes = hd_pool_new(cf.pool, hd_routes_t);
+    vhosts = hd_pool_new_n(cf.pool, hd_vhost_t, a->servers.n);
+    for (size_t i = 0; i < a->servers.n; i++) {
+        hd_conf_server_t *s = *hd_array_at(&a->servers, hd_conf_server_t *, i);
+
+        if (make_vhost(b, &cf, s, &vhosts[i], err) != HD_OK)
+            return HD_ERROR;
+        if (s == a->first)
+            routes->default_vhost = &vhosts[i];
+    }
+    routes->name = hd_str_dup(cf.pool, name);
+    routes->vhosts = vhosts;
+    routes->vhosts_n = (uint32_t)a->servers.n;
+    routes->ignore_port = true;
+    if (hd_routes_index(cf.pool, routes, true, err) != HD_OK)
+        return HD_ERROR;
+    a->routes = slot;
+    rc = hd_batch_put(cf.batch, slot, cf.region, routes, 0, err);
+    return rc == HD_DONE ? HD_OK : rc;
+}
+
+hd_rc_t hd_http_build_tables(hd_http_build_t *b, hd_conf_t *cf, hd_err_t *err)
+{
+    for (size_t i = 0; i < b->addresses.n; i++) {
+        hd_conf_address_t *a = hd_array_at(&b->addresses, hd_conf_address_t, i);
+
+        warn_of_conflicts(cf, a);
+        for (size_t k = 0; k < i && a->routes == NULL; k++) {
+            hd_conf_address_t *before = hd_array_at(&b->addresses, hd_conf_address_t, k);
+
+            if (are_same_servers(a, before))
+                a->routes = before->routes;
+        }
+        if (a->routes == NULL && put_table(b, cf, a, err) != HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
+}
+
+/* --- listeners --- */
+
+static hd_str_t alpn_of(bool is_http2)
+{
+    return is_http2 ? HD_STR("\x02h2\x08http/1.1") : HD_STR("\x08http/1.1");
+}
+
+static hd_rc_t fill_http(hd_conf_t *cf, const hd_conf_address_t *a, bool is_http2,
+                         hd_http_conf_t *http, hd_err_t *err)
+{
+    http->codec = is_http2 ? HD_CODEC_AUTO : HD_CODEC_HTTP1;
+    http->routes = a->routes;
+    http->loc = hd_http_core_loc(cf);
+    http->upgrade_websocket = true;
+    http->normalize_path = true;
+    http->merge_slashes = http->loc->merge_slashes;
+    hd_http_core_fill(cf, http);
+    return hd_http_make_filters(cf, true, NULL, &http->filters, &http->filters_n, err);
+}
+
+/* The chain of one server on an address; <is_first>: of the default one. */
+static hd_rc_t make_chain(hd_http_build_t *b, hd_conf_t *cf, const hd_conf_address_t *a,
+                          hd_conf_server_t *s, hd_filter_chain_t *chain, hd_err_t *err)
+{
+    hd_place_t place = {.kind = HD_PLACE_SERVER};
+    hd_http_conf_t *http = hd_pool_new(cf->pool, hd_http_conf_t);
+    bool is_http2 = a->listen.is_http2 || s->is_http2;
+    hd_conf_t at;
+    hd_rc_t rc;
+
+    b->is_sketch = true; /* no locations here */
+    rc = hd_http_enter(cf, s->node, &place, HD_IN_SERVER, &at, err);
+    b->is_sketch = false;
+    if (rc != HD_OK)
+        return HD_ERROR;
+    *chain = (hd_filter_chain_t){
+        .name = hd_str_dup(cf->pool, *hd_array_at(&s->names, hd_str_t, 0)),
+        .protocol = hd_http_protocol(),
+        .protocol_conf = http,
+        .handshake_timeout_ms = 60000, /* nginx: client_header_timeout covers it */
+    };
+    if (a->listen.is_ssl &&
+        hd_conf_ssl_server(&at, alpn_of(is_http2), &chain->tls, err) != HD_OK)
+        return hd_conf_blame(cf, hd_conf_find(s->node, HD_STR("ssl_certificate")), err);
+    if (fill_http(&at, a, is_http2, http, err) != HD_OK)
+        return hd_conf_blame(cf, s->node, err);
+    chain->handshake_timeout_ms = (uint32_t)http->header_timeout_ms;
+    return HD_OK;
+}
+
+/* The names of a server that a ClientHello can be matched with. */
+static void match_names(hd_conf_t *cf, const hd_conf_server_t *s,
+                        hd_filter_chain_t *chain)
+{
+    hd_str_t *names = hd_pool_new_n(cf->pool, hd_str_t, s->names.n);
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < s->names.n; i++) {
+        hd_str_t name = *hd_array_at(&s->names, hd_str_t, i);
+
+        if (name.len == 0)
+            continue;
+        if (name.data[0] == '~' || name.data[name.len - 1] == '*') {
+            hd_conf_t at = *cf;
+
+            at.node = s->node;
+            hd_conf_warn(&at,
+                         "server name \"%.*s\" can't choose a certificate: only exact "
+                         "names and *.x can",
+                         HD_STR_ARG(name));
+            continue;
+        }
+        names[n++] = hd_str_dup(cf->pool, name);
+    }
+    chain->match.server_names = names;
+    chain->match.server_names_n = n;
+}
+
+/* A server of an ssl address that isn't the default one gets a chain if its settings
+ * differ from the default's. */
+static hd_rc_t make_chains(hd_http_build_t *b, hd_conf_t *cf, const hd_conf_address_t *a,
+                           hd_listener_t *l, hd_err_t *err)
+{
+    hd_filter_chain_t *chains = hd_pool_new_n(cf->pool, hd_filter_chain_t, a->servers.n);
+    hd_filter_chain_t *first = hd_pool_new(cf->pool, hd_filter_chain_t);
+    uint32_t n = 0, differ = 0;
+
+    if (make_chain(b, cf, a, a->first, first, err) != HD_OK)
+        return HD_ERROR;
+    l->default_chain = first;
+    if (!a->listen.is_ssl)
+        return HD_OK;
+    if (first->tls == NULL) {
+        hd_ignore(hd_err_set(err, HD_E_CONF,
+                             "no \"ssl_certificate\" is defined for the \"listen … ssl\" "
+                             "directive in %.*s:%u",
+                             HD_STR_ARG(a->listen.node->file), a->listen.node->line));
+        return hd_conf_blame(cf, a->first->node, err);
+    }
+    for (size_t i = 0; i < a->servers.n; i++) {
+        hd_conf_server_t *s = *hd_array_at(&a->servers, hd_conf_server_t *, i);
+
+        if (!s->has_cert)
+            continue; /* the default's */
+        if (make_chain(b, cf, a, s, &chains[n], err) != HD_OK)
+            return HD_ERROR;
+        match_names(cf, s, &chains[n]);
+        differ += chains[n].tls->hash != first->tls->hash;
+        n += chains[n].match.server_names_n > 0;
+    }
+    if (differ == 0)
+        return HD_OK;
+    l->filters |= HD_LF_TLS_INSPECTOR;
+    l->filters_timeout_ms = first->handshake_timeout_ms;
+    l->continue_on_timeout = false;
+    l->chains = chains;
+    l->chains_n = n;
+    return HD_OK;
+}
+
+static hd_rc_t put_listener(hd_http_build_t *b, hd_conf_t *outer, hd_conf_address_t *a,
+                            hd_err_t *err)
+{
+    hd_str_t name = a->listen.name;
+    hd_slot_t *slot = hd_slot_find_or_add(outer->arena, HD_RES_LISTENER, name, err);
+    hd_listener_t *l;
+    hd_conf_t cf;
+    hd_rc_t rc;
+
+    if (slot == NULL)
+        return HD_ERROR;
+    if (hd_batch_has(outer->batch, HD_RES_LISTENER, name)) {
+        hd_ignore(hd_err_set(err, HD_E_CONF,
+                             "a duplicate listen %.*s: stream or another "
+                             "http block has it",
+                             HD_STR_ARG(name)));
+        return hd_conf_blame(outer, a->listen.node, err);
+    }
+    if (hd_http_begin(b, outer, HD_RES_LISTENER, name, &cf, err) != HD_OK)
+        return HD_ERROR;
+    l = hd_pool_new(cf.pool, hd_listener_t);
+    l->name = hd_str_dup(cf.pool, name);
+    l->socket = a->listen.socket;
+    if (l->socket.bind.family == AF_UNIX)
+        l->socket.bind.path = hd_str_dup(cf.pool, l->socket.bind.path);
+    l->addr = l->socket.bind;
+    l->bind = true;
+    if (a->listen.proxy_protocol) {
+        l->filters |= HD_LF_PROXY_PROTOCOL;
+        l->filters_timeout_ms = 60000;
+    }
+    if (make_chains(b, &cf, a, l, err) != HD_OK)
+        return HD_ERROR;
+    cf.node = a->listen.node;
+    if (hd_build_need_listen(&cf, &l->socket, err) != HD_OK)
+        return hd_conf_blame(outer, a->listen.node, err);
+    rc = hd_batch_put(cf.batch, slot, cf.region, l, 0, err);
+    return rc == HD_DONE ? HD_OK : rc;
+}
+
+hd_rc_t hd_http_build_listeners(hd_http_build_t *b, hd_conf_t *cf, hd_err_t *err)
+{
+    for (size_t i = 0; i < b->addresses.n; i++) {
+        if (put_listener(b, cf, hd_array_at(&b->addresses, hd_conf_address_t, i), err) !=
+            HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
+}

@@ -1,0 +1,40 @@
+/* hd_proxy_filter: what nginx's proxy does around a try: proxy_redirect on a response's
+ * head, proxy_next_upstream on a try's result. The conf's beginning is a
+ * hd_proxy_filter_t in the route's region. */
+#pragma once
+#include "core/loom/hd_match.h"
+#include "http/hd_request.h"
+
+enum {
+    HD_NEXT_ERROR = 1,
+    HD_NEXT_TIMEOUT = 2,
+    HD_NEXT_INVALID = 4,
+    HD_NEXT_500 = 8,
+    HD_NEXT_502 = 16,
+    HD_NEXT_503 = 32,
+    HD_NEXT_504 = 64,
+    HD_NEXT_403 = 128,
+    HD_NEXT_404 = 256,
+    HD_NEXT_429 = 512,
+    HD_NEXT_NON_IDEMPOTENT = 1024,
+    HD_NEXT_OFF = 2048,
+};
+
+typedef struct {
+    const hd_expr_t *from; /* NULL: by <regex> */
+    hd_match_t regex;
+    const hd_expr_t *to;
+} hd_proxy_redirect_t;
+
+typedef struct {
+    const hd_proxy_redirect_t *redirects;
+    uint32_t redirects_n;
+    uint32_t next; /* HD_NEXT_… */
+    uint32_t tries;
+    uint64_t tries_time_ms;
+    bool pass_server, pass_date; /* proxy_pass_header */
+} hd_proxy_filter_t;
+
+hd_rc_t hd_proxy_filter_response(hd_req_t *req, const void *conf);
+hd_verdict_t hd_proxy_filter_result(hd_req_t *req, const void *conf,
+                                    const hd_try_result_t *r, uint64_t *wait_ms);
