@@ -1,0 +1,405 @@
+#include "stream/hd_tcp.h"
+#include "core/base/hd_log.h"
+#include "core/conf/hd_module_table.h"
+#include "core/hd_module.h"
+#include "core/net/hd_tunnel.h"
+#include "core/os/hd_os.h"
+
+#include <stdio.h>
+
+#define TRIED_MAX 16
+
+typedef struct {
+    hd_conn_t *down, *up; /* <up> NULL: none yet */
+    hd_loop_t *loop;
+    hd_member_t *member;
+    const hd_region_t *listener; /* pinned */
+    const hd_filter_chain_t *chain;
+    const hd_tcp_conf_t *conf;
+    const hd_tcp_target_t *target;
+    hd_pick_t pick;
+    hd_addr_t tried[TRIED_MAX];
+    uint32_t attempts;
+    bool is_picked, is_counted; /* the balancer, the cluster's gauge want to know */
+    bool header_sent, is_tls_on;
+    hd_tunnel_t *tunnel;
+    hd_post_t wake;
+    uint64_t start_ns;
+    hd_str_t upstream; /* address text, in the down conn's pool */
+    hd_tunnel_result_t result;
+    hd_err_t err;
+} session_t;
+
+static _Thread_local size_t sessions_n;
+static _Thread_local session_t *logged; /* whose end is being logged; else NULL */
+
+/* --- letting go --- */
+
+static void release_pick(session_t *s, hd_pick_result_t result)
+{
+    const hd_slot_t *cluster = s->target->cluster;
+
+    if (s->is_counted)
+        hd_gauge_down(s->member, cluster->gauges_first + HD_CG_CONNS);
+    if (s->is_picked)
+        hd_balancer->release(s->member, &s->pick, result, 0);
+    s->is_counted = s->is_picked = false;
+}
+
+static void drop_upstream(session_t *s)
+{
+    if (s->up != NULL)
+        hd_conn_reset(s->up);
+    s->up = NULL;
+}
+
+static void log_session(session_t *s)
+{
+    const hd_filter_chain_t *chain = s->chain;
+
+    logged = s;
+    for (uint32_t i = 0; i < chain->filters_n; i++) {
+        const hd_module_t *m = hd_module_get(chain->filters[i].module);
+
+        if (m != NULL && m->on_conn_log != NULL)
+            m->on_conn_log(s->down, chain->filters[i].conf);
+    }
+    logged = NULL;
+    if (s->err.code != HD_E_NONE) {
+        char remote[HD_ADDR_TEXT_MAX];
+
+        hd_log_conn(s->err.code == HD_E_RESET ? HD_LOG_INFO : HD_LOG_ERROR, s->down->id,
+                    "%s, client: %.*s, upstream: \"%.*s\"", s->err.text,
+                    HD_STR_ARG(hd_addr_print_ip(hd_conn_remote(s->down), remote)),
+                    HD_STR_ARG(s->upstream));
+    }
+}
+
+/* The memory lies in the down conn's pool and goes with it. */
+static void end_session(session_t *s, hd_pick_result_t result)
+{
+    log_session(s);
+    release_pick(s, result);
+    hd_post_cancel(&s->wake);
+    hd_unpin(s->member, s->listener);
+    sessions_n--;
+}
+
+/* Before the tunnel: nothing was exchanged, the client is closed. */
+static void fail_session(session_t *s, hd_pick_result_t result)
+{
+    hd_conn_t *down = s->down;
+
+    drop_upstream(s);
+    end_session(s, result);
+    hd_conn_close(down, 0);
+}
+
+/* --- the tunnel --- */
+
+static void on_tunnel_end(void *arg, const hd_tunnel_result_t *result)
+{
+    session_t *s = arg;
+
+    s->result = *result;
+    if (result->err != NULL)
+        s->err = *result->err;
+    end_session(s, HD_RESULT_OK);
+}
+
+static void start_tunnel(session_t *s)
+{
+    hd_tunnel_conf_t conf = {.idle_timeout_ms = s->conf->idle_timeout_ms};
+    hd_conn_t *up = s->up;
+
+    s->up = NULL; /* the tunnel's */
+    s->tunnel = hd_tunnel_start(s->down, up, &conf, on_tunnel_end, s);
+}
+
+/* --- connecting --- */
+
+/* PROXY protocol, version 1 (haproxy's proxy-protocol.txt §2.1). */
+static bool send_proxy_header(session_t *s)
+{
+    const hd_addr_t *from = hd_conn_remote(s->down), *to = hd_conn_local(s->down);
+    char text[256], a[HD_ADDR_TEXT_MAX], b[HD_ADDR_TEXT_MAX];
+    int n;
+
+    if (from->family != to->family ||
+        (from->family != AF_INET && from->family != AF_INET6))
+        n = snprintf(text, sizeof(text), "PROXY UNKNOWN\r\n");
+    else
+        n = snprintf(text, sizeof(text), "PROXY TCP%c %.*s %.*s %u %u\r\n",
+                     from->family == AF_INET ? '4' : '6',
+                     HD_STR_ARG(hd_addr_print_ip(from, a)),
+                     HD_STR_ARG(hd_addr_print_ip(to, b)), from->port, to->port);
+    return hd_conn_try_send_copy(s->up, text, (size_t)n);
+}
+
+static const hd_tls_conf_t *tls_of(const session_t *s)
+{
+    return s->conf->tls != NULL ? s->conf->tls : s->pick.tls;
+}
+
+static hd_rc_t push_tls(session_t *s)
+{
+    const hd_tls_conf_t *tls = tls_of(s);
+
+    s->is_tls_on = true;
+    return tls == NULL ? HD_OK : hd_tls_push_client(s->up, tls, NULL, &s->err);
+}
+
+/* This server couldn't be reached: another one, if there is one. */
+static void lose_try(session_t *s, hd_pick_result_t result)
+{
+    drop_upstream(s);
+    hd_log_conn(HD_LOG_ERROR, s->down->id, "%s while connecting to upstream \"%.*s\"",
+                s->err.text, HD_STR_ARG(s->upstream));
+    if (s->attempts <= TRIED_MAX)
+        s->tried[s->attempts - 1] = s->pick.addr;
+    release_pick(s, result);
+    hd_post(s->loop, &s->wake);
+}
+
+static void on_up_open(hd_conn_t *c)
+{
+    session_t *s = c->owner;
+
+    if (s->conf->send_proxy_protocol && !s->header_sent) {
+        s->header_sent = true;
+        if (!send_proxy_header(s)) {
+            hd_ignore(hd_err_set(&s->err, HD_E_LIMIT, "no buffer left"));
+            fail_session(s, HD_RESULT_CANCELLED);
+            return;
+        }
+        hd_conn_flush(c);
+        if (tls_of(s) != NULL) {
+            if (push_tls(s) != HD_OK)
+                lose_try(s, HD_RESULT_CONNECT);
+            return; /* on_open comes again */
+        }
+    }
+    start_tunnel(s);
+}
+
+static void on_up_closed(hd_conn_t *c)
+{
+    session_t *s = c->owner;
+
+    if (c->err != NULL)
+        s->err = *c->err;
+    else
+        hd_ignore(hd_err_set(&s->err, HD_E_RESET, "upstream closed"));
+    lose_try(s, s->err.code == HD_E_TIMEOUT ? HD_RESULT_TIMEOUT : HD_RESULT_CONNECT);
+}
+
+static void ignore(hd_conn_t *c)
+{
+    (void)c; /* read by the tunnel */
+}
+
+static const hd_conn_handler_t up_handler = {.on_open = on_up_open,
+                                             .on_readable = ignore,
+                                             .on_writable = ignore,
+                                             .on_closed = on_up_closed};
+
+static void connect_upstream(session_t *s)
+{
+    const hd_cluster_t *cluster = s->pick.cluster;
+    uint64_t timeout_ms = s->conf->connect_timeout_ms > 0 ? s->conf->connect_timeout_ms
+                                                          : cluster->connect_timeout_ms;
+    hd_socket_spec_t bind = {.bind = cluster->bind,
+                             .type = SOCK_STREAM,
+                             .nodelay = true,
+                             .keepalive_idle_s = cluster->tcp_keepalive_idle_s,
+                             .keepalive_interval_s = cluster->tcp_keepalive_interval_s,
+                             .keepalive_probes = cluster->tcp_keepalive_probes};
+    char text[HD_ADDR_TEXT_MAX];
+
+    bind.family = s->pick.addr.family;
+    s->upstream = hd_str_dup(hd_conn_pool(s->down), hd_addr_print(&s->pick.addr, text));
+    s->header_sent = s->is_tls_on = false;
+    s->up = hd_conn_connect(s->loop, &s->pick.addr, &bind, timeout_ms, &up_handler, s,
+                            &s->err);
+    if (s->up == NULL || (!s->conf->send_proxy_protocol && push_tls(s) != HD_OK))
+        lose_try(s, HD_RESULT_CONNECT);
+}
+
+static bool try_count(session_t *s)
+{
+    const hd_slot_t *slot = s->target->cluster;
+
+    if (slot->gauges_n <= HD_CG_CONNS)
+        return true;
+    s->is_counted = hd_gauge_try_up(s->member, slot->gauges_first + HD_CG_CONNS,
+                                    s->pick.cluster->max_conns);
+    return s->is_counted;
+}
+
+/* --- choosing --- */
+
+static uint64_t hash_source(const hd_conn_t *c)
+{
+    const hd_addr_t *a = hd_conn_remote(c);
+
+    return hd_hash64(a->v6, a->family == AF_INET6 ? 16 : 4, 0);
+}
+
+/* nginx and Envoy ask each server at most once. */
+static bool may_try(const session_t *s)
+{
+    const hd_region_t *r = hd_slot_get(s->member, s->target->cluster);
+    const hd_cluster_t *c = r == NULL ? NULL : r->root;
+    const hd_endpoints_t *eps;
+
+    if (s->attempts == 0)
+        return true;
+    if (s->conf->tries_max > 0)
+        return s->attempts < s->conf->tries_max;
+    if (c == NULL || c->endpoints == NULL || s->attempts >= TRIED_MAX)
+        return false;
+    r = hd_slot_get(s->member, c->endpoints);
+    eps = r == NULL ? NULL : r->root;
+    return eps != NULL && s->attempts < eps->n;
+}
+
+static void start_try(session_t *s)
+{
+    hd_rc_t rc;
+
+    if (!may_try(s)) { /* s->err tells of the last one */
+        fail_session(s, HD_RESULT_CANCELLED);
+        return;
+    }
+    hd_err_clear(&s->err);
+    s->pick = (hd_pick_t){.cluster_slot = s->target->cluster,
+                          .has_hash = s->conf->hash_source_ip,
+                          .subset = s->target->subset,
+                          .subset_n = s->target->subset_n,
+                          .original_dst = *hd_conn_local(s->down),
+                          .tried = s->tried,
+                          .tried_n = hd_min(s->attempts, (uint32_t)TRIED_MAX)};
+    if (s->conf->hash_source_ip)
+        s->pick.hash = hash_source(s->down);
+    rc = hd_balancer->pick(s->member, &s->pick, &s->wake, &s->err);
+    if (rc == HD_AGAIN)
+        return;
+    if (rc != HD_OK) {
+        fail_session(s, HD_RESULT_CANCELLED);
+        return;
+    }
+    s->is_picked = true;
+    s->attempts++;
+    if (!try_count(s)) {
+        hd_ignore(hd_err_set(&s->err, HD_E_LIMIT,
+                             "cluster \"%.*s\" has its %u connections",
+                             HD_STR_ARG(s->target->name), s->pick.cluster->max_conns));
+        fail_session(s, HD_RESULT_CANCELLED);
+        return;
+    }
+    connect_upstream(s);
+}
+
+static void on_wake(hd_post_t *p)
+{
+    start_try(hd_container_of(p, session_t, wake));
+}
+
+/* --- the client's side until the tunnel --- */
+
+static void on_down_closed(hd_conn_t *c)
+{
+    session_t *s = c->owner;
+
+    hd_err_clear(&s->err);
+    if (c->err != NULL)
+        s->err = *c->err;
+    fail_session(s, HD_RESULT_CANCELLED);
+}
+
+static const hd_conn_handler_t down_handler = {
+    .on_readable = ignore, .on_writable = ignore, .on_closed = on_down_closed};
+
+static const hd_tcp_target_t *choose_target(const hd_tcp_conf_t *conf)
+{
+    uint64_t random;
+    uint32_t at;
+
+    if (conf->targets_n <= 1 || conf->weights_total == 0)
+        return conf->targets;
+    hd_os_random(&random, sizeof(random));
+    at = (uint32_t)(random % conf->weights_total);
+    for (uint32_t i = 0; i < conf->targets_n; i++) {
+        if (at < conf->targets[i].weight)
+            return &conf->targets[i];
+        at -= conf->targets[i].weight;
+    }
+    return conf->targets;
+}
+
+static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
+                    const hd_filter_chain_t *chain)
+{
+    session_t *s = hd_pool_new(hd_conn_pool(c), session_t);
+
+    s->down = c;
+    s->loop = c->loop;
+    s->member = hd_loop_member(c->loop);
+    s->listener = hd_slot_get(s->member, listener);
+    s->chain = chain;
+    s->conf = chain->protocol_conf;
+    s->start_ns = hd_loop_now_ns(c->loop);
+    hd_post_init(&s->wake, on_wake);
+    if (s->listener == NULL || s->conf->targets_n == 0) {
+        hd_conn_close(c, 0);
+        return;
+    }
+    hd_pin(s->member, s->listener);
+    sessions_n++;
+    s->target = choose_target(s->conf);
+    hd_conn_set_handler(c, &down_handler, s);
+    start_try(s);
+}
+
+/* Sessions end by themselves, as in nginx; worker_shutdown_timeout bounds the wait. */
+static void drain(hd_loop_t *loop)
+{
+    (void)loop;
+}
+
+uint16_t hd_tcp_protocol(void)
+{
+    static const hd_protocol_t protocol = {
+        .name = "tcp", .on_conn = on_conn, .drain = drain};
+    static uint16_t number;
+
+    if (number == 0)
+        number = hd_protocol_register(&protocol);
+    return number;
+}
+
+bool hd_tcp_get_info(const hd_conn_t *c, hd_tcp_info_t *info)
+{
+    const session_t *s = logged;
+
+    if (s == NULL || s->down != c)
+        return false;
+    *info = (hd_tcp_info_t){
+        .cluster = s->target->name,
+        .upstream = s->upstream,
+        .bytes_received = s->result.bytes_down_up,
+        .bytes_sent = s->result.bytes_up_down,
+        .duration_ns = hd_loop_now_ns(s->loop) - s->start_ns,
+        .ended_by = s->result.ended_by,
+        .err = s->err.code != HD_E_NONE ? &s->err : NULL,
+        .connected = s->tunnel != NULL,
+        .cluster_conf = s->is_picked ? s->pick.cluster : NULL,
+        .endpoint = s->is_picked ? s->pick.endpoint : NULL,
+    };
+    return true;
+}
+
+size_t hd_tcp_sessions(void)
+{
+    return sessions_n;
+}
