@@ -1,12 +1,19 @@
 /* heddle: the program: its command line, and which parts it is put together from. */
+#include "core/conf/hd_conf_cluster.h"
+#include "core/conf/hd_conf_ssl.h"
 #include "core/os/hd_os.h"
 #include "core/proc/hd_modules.h"
 #include "core/proc/hd_print.h"
 #include "core/proc/hd_process.h"
 #include "hd_auto_config.h"
 #include "hd_version.h"
+#include "http/hd_conf_http.h"
+#include "http/hd_http.h"
+#include "http/hd_upool.h"
 #include "mesh/hd_balance.h"
 #include "mesh/hd_conf_upstream.h"
+#include "stream/hd_conf_stream.h"
+#include "stream/hd_tcp.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,13 +23,50 @@
 /* Directives whose block is code, whoever reads it. */
 static const char *const raw_blocks[] = {"*_by_lua_block", NULL};
 
+/* --- upstream conns in a process that serves --- */
+
+static void refresh_pools(hd_proc_t *p)
+{
+    hd_upool_refresh(p->member);
+}
+
+/* Idle upstream conns are nothing to wait for. */
+static bool is_idle(hd_proc_t *p)
+{
+    if (hd_requests_active() > 0 || hd_tcp_sessions() > 0)
+        return false;
+    hd_upool_close_all(p->loop);
+    return true;
+}
+
+static void close_pools(hd_proc_t *p)
+{
+    hd_upool_close_all(p->loop);
+}
+
+static const hd_process_hooks_t serving = {
+    .name = "upstreams",
+    .kinds = 1u << HD_PROC_WORKER | 1u << HD_PROC_AGENT | 1u << HD_PROC_CONTROL,
+    .on_batch = refresh_pools,
+    .is_idle = is_idle,
+    .on_stop = close_pools,
+};
+
+/* What the program is made of. The order is the order of module numbers. */
 static void register_parts(void)
 {
     hd_parse_set_raw_blocks(raw_blocks);
     hd_process_register();
-    hd_ignore(hd_module_add(&hd_upstream_module) == 0);
-    hd_conf_cluster = &hd_mesh_conf_cluster;
     hd_balancer = &hd_mesh_balancer;
+    hd_conf_cluster = &hd_mesh_conf_cluster;
+    hd_http_register();
+    hd_ignore(hd_tcp_protocol() == 0); /* found by name from now on */
+    hd_ignore(hd_module_add(&hd_ssl_module) == 0);
+    hd_ignore(hd_module_add(&hd_proxy_ssl_module) == 0);
+    hd_ignore(hd_module_add(&hd_upstream_module) == 0);
+    hd_http_conf_register();
+    hd_ignore(hd_module_add(&hd_stream_module) == 0);
+    hd_process_add_hooks(&serving);
 }
 
 static void print_version(bool all)
