@@ -35,7 +35,7 @@ say = $(if $(filter 0,$V),@printf '  %-8s %s\n' $1 $2;)
 
 .PHONY: all build clean install check check-all asan tsan format lint headers tests
 all: build
-build: $O/heddle $(MODULE_SO) $(TOOLS) $(if $(filter objs,$O),compile_commands.json)
+build: $O/heddle $(MODULE_SO) $O/modules/modules.index $(TOOLS) $(if $(filter objs,$O),compile_commands.json)
 
 # Runs configure again, with the same arguments, when what it reads has changed.
 $O/Makefile: configure $(wildcard auto/* auto/*/* modules/*/auto) src/hd_version.h
@@ -103,6 +103,13 @@ endef
 $(foreach m,$(MODULES),$(eval $(call module_rules,$m,modules/$m)))
 $(foreach a,$(ADDONS),$(eval $(call module_rules,$a,$(ADDON_$a_DIR))))
 
+# Which module has which directive: so that a configuration needs no load_module lines.
+$O/modules/modules.index: $O/heddle $(MODULE_SO)
+	$(call say,INDEX,$@)mkdir -p $(@D) && $O/heddle --print-module-index $(MODULE_SO) >$@.new && mv $@.new $@
+
+docs: build
+	$O/heddle --print-directives $(MODULE_SO) | perl tools/directives >docs/directives.md
+
 # ---- tools and C unit tests: one file, one program
 
 $O/tools/%.o: tools/%.c $O/flags | $(PROTO_H)
@@ -168,6 +175,7 @@ install: build headers
 	    $(DESTDIR)$(dir $(PID_PATH)) $(DESTDIR)$(INC_PATH)/proto $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -m 755 $O/heddle $(DESTDIR)$(SBIN_PATH)
 	for m in $(MODULE_SO); do install -m 755 $$m $(DESTDIR)$(MODULES_PATH) || exit 1; done
+	install -m 644 $O/modules/modules.index $(DESTDIR)$(MODULES_PATH)
 	for c in $(wildcard conf/*.conf); do \
 	    to=$(DESTDIR)$(dir $(CONF_PATH))$${c#conf/}; \
 	    test -e $$to || install -m 644 $$c $$to || exit 1; done

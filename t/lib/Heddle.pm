@@ -109,7 +109,7 @@ sub new {
     $self->{log_level} //= feature('HD_DEBUG') && $self->is_heddle ? 'debug' : 'info';
     $self->{tmp} = File::Temp->newdir('heddle-test-XXXXXX', TMPDIR => 1, CLEANUP => 0);
     $self->{dir} = "$self->{tmp}";
-    chmod 0755, $self->{dir}; # workers may run as another user
+    chmod 01777, $self->{dir}; # workers run as another user, and may have reports to write
     mkdir "$self->{dir}/$_" for 'logs', 'conf';
     $Heddle::Http::deadline_s = deadline_s();
     push @all, $self;
@@ -212,7 +212,7 @@ sub _listening_ports {
     my $text = $self->file('heddle.conf');
     $text =~ s/#.*//g;
     my @ports;
-    while ($text =~ /\b(?:listen|admin)\s+([^;]*);/g) {
+    while ($text =~ /(?:\b|_)(?:listen|admin)\s+([^;]*);/g) {
         my $args = $1;
         push @ports, $1 if $args !~ /\budp\b/ && $args =~ /^(?:\S*:)?(\d+)\b/;
     }

@@ -90,7 +90,8 @@ isnt $status, 0, 'and nothing goes on';
 # ---- a module outside the tree, and installing
 my $has_modules = -f 'src/core/hd_module.h';
 make_path("$dir/my-module");
-spew("$dir/my-module/one.c", ($has_modules ? qq(#include "hd_module.h"\n) : '')
+spew("$dir/my-module/one.c", ($has_modules ? qq(#include "hd_module.h"\n)
+        . qq(HD_EXPORT const hd_module_t hd_module = {.abi = HD_MODULE_ABI, .name = "my"};\n) : '')
     . qq(int hd_my_answer(void);\nint hd_my_two(void);\n)
     . qq(__attribute__((visibility("default"))) int hd_my_answer(void)\n{\n    return 40 + hd_my_two();\n}\n));
 spew("$dir/my-module/two.c", "int hd_my_two(void);\nint hd_my_two(void)\n{\n    return 2;\n}\n");

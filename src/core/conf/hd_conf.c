@@ -259,12 +259,12 @@ static void init_main(hd_conf_t *cf, hd_node_t *root, hd_build_t *build, hd_pool
     build->_placed = false;
 }
 
-/* Sets one simple main directive if it is known by now. */
-static hd_rc_t read_known(hd_conf_t *cf, hd_node_t *node, hd_err_t *err)
+/* Sets one simple directive if it is <module>'s. */
+static hd_rc_t read_known(hd_conf_t *cf, hd_node_t *node, uint16_t module, hd_err_t *err)
 {
     hd_entry_t *e = hd_dict_find(node->name);
 
-    while (e != NULL && (e->directive->scope & cf->scope) == 0)
+    while (e != NULL && (e->module != module || (e->directive->scope & cf->scope) == 0))
         e = e->next;
     if (e == NULL || e->directive->block != NULL || node->is_block)
         return HD_OK;
@@ -275,25 +275,28 @@ static hd_rc_t read_known(hd_conf_t *cf, hd_node_t *node, hd_err_t *err)
     return apply_node(cf, node, err);
 }
 
-hd_rc_t hd_conf_read_main(hd_node_t *root, hd_build_t *build, hd_pool_t *pool,
-                          hd_err_t *err)
+static hd_rc_t read_level(hd_conf_t *cf, const hd_node_t *block, unsigned scope,
+                          uint16_t module, hd_err_t *err)
+{
+    for (hd_node_t *n = block->first; n != NULL; n = n->next) {
+        cf->scope = scope;
+        if (read_known(cf, n, module, err) != HD_OK)
+            return HD_ERROR;
+        if (n->is_block && scope == HD_IN_MAIN && hd_str_eq(n->name, HD_STR("events")) &&
+            read_level(cf, n, HD_IN_EVENTS, module, err) != HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
+}
+
+hd_rc_t hd_conf_read_main(hd_node_t *root, const hd_module_t *module, hd_build_t *build,
+                          hd_pool_t *pool, hd_err_t *err)
 {
     hd_conf_t cf;
 
     init_main(&cf, root, build, pool);
     fresh_confs(&cf);
-    for (hd_node_t *n = root->first; n != NULL; n = n->next) {
-        cf.scope = HD_IN_MAIN;
-        if (!n->is_block && read_known(&cf, n, err) != HD_OK)
-            return HD_ERROR;
-        if (!n->is_block || !hd_str_eq(n->name, HD_STR("events")))
-            continue;
-        cf.scope = HD_IN_EVENTS;
-        for (hd_node_t *inner = n->first; inner != NULL; inner = inner->next)
-            if (read_known(&cf, inner, err) != HD_OK)
-                return HD_ERROR;
-    }
-    return HD_OK;
+    return read_level(&cf, root, HD_IN_MAIN, hd_module_number(module), err);
 }
 
 static hd_rc_t publish_main(hd_conf_t *cf, hd_err_t *err)

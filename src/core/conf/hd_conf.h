@@ -169,9 +169,10 @@ hd_rc_t hd_build_need_listen_for(hd_conf_t *cf, const hd_socket_spec_t *spec,
                                  unsigned roles, hd_err_t *err) HD_MUST_CHECK;
 hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err) HD_MUST_CHECK;
 
-/* Only what the main level and events {} say with directives known so far: process-level
- * settings, before there is anywhere to build. The rest isn't looked at. */
-hd_rc_t hd_conf_read_main(hd_node_t *root, hd_build_t *build, hd_pool_t *pool,
+/* Only what the main level and events {} say with <module>'s simple directives:
+ * process-level settings, before there is anywhere to build. The rest isn't looked at. */
+hd_rc_t hd_conf_read_main(hd_node_t *root, const struct hd_module_s *module,
+                          hd_build_t *build, hd_pool_t *pool,
                           hd_err_t *err) HD_MUST_CHECK;
 /* Loader, -t: text to a whole batch, unpublished. Modules named by load_module, or whose
  * directives are used and known to the modules directory's index, are loaded on the way.

@@ -109,6 +109,8 @@ static void on_ready(hd_watch_t *w, unsigned events)
     got_t got = GOT_ONE;
 
     (void)events;
+    if (w->fd < 0)
+        return; /* closed before */
     ch->is_busy = true;
     while (!ch->is_destroyed && got == GOT_ONE)
         got = receive(ch);
@@ -155,6 +157,11 @@ void hd_channel_destroy(hd_channel_t *ch)
     ch->is_destroyed = true;
     if (!ch->is_busy)
         free(ch);
+}
+
+void hd_channel_drain(hd_channel_t *ch)
+{
+    on_ready(&ch->watch, HD_EV_READ);
 }
 
 int hd_channel_fd(const hd_channel_t *ch)

@@ -59,6 +59,8 @@ hd_channel_t *hd_channel_create(hd_loop_t *loop, int fd,
                                                    const void *payload, int *fds),
                                 void (*on_closed)(void *arg), void *arg, hd_err_t *err);
 void hd_channel_destroy(hd_channel_t *ch); /* from its callbacks, too; NULL is fine */
+/* Handles what lies in the queue, at once: the last words of a peer that has ended. */
+void hd_channel_drain(hd_channel_t *ch);
 int hd_channel_fd(const hd_channel_t *ch); /* lent: to close in a forked child */
 /* Returns the message's sequence number, 0: not sent, <err>. Descriptors stay the
  * caller's. */

@@ -208,7 +208,7 @@ hd_rc_t hd_loading_read(hd_loading_t *l, hd_err_t *err)
     if (l->root == NULL)
         return HD_ERROR;
     l->is_reading = true;
-    rc = hd_conf_read_main(l->root, &l->build, l->pool, err);
+    rc = hd_conf_read_main(l->root, &hd_core_module, &l->build, l->pool, err);
     l->is_reading = false;
     if (rc != HD_OK)
         return HD_ERROR;

@@ -82,6 +82,8 @@ bool hd_child_send(hd_child_t *c, hd_msg_type_t type, const void *payload, size_
         return false;
     if (hd_channel_send(c->channel, type, payload, len, fds, fds_n, &err) != 0)
         return true;
+    if (err.sys_errno == EPIPE || err.sys_errno == ECONNRESET)
+        return false; /* it has ended: SIGCHLD is on its way */
     hd_log(HD_LOG_ALERT, "%s process %d doesn't hear: %s; it is replaced", name_of(c),
            (int)c->pid, err.text);
     hd_ignore(kill(c->pid, SIGKILL)); /* gone already, or its end is told by SIGCHLD */
@@ -290,10 +292,13 @@ void hd_master_spawn_all(void)
 
 static void log_death(const hd_child_t *c, int status)
 {
-    if (WIFSIGNALED(status))
+    bool was_told = hd_master.phase > HD_MASTER_RUNNING && WIFSIGNALED(status) &&
+                    WTERMSIG(status) == SIGTERM;
+
+    if (WIFSIGNALED(status) && !was_told)
         hd_log(HD_LOG_ALERT, "%s process %d exited on signal %d%s", name_of(c),
                (int)c->pid, WTERMSIG(status), WCOREDUMP(status) ? " (core dumped)" : "");
-    else if (WEXITSTATUS(status) != 0 && c->kind != HD_PROC_LOADER)
+    else if (!was_told && WEXITSTATUS(status) != 0 && c->kind != HD_PROC_LOADER)
         hd_log(HD_LOG_ALERT, "%s process %d exited with code %d", name_of(c), (int)c->pid,
                WEXITSTATUS(status));
     else
@@ -346,6 +351,8 @@ static void on_death(hd_child_t *c, int status)
     bool was_ready = c->is_ready;
 
     log_death(c, status);
+    if (c->kind == HD_PROC_LOADER && c->channel != NULL)
+        hd_channel_drain(c->channel); /* its reason may lie there still */
     hd_member_reap(hd_master.p->state, row_of(c));
     c->pid = 0;
     c->is_ready = false;

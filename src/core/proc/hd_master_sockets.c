@@ -240,6 +240,15 @@ static void give(hd_requester_t by)
         finish(by, NULL);
 }
 
+/* As nginx: at each try. */
+static void tell_in_use(const hd_err_t *err)
+{
+    if (hd_master.phase == HD_MASTER_STARTING)
+        hd_tell(HD_LOG_EMERG, "%s", err->text);
+    else
+        hd_log(HD_LOG_EMERG, "%s", err->text);
+}
+
 static void open_and_give(hd_requester_t by)
 {
     request_t *r = &requests[by];
@@ -251,11 +260,10 @@ static void open_and_give(hd_requester_t by)
 
         if ((s->asked & bit(by)) == 0 || s->fds_n > 0 || open_socket(s, &err) == HD_OK)
             continue;
-        in_use = in_use || err.sys_errno == EADDRINUSE;
-        if (hd_master.phase == HD_MASTER_STARTING)
-            hd_tell(HD_LOG_EMERG, "%s", err.text);
-        else
-            hd_log(HD_LOG_EMERG, "%s", err.text);
+        if (err.sys_errno == EADDRINUSE) {
+            in_use = true;
+            tell_in_use(&err);
+        }
         if (first.code == HD_E_NONE || err.sys_errno != EADDRINUSE)
             first = err;
     }

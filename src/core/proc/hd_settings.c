@@ -1,6 +1,8 @@
 #include "core/proc/hd_settings.h"
 #include "hd_auto_config.h"
+#include <pwd.h>
 #include <stdio.h>
+#include <unistd.h>
 
 void hd_settings_init(hd_settings_t *s)
 {
@@ -8,6 +10,12 @@ void hd_settings_init(hd_settings_t *s)
     s->workers_n = 1;
     s->worker_connections = 1024;
     s->uid = s->gid = UINT32_MAX;
+    if (geteuid() == 0) {
+        const struct passwd *nobody = getpwnam("nobody");
+
+        s->uid = nobody != NULL ? nobody->pw_uid : 65534;
+        s->gid = nobody != NULL ? nobody->pw_gid : 65534;
+    }
     s->loom_bytes_max = (uint64_t)1 << 30;
     s->daemon = true;
     s->master_process = true;

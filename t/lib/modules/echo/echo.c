@@ -4,7 +4,7 @@
  *
  * A conn is greeted with "PID TEXT\n" and gets back what it sends, with TEXT as in force
  * when it was accepted; each greeting is a line in LOG. A line "segv" is answered by a
- * crash. */
+ * crash; TEXT die-at-reload kills the loader, TEXT own… asks for SO_REUSEPORT. */
 #include "hd_module.h"
 #include <signal.h>
 #include <stdio.h>
@@ -79,8 +79,8 @@ static hd_rc_t set_listen(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     hd_rc_t rc;
 
     (void)conf;
-    if (cf->batch == NULL)
-        return HD_OK;
+    if (hd_str_eq(args[1], HD_STR("die-at-reload")))
+        raise(SIGKILL);
     slot = hd_slot_find_or_add(cf->arena, HD_RES_LISTENER, args[0], err);
     if (slot == NULL ||
         hd_conf_begin_resource(cf, HD_RES_LISTENER, args[0], &inner, err) != HD_OK)

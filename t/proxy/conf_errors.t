@@ -1,0 +1,106 @@
+#!/usr/bin/perl
+# -t: every error of configuration has its place and a remedy.
+use strict;
+use warnings;
+use lib 't/lib';
+use Test::More;
+use Heddle;
+
+my $hd = Heddle->new;
+my $conf = quotemeta $hd->conf_path;
+$hd->write('bad.inc', "\n\nworker_processes 0;\n");
+$hd->write('cycle.inc', "include cycle.inc;\n");
+$hd->write('no_module.so', "not a module\n");
+
+# Each: the text, the line, what is said. Text is written as it is, so that line 1 is the first.
+my @rows = (
+    ["worker_procesess 1;", 1, 'unknown directive "worker_procesess": did you mean "worker_processes"?'],
+    ["\nproxy_magic on;", 2, 'unknown directive "proxy_magic": is a load_module line missing?'],
+    ["worker_processes 1;\nworker_processes 2;", 2, '"worker_processes" directive is duplicate: it stands in ' . $hd->conf_path . ':1 already'],
+    ["worker_connections 10;", 1, '"worker_connections" directive is not allowed here: it may stand in events'],
+    ["events { worker_processes 1; }", 1, '"worker_processes" directive is not allowed here: it may stand in main'],
+    ["events;", 1, 'directive "events" has no opening "{"'],
+    ["daemon off { }", 1, 'directive "daemon" is not terminated by ";"'],
+    ["daemon maybe;", 1, 'invalid value "maybe" in "daemon" directive: it must be "on" or "off"'],
+    ["daemon;", 1, 'invalid number of arguments in "daemon" directive (0): on | off'],
+    ["worker_processes 0;", 1, 'invalid value "0" in "worker_processes" directive: "auto", or a number from 1 to 64'],
+    ["worker_processes many;", 1, 'invalid value "many"'],
+    ["worker_rlimit_nofile 3;", 1, 'invalid number "3" in "worker_rlimit_nofile" directive: 64 or more'],
+    ["events { worker_connections 1; }", 1, '"worker_connections 1" is out of range: from 16 to 16777216'],
+    ["events { use poll; }", 1, 'invalid event type "poll": there is "epoll"'],
+    ["worker_shutdown_timeout soon;", 1, '"soon" is not a time: seconds, or with a unit'],
+    ["loom_size 1x;", 1, '"1x" is not a size: bytes, or with k, m or g'],
+    ["loom_size 1k;", 1, '"loom_size 1k" is out of range: from 4194304'],
+    ["error_log x.log loud;", 1, 'invalid log level "loud": it must be one of debug, info,'],
+    ["error_log syslog:server=x;", 1, 'the error log is a file or "stderr"'],
+    ["events {\n\n", 3, 'unexpected end of file, expecting "}": the block "events" begins in line 1'],
+    ["daemon off", 1, 'unexpected end of file, expecting ";" or "}"'],
+    ["daemon off;\n}", 2, 'unexpected "}": no block is open here'],
+    ["daemon off;;", 1, 'unexpected ";": no directive stands before it'],
+    ["error_log \"x\"y;", 1, 'unexpected "y" behind a closing quote: a space belongs there'],
+    ["\nerror_log \"x;", 2, 'the quote that begins here is never closed'],
+    ["include nothere.conf;", 1, 'open "' . $hd->dir . '/nothere.conf": No such file or directory'],
+    ["include " . $hd->dir . ";", 1, 'is not a regular file: Is a directory'],
+    ["include;", 1, 'invalid number of arguments in "include" directive'],
+    ["load_module nothere.so;", 1, 'dlopen() "' . $hd->dir . '/nothere.so" failed'],
+    ["load_module no_module.so;", 1, 'dlopen() "' . $hd->dir . '/no_module.so" failed'],
+    ["error_log /nowhere/at/all.log;", undef, 'open() "/nowhere/at/all.log" failed: No such file or directory'],
+);
+push @rows, ["user nobody_at_all;", 1, 'there is no user "nobody_at_all": is its name in /etc/passwd?'],
+    ["user root no_such_group;", 1, 'there is no group "no_such_group"'] if $> == 0;
+
+for my $row (@rows) {
+    my ($text, $line, $why) = @$row;
+    $hd->write('heddle.conf', $text);
+    my ($status, $out) = $hd->run('-t');
+    (my $name = $text) =~ s/\n/\\n/g;
+    my $place = defined $line ? "$conf:$line: " : '';
+    ok $status == 1 && $out =~ /^heddle: \[emerg\] $place.*\Q$why\E/m
+        && $out =~ /^heddle: configuration file $conf test failed$/m, $name
+        or diag "status $status:\n$out";
+}
+
+# In included files their own place; each file is read once only.
+$hd->write('heddle.conf', "daemon off;\ninclude bad.inc;\n");
+my ($status, $out) = $hd->run('-t');
+like $out, qr{\[emerg\] \S+/bad\.inc:3: invalid value "0"}, 'an error in an included file';
+$hd->write('heddle.conf', "include cycle.inc;\n");
+($status, $out) = $hd->run('-t');
+like $out, qr{\[emerg\] \S+/cycle\.inc:1: include "\S+/cycle\.inc": it is being read already}, 'a cycle';
+SKIP: {
+    skip 'root reads everything', 1 if $> == 0;
+    chmod 0, $hd->write('secret.inc', '');
+    $hd->write('heddle.conf', "include secret.inc;\n");
+    ($status, $out) = $hd->run('-t');
+    like $out, qr/\[emerg\] $conf:1: open "\S+secret\.inc": Permission denied/, 'an unreadable file';
+}
+
+# Modules: another ABI, twice the same, no module at all.
+my $cc = 'gcc -shared -fPIC -o ' . $hd->dir;
+sub module {
+    my ($name, $c) = @_;
+    open my $f, '|-', "$cc/$name -x c -" or die "gcc: $!";
+    print $f $c;
+    close $f or die "gcc failed\n";
+}
+module('old.so', 'const struct { unsigned abi; const char *name; char rest[512]; } hd_module = {0x63000000, "old"};');
+module('other.so', 'int hd_something;');
+for (["load_module old.so;", 'has ABI 99, this heddle has \d+: build it anew against this heddle\'s hd_module\.h'],
+    ["load_module other.so;", 'is no module: it exports no hd_module']) {
+    $hd->write('heddle.conf', $_->[0]);
+    ($status, $out) = $hd->run('-t');
+    like $out, qr/\[emerg\] $conf:1: .*$_->[1]/, $_->[0];
+}
+require Heddle::Echo;
+my $echo = Heddle::Echo::path();
+$hd->write('heddle.conf', "load_module $echo;\nload_module $echo;\n");
+($status, $out) = $hd->run('-t');
+like $out, qr/\[emerg\] $conf:2: module "\Q$echo\E" is already loaded/, 'a module twice';
+
+$hd->write('heddle.conf', "worker_processes auto;\nevents { use epoll; multi_accept on; accept_mutex off; }\n");
+($status, $out) = $hd->run('-t');
+is $status, 0, 'and what is right';
+is $out, 'heddle: the configuration file ' . $hd->conf_path . " syntax is ok\n"
+    . 'heddle: configuration file ' . $hd->conf_path . " test is successful\n", 'is told as by nginx';
+
+done_testing;
