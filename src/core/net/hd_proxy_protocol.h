@@ -2,7 +2,7 @@
  * a line or a binary head in front of a conn that tells where it came from. Whoever sends
  * it is believed, so a listener reads it only where its configuration says so. */
 #pragma once
-#include "core/net/hd_addr.h"
+#include "core/net/hd_conn.h"
 
 #define HD_PROXY_HEAD_MAX 16384 /* a head with its TLVs; longer ones are refused */
 
@@ -36,3 +36,7 @@ bool hd_proxy_next_tlv(hd_str_t *rest, uint8_t *type, hd_str_t *value);
  * UNKNOWN or LOCAL), with <tlvs> as they are (version 2). Bytes; 0: no room. */
 size_t hd_proxy_print(uint8_t version, const hd_addr_t *remote, const hd_addr_t *local,
                       hd_str_t tlvs, char *out, size_t room);
+/* Pushes a layer onto an upstream conn (right after hd_conn_connect, before TLS) that
+ * sends such a head before anything else. */
+hd_rc_t hd_proxy_push(hd_conn_t *c, uint8_t version, const hd_addr_t *remote,
+                      const hd_addr_t *local, hd_str_t tlvs, hd_err_t *err) HD_MUST_CHECK;
