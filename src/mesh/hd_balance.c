@@ -3,6 +3,7 @@
 #include "mesh/hd_balance.h"
 #include "core/os/hd_clock.h"
 #include "mesh/hd_endpoint_state.h"
+#include "mesh/hd_mesh_cluster.h"
 
 #include <stdlib.h>
 
@@ -79,13 +80,35 @@ static bool was_tried(const hd_pick_t *p, const hd_addr_t *addr)
     return false;
 }
 
+/* The first whose labels the endpoint has (tlsMode); NULL: none. */
+static const hd_transport_match_t *find_transport(const hd_cluster_t *c,
+                                                  const hd_endpoint_t *e)
+{
+    for (uint32_t i = 0; i < c->transports_n; i++) {
+        const hd_transport_match_t *t = &c->transports[i];
+
+        if (has_labels(e != NULL ? e->transport_match : NULL,
+                       e != NULL ? e->transport_match_n : 0, t->match, t->match_n))
+            return t;
+    }
+    return NULL;
+}
+
+/* Its transport is one that we can't speak: it isn't reached by another one. */
+static bool is_out_of_reach(const hd_pick_t *p, const hd_endpoint_t *e)
+{
+    const hd_transport_match_t *t = find_transport(p->cluster, e);
+
+    return t != NULL && t->is_unsupported;
+}
+
 /* What a candidate must satisfy; each round of the search lets go of one wish. */
 enum { WANT_HEALTHY = 1, WANT_UNTRIED = 2 };
 
 static bool may_serve(const hd_pick_t *p, const hd_endpoint_t *e, unsigned wishes,
                       uint64_t now_ns)
 {
-    if (e->down || e->health == 3 /* draining */)
+    if (e->down || e->health == 3 /* draining */ || is_out_of_reach(p, e))
         return false;
     if (p->subset_n > 0 && !has_labels(e->labels, e->labels_n, p->subset, p->subset_n))
         return false;
@@ -228,18 +251,12 @@ static uint32_t choose(hd_member_t *m, const hd_pick_t *p, const hd_endpoints_t 
     }
 }
 
-/* The transport that the endpoint's labels ask for (tlsMode), else the cluster's. */
+/* The transport that the endpoint's labels ask for, else the cluster's. */
 static const hd_tls_conf_t *choose_tls(const hd_cluster_t *c, const hd_endpoint_t *e)
 {
-    for (uint32_t i = 0; i < c->transports_n; i++) {
-        const hd_transport_match_t *t = &c->transports[i];
-        uint32_t have_n = e != NULL ? e->transport_match_n : 0;
+    const hd_transport_match_t *t = find_transport(c, e);
 
-        if (has_labels(e != NULL ? e->transport_match : NULL, have_n, t->match,
-                       t->match_n))
-            return t->tls;
-    }
-    return c->tls;
+    return t != NULL ? t->tls : c->tls;
 }
 
 static void answer(hd_member_t *m, hd_pick_t *p, const hd_endpoint_t *e,
@@ -306,6 +323,19 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
     return HD_OK;
 }
 
+static hd_rc_t pick_original_dst(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
+{
+    const hd_mesh_cluster_t *mesh = p->cluster->mesh;
+    hd_addr_t addr = p->original_dst;
+
+    if (addr.family == AF_UNSPEC)
+        return no_healthy(m, p, err);
+    if (mesh != NULL && mesh->port_override != 0)
+        addr.port = mesh->port_override;
+    answer(m, p, NULL, &addr);
+    return HD_OK;
+}
+
 static hd_rc_t pick(hd_member_t *m, hd_pick_t *p, hd_post_t *wake, hd_err_t *err)
 {
     (void)wake;
@@ -316,12 +346,8 @@ static hd_rc_t pick(hd_member_t *m, hd_pick_t *p, hd_post_t *wake, hd_err_t *err
                                                              : HD_STR("of that name")));
     hd_pin(m, p->cluster_region);
     p->cluster = p->cluster_region->root;
-    if (p->cluster->lb == HD_LB_ORIGINAL_DST) {
-        if (p->original_dst.family == AF_UNSPEC)
-            return no_healthy(m, p, err);
-        answer(m, p, NULL, &p->original_dst);
-        return HD_OK;
-    }
+    if (p->cluster->lb == HD_LB_ORIGINAL_DST)
+        return pick_original_dst(m, p, err);
     return pick_endpoint(m, p, err);
 }
 

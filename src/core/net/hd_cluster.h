@@ -80,6 +80,7 @@ typedef struct {
     const hd_kv_t *match;
     uint32_t match_n;
     const hd_tls_conf_t *tls; /* NULL: plain */
+    bool is_unsupported;      /* endpoints that it fits aren't used (tunnels) */
 } hd_transport_match_t;
 
 typedef struct hd_cluster_s {
