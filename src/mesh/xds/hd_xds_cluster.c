@@ -1,0 +1,480 @@
+/* CDS. Defaults are Envoy's. */
+#include "mesh/xds/hd_xds_int.h"
+#include "mesh/hd_mesh_cluster.h"
+#include "ext/lb_least_request.pb-c.h"
+#include "ext/lb_wrr_locality.pb-c.h"
+#include "ext/upstream_http.pb-c.h"
+
+#include <string.h>
+
+#define HTTP_OPTIONS "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+#define CONNECT_TIMEOUT_MS 5000
+#define IDLE_TIMEOUT_MS 3600000
+#define KEEPALIVE 1024 /* idle conns a worker keeps: Envoy has no bound */
+
+typedef PbCluster__Cluster cluster_t;
+
+/* --- load balancing --- */
+
+static hd_rc_t set_lb(const cluster_t *msg, hd_cluster_t *c, hd_err_t *err)
+{
+    switch (msg->lb_policy) {
+    case PB_CLUSTER__CLUSTER__LB_POLICY__ROUND_ROBIN:
+        c->lb = HD_LB_ROUND_ROBIN;
+        return HD_OK;
+    case PB_CLUSTER__CLUSTER__LB_POLICY__LEAST_REQUEST:
+        c->lb = HD_LB_LEAST_REQUEST;
+        if (msg->lb_config_case == PB_CLUSTER__CLUSTER__LB_CONFIG_LEAST_REQUEST_LB_CONFIG)
+            c->lb_choices = hd_pb_u32(msg->least_request_lb_config->choice_count, 2);
+        return c->lb_choices >= 2
+                   ? HD_OK
+                   : hd_err_set(err, HD_E_RESOURCE, "choice_count %u: 2 or more",
+                                c->lb_choices);
+    case PB_CLUSTER__CLUSTER__LB_POLICY__RANDOM:
+        c->lb = HD_LB_RANDOM;
+        return HD_OK;
+    case PB_CLUSTER__CLUSTER__LB_POLICY__RING_HASH:
+        c->lb = HD_LB_RING_HASH;
+        return HD_OK;
+    case PB_CLUSTER__CLUSTER__LB_POLICY__MAGLEV:
+        c->lb = HD_LB_MAGLEV;
+        return HD_OK;
+    case PB_CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED:
+        return HD_OK; /* by its type, see set_type */
+    default:
+        return hd_err_set(err, HD_E_RESOURCE, "lb_policy %d isn't known here",
+                          (int)msg->lb_policy);
+    }
+}
+
+/* Typed policies: the first one that is known counts. */
+static bool try_typed_lb(hd_xds_t *x, const Pb__Any *any, hd_cluster_t *c, unsigned depth)
+{
+    static const struct {
+        const char *name;
+        hd_lb_policy_t lb;
+    } policies[] = {
+        {"round_robin.v3.RoundRobin", HD_LB_ROUND_ROBIN},
+        {"least_request.v3.LeastRequest", HD_LB_LEAST_REQUEST},
+        {"random.v3.Random", HD_LB_RANDOM},
+        {"ring_hash.v3.RingHash", HD_LB_RING_HASH},
+        {"maglev.v3.Maglev", HD_LB_MAGLEV},
+    };
+    static const char prefix[] =
+        "type.googleapis.com/envoy.extensions.load_balancing_policies.";
+    hd_str_t url = hd_xds_plain_url(x, any->type_url);
+    const PbLbWrrLocality__WrrLocality *wrr;
+    const PbLbLeastRequest__LeastRequest *least;
+
+    for (size_t i = 0; i < hd_countof(policies); i++) {
+        if (!hd_str_eq(hd_str_sub(url, sizeof(prefix) - 1, url.len),
+                       hd_str_c(policies[i].name)))
+            continue;
+        c->lb = policies[i].lb;
+        least =
+            c->lb == HD_LB_LEAST_REQUEST
+                ? hd_xds_unpack(x, any, HD_PB(pb_lb_least_request__least_request), NULL)
+                : NULL;
+        if (least != NULL)
+            c->lb_choices = hd_pb_u32(least->choice_count, 2);
+        return true;
+    }
+    wrr = depth == 0 && hd_pb_any_is(any, HD_PB(pb_lb_wrr_locality__wrr_locality))
+              ? hd_xds_unpack(x, any, HD_PB(pb_lb_wrr_locality__wrr_locality), NULL)
+              : NULL;
+    if (wrr == NULL || wrr->endpoint_picking_policy == NULL)
+        return false;
+    for (size_t i = 0; i < wrr->endpoint_picking_policy->n_policies; i++) {
+        const PbCore__TypedExtensionConfig *e =
+            wrr->endpoint_picking_policy->policies[i]->typed_extension_config;
+
+        if (e != NULL && e->typed_config != NULL &&
+            try_typed_lb(x, e->typed_config, c, 1))
+            return true;
+    }
+    return false;
+}
+
+static hd_rc_t set_typed_lb(hd_xds_t *x, const PbCluster__LoadBalancingPolicy *msg,
+                            hd_cluster_t *c, hd_err_t *err)
+{
+    for (size_t i = 0; i < msg->n_policies; i++) {
+        const PbCore__TypedExtensionConfig *e = msg->policies[i]->typed_extension_config;
+
+        if (e != NULL && e->typed_config != NULL &&
+            try_typed_lb(x, e->typed_config, c, 0))
+            return HD_OK;
+    }
+    return hd_err_set(err, HD_E_RESOURCE,
+                      "none of its load balancing policies is known here");
+}
+
+/* --- limits and health --- */
+
+static void set_breakers(hd_xds_t *x, const PbCluster__CircuitBreakers *msg,
+                         hd_cluster_t *c)
+{
+    c->max_conns = c->max_pending = c->max_requests = 1024;
+    c->max_retries = 3;
+    for (size_t i = 0; msg != NULL && i < msg->n_thresholds; i++) {
+        const PbCluster__CircuitBreakers__Thresholds *t = msg->thresholds[i];
+
+        if (t->priority != PB_CORE__ROUTING_PRIORITY__DEFAULT) {
+            hd_xds_note(x, "circuit_breakers: of priority HIGH: there is one priority");
+            continue;
+        }
+        c->max_conns = hd_pb_u32(t->max_connections, 1024);
+        c->max_pending = hd_pb_u32(t->max_pending_requests, 1024);
+        c->max_requests = hd_pb_u32(t->max_requests, 1024);
+        c->max_retries = hd_pb_u32(t->max_retries, 3);
+        if (t->retry_budget != NULL) {
+            double percent = t->retry_budget->budget_percent != NULL
+                                 ? t->retry_budget->budget_percent->value
+                                 : 20;
+
+            c->retry_budget_permille =
+                (uint32_t)(hd_min(hd_max(percent, 0.1), 100.0) * 10);
+            c->retry_budget_min = hd_pb_u32(t->retry_budget->min_retry_concurrency, 3);
+        }
+    }
+}
+
+static uint32_t enforced(const Pb__UInt32Value *n, const Pb__UInt32Value *percent,
+                         uint32_t percent_unset)
+{
+    return hd_pb_u32(percent, percent_unset) > 0 ? hd_pb_u32(n, 5) : 0;
+}
+
+static hd_rc_t set_outlier(const PbCluster__OutlierDetection *msg, hd_cluster_t *c,
+                           hd_err_t *err)
+{
+    if (msg == NULL)
+        return HD_OK;
+    c->outlier_consecutive_5xx =
+        enforced(msg->consecutive_5xx, msg->enforcing_consecutive_5xx, 100);
+    c->outlier_consecutive_gateway = enforced(
+        msg->consecutive_gateway_failure, msg->enforcing_consecutive_gateway_failure, 0);
+    if (msg->split_external_local_origin_errors)
+        c->outlier_consecutive_local =
+            enforced(msg->consecutive_local_origin_failure,
+                     msg->enforcing_consecutive_local_origin_failure, 100);
+    c->outlier_max_percent = hd_min(hd_pb_u32(msg->max_ejection_percent, 10), 100u);
+    if (hd_xds_ms(msg->interval, 10000, "outlier_detection.interval",
+                  &c->outlier_interval_ms, err) != HD_OK)
+        return HD_ERROR;
+    return hd_xds_ms(msg->base_ejection_time, 30000,
+                     "outlier_detection.base_ejection_time", &c->outlier_base_ejection_ms,
+                     err);
+}
+
+/* --- protocol --- */
+
+static hd_rc_t set_common_http(const PbCore__HttpProtocolOptions *msg, hd_cluster_t *c,
+                               hd_err_t *err)
+{
+    if (msg == NULL)
+        return HD_OK;
+    c->requests_per_conn =
+        hd_pb_u32(msg->max_requests_per_connection, c->requests_per_conn);
+    if (hd_xds_ms(msg->idle_timeout, IDLE_TIMEOUT_MS, "idle_timeout", &c->idle_timeout_ms,
+                  err) != HD_OK)
+        return HD_ERROR;
+    return hd_xds_ms(msg->max_connection_duration, 0, "max_connection_duration",
+                     &c->conn_lifetime_ms, err);
+}
+
+static void set_h2(const PbCore__Http2ProtocolOptions *msg, hd_cluster_t *c)
+{
+    if (msg != NULL)
+        c->max_streams = hd_pb_u32(msg->max_concurrent_streams, 0);
+}
+
+typedef PbUpstreamHttp__HttpProtocolOptions http_options_t;
+
+static hd_rc_t
+set_explicit(const PbUpstreamHttp__HttpProtocolOptions__ExplicitHttpConfig *m,
+             hd_cluster_t *c, hd_err_t *err)
+{
+    switch (m->protocol_config_case) {
+    case PB_UPSTREAM_HTTP__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP_PROTOCOL_OPTIONS:
+        c->protocol = HD_UP_HTTP1;
+        return HD_OK;
+    case PB_UPSTREAM_HTTP__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP2_PROTOCOL_OPTIONS:
+        c->protocol = HD_UP_HTTP2;
+        set_h2(m->http2_protocol_options, c);
+        return HD_OK;
+    default:
+        return hd_err_set(err, HD_E_RESOURCE, "HTTP/3 to an upstream: not supported");
+    }
+}
+
+static hd_rc_t set_http_options(const http_options_t *m, hd_cluster_t *c, hd_err_t *err)
+{
+    if (m->upstream_http_protocol_options != NULL) {
+        c->auto_sni = m->upstream_http_protocol_options->auto_sni;
+        c->auto_san = m->upstream_http_protocol_options->auto_san_validation;
+    }
+    if (set_common_http(m->common_http_protocol_options, c, err) != HD_OK)
+        return HD_ERROR;
+    switch (m->upstream_protocol_options_case) {
+    case PB_UPSTREAM_HTTP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_EXPLICIT_HTTP_CONFIG:
+        return set_explicit(m->explicit_http_config, c, err);
+    case PB_UPSTREAM_HTTP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_USE_DOWNSTREAM_PROTOCOL_CONFIG:
+        c->protocol = HD_UP_SAME;
+        set_h2(m->use_downstream_protocol_config->http2_protocol_options, c);
+        return HD_OK;
+    case PB_UPSTREAM_HTTP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_AUTO_CONFIG:
+        c->protocol = HD_UP_AUTO;
+        set_h2(m->auto_config->http2_protocol_options, c);
+        return HD_OK;
+    default:
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "HttpProtocolOptions without a choice of protocol");
+    }
+}
+
+static hd_rc_t set_protocol(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
+                            hd_err_t *err)
+{
+    const http_options_t *m;
+
+    c->idle_timeout_ms = IDLE_TIMEOUT_MS;
+    c->keepalive = KEEPALIVE;
+    c->requests_per_conn = hd_pb_u32(msg->max_requests_per_connection, 0);
+    c->protocol = msg->http2_protocol_options != NULL ? HD_UP_HTTP2 : HD_UP_HTTP1;
+    if (msg->protocol_selection ==
+        PB_CLUSTER__CLUSTER__CLUSTER_PROTOCOL_SELECTION__USE_DOWNSTREAM_PROTOCOL)
+        c->protocol = HD_UP_SAME;
+    set_h2(msg->http2_protocol_options, c);
+    if (msg->upstream_http_protocol_options != NULL) {
+        c->auto_sni = msg->upstream_http_protocol_options->auto_sni;
+        c->auto_san = msg->upstream_http_protocol_options->auto_san_validation;
+    }
+    if (set_common_http(msg->common_http_protocol_options, c, err) != HD_OK)
+        return HD_ERROR;
+    for (size_t i = 0; i < msg->n_typed_extension_protocol_options; i++) {
+        const Pb__Any *any = msg->typed_extension_protocol_options[i]->value;
+
+        if (strcmp(msg->typed_extension_protocol_options[i]->key, HTTP_OPTIONS) != 0)
+            return hd_err_set(err, HD_E_RESOURCE, "protocol options %s aren't known here",
+                              msg->typed_extension_protocol_options[i]->key);
+        m = hd_xds_unpack(x, any, HD_PB(pb_upstream_http__http_protocol_options), err);
+        if (m == NULL || set_http_options(m, c, err) != HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
+}
+
+/* --- transport --- */
+
+static hd_rc_t set_bind(const PbCore__BindConfig *msg, hd_cluster_t *c, hd_err_t *err)
+{
+    if (msg == NULL || msg->source_address == NULL)
+        return HD_OK;
+    if (hd_xds_socket_addr(msg->source_address, &c->bind, err) != HD_OK)
+        return hd_err_prefix(err, "upstream_bind_config: ");
+    return HD_OK;
+}
+
+static void set_keepalive(const PbCluster__UpstreamConnectionOptions *msg,
+                          hd_cluster_t *c)
+{
+    const PbCore__TcpKeepalive *k = msg != NULL ? msg->tcp_keepalive : NULL;
+
+    if (k == NULL)
+        return;
+    c->tcp_keepalive_idle_s = hd_pb_u32(k->keepalive_time, 7200);
+    c->tcp_keepalive_interval_s = hd_pb_u32(k->keepalive_interval, 75);
+    c->tcp_keepalive_probes = hd_pb_u32(k->keepalive_probes, 9);
+}
+
+static hd_rc_t set_transports(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
+                              hd_err_t *err)
+{
+    size_t n = msg->n_transport_socket_matches;
+    hd_transport_match_t *list =
+        n > 0 ? hd_pool_new_n(x->cf.pool, hd_transport_match_t, n) : NULL;
+    hd_rc_t rc = hd_xds_upstream_tls(x, msg->transport_socket, &c->tls, err);
+
+    if (rc == HD_DECLINED)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "transport_socket: internal_upstream (HBONE) "
+                          "isn't supported yet");
+    if (rc != HD_OK)
+        return hd_err_prefix(err, "transport_socket: ");
+    for (size_t i = 0; i < n; i++) {
+        const PbCluster__Cluster__TransportSocketMatch *m =
+            msg->transport_socket_matches[i];
+
+        list[i].name = hd_xds_str(x, m->name);
+        hd_xds_labels(x, m->match, &list[i].match, &list[i].match_n);
+        rc = hd_xds_upstream_tls(x, m->transport_socket, &list[i].tls, err);
+        if (rc == HD_ERROR)
+            return hd_err_prefix(err, "transport_socket_matches \"%s\": ", m->name);
+        list[i].is_unsupported = rc == HD_DECLINED;
+        if (rc == HD_DECLINED)
+            hd_xds_note(x,
+                        "transport_socket_matches \"%s\": tunnels aren't supported "
+                        "yet: endpoints that it fits aren't used",
+                        m->name);
+    }
+    c->transports = list;
+    c->transports_n = (uint32_t)n;
+    return HD_OK;
+}
+
+/* --- where its endpoints come from --- */
+
+static hd_rc_t set_original_dst(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
+                                hd_err_t *err)
+{
+    const PbCluster__Cluster__OriginalDstLbConfig *od =
+        msg->lb_config_case == PB_CLUSTER__CLUSTER__LB_CONFIG_ORIGINAL_DST_LB_CONFIG
+            ? msg->original_dst_lb_config
+            : NULL;
+    hd_mesh_cluster_t *mesh;
+
+    if (msg->lb_policy != PB_CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "an ORIGINAL_DST cluster needs lb_policy CLUSTER_PROVIDED");
+    c->lb = HD_LB_ORIGINAL_DST;
+    if (od == NULL || od->upstream_port_override == NULL)
+        return HD_OK;
+    if (od->upstream_port_override->value > 65535)
+        return hd_err_set(err, HD_E_RESOURCE, "upstream_port_override %u",
+                          od->upstream_port_override->value);
+    mesh = hd_pool_new(x->cf.pool, hd_mesh_cluster_t);
+    mesh->port_override = (uint16_t)od->upstream_port_override->value;
+    c->mesh = mesh;
+    return HD_OK;
+}
+
+static hd_rc_t set_eds(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c, hd_err_t *err)
+{
+    const PbCluster__Cluster__EdsClusterConfig *eds = msg->eds_cluster_config;
+    const char *name =
+        eds != NULL && *eds->service_name != '\0' ? eds->service_name : msg->name;
+
+    if (eds == NULL || eds->eds_config == NULL)
+        return hd_err_set(err, HD_E_RESOURCE, "an EDS cluster without eds_config");
+    if (msg->load_assignment != NULL)
+        return hd_err_set(err, HD_E_RESOURCE, "an EDS cluster with a load_assignment");
+    c->endpoints = hd_xds_need(x, HD_XDS_ENDPOINTS, hd_str_c(name), eds->eds_config, err);
+    return c->endpoints != NULL ? HD_OK : HD_ERROR;
+}
+
+static size_t count_endpoints(const PbEndpoint__ClusterLoadAssignment *msg)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; msg != NULL && i < msg->n_endpoints; i++)
+        n += msg->endpoints[i]->n_lb_endpoints;
+    return n;
+}
+
+static hd_rc_t set_type(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c, hd_err_t *err)
+{
+    bool is_dns = msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__STRICT_DNS ||
+                  msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__LOGICAL_DNS;
+
+    if (msg->cluster_discovery_type_case ==
+        PB_CLUSTER__CLUSTER__CLUSTER_DISCOVERY_TYPE_CLUSTER_TYPE)
+        return hd_err_set(err, HD_E_RESOURCE, "a cluster of type %s: not supported",
+                          msg->cluster_type->name);
+    if (msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__ORIGINAL_DST)
+        return set_original_dst(x, msg, c, err);
+    if (msg->lb_policy == PB_CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "lb_policy CLUSTER_PROVIDED belongs to ORIGINAL_DST only");
+    if (msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__EDS)
+        return set_eds(x, msg, c, err);
+    if (msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__LOGICAL_DNS &&
+        count_endpoints(msg->load_assignment) != 1)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "a LOGICAL_DNS cluster has exactly one endpoint");
+    return hd_xds_inline_endpoints(x, msg->load_assignment, hd_str_c(msg->name), is_dns,
+                                   &c->endpoints, err);
+}
+
+/* --- what telemetry says of it --- */
+
+static void set_service(hd_xds_t *x, const PbCore__Metadata *msg, hd_cluster_t *c)
+{
+    const Pb__Struct *istio = hd_xds_metadata(msg, "istio"), *service = NULL;
+    const Pb__Value *list = hd_pb_struct_get(istio, "services");
+    const Pb__Value *external = hd_pb_struct_get(istio, "external");
+
+    c->is_external = external != NULL &&
+                     external->kind_case == PB__VALUE__KIND_BOOL_VALUE &&
+                     external->bool_value;
+    if (list != NULL && list->kind_case == PB__VALUE__KIND_LIST_VALUE &&
+        list->list_value->n_values > 0 &&
+        list->list_value->values[0]->kind_case == PB__VALUE__KIND_STRUCT_VALUE)
+        service = list->list_value->values[0]->struct_value;
+    c->service_host = hd_xds_str(x, hd_pb_struct_text(service, "host", ""));
+    c->service_name = hd_xds_str(x, hd_pb_struct_text(service, "name", ""));
+    c->service_namespace = hd_xds_str(x, hd_pb_struct_text(service, "namespace", ""));
+}
+
+/* "outbound|80||host;": the ';' ends the name for statistics only. */
+static hd_str_t stat_name(hd_xds_t *x, const char *name)
+{
+    size_t len = strlen(name);
+
+    if (len > 0 && name[len - 1] == ';')
+        len--;
+    return len == 0 ? HD_STR_NONE : hd_str_dup(x->cf.pool, hd_str_n(name, len));
+}
+
+/* Upstream network filters (Istio's exchange of metadata). */
+static hd_rc_t check_filters(hd_xds_t *x, const cluster_t *msg, hd_err_t *err)
+{
+    for (size_t i = 0; i < msg->n_filters; i++) {
+        const void *conf;
+        uint16_t module;
+
+        if (hd_xds_extension(x, HD_XDS_EXT_NETWORK, msg->filters[i]->typed_config, false,
+                             &module, &conf, err) != HD_DECLINED)
+            return hd_err_prefix(err, "filters: an upstream filter can't be run here: ");
+    }
+    return HD_OK;
+}
+
+static void set_panic(const PbCluster__Cluster__CommonLbConfig *msg, hd_cluster_t *c)
+{
+    c->panic_percent = 50;
+    if (msg != NULL && msg->healthy_panic_threshold != NULL)
+        c->panic_percent =
+            (uint32_t)hd_min(hd_max(msg->healthy_panic_threshold->value, 0.0), 100.0);
+}
+
+hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
+                       hd_err_t *err)
+{
+    hd_cluster_t *c = hd_pool_new(x->cf.pool, hd_cluster_t);
+
+    c->name = hd_xds_str(x, msg->name);
+    c->alt_stat_name = stat_name(x, msg->alt_stat_name);
+    c->lb_choices = 2;
+    if (hd_xds_ms(msg->connect_timeout, CONNECT_TIMEOUT_MS, "connect_timeout",
+                  &c->connect_timeout_ms, err) != HD_OK)
+        return HD_ERROR;
+    if (c->connect_timeout_ms == 0)
+        return hd_err_set(err, HD_E_RESOURCE, "connect_timeout is 0");
+    if (msg->load_balancing_policy != NULL
+            ? set_typed_lb(x, msg->load_balancing_policy, c, err) != HD_OK
+            : set_lb(msg, c, err) != HD_OK)
+        return HD_ERROR;
+    set_breakers(x, msg->circuit_breakers, c);
+    set_panic(msg->common_lb_config, c);
+    set_keepalive(msg->upstream_connection_options, c);
+    set_service(x, msg->metadata, c);
+    if (set_outlier(msg->outlier_detection, c, err) != HD_OK ||
+        set_protocol(x, msg, c, err) != HD_OK ||
+        set_bind(msg->upstream_bind_config, c, err) != HD_OK ||
+        check_filters(x, msg, err) != HD_OK || set_transports(x, msg, c, err) != HD_OK ||
+        set_type(x, msg, c, err) != HD_OK)
+        return HD_ERROR;
+    *root = c;
+    return HD_OK;
+}

@@ -1,0 +1,211 @@
+/* EDS, and the endpoints that stand in a cluster. */
+#include "mesh/xds/hd_xds_int.h"
+#include "mesh/hd_endpoint_state.h"
+
+#include <string.h>
+
+#define ENDPOINTS_MAX 1000000
+#define PRIORITIES_MAX 128
+
+/* The list while it grows: lies in env->temp, copied to the region at the end. */
+typedef struct {
+    hd_xds_t *x;
+    hd_array_t items; /* hd_endpoint_t */
+    hd_array_t localities;
+    bool resolves; /* addresses may be names */
+} list_t;
+
+static uint8_t health_of(PbCore__HealthStatus status)
+{
+    return status <= PB_CORE__HEALTH_STATUS__DEGRADED ? (uint8_t)status : 0;
+}
+
+static hd_rc_t add_item(list_t *l, const hd_endpoint_t *e, hd_err_t *err)
+{
+    hd_endpoint_t *to = hd_array_add(&l->items);
+
+    if (to == NULL)
+        return hd_err_set(err, HD_E_LIMIT, "more than %d endpoints", ENDPOINTS_MAX);
+    *to = *e;
+    return HD_OK;
+}
+
+static hd_rc_t note_name(list_t *l, hd_str_t host, hd_err_t *err)
+{
+    hd_str_t *name = hd_array_add(&l->x->out->names);
+
+    if (name == NULL)
+        return hd_err_set(err, HD_E_LIMIT, "too many names to resolve");
+    *name = hd_str_dup(l->x->env->temp, host);
+    return HD_OK;
+}
+
+/* One endpoint for each address that the name has now; none while it isn't known. */
+static hd_rc_t add_named(list_t *l, hd_endpoint_t *e, const PbCore__SocketAddress *addr,
+                         hd_err_t *err)
+{
+    const hd_xds_env_t *env = l->x->env;
+    hd_str_t host = hd_str_c(addr->address);
+    hd_xds_names_t names = {0};
+
+    if (!l->resolves)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "\"%s\" is no IP address, and this cluster resolves no names",
+                          addr->address);
+    if (addr->port_value == 0 || addr->port_value > 65535)
+        return hd_err_set(err, HD_E_RESOURCE, "port %u", addr->port_value);
+    if (note_name(l, host, err) != HD_OK)
+        return HD_ERROR;
+    if (e->hostname.len == 0)
+        e->hostname = hd_str_dup(l->x->cf.pool, host);
+    if (env->resolve != NULL)
+        names = env->resolve(env->resolve_arg, host);
+    for (uint32_t i = 0; i < names.n; i++) {
+        e->addr = names.addrs[i];
+        e->addr.port = (uint16_t)addr->port_value;
+        if (add_item(l, e, err) != HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
+}
+
+static hd_rc_t add_address(list_t *l, hd_endpoint_t *e, const PbCore__Address *addr,
+                           hd_err_t *err)
+{
+    if (addr == NULL)
+        return hd_err_set(err, HD_E_RESOURCE, "an endpoint without an address");
+    if (addr->address_case == PB_CORE__ADDRESS__ADDRESS_ENVOY_INTERNAL_ADDRESS) {
+        /* it stands for a tunnel (HBONE), and must not be reached without it */
+        hd_xds_note(l->x,
+                    "an endpoint behind the internal listener %s: not used, "
+                    "tunnels aren't supported yet",
+                    addr->envoy_internal_address->server_listener_name);
+        return HD_OK;
+    }
+    if (addr->address_case == PB_CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS &&
+        addr->socket_address->protocol == PB_CORE__SOCKET_ADDRESS__PROTOCOL__TCP &&
+        !hd_addr_parse_ip(hd_str_c(addr->socket_address->address), &e->addr))
+        return add_named(l, e, addr->socket_address, err);
+    if (hd_xds_addr(l->x, addr, &e->addr, err) != HD_OK)
+        return HD_ERROR;
+    if (e->addr.family != AF_UNIX && e->addr.port == 0)
+        return hd_err_set(err, HD_E_RESOURCE, "an endpoint without a port");
+    return add_item(l, e, err);
+}
+
+static hd_rc_t add_endpoint(list_t *l, const PbEndpoint__LbEndpoint *msg,
+                            uint8_t priority, uint16_t locality, hd_err_t *err)
+{
+    hd_endpoint_t e = {.weight = hd_pb_u32(msg->load_balancing_weight, 1),
+                       .health = health_of(msg->health_status),
+                       .priority = priority,
+                       .locality = locality};
+    const PbEndpoint__Endpoint *ep = msg->endpoint;
+    const Pb__Struct *istio;
+
+    if (msg->host_identifier_case != PB_ENDPOINT__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT)
+        return hd_err_set(err, HD_E_RESOURCE, "an endpoint by name: not supported");
+    if (e.weight == 0)
+        return hd_err_set(err, HD_E_RESOURCE, "an endpoint of weight 0");
+    e.hostname = hd_xds_str(l->x, ep->hostname);
+    hd_xds_labels(l->x, hd_xds_metadata(msg->metadata, "envoy.transport_socket_match"),
+                  &e.transport_match, &e.transport_match_n);
+    hd_xds_labels(l->x, hd_xds_metadata(msg->metadata, "envoy.lb"), &e.labels,
+                  &e.labels_n);
+    istio = hd_xds_metadata(msg->metadata, "istio");
+    e.workload = hd_xds_str(l->x, hd_pb_struct_text(istio, "workload", ""));
+    return add_address(l, &e, ep->address, err);
+}
+
+static hd_rc_t add_locality(list_t *l, const PbEndpoint__LocalityLbEndpoints *msg,
+                            hd_err_t *err)
+{
+    hd_locality_t *loc = hd_array_add(&l->localities);
+    uint16_t index = (uint16_t)(l->localities.n - 1);
+
+    if (loc == NULL)
+        return hd_err_set(err, HD_E_LIMIT, "more than %d localities", UINT16_MAX);
+    if (msg->priority >= PRIORITIES_MAX)
+        return hd_err_set(err, HD_E_RESOURCE, "priority %u: below %d is right",
+                          msg->priority, PRIORITIES_MAX);
+    *loc = (hd_locality_t){.weight = hd_pb_u32(msg->load_balancing_weight, 0),
+                           .priority = (uint8_t)msg->priority};
+    if (msg->locality != NULL) {
+        loc->region = hd_xds_str(l->x, msg->locality->region);
+        loc->zone = hd_xds_str(l->x, msg->locality->zone);
+        loc->subzone = hd_xds_str(l->x, msg->locality->sub_zone);
+    }
+    for (size_t i = 0; i < msg->n_lb_endpoints; i++) {
+        if (add_endpoint(l, msg->lb_endpoints[i], (uint8_t)msg->priority, index, err) !=
+            HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
+}
+
+/* The counts of endpoints outlive versions: they are found again by cluster and address.
+ */
+static void attach_states(hd_xds_t *x, hd_str_t cluster, hd_endpoints_t *eps)
+{
+    for (uint32_t i = 0; i < eps->n; i++)
+        hd_endpoint_attach_state(x->env->member, cluster, (hd_endpoint_t *)&eps->items[i],
+                                 true);
+}
+
+static hd_rc_t build(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
+                     hd_str_t name, bool resolves, const void **root, hd_err_t *err)
+{
+    hd_endpoints_t *eps = hd_pool_new(x->cf.pool, hd_endpoints_t);
+    list_t l = {.x = x, .resolves = resolves};
+
+    hd_array_init(&l.items, x->env->temp, sizeof(hd_endpoint_t), ENDPOINTS_MAX);
+    hd_array_init(&l.localities, x->env->temp, sizeof(hd_locality_t), UINT16_MAX);
+    for (size_t i = 0; msg != NULL && i < msg->n_endpoints; i++) {
+        if (add_locality(&l, msg->endpoints[i], err) != HD_OK)
+            return hd_err_prefix(err, "locality %zu: ", i);
+    }
+    eps->items = hd_array_copy(&l.items, x->cf.pool);
+    eps->n = (uint32_t)l.items.n;
+    eps->localities = hd_array_copy(&l.localities, x->cf.pool);
+    eps->localities_n = (uint32_t)l.localities.n;
+    eps->overprovisioning_factor =
+        msg != NULL && msg->policy != NULL
+            ? hd_pb_u32(msg->policy->overprovisioning_factor, 140)
+            : 140;
+    attach_states(x, name, eps);
+    *root = eps;
+    return HD_OK;
+}
+
+hd_rc_t hd_xds_endpoints(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
+                         const void **root, hd_err_t *err)
+{
+    return build(x, msg, hd_str_c(msg->cluster_name), false, root, err);
+}
+
+hd_rc_t hd_xds_inline_endpoints(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
+                                hd_str_t name, bool resolves, const hd_slot_t **slot,
+                                hd_err_t *err)
+{
+    hd_slot_t *s = hd_slot_find_or_add(x->env->arena, HD_RES_ENDPOINTS, name, err);
+    hd_region_t *r;
+    hd_xds_t inner = *x; /* shares all but the region */
+    hd_rc_t rc;
+
+    *slot = s;
+    if (s == NULL)
+        return HD_ERROR;
+    if (x->env->batch == NULL)
+        return build(x, msg, name, resolves, &x->out->inline_endpoints, err);
+    r = hd_batch_region(x->env->batch, HD_RES_ENDPOINTS, name, x->node.file, 0,
+                        &inner.cf.pool, err);
+    if (r == NULL)
+        return HD_ERROR;
+    inner.cf.region = r;
+    if (build(&inner, msg, name, resolves, &x->out->inline_endpoints, err) != HD_OK) {
+        hd_batch_drop(x->env->batch, r);
+        return HD_ERROR;
+    }
+    rc = hd_batch_put(x->env->batch, s, r, x->out->inline_endpoints, 0, err);
+    return rc == HD_DONE ? HD_OK : rc;
+}

@@ -1,0 +1,424 @@
+/* Transport sockets: TLS settings as data, secrets by slot. */
+#include "mesh/xds/hd_xds_int.h"
+#include "ext/internal_upstream.pb-c.h"
+#include "ext/raw_buffer.pb-c.h"
+
+#include <string.h>
+
+#define PEER_EXCHANGE "istio-peer-exchange"
+
+/* --- secrets that stand in the message itself --- */
+
+static bool was_put(const hd_xds_built_t *out, const hd_slot_t *slot)
+{
+    hd_slot_t *const *secrets = out->secrets.items;
+
+    for (size_t i = 0; i < out->secrets.n; i++) {
+        if (secrets[i] == slot)
+            return true;
+    }
+    return false;
+}
+
+/* Inline certificates become secrets of their own, named by what they are. */
+static hd_rc_t put_inline(hd_xds_t *x, hd_str_t chain, hd_str_t key, hd_str_t trust,
+                          const hd_slot_t **slot, hd_err_t *err)
+{
+    uint64_t h = hd_hash64(chain.data, chain.len, 1);
+    hd_slot_t *s, **to;
+
+    h = hd_hash64(key.data, key.len, h);
+    h = hd_hash64(trust.data, trust.len, h);
+    if (x->env->batch == NULL) {
+        *slot = hd_xds_slot(
+            x, HD_XDS_SECRET,
+            hd_str_printf(x->env->temp, "inline:%016llx", (unsigned long long)h), err);
+        return *slot != NULL ? HD_OK : HD_ERROR;
+    }
+    if (hd_xds_put_secret(
+            x->env, hd_str_printf(x->env->temp, "inline:%016llx", (unsigned long long)h),
+            chain, key, trust, &s, err) != HD_OK)
+        return HD_ERROR;
+    *slot = s;
+    if (was_put(x->out, s))
+        return HD_OK;
+    to = hd_array_add(&x->out->secrets);
+    if (to == NULL)
+        return hd_err_set(err, HD_E_LIMIT, "too many certificates");
+    *to = s;
+    return HD_OK;
+}
+
+/* --- what both sides share --- */
+
+static hd_rc_t add_sds(hd_xds_t *x, const PbTls__SdsSecretConfig *msg, bool *is_local,
+                       const hd_slot_t **slot, hd_err_t *err)
+{
+    const hd_xds_need_t *needs;
+
+    if (msg->sds_config == NULL)
+        return hd_err_set(
+            err, HD_E_RESOURCE,
+            "the secret \"%s\" is one of a bootstrap, which isn't read here", msg->name);
+    *slot = hd_xds_need(x, HD_XDS_SECRET, hd_str_c(msg->name), msg->sds_config, err);
+    if (*slot == NULL)
+        return HD_ERROR;
+    needs = x->out->needs.items;
+    for (size_t i = 0; i < x->out->needs.n; i++) {
+        if (needs[i].slot == *slot && needs[i].is_local)
+            *is_local = true;
+    }
+    return HD_OK;
+}
+
+static hd_rc_t add_cert(hd_xds_t *x, const PbTls__TlsCertificate *msg,
+                        const hd_slot_t **slot, hd_err_t *err)
+{
+    hd_str_t chain, key;
+
+    if (hd_xds_data(x, msg->certificate_chain, &chain, err) != HD_OK ||
+        hd_xds_data(x, msg->private_key, &key, err) != HD_OK)
+        return hd_err_prefix(err, "tls_certificates: ");
+    if (chain.len == 0 || key.len == 0)
+        return hd_err_set(err, HD_E_RESOURCE, "a certificate needs chain and key");
+    return put_inline(x, chain, key, HD_STR_NONE, slot, err);
+}
+
+static hd_rc_t add_certs(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
+                         hd_tls_conf_t *conf, hd_err_t *err)
+{
+    size_t n = msg->n_tls_certificates + msg->n_tls_certificate_sds_secret_configs;
+    const hd_slot_t **certs;
+    bool is_local = false;
+
+    if (n == 0)
+        return HD_OK;
+    certs = hd_pool_new_n(x->cf.pool, const hd_slot_t *, n);
+    for (size_t i = 0; i < msg->n_tls_certificates; i++) {
+        if (add_cert(x, msg->tls_certificates[i], &certs[conf->certs_n++], err) != HD_OK)
+            return HD_ERROR;
+    }
+    for (size_t i = 0; i < msg->n_tls_certificate_sds_secret_configs; i++) {
+        if (add_sds(x, msg->tls_certificate_sds_secret_configs[i], &is_local,
+                    &certs[conf->certs_n++], err) != HD_OK)
+            return HD_ERROR;
+        if (strcmp(msg->tls_certificate_sds_secret_configs[i]->name, "default") == 0)
+            conf->is_mesh = is_local; /* the workload's own identity */
+    }
+    conf->certs = certs;
+    return HD_OK;
+}
+
+/* A name's kind isn't looked at when it is compared, so what is typed passes where its
+ * text alone tells the kind: a URI by its scheme, a DNS name by being whole. */
+static hd_rc_t check_typed_san(const PbTls__SubjectAltNameMatcher *msg, hd_err_t *err)
+{
+    const PbMatcher__StringMatcher *m = msg->matcher;
+
+    if (m == NULL)
+        return hd_err_set(err, HD_E_RESOURCE, "a SAN matcher without a pattern");
+    switch (msg->san_type) {
+    case PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__URI:
+        if (m->match_pattern_case == PB_MATCHER__STRING_MATCHER__MATCH_PATTERN_EXACT &&
+            strstr(m->exact, "://") != NULL)
+            return HD_OK;
+        if (m->match_pattern_case == PB_MATCHER__STRING_MATCHER__MATCH_PATTERN_PREFIX &&
+            strstr(m->prefix, "://") != NULL)
+            return HD_OK;
+        break;
+    case PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__DNS:
+        if (m->match_pattern_case == PB_MATCHER__STRING_MATCHER__MATCH_PATTERN_EXACT &&
+            strchr(m->exact, ':') == NULL)
+            return HD_OK;
+        break;
+    default:
+        break;
+    }
+    return hd_err_set(
+        err, HD_E_RESOURCE,
+        "a SAN matcher of this kind and pattern: of typed ones, whole names "
+        "(DNS, URI) and beginnings of URIs are compared here");
+}
+
+static hd_rc_t add_sans(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
+                        hd_tls_conf_t *conf, hd_err_t *err)
+{
+    size_t n = msg->n_match_subject_alt_names + msg->n_match_typed_subject_alt_names;
+    hd_match_t *sans;
+
+    if (n == 0)
+        return HD_OK;
+    sans = hd_pool_new_n(x->cf.pool, hd_match_t, n);
+    for (size_t i = 0; i < msg->n_match_subject_alt_names; i++) {
+        if (hd_xds_match(x, msg->match_subject_alt_names[i], &sans[conf->sans_n++],
+                         err) != HD_OK)
+            return hd_err_prefix(err, "match_subject_alt_names: ");
+    }
+    for (size_t i = 0; i < msg->n_match_typed_subject_alt_names; i++) {
+        const PbTls__SubjectAltNameMatcher *typed = msg->match_typed_subject_alt_names[i];
+
+        if (check_typed_san(typed, err) != HD_OK ||
+            hd_xds_match(x, typed->matcher, &sans[conf->sans_n++], err) != HD_OK)
+            return hd_err_prefix(err, "match_typed_subject_alt_names: ");
+    }
+    conf->sans = sans;
+    return HD_OK;
+}
+
+static hd_rc_t add_validation(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
+                              hd_tls_conf_t *conf, hd_err_t *err)
+{
+    hd_str_t trust;
+
+    if (msg == NULL)
+        return HD_OK;
+    if (msg->crl != NULL)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "a revocation list that isn't in a secret: it would be lost");
+    if (hd_xds_data(x, msg->trusted_ca, &trust, err) != HD_OK)
+        return hd_err_prefix(err, "trusted_ca: ");
+    if (trust.len > 0 &&
+        put_inline(x, HD_STR_NONE, HD_STR_NONE, trust, &conf->trust, err) != HD_OK)
+        return HD_ERROR;
+    conf->verify_depth = (uint16_t)hd_min(hd_pb_u32(msg->max_verify_depth, 0), 100u);
+    return add_sans(x, msg, conf, err);
+}
+
+static hd_rc_t add_trust(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
+                         hd_tls_conf_t *conf, hd_err_t *err)
+{
+    const PbTls__CommonTlsContext__CombinedCertificateValidationContext *both;
+    bool is_local;
+
+    switch (msg->validation_context_type_case) {
+    case PB_TLS__COMMON_TLS_CONTEXT__VALIDATION_CONTEXT_TYPE__NOT_SET:
+        return HD_OK;
+    case PB_TLS__COMMON_TLS_CONTEXT__VALIDATION_CONTEXT_TYPE_VALIDATION_CONTEXT:
+        if (add_validation(x, msg->validation_context, conf, err) != HD_OK)
+            return HD_ERROR;
+        break;
+    case PB_TLS__COMMON_TLS_CONTEXT__VALIDATION_CONTEXT_TYPE_VALIDATION_CONTEXT_SDS_SECRET_CONFIG:
+        return add_sds(x, msg->validation_context_sds_secret_config, &is_local,
+                       &conf->trust, err);
+    case PB_TLS__COMMON_TLS_CONTEXT__VALIDATION_CONTEXT_TYPE_COMBINED_VALIDATION_CONTEXT:
+        both = msg->combined_validation_context;
+        if (add_validation(x, both->default_validation_context, conf, err) != HD_OK)
+            return HD_ERROR;
+        if (both->validation_context_sds_secret_config != NULL &&
+            add_sds(x, both->validation_context_sds_secret_config, &is_local,
+                    &conf->trust, err) != HD_OK)
+            return HD_ERROR;
+        break;
+    default:
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "a certificate provider of a bootstrap: not read here");
+    }
+    return conf->sans_n == 0 || conf->trust != NULL
+               ? HD_OK
+               : hd_err_set(err, HD_E_RESOURCE,
+                            "SANs are to be matched, but there are no roots to verify "
+                            "the certificate by");
+}
+
+static uint16_t version_of(PbTls__TlsParameters__TlsProtocol v, uint16_t unset)
+{
+    switch (v) {
+    case PB_TLS__TLS_PARAMETERS__TLS_PROTOCOL__TLSv1_0:
+    case PB_TLS__TLS_PARAMETERS__TLS_PROTOCOL__TLSv1_1:
+    case PB_TLS__TLS_PARAMETERS__TLS_PROTOCOL__TLSv1_2:
+        return 0x0303; /* older ones aren't spoken: the peer is held to more, not less */
+    case PB_TLS__TLS_PARAMETERS__TLS_PROTOCOL__TLSv1_3:
+        return 0x0304;
+    default:
+        return unset;
+    }
+}
+
+/* BoringSSL's "[A|B]" is a group of equal preference; OpenSSL has a list in order. */
+static hd_str_t join(hd_xds_t *x, const char *const *list, size_t n)
+{
+    hd_str_t all = HD_STR_NONE;
+
+    for (size_t i = 0; i < n; i++)
+        all = hd_str_printf(i + 1 < n ? x->env->temp : x->cf.pool, "%.*s%s%s",
+                            HD_STR_ARG(all), i > 0 ? ":" : "", list[i]);
+    for (size_t i = 0; i < all.len; i++) {
+        char *c = (char *)&all.data[i];
+
+        if (*c == '|')
+            *c = ':';
+        else if (*c == '[' || *c == ']')
+            *c = ' ';
+    }
+    return all;
+}
+
+static void add_params(hd_xds_t *x, const PbTls__TlsParameters *msg, hd_tls_conf_t *conf)
+{
+    conf->version_min = 0x0303;
+    conf->version_max = 0x0304;
+    if (msg == NULL)
+        return;
+    conf->version_min = version_of(msg->tls_minimum_protocol_version, 0x0303);
+    conf->version_max = version_of(msg->tls_maximum_protocol_version, 0x0304);
+    conf->ciphers = join(x, msg->cipher_suites, msg->n_cipher_suites);
+    conf->groups = join(x, msg->ecdh_curves, msg->n_ecdh_curves);
+}
+
+/* Istio's exchange of metadata follows the handshake when its ALPN was chosen; we don't
+ * speak it, so it is never offered. */
+static hd_rc_t add_alpn(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
+                        hd_tls_conf_t *conf, hd_err_t *err)
+{
+    size_t len = 0;
+    char *to;
+
+    for (size_t i = 0; i < msg->n_alpn_protocols; i++) {
+        size_t one = strlen(msg->alpn_protocols[i]);
+
+        if (one == 0 || one > 255)
+            return hd_err_set(err, HD_E_RESOURCE, "an ALPN of %zu bytes", one);
+        len += one + 1;
+    }
+    to = hd_pool_alloc_unaligned(x->cf.pool, len + 1);
+    conf->alpn = hd_str_n(to, 0);
+    for (size_t i = 0; i < msg->n_alpn_protocols; i++) {
+        const char *p = msg->alpn_protocols[i];
+        size_t one = strlen(p);
+
+        if (strcmp(p, PEER_EXCHANGE) == 0) {
+            hd_xds_note(x, "ALPN " PEER_EXCHANGE ": not offered: nobody here speaks it");
+            continue;
+        }
+        *to++ = (char)one;
+        memcpy(to, p, one);
+        to += one;
+        conf->alpn.len += one + 1;
+    }
+    return HD_OK;
+}
+
+static hd_rc_t add_common(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
+                          hd_tls_conf_t *conf, hd_err_t *err)
+{
+    static const PbTls__CommonTlsContext none = PB_TLS__COMMON_TLS_CONTEXT__INIT;
+
+    if (msg == NULL)
+        msg = &none;
+    add_params(x, msg->tls_params, conf);
+    if (add_certs(x, msg, conf, err) != HD_OK || add_trust(x, msg, conf, err) != HD_OK ||
+        add_alpn(x, msg, conf, err) != HD_OK)
+        return HD_ERROR;
+    return HD_OK;
+}
+
+static hd_rc_t seal(hd_tls_conf_t *conf, bool is_server, const hd_tls_conf_t **tls,
+                    hd_err_t *err)
+{
+    /* most have no names that OpenSSL could refuse: then no SSL_CTX is made to see */
+    if ((conf->ciphers.len > 0 || conf->groups.len > 0) &&
+        hd_tls_conf_check(conf, is_server, err) != HD_OK)
+        return HD_ERROR;
+    hd_tls_conf_seal(conf);
+    *tls = conf;
+    return HD_OK;
+}
+
+static hd_rc_t build_downstream(hd_xds_t *x, const PbTls__DownstreamTlsContext *msg,
+                                const hd_tls_conf_t **tls, hd_err_t *err)
+{
+    hd_tls_conf_t *conf = hd_pool_new(x->cf.pool, hd_tls_conf_t);
+    uint64_t timeout_ms;
+
+    if (add_common(x, msg->common_tls_context, conf, err) != HD_OK ||
+        hd_xds_ms64(msg->session_timeout, 0, "session_timeout", &timeout_ms, err) !=
+            HD_OK)
+        return HD_ERROR;
+    if (conf->certs_n == 0)
+        return hd_err_set(err, HD_E_RESOURCE, "a TLS server without a certificate");
+    if (hd_pb_bool(msg->require_client_certificate, false))
+        conf->verify = HD_TLS_VERIFY_REQUIRED;
+    else
+        conf->verify = conf->trust != NULL ? HD_TLS_VERIFY_OPTIONAL : HD_TLS_VERIFY_NONE;
+    if (conf->verify == HD_TLS_VERIFY_REQUIRED && conf->trust == NULL)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "clients must have a certificate, but there are no roots to "
+                          "verify it by");
+    conf->session_timeout_s = (uint32_t)hd_min(timeout_ms / 1000, (uint64_t)UINT32_MAX);
+    conf->session_tickets = !(
+        msg->session_ticket_keys_type_case ==
+            PB_TLS__DOWNSTREAM_TLS_CONTEXT__SESSION_TICKET_KEYS_TYPE_DISABLE_STATELESS_SESSION_RESUMPTION &&
+        msg->disable_stateless_session_resumption);
+    conf->session_cache = !msg->disable_stateful_session_resumption;
+    conf->prefer_server_ciphers = !msg->prefer_client_ciphers;
+    return seal(conf, true, tls, err);
+}
+
+static hd_rc_t build_upstream(hd_xds_t *x, const PbTls__UpstreamTlsContext *msg,
+                              const hd_tls_conf_t **tls, hd_err_t *err)
+{
+    hd_tls_conf_t *conf = hd_pool_new(x->cf.pool, hd_tls_conf_t);
+
+    if (add_common(x, msg->common_tls_context, conf, err) != HD_OK)
+        return HD_ERROR;
+    conf->sni = hd_xds_str(x, msg->sni);
+    conf->session_cache = hd_pb_u32(msg->max_session_keys, 1) > 0;
+    conf->session_tickets = conf->session_cache;
+    if (conf->trust != NULL && conf->sans_n == 0 && msg->auto_sni_san_validation)
+        conf->verify_host = conf->sni;
+    return seal(conf, false, tls, err);
+}
+
+static const Pb__Any *typed_config(const PbCore__TransportSocket *msg)
+{
+    return msg->config_type_case == PB_CORE__TRANSPORT_SOCKET__CONFIG_TYPE_TYPED_CONFIG
+               ? msg->typed_config
+               : NULL;
+}
+
+static hd_rc_t refuse_socket(const PbCore__TransportSocket *msg, hd_err_t *err)
+{
+    const Pb__Any *any = typed_config(msg);
+
+    return hd_err_set(err, HD_E_RESOURCE, "the transport socket %s isn't known here",
+                      any != NULL ? any->type_url : msg->name);
+}
+
+hd_rc_t hd_xds_downstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
+                              const hd_tls_conf_t **tls, hd_err_t *err)
+{
+    const Pb__Any *any = msg != NULL ? typed_config(msg) : NULL;
+    const PbTls__DownstreamTlsContext *m;
+
+    *tls = NULL;
+    if (msg == NULL ||
+        (any != NULL && hd_pb_any_is(any, HD_PB(pb_raw_buffer__raw_buffer))))
+        return HD_OK;
+    if (any == NULL || !hd_pb_any_is(any, HD_PB(pb_tls__downstream_tls_context)))
+        return refuse_socket(msg, err);
+    m = hd_xds_unpack(x, any, HD_PB(pb_tls__downstream_tls_context), err);
+    if (m == NULL || build_downstream(x, m, tls, err) != HD_OK)
+        return hd_err_prefix(err, "DownstreamTlsContext: ");
+    return HD_OK;
+}
+
+hd_rc_t hd_xds_upstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
+                            const hd_tls_conf_t **tls, hd_err_t *err)
+{
+    const Pb__Any *any = msg != NULL ? typed_config(msg) : NULL;
+    const PbTls__UpstreamTlsContext *m;
+
+    *tls = NULL;
+    if (msg == NULL ||
+        (any != NULL && hd_pb_any_is(any, HD_PB(pb_raw_buffer__raw_buffer))))
+        return HD_OK;
+    if (any != NULL &&
+        hd_pb_any_is(any, HD_PB(pb_internal_upstream__internal_upstream_transport)))
+        return HD_DECLINED;
+    if (any == NULL || !hd_pb_any_is(any, HD_PB(pb_tls__upstream_tls_context)))
+        return refuse_socket(msg, err);
+    m = hd_xds_unpack(x, any, HD_PB(pb_tls__upstream_tls_context), err);
+    if (m == NULL || build_upstream(x, m, tls, err) != HD_OK)
+        return hd_err_prefix(err, "UpstreamTlsContext: ");
+    return HD_OK;
+}
