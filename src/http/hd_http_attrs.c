@@ -327,6 +327,16 @@ GET(remote_addr)
         set_addr(of, hd_conn_remote(of->conn), out);
 }
 
+/* xDS: the client behind trusted proxies; else the conn's. */
+GET(client_ip)
+{
+    UNUSED_REST;
+    if (of->req != NULL && of->req->client_addr.family != AF_UNSPEC)
+        set_addr(of, &of->req->client_addr, out);
+    else if (of->conn != NULL)
+        set_addr(of, hd_conn_remote(of->conn), out);
+}
+
 GET(binary_remote_addr)
 {
     const hd_addr_t *a = of->conn != NULL ? hd_conn_remote(of->conn) : NULL;
@@ -744,6 +754,7 @@ static const hd_attr_def_t defs[] = {
     A("content_type", content_type, HD_VAL_STR, R, "Content-Type of the request"),
     A("content_length", content_length, HD_VAL_STR, R, "Content-Length of the request"),
     A("remote_addr", remote_addr, HD_VAL_STR, C, "the client's address"),
+    A("client_ip", client_ip, HD_VAL_STR, C, "the client behind trusted proxies"),
     A("binary_remote_addr", binary_remote_addr, HD_VAL_STR, C, "the same, 4 or 16 bytes"),
     A("remote_port", remote_port, HD_VAL_INT, C, "the client's port"),
     A("realip_remote_addr", realip_remote_addr, HD_VAL_STR, C, "of the socket itself"),

@@ -28,6 +28,7 @@ typedef struct hd_http_conf_s {
     uint8_t server_header; /* 0 overwrite, 1 if absent, 2 pass through */
     bool use_remote_address, skip_xff_append, preserve_request_id, always_set_request_id;
     bool generate_request_id;
+    bool suppress_envoy_headers; /* the router filter's: no x-envoy-* is added */
     uint32_t xff_trusted_hops;
     hd_xfcc_t xfcc;
     bool xfcc_subject, xfcc_uri, xfcc_dns, xfcc_cert, xfcc_chain;

@@ -1,5 +1,6 @@
 #include "http/hd_request.h"
 #include "core/os/hd_os.h"
+#include "http/hd_http_xds.h"
 #include "http/hd_request_int.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -29,7 +30,11 @@ static hd_rc_t read_head(hd_req_t *req)
         return hd_req_fail(req, 413, HD_E_LIMIT,
                            "client intended to send too large body");
     /* nginx's post-read phase; the filters of xDS come after the route. */
-    if (req->http == NULL || req->http->is_xds || req->http->filters_n == 0)
+    if (req->http == NULL)
+        return HD_OK;
+    if (req->http->is_xds)
+        hd_http_xds_request(req);
+    if (req->http->is_xds || req->http->filters_n == 0)
         return HD_OK;
     if (req->chain == NULL)
         hd_filters_select(req);
@@ -69,6 +74,19 @@ static const hd_weighted_t *choose_target(const hd_proxy_conf_t *proxy)
     return proxy->targets;
 }
 
+/* Envoy's require_tls: the same URL, https. */
+static hd_rc_t redirect_to_tls(hd_req_t *req)
+{
+    hd_str_t url =
+        hd_str_printf(req->pool, "https://%.*s%.*s", HD_STR_ARG(req->head.authority),
+                      HD_STR_ARG(req->head.raw_path));
+
+    hd_filters_select(req);
+    hd_response_local(req, 301, HD_STR_NONE, HD_STR(""), 0, "tls_required");
+    hd_headers_add_id(&req->res.headers, HD_H_LOCATION, HD_STR("location"), url);
+    return HD_DONE;
+}
+
 static hd_rc_t find_route(hd_req_t *req)
 {
     if (req->http == NULL) /* a call of our own brings its route */
@@ -79,6 +97,9 @@ static hd_rc_t find_route(hd_req_t *req)
                      ? NULL
                      : hd_routes_find_vhost(req->member, req->routes_region, req->routes,
                                             req->head.authority);
+    if (req->vhost != NULL && req->vhost->require_tls &&
+        !hd_str_eq(req->head.scheme, HD_STR("https")))
+        return redirect_to_tls(req);
     req->route = req->vhost == NULL ? NULL : hd_router_find(req, req->vhost);
     req->target = NULL;
     if (req->route == NULL) {

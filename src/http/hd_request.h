@@ -200,7 +200,8 @@ struct hd_req_s {
     const char *details;
     unsigned upstream_status;
     hd_str_t upstream_host, cluster_name;
-    hd_str_t request_id; /* empty until it is asked for */
+    hd_str_t request_id;   /* empty until it is asked for */
+    hd_addr_t client_addr; /* xDS: after X-Forwarded-For as far as it is trusted */
     uint32_t grpc_status;
     hd_err_t *err; /* NULL: none; in the pool */
 };
@@ -224,12 +225,12 @@ enum {
     X(NO_ROUTE, "NR")                                                                    \
     X(UPSTREAM_RETRY_LIMIT, "URX")                                                       \
     X(NO_CLUSTER, "NC")                                                                  \
-    X(DOWNSTREAM_CLOSED, "DC") X(UPSTREAM_TIMEOUT, "UT") X(UPSTREAM_RESET, "UR")         \
-        X(UPSTREAM_CLOSED, "UC") X(LOCAL_RESET, "LR") X(DELAY_INJECTED, "DI")            \
-            X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX")        \
-                X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE")                       \
-                    X(UPSTREAM_PROTOCOL, "UPE") X(DURATION_TIMEOUT, "DT")                \
-                        X(OVERLOAD, "OM") X(DENIED, "RBAC")
+    X(DOWNSTREAM_CLOSED, "DC")                                                           \
+    X(UPSTREAM_TIMEOUT, "UT") X(UPSTREAM_RESET, "UR") X(UPSTREAM_CLOSED, "UC")           \
+        X(LOCAL_RESET, "LR") X(DELAY_INJECTED, "DI") X(FAULT_INJECTED, "FI")             \
+            X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI")           \
+                X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")                \
+                    X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
 enum {
 #define X(name, text) HD_RFI_##name,
     HD_RESPONSE_FLAGS(X)

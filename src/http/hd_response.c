@@ -1,5 +1,6 @@
 /* The response: through the filters in reverse order, then to the client. */
 #include "core/net/hd_tunnel.h"
+#include "http/hd_http_xds.h"
 #include "http/hd_request_int.h"
 
 /* hd_req_t.response_step */
@@ -142,6 +143,8 @@ void hd_response_start(hd_req_t *req)
     req->response_step = FILTERING;
     req->response_filter_at = hd_min(req->chain_n, req->response_filters_n);
     hd_header_ops_response(req);
+    if (req->http != NULL && req->http->is_xds)
+        hd_http_xds_response(req);
     hd_local_sign(req);
     if (!(req->hooks & HD_HOOK_RESPONSE) || filter_head(req))
         send_head(req);

@@ -18,6 +18,7 @@ typedef struct hd_vhost_s {
     const hd_filter_conf_t *filters; /* overrides */
     uint32_t filters_n;
     bool require_tls;
+    bool attempt_count_to_upstream, attempt_count_in_response; /* x-envoy-attempt-count */
     const hd_http_loc_t *loc;
 } hd_vhost_t;
 

@@ -1,4 +1,5 @@
 /* One attempt: its steps, and what its exchange tells. */
+#include "http/hd_http_xds.h"
 #include "http/hd_proxy_int.h"
 
 static void run(hd_try_t *t);
@@ -363,6 +364,8 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
     if (p->conf->host_is_upstreams && req->http != NULL && req->http->is_xds &&
         t->pick.endpoint != NULL && t->pick.endpoint->hostname.len > 0)
         req->up_host = t->pick.endpoint->hostname; /* auto_host_rewrite */
+    if (req->http != NULL && req->http->is_xds)
+        hd_http_xds_try(req, p->conf, t->attempt);
     if (req->upstream_start_ns == 0)
         req->upstream_start_ns = t->connected_ns;
     if (has_body && p->body_complete && !p->replay_lost && req->trailers.n == 0)

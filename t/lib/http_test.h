@@ -45,8 +45,9 @@ TAP_UNUSED static void tick(uint64_t ms)
 /* --- the client --- */
 
 typedef struct {
-    hd_req_t *req;  /* NULL: finished or gone */
-    char seen[512]; /* "head 200;body 5;end;finished;" */
+    hd_req_t *req;   /* NULL: finished or gone */
+    hd_conn_t *conn; /* given up for a tunnel */
+    char seen[512];  /* "head 200;body 5;end;finished;" */
     char body[65536];
     size_t body_n;
     unsigned status;
@@ -118,6 +119,16 @@ static void client_abort(hd_req_t *req, uint32_t h2_error)
     note(req->client_state, "abort;");
 }
 
+/* After an upgrade: one end of a pipe; the test has the other. */
+static hd_conn_t *client_take_conn(hd_req_t *req)
+{
+    client_t *c = req->client_state;
+
+    note(c, "taken;");
+    c->req = NULL;
+    return c->conn;
+}
+
 static void client_finished(hd_req_t *req)
 {
     client_t *c = req->client_state;
@@ -134,6 +145,7 @@ TAP_UNUSED static const hd_client_ops_t client_ops = {
     .want_body = client_want_body,
     .abort = client_abort,
     .on_finished = client_finished,
+    .take_conn = client_take_conn,
 };
 
 TAP_UNUSED static const hd_http_entry_t *test_entry(void)

@@ -1,5 +1,6 @@
 /* The proxy action over HTTP/1 upstreams: sockets of the test. What a try's end means,
  * retries as a module asks for them, bodies, time-outs, the race with a closing conn. */
+
 #include "http_test.h"
 
 /* A module that says what the test wants of a try's result. */
@@ -674,7 +675,112 @@ static void test_gone(void)
     }
 }
 
-/* Nothing may be kept for a response that came in pieces by time: pools are reused. */
+/* --- Upgrade --- */
+
+static hd_req_t *new_upgrade(void)
+{
+    hd_req_t *req = new_request("GET", "/up");
+
+    req->head.is_upgrade = true;
+    req->head.protocol = HD_STR("websocket");
+    return req;
+}
+
+static void test_upgrade(void)
+{
+    hd_conn_t *ends[2];
+    hd_req_t *req;
+    owner_t o = {.read_all = true};
+    const char *head;
+    char buf[16];
+    int fd;
+
+    reset();
+    proxy->allow_upgrade = true;
+    hd_bug_on(hd_conn_create_pipe(loop, ends, &err) != HD_OK);
+    hd_conn_set_handler(ends[1], &owner_handler, &o);
+    req = new_upgrade();
+    client.conn = ends[0];
+    hd_request_start(req, test_entry());
+    fd = up_accept();
+    head = up_read(fd, "\r\n\r\n");
+    ok(strstr(head, "Connection: upgrade\r\nUpgrade: websocket\r\n") != NULL, "%s", head);
+    up_write(fd, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n"
+                 "Upgrade: websocket\r\n\r\nfirst");
+    turn_until(loop, o.got == 5);
+    is_str(client.seen, "head 101;taken;");
+    is_mem(o.text, "first", 5, "bytes behind the head belong to the tunnel");
+    ok(hd_conn_try_send_copy(ends[1], "ping", 4));
+    is_int(peer_read(loop, fd, buf, 4), 4, "and back");
+    is_int(hd_requests_active(), 1, "a tunnel is a request still");
+    is_int(hd_gauge_sum(state, cluster_slot->gauges_first + HD_CG_CONNS), 1,
+           "its conn counts though it left the pool");
+    close(fd);
+    turn_until(loop, o.ended);
+    hd_conn_close(ends[1], 0);
+    turn_until(loop, hd_requests_active() == 0);
+    is_int(hd_gauge_sum(state, cluster_slot->gauges_first + HD_CG_CONNS), 0);
+    check_clean("upgrade");
+
+    reset();
+    hd_request_start(new_upgrade(), test_entry());
+    fd = up_accept();
+    head = up_read(fd, "\r\n\r\n");
+    ok(strstr(head, "pgrade") == NULL, "nginx: not passed unless configured");
+    up_write(fd, OK_5);
+    finish_request();
+    close(fd);
+    check_clean("no upgrade");
+
+    reset();
+    http->is_xds = true;
+    hd_request_start(new_upgrade(), test_entry());
+    finish_request();
+    is_int(client.status, 403, "xDS: refused unless configured");
+    check_clean("upgrade refused");
+}
+
+/* --- what Envoy adds --- */
+
+static void test_xds_fields(void)
+{
+    hd_conn_t *ends[2];
+    hd_req_t *req;
+    const char *head;
+    int fd;
+
+    reset();
+    http->is_xds = http->generate_request_id = http->use_remote_address = true;
+    http->server_name = HD_STR("istio-envoy");
+    proxy->timeout_ms = 15000;
+    hd_bug_on(hd_conn_create_pipe(loop, ends, &err) != HD_OK);
+    ends[0]->remote = (hd_addr_t){.family = AF_INET, .port = 1, .v4 = {10, 0, 0, 7}};
+    req = new_request("GET", "/up");
+    req->conn = ends[0];
+    hd_headers_add(&req->head.headers, HD_STR("X-Forwarded-For"), HD_STR("1.2.3.4"));
+    hd_headers_add(&req->head.headers, HD_STR("x-envoy-retry-on"), HD_STR("5xx"));
+    hd_headers_add(&req->head.headers, HD_STR("X-Forwarded-Client-Cert"),
+                   HD_STR("By=forged"));
+    hd_request_start(req, test_entry());
+    fd = up_accept();
+    head = up_read(fd, "\r\n\r\n");
+    ok(strcasestr(head, "x-forwarded-for: 1.2.3.4,10.0.0.7\r\n") != NULL, "XFF-1\n%s",
+       head);
+    ok(strcasestr(head, "x-envoy-external-address: 10.0.0.7\r\n") != NULL, "XFF-2");
+    ok(strcasestr(head, "x-forwarded-proto: http\r\n") != NULL);
+    ok(strcasestr(head, "retry-on") == NULL, "x-envoy-* of strangers go");
+    ok(strcasestr(head, "forged") == NULL, "XFCC-5: a forged certificate goes");
+    ok(strcasestr(head, "x-request-id: ") != NULL, "TRACE-1");
+    ok(strcasestr(head, "x-envoy-expected-rq-timeout-ms: 15000\r\n") != NULL);
+    up_write(fd, "HTTP/1.1 200 OK\r\nserver: up\r\ncontent-length: 0\r\n\r\n");
+    finish_request();
+    ok(strstr(client.fields, "server: istio-envoy\n") != NULL, "%s", client.fields);
+    ok(strstr(client.fields, "x-envoy-upstream-service-time: ") != NULL);
+    hd_conn_close(ends[0], 0);
+    hd_conn_close(ends[1], 0);
+    close(fd);
+    check_clean("xds");
+}/* Memory and conns are used again and again. */
 static void test_many(void)
 {
     int fd;
@@ -722,6 +828,8 @@ int main(void)
     test_hedge();
     test_back_pressure();
     test_gone();
+    test_upgrade();
+    test_xds_fields();
     test_many();
     hd_upool_close_all(loop);
     turn_some(loop);
