@@ -77,6 +77,8 @@ static void index_lengths(hd_pool_t *pool, index_t *ix, uint8_t kind)
 static domain_kind_t classify(hd_str_t domain, hd_str_t *text)
 {
     *text = domain;
+    if (domain.len == 0) /* nginx's server_name "": no Host at all */
+        return EXACT;
     if (domain.data[0] == '*') {
         *text = hd_str_sub(domain, 1, domain.len);
         return SUFFIX;
@@ -95,7 +97,7 @@ static hd_rc_t add_domain(hd_routes_t *routes, index_t *ix, uint32_t vhost,
     hd_str_t text;
     domain_kind_t kind;
 
-    if (domain.len == 0 || domain.len > 1024)
+    if ((domain.len == 0 && !first_wins) || domain.len > 1024)
         return hd_err_set(err, HD_E_CONF, "a domain has 1 to 1024 bytes");
     if (domain.len == 1 && domain.data[0] == '*') {
         if (routes->default_vhost == NULL)
@@ -203,7 +205,11 @@ const hd_vhost_t *hd_routes_find_vhost(hd_member_t *m, const hd_region_t *r,
     hd_str_t host = routes->ignore_port ? without_port(authority) : authority;
     const domain_t *d;
 
-    if (host.len > 0) {
+    if (host.len == 0) {
+        d = look_up(ix, EXACT, host);
+        if (d != NULL)
+            return &routes->vhosts[d->vhost];
+    } else {
         d = look_up(ix, EXACT, host);
         if (d == NULL &&
             host.data[host.len - 1] == '.') /* an absolute name is the same host */
