@@ -28,10 +28,10 @@ static void *create_view(hd_member_t *m, const void *owner, const void *arg,
     hd_bug_on(v->current == NULL || v->candidates == NULL);
     v->random =
         hd_clock_mono_ns() ^ (uintptr_t)owner ^ (uint64_t)hd_member_index(m) << 32;
-    /* workers start at different endpoints, or all of them would send their first
+    /* worker n starts at the n-th endpoint, or all of them would send their first
      * requests to the same one */
-    for (uint32_t i = 0; i < eps->n; i++)
-        v->current[i] = (int64_t)((v->random >> (i % 48)) % (eps->items[i].weight + 1));
+    if (eps->n > 0)
+        v->current[(uint32_t)hd_member_index(m) % eps->n] = 1;
     return v;
 }
 

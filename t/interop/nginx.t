@@ -116,9 +116,22 @@ sub answer_text {
         $answer->{closed} ? '(closed)' : '(kept open)';
 }
 
+# Between different names order has no meaning, here neither.
+sub sort_head {
+    my ($head, $body) = split /^\r\n/m, $_[0], 2;
+    return $_[0] if !defined $body;
+    my ($first, @fields) = split /(?<=\n)/, $head;
+    return join '', $first, (sort { lc(($a =~ /^([^:]*)/)[0]) cmp lc(($b =~ /^([^:]*)/)[0]) } @fields),
+        "\r\n", $body;
+}
+
 sub upstream_text {
     my ($upstream, $rows) = @_;
-    my $text = join '', map { "to $_->[0]:\n$_->[1]\n" } @$upstream;
+    my $text = join '', map { "to $_->[0]:\n" . sort_head($_->[1]) . "\n" } @$upstream;
+    if (grep { $_->{what} eq 'upstream-version' } @$rows) {
+        $text =~ s/^[A-Z]+ \S+ HTTP\/1\.\K0\r$/1\r/gm;
+        $text =~ s/^Connection: close\r\n//gm;
+    }
     for my $row (grep { $_->{what} eq 'upstream-line' } @$rows) {
         $text =~ s/^[^\n]*\n/$& =~ m{$row->{which}} ? '' : $&/gme;
     }
