@@ -1,0 +1,175 @@
+/* A listener in PERMISSIVE mode with real handshakes: the ClientHello that the inspector
+ * looked at is TLS's to read (PA-11), plain text goes to the plain chain, and a listener
+ * that changes meanwhile doesn't serve on old settings. */
+#include "tls_pair.h"
+#include "core/net/hd_listener.h"
+#include <unistd.h>
+
+static uint16_t note;
+static char chain_name[32], principal[64];
+static const hd_slot_t *cert_slot, *trust_slot;
+
+static void on_conn(hd_conn_t *c, const hd_slot_t *slot, const hd_filter_chain_t *chain)
+{
+    (void)slot;
+    snprintf(chain_name, sizeof(chain_name), "%.*s", HD_STR_ARG(chain->name));
+    principal[0] = '\0';
+    if (c->facts != NULL)
+        snprintf(principal, sizeof(principal), "%.*s",
+                 HD_STR_ARG(c->facts->peer_principal));
+    server.c = c;
+    server.opened = true;
+    hd_conn_set_handler(c, &side_handler, &server);
+}
+
+static const hd_protocol_t note_protocol = {.name = "note", .on_conn = on_conn};
+
+/* <has_tls> false: only the plain chain. */
+static hd_slot_t *publish(bool has_tls, uint16_t version_min)
+{
+    hd_err_t err = {0};
+    hd_batch_t *b = hd_batch_begin(arena);
+    hd_slot_t *slot = hd_slot_find_or_add(arena, HD_RES_LISTENER, HD_STR("in"), &err);
+    hd_pool_t *pool;
+    hd_region_t *r =
+        hd_batch_region(b, HD_RES_LISTENER, HD_STR("in"), HD_STR("test"), 0, &pool, &err);
+    hd_listener_t *l = hd_pool_new(pool, hd_listener_t);
+    hd_filter_chain_t *chains = hd_pool_new_n(pool, hd_filter_chain_t, 2);
+    hd_tls_conf_t *tls = hd_pool_new(pool, hd_tls_conf_t);
+    const hd_slot_t **certs = hd_pool_new(pool, const hd_slot_t *);
+    hd_str_t *apps = hd_pool_new_n(pool, hd_str_t, 1);
+
+    certs[0] = cert_slot;
+    *tls = conf_of(certs, 1, trust_slot);
+    tls->verify = HD_TLS_VERIFY_REQUIRED;
+    tls->is_mesh = true;
+    tls->version_min = version_min;
+    tls->alpn = hd_str_dup(pool, HD_STR("\x02h2"));
+    hd_tls_conf_seal(tls);
+    apps[0] = hd_str_dup(pool, HD_STR("istio"));
+    chains[0] =
+        (hd_filter_chain_t){.name = hd_str_dup(pool, HD_STR("plain")),
+                            .match.transport = hd_str_dup(pool, HD_STR("raw_buffer")),
+                            .protocol = note};
+    chains[1] =
+        (hd_filter_chain_t){.name = hd_str_dup(pool, HD_STR("mtls")),
+                            .match = {.transport = hd_str_dup(pool, HD_STR("tls")),
+                                      .app_protocols = apps,
+                                      .app_protocols_n = 1},
+                            .tls = tls,
+                            .handshake_timeout_ms = 15000,
+                            .protocol = note};
+    l->name = hd_str_dup(pool, HD_STR("in"));
+    l->filters = HD_LF_TLS_INSPECTOR;
+    l->chains = chains;
+    l->chains_n = has_tls ? 2 : 1;
+    if (hd_batch_put(b, slot, r, l, 0, &err) != HD_OK)
+        abort();
+    hd_batch_publish(b, 0);
+    return slot;
+}
+
+/* The listener takes the server's end; what the client does is the test's. */
+static void enter(const hd_slot_t *slot)
+{
+    hd_conn_t *c;
+
+    pair_start();
+    c = server.c;
+    server.c = NULL;
+    chain_name[0] = '\0';
+    hd_listener_enter(c, slot);
+}
+
+static void push_client(const hd_tls_conf_t *cc, const char *alpn)
+{
+    hd_tls_client_t ask = {.sni = HD_STR("Shop.Example"), .alpn = hd_str_c(alpn)};
+    hd_err_t err = {0};
+
+    if (hd_tls_push_client(client.c, cc, &ask, &err) != HD_OK) {
+        diag("%s", err.text);
+        abort();
+    }
+}
+
+int main(void)
+{
+    cert_t root = cert_root("Root");
+    cert_t leaf =
+        cert_make(&(cert_spec_t){.by = &root, .uris = {"spiffe://td/ns/shop/sa/page"}});
+    hd_tls_conf_t cc;
+    hd_slot_t *slot;
+    const hd_slot_t *certs[1];
+    hd_conn_t *waiting;
+    uint64_t hash;
+
+    alarm(120);
+    loom_start();
+    note = hd_protocol_register(&note_protocol);
+    cert_slot = certs[0] = secret_cert("cert", &leaf);
+    trust_slot = secret_trust("trust", &root);
+    slot = publish(true, 0x0303);
+    cc = conf_of(certs, 1, trust_slot);
+    cc.is_mesh = true;
+    hd_tls_conf_seal(&cc);
+
+    enter(slot);
+    push_client(&cc, "\x05istio\x02h2");
+    for (int i = 0; i < 20 && !(server.opened && client.opened); i++)
+        turns(1);
+    is_str(chain_name, "mtls", "mesh TLS: by the ALPN that the client offers");
+    is_str(principal, "spiffe://td/ns/shop/sa/page",
+           "the identity is known before serving");
+    ok(server.c != NULL && hd_str_eq(server.c->facts->sni, HD_STR("shop.example")) &&
+           hd_str_eq(server.c->facts->transport, HD_STR("tls")),
+       "what the inspector saw");
+    is_str(client.alpn, "h2", "what was negotiated");
+    side_send(&client, "request");
+    turns(3);
+    side_send(&server, "answer");
+    turns(3);
+    ok(hd_str_eq(server.in, HD_STR("request")) && hd_str_eq(client.in, HD_STR("answer")));
+    hash = ((const hd_listener_t *)hd_slot_get(member, slot)->root)->chains[1].tls->hash;
+    ok(hd_listener_refresh(server.c, slot, hash) != NULL, "by the same facts: its chain");
+    publish(true, 0x0304);
+    ok(hd_listener_refresh(server.c, slot, hash) == NULL, "other TLS settings: drained");
+    pair_stop();
+
+    publish(true, 0x0303);
+    enter(slot);
+    side_send(&client, "GET / HTTP/1.1\r\n\r\n");
+    turns(5);
+    is_str(chain_name, "plain", "plain text at the same port");
+    ok(hd_str_eq(server.in, HD_STR("GET / HTTP/1.1\r\n\r\n")), "all of it");
+    pair_stop();
+
+    enter(slot);
+    push_client(&cc, "\x02h2");
+    for (int i = 0; i < 20 && !client.closed && !client.ended; i++)
+        turns(1);
+    ok(!server.opened && (client.closed || client.ended), "other TLS: no chain, closed");
+    pair_stop();
+
+    /* The hello is there when the conn enters; the chain goes before the answer does. */
+    publish(true, 0x0303);
+    pair_start();
+    waiting = server.c;
+    server.c = NULL;
+    server.paused = true;
+    push_client(&cc, "\x05istio");
+    turns(2);
+    hd_listener_enter(waiting, slot);
+    is_int(waiting->state, HD_CONN_HANDSHAKE, "the handshake is under way");
+    publish(false, 0);
+    for (int i = 0; i < 20 && !client.closed && !client.ended; i++)
+        turns(1);
+    ok(!server.opened && (client.closed || client.ended),
+       "a chain that went during the handshake serves nobody");
+    pair_stop();
+    is_int(hd_conns_open(loop), 0);
+    is_int(hd_blocks_in_use(), 0);
+    loom_stop();
+    cert_free(&leaf);
+    cert_free(&root);
+    return done_testing();
+}
