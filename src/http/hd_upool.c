@@ -496,6 +496,22 @@ static void fill_spec(const upool_t *p, const hd_cluster_t *cluster,
     };
 }
 
+/* A sidecar chooses its filter chain by what is offered (istio.alpn): between Istio's
+ * workloads the offer tells that HTTP follows, and which. Elsewhere: as configured. */
+static hd_str_t mesh_alpn(const upool_t *p, hd_str_t offered)
+{
+    hd_str_t one;
+
+    for (size_t at = 0; at < offered.len; at += 1 + one.len) {
+        one = hd_str_sub(offered, at + 1, (unsigned char)offered.data[at]);
+        if (hd_str_eq(one, HD_STR("istio")))
+            return p->key.protocol == HD_UP_HTTP2
+                       ? HD_STR("\010istio-h2\005istio\002h2")
+                       : HD_STR("\016istio-http/1.1\005istio\010http/1.1");
+    }
+    return HD_STR_NONE;
+}
+
 static hd_rc_t push_tls(upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_err_t *err)
 {
     char addr[HD_ADDR_TEXT_MAX], key[512];
@@ -511,6 +527,7 @@ static hd_rc_t push_tls(upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_err_
     ask.session_key = hd_str_n(key, hd_min((size_t)n, sizeof(key) - 1));
     if (!hd_str_eq(p->key.sni, pick->tls->sni))
         ask.sni = p->key.sni;
+    ask.alpn = mesh_alpn(p, pick->tls->alpn);
     if (pick->cluster->auto_san && p->key.sni.len > 0)
         ask.verify_host = p->key.sni;
     return hd_tls_push_client(c, pick->tls, &ask, err);

@@ -28,7 +28,7 @@ static const struct {
     {"envoy.tcp.metadataexchange.config.MetadataExchange", NETWORK, false,
      "istio-peer-exchange is never negotiated, so no peer expects it"},
     {"istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", HTTP, false,
-     "the ALPN of the transport socket is offered; peers tell HTTP by its first bytes"},
+     "between Istio's workloads HTTP always offers what this filter would"},
     {"envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", HTTP, false,
      "counts messages only"},
     {"envoy.extensions.filters.http.cors.v3.Cors", HTTP, false,
