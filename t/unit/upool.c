@@ -1,0 +1,351 @@
+/* Pools of upstream conns: who shares one, who waits, limits, idle and worn conns, what a
+ * new configuration drains. */
+#include "http_test.h"
+
+typedef struct {
+    hd_pool_wait_t wait;
+    hd_pick_t pick;
+    hd_upconn_t *u;
+    bool failed;
+    hd_err_code_t code;
+    hd_exchange_t *x;
+} want_t;
+
+static hd_addr_t up_addr;
+static hd_pool_t *pool;
+
+static const hd_exchange_user_t no_user = {0};
+
+static void on_conn(hd_pool_wait_t *w, hd_upconn_t *u, const hd_err_t *e)
+{
+    want_t *want = hd_container_of(w, want_t, wait);
+
+    want->u = u;
+    want->failed = u == NULL;
+    want->code = u == NULL ? e->code : HD_E_NONE;
+    if (u != NULL)
+        want->x = hd_exchange_begin(u, pool, &no_user, want);
+}
+
+static hd_upool_key_t key_now(void)
+{
+    return (hd_upool_key_t){
+        .cluster = cluster_slot, .addr = up_addr, .protocol = HD_UP_HTTP1};
+}
+
+static hd_rc_t get_by(want_t *w, const hd_upool_key_t *key, bool fresh)
+{
+    hd_rc_t rc;
+
+    memset(w, 0, sizeof(*w));
+    w->wait.on_conn = on_conn;
+    w->pick.cluster_slot = cluster_slot;
+    w->pick.cluster = cluster;
+    w->pick.addr = key->addr;
+    hd_err_clear(&err);
+    rc = hd_upool_get(loop, member, key, &w->pick, 5000, fresh, &w->u, &w->wait, &err);
+    if (rc == HD_OK)
+        w->x = hd_exchange_begin(w->u, pool, &no_user, w);
+    return rc;
+}
+
+static hd_rc_t get(want_t *w)
+{
+    hd_upool_key_t key = key_now();
+
+    return get_by(w, &key, false);
+}
+
+/* Nothing was sent: the conn goes back as it was. */
+static void put_back(want_t *w)
+{
+    w->x->upconn->codec->cancel(w->x);
+    w->x = NULL;
+}
+
+static unsigned gauge(unsigned which)
+{
+    return hd_gauge_sum(state, cluster_slot->gauges_first + which);
+}
+
+static void reset(void)
+{
+    hd_upool_close_all(loop);
+    turn_some(loop);
+    reset_conf();
+    for (unsigned i = 0; i < HD_CG_N; i++)
+        hd_gauge_share(member, cluster_slot->gauges_first + i, true);
+}
+
+static void test_reuse(void)
+{
+    want_t a, b;
+
+    reset();
+    is_int(get(&a), HD_AGAIN, "the first waits for a conn");
+    is_int(gauge(HD_CG_PENDING), 1);
+    turn_until(loop, a.u != NULL);
+    is_int(gauge(HD_CG_PENDING), 0);
+    is_int(gauge(HD_CG_CONNS), 1);
+    put_back(&a);
+    is_int(get(&b), HD_OK, "the second gets it at once");
+    ok(b.u == a.u);
+    put_back(&b);
+    is_int(hd_upool_conns(), 1);
+}
+
+static void test_keys(void)
+{
+    hd_upool_key_t key, other;
+    want_t a, b;
+
+    reset();
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    put_back(&a);
+    key = key_now();
+    is_int(get_by(&b, &key, false), HD_OK);
+    put_back(&b);
+
+#define DIFFERS(what, ...)                                                               \
+    other = key_now();                                                                   \
+    __VA_ARGS__;                                                                         \
+    ok(get_by(&b, &other, false) != HD_OK, "no conn is shared across " what);            \
+    hd_upool_cancel(&b.wait)
+
+    DIFFERS("protocols", other.protocol = HD_UP_AUTO);
+    DIFFERS("TLS settings", other.tls_hash = 1);
+    DIFFERS("certificates", other.secret_version = 7);
+    DIFFERS("identities", other.source_identity = HD_STR("spiffe://a"));
+    DIFFERS("server names", other.sni = HD_STR("b"));
+    DIFFERS("marks", other.mark = 1);
+    DIFFERS("namespaces", other.netns = 1);
+    DIFFERS("PROXY sources",
+            other.proxy_source = (hd_addr_t){.family = AF_INET, .v4 = {1, 2, 3, 4}});
+    DIFFERS("bind addresses",
+            other.bind = (hd_addr_t){.family = AF_INET, .v4 = {127, 0, 0, 1}});
+    DIFFERS("transparency", other.transparent = true);
+}
+
+/* Waiting takes whatever is free first; each that waits has a conn under way. */
+static void test_queue(void)
+{
+    want_t a, b, c;
+
+    reset();
+    cluster->max_conns = 1;
+    get(&a);
+    is_int(get(&b), HD_AGAIN);
+    is_int(get(&c), HD_AGAIN);
+    is_int(hd_upool_conns(), 1, "max_conns");
+    turn_until(loop, a.u != NULL);
+    turn_some(loop);
+    ok(b.u == NULL && c.u == NULL, "the others wait");
+    put_back(&a);
+    ok(b.u == NULL, "not served from within a codec's call");
+    turn_some(loop);
+    ok(b.u == a.u && c.u == NULL, "in order");
+    hd_upool_cancel(&c.wait);
+    put_back(&b);
+    turn_some(loop);
+    ok(c.u == NULL && !c.failed, "who has cancelled hears nothing");
+    is_int(gauge(HD_CG_PENDING), 0);
+
+    reset();
+    cluster->max_pending = 1;
+    is_int(get(&a), HD_AGAIN);
+    is_int(get(&b), HD_ERROR, "max_pending");
+    is_int(err.code, HD_E_LIMIT);
+    turn_until(loop, a.u != NULL);
+    put_back(&a);
+
+    reset();
+    cluster->max_conns = 1;
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    get(&b);
+    tick(5001);
+    turn_until(loop, b.failed);
+    is_int(b.code, HD_E_TIMEOUT, "nobody waits for ever");
+    put_back(&a);
+}
+
+/* An idle conn of another pool makes room under the cluster's limit. */
+static void test_room(void)
+{
+    hd_upool_key_t other = key_now();
+    want_t a, b;
+
+    reset();
+    cluster->max_conns = 1;
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    put_back(&a);
+    other.mark = 0;
+    other.sni = HD_STR("other");
+    is_int(get_by(&b, &other, false), HD_AGAIN);
+    turn_until(loop, b.u != NULL);
+    is_int(gauge(HD_CG_CONNS), 1, "one was given up for the other");
+    put_back(&b);
+}
+
+static void test_refused(void)
+{
+    hd_upool_key_t key = key_now();
+    want_t a, b;
+    int fd;
+
+    reset();
+    fd = tcp_listen(&key.addr);
+    close(fd);
+    get_by(&a, &key, false);
+    get_by(&b, &key, false);
+    turn_until(loop, a.failed && b.failed);
+    pass("each hears that nobody listens");
+    turn_some(loop);
+    is_int(hd_upool_conns(), 0);
+    is_int(gauge(HD_CG_CONNS), 0);
+    is_int(gauge(HD_CG_PENDING), 0);
+}
+
+static void test_idle(void)
+{
+    want_t a, b;
+
+    reset();
+    cluster->idle_timeout_ms = 1000;
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    put_back(&a);
+    tick(900);
+    is_int(get(&b), HD_OK);
+    tick(900);
+    is_int(hd_upool_conns(), 1, "a busy conn doesn't idle out");
+    put_back(&b);
+    tick(900);
+    is_int(hd_upool_conns(), 1, "used: its time begins anew");
+    tick(200);
+    is_int(hd_upool_conns(), 0, "idle for too long");
+
+    reset();
+    cluster->keepalive = 1;
+    get(&a);
+    get(&b);
+    turn_until(loop, a.u != NULL && b.u != NULL);
+    put_back(&a);
+    put_back(&b);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 1, "so many are kept and no more");
+
+    reset();
+    cluster->keepalive = 0;
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    put_back(&a);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 0, "none");
+}
+
+static void test_worn(void)
+{
+    want_t a;
+
+    reset();
+    cluster->requests_per_conn = 2;
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    put_back(&a);
+    is_int(get(&a), HD_OK);
+    put_back(&a);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 0, "two requests wear it out");
+
+    reset();
+    cluster->conn_lifetime_ms = 1000;
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    put_back(&a);
+    tick(1001);
+    is_int(get(&a), HD_AGAIN, "too old");
+    turn_until(loop, a.u != NULL);
+    put_back(&a);
+}
+
+static void test_fresh(void)
+{
+    hd_upool_key_t key = key_now();
+    want_t a, b;
+
+    reset();
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    put_back(&a);
+    a.u->exchanges = 1; /* as if it had carried one */
+    is_int(get_by(&b, &key, true), HD_AGAIN, "a fresh one is asked for");
+    turn_until(loop, b.u != NULL);
+    ok(b.u != a.u);
+    put_back(&b);
+}
+
+/* The cluster's new version has another address: the old conns go. */
+static void test_refresh(void)
+{
+    hd_slot_t *eps_slot;
+    hd_endpoints_t *eps;
+    hd_endpoint_t *e;
+    hd_pool_t *region_pool;
+    hd_region_t *r;
+    hd_batch_t *b;
+    want_t a, busy;
+
+    reset();
+    hd_turn_begin(member);
+    eps_slot = hd_slot_find_or_add(arena, HD_RES_ENDPOINTS, HD_STR("up"), &err);
+    b = hd_batch_begin(arena);
+    r = hd_batch_region(b, HD_RES_ENDPOINTS, HD_STR("up"), HD_STR("test:3"), 0,
+                        &region_pool, &err);
+    eps = hd_pool_new(region_pool, hd_endpoints_t);
+    e = hd_pool_new(region_pool, hd_endpoint_t);
+    e->addr = up_addr;
+    eps->items = e;
+    eps->n = 1;
+    hd_bug_on(hd_batch_put(b, eps_slot, r, eps, 0, &err) != HD_OK);
+    hd_batch_publish(b, hd_clock_mono_ns());
+    cluster->endpoints = eps_slot;
+    get(&a);
+    get(&busy);
+    turn_until(loop, a.u != NULL && busy.u != NULL);
+    put_back(&a);
+    hd_turn_begin(member);
+    hd_upool_refresh(member);
+    is_int(hd_upool_conns(), 2, "all is as it was");
+    e->addr.port++;
+    hd_upool_refresh(member);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 1, "the idle conn of an endpoint that went is closed");
+    put_back(&busy);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 0, "the busy one when it is free");
+    cluster->endpoints = NULL;
+}
+
+int main(void)
+{
+    start_bench();
+    up_addr = lb.addrs[0];
+    pool = hd_pool_create(0);
+    test_reuse();
+    test_keys();
+    test_queue();
+    test_room();
+    test_refused();
+    test_idle();
+    test_worn();
+    test_fresh();
+    test_refresh();
+    hd_upool_close_all(loop);
+    turn_some(loop);
+    hd_pool_destroy(pool);
+    end_bench();
+    return done_testing();
+}
