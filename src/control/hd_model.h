@@ -69,7 +69,9 @@ typedef struct hd_object_s {
     };
     uint64_t _digest; /* of its document's content: equal means unchanged */
     hd_pool_t *_pool;
-    struct hd_object_s *_next_same; /* of other units, by unit and document */
+    struct hd_object_s *_next_same; /* of the same key, by unit and document */
+    uint32_t _refs;
+    bool _marked;
 } hd_object_t;
 
 /* Only for who makes objects (decoders): an object in a pool of its own. */
@@ -164,7 +166,7 @@ const hd_object_t *const *hd_model_list(hd_model_t *model, hd_kind_t kind, size_
 /* The same within one namespace. */
 const hd_object_t *const *hd_model_list_ns(hd_model_t *model, hd_kind_t kind, hd_str_t ns,
                                            size_t *n);
-/* The EndpointSlices of a Service, by name. */
+/* The EndpointSlices of a Service, oldest first. */
 const hd_object_t *const *hd_model_slices_of(hd_model_t *model, hd_str_t ns,
                                              hd_str_t service, size_t *n);
 /* The Pod with this address that isn't on the host's network; NULL if none. */

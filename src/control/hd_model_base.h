@@ -19,7 +19,7 @@
     }
 /* for (hd_each(route, vs->http)) … */
 #define hd_each(it, list)                                                                \
-    __typeof__((list).items) it = (list).items;                                          \
+    __typeof__((list).items + 0) it = (list).items;                                      \
     (it) != NULL && (it) < (list).items + (list).n;                                      \
     (it)++
 
