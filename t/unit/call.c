@@ -51,7 +51,7 @@ typedef struct {
     hd_chain_t body;
     size_t got;
     bool ended, failed, has_trailers;
-    char why[256];
+    char why[HD_ERR_TEXT_MAX];
     hd_call_t *call;
 } caller_t;
 
