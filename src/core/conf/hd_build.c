@@ -3,6 +3,7 @@
 #include "core/conf/hd_dict.h"
 #include "core/base/hd_log.h"
 #include "core/base/hd_map.h"
+#include "core/hd_module.h"
 #include <stdio.h>
 
 /* --- modules and variables --- */
@@ -182,4 +183,14 @@ hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err)
     if (cf->build->ops == NULL || cf->build->ops->need_log == NULL)
         return HD_OK;
     return cf->build->ops->need_log(cf, path, err);
+}
+
+const void *hd_conf_main_of(hd_member_t *m, const hd_module_t *module)
+{
+    const hd_slot_t *slot = hd_slot_find(m, NULL, HD_RES_SETTINGS, HD_STR("main"));
+    const hd_region_t *r = slot != NULL ? hd_slot_get(m, slot) : NULL;
+    const hd_main_confs_t *main = r != NULL ? r->root : NULL;
+    uint16_t number = hd_module_number(module);
+
+    return main != NULL && number < main->n ? main->confs[number] : NULL;
 }

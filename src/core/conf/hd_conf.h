@@ -189,6 +189,8 @@ typedef struct {
     uint32_t n;
     const void *const *confs; /* by module number */
 } hd_main_confs_t;
+/* That conf, in a turn; NULL: nothing is published yet. */
+const void *hd_conf_main_of(hd_member_t *m, const struct hd_module_s *module);
 
 /* Walks all directives of all modules: for docs and checks. <at> starts 0. */
 bool hd_directives_next(uint32_t *at, const struct hd_module_s **module,

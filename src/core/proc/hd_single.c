@@ -13,7 +13,7 @@
 static hd_proc_t *p;
 static const hd_options_t *options;
 static hd_settings_t in_force, next;
-static hd_member_t *writer; /* of both arenas; p->member reads */
+static hd_member_t *writer; /* of files' resources; p->member of the dynamic ones */
 static hd_signals_t signals;
 static hd_timer_t reclaim_timer;
 
@@ -175,6 +175,13 @@ static void on_signal(int signo)
     }
 }
 
+/* The one member that serves reads what the loader's writes, and is the agent, too. */
+static hd_rc_t open_loom(hd_err_t *err)
+{
+    hd_member_add_arena(p->member, p->arenas[HD_ARENA_FILES]);
+    return hd_arena_open_writer(p->arenas[HD_ARENA_DYNAMIC], p->member, err);
+}
+
 static hd_rc_t start(hd_err_t *err)
 {
     p->loop =
@@ -202,10 +209,10 @@ int hd_single_main(hd_proc_t *proc, const hd_options_t *o)
     writer = p->member;
     if (rc == HD_OK) {
         p->member = hd_member_start(p->state, 0, HD_MEMBER_WORKER, &err);
-        for (int i = 0; p->member != NULL && i < HD_ARENAS_MAX; i++)
-            hd_member_add_arena(p->member, p->arenas[i]);
-        rc = p->member != NULL ? start(&err) : HD_ERROR;
+        rc = p->member != NULL ? open_loom(&err) : HD_ERROR;
     }
+    if (rc == HD_OK)
+        rc = start(&err);
     if (rc == HD_OK)
         rc = hd_use_error_log(in_force.error_log, &err);
     if (rc == HD_OK) {

@@ -19,7 +19,7 @@ sub path {
     my $b = $Heddle::build;
     system("make -s -C $Heddle::top BUILD=$b headers >/dev/null 2>&1; cd $Heddle::top &&"
         . " $cc -std=gnu11 -D_GNU_SOURCE -g -fPIC -Wall -Wextra -Werror -fvisibility=hidden"
-        . " -I$b/include -I$b/proto -shared -o $so.$$ $source") == 0
+        . " -I$b/include -Isrc -I$b -I$b/proto -shared -o $so.$$ $source") == 0
         or die "the echo module can't be built\n";
     rename "$so.$$", $so or die "$so: $!";
     return $so;

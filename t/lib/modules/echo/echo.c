@@ -1,11 +1,14 @@
 /* echo: a protocol and its listeners, for tests of processes: no http needed.
  *
  *     echo_listen ADDRESS TEXT [LOG];
+ *     echo_agent ADDRESS TEXT;           the same, but made by the agent, as xDS would be
+ *     echo_low_port ADDRESS;             the agent asks the master for that socket
  *
  * A conn is greeted with "PID TEXT\n" and gets back what it sends, with TEXT as in force
  * when it was accepted; each greeting is a line in LOG. A line "segv" is answered by a
  * crash; TEXT die-at-reload kills the loader, TEXT own… asks for SO_REUSEPORT. */
 #include "hd_module.h"
+#include "core/proc/hd_process.h"
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -13,6 +16,10 @@
 typedef struct {
     hd_str_t text, log;
 } echo_t;
+
+typedef struct {
+    hd_str_t agent_address, agent_text, low_port;
+} main_conf_t;
 
 static void on_readable(hd_conn_t *c)
 {
@@ -54,28 +61,39 @@ static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
 static const hd_protocol_t protocol = {.name = "echo", .on_conn = on_conn};
 static uint16_t protocol_number;
 
-__attribute__((constructor)) static void register_protocol(void)
-{
-    protocol_number = hd_protocol_register(&protocol);
-}
+extern const hd_module_t hd_module;
 
-static hd_rc_t need(hd_conf_t *cf, const hd_listener_t *l, const echo_t *e, hd_err_t *err)
+/* The resource itself, in <pool>. */
+static hd_rc_t build(hd_pool_t *pool, hd_str_t address, hd_str_t text, hd_str_t log,
+                     hd_listener_t **listener, hd_err_t *err)
 {
-    hd_socket_spec_t spec = l->socket;
+    hd_listener_t *l = hd_pool_new(pool, hd_listener_t);
+    hd_filter_chain_t *chain = hd_pool_new(pool, hd_filter_chain_t);
+    echo_t *e = hd_pool_new(pool, echo_t);
 
-    spec.bind = l->addr;
-    if (hd_build_need_listen(cf, &spec, err) != HD_OK)
+    l->name = hd_str_dup(pool, address);
+    l->socket = (hd_socket_spec_t){.type = SOCK_STREAM,
+                                   .listen = true,
+                                   .reuseport = hd_str_has_prefix(text, HD_STR("own"))};
+    l->bind = true;
+    l->default_chain = chain;
+    chain->protocol = protocol_number;
+    chain->protocol_conf = e;
+    e->text = hd_str_dup(pool, text);
+    e->log = log;
+    *listener = l;
+    if (hd_addr_parse(pool, address, 0, &l->addr, err) != HD_OK)
         return HD_ERROR;
-    return e->log.len > 0 ? hd_build_need_log(cf, e->log, err) : HD_OK;
+    l->socket.bind = l->addr;
+    return HD_OK;
 }
 
 static hd_rc_t set_listen(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
+    hd_str_t log = HD_STR_NONE;
     hd_slot_t *slot;
     hd_conf_t inner;
     hd_listener_t *l;
-    hd_filter_chain_t *chain;
-    echo_t *e;
     hd_rc_t rc;
 
     (void)conf;
@@ -85,27 +103,136 @@ static hd_rc_t set_listen(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     if (slot == NULL ||
         hd_conf_begin_resource(cf, HD_RES_LISTENER, args[0], &inner, err) != HD_OK)
         return HD_ERROR;
-    l = hd_pool_new(inner.pool, hd_listener_t);
-    chain = hd_pool_new(inner.pool, hd_filter_chain_t);
-    e = hd_pool_new(inner.pool, echo_t);
-    l->name = hd_str_dup(inner.pool, args[0]);
-    if (hd_addr_parse(inner.pool, args[0], 0, &l->addr, err) != HD_OK)
-        return HD_ERROR;
-    l->socket =
-        (hd_socket_spec_t){.type = SOCK_STREAM,
-                           .listen = true,
-                           .reuseport = hd_str_has_prefix(args[1], HD_STR("own"))};
-    l->bind = true;
-    l->default_chain = chain;
-    chain->protocol = protocol_number;
-    chain->protocol_conf = e;
-    e->text = hd_str_dup(inner.pool, args[1]);
     if (cf->node->args_n > 2)
-        e->log = hd_conf_path(&inner, args[2], false);
-    if (need(cf, l, e, err) != HD_OK)
+        log = hd_conf_path(&inner, args[2], false);
+    if (build(inner.pool, args[0], args[1], log, &l, err) != HD_OK ||
+        hd_build_need_listen(cf, &l->socket, err) != HD_OK ||
+        (log.len > 0 && hd_build_need_log(cf, log, err) != HD_OK))
         return HD_ERROR;
     rc = hd_batch_put(cf->batch, slot, inner.region, l, 0, err);
     return rc == HD_DONE ? HD_OK : rc;
+}
+
+/* --- the agent's part --- */
+
+static hd_rc_t set_agent(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    main_conf_t *mc = conf;
+
+    (void)err;
+    mc->agent_address = hd_str_dup(cf->pool, args[0]);
+    mc->agent_text = hd_str_dup(cf->pool, args[1]);
+    cf->build->settings->has_agent = true;
+    return HD_OK;
+}
+
+static hd_rc_t set_low_port(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    main_conf_t *mc = conf;
+
+    (void)err;
+    mc->low_port = hd_str_dup(cf->pool, args[0]);
+    return HD_OK;
+}
+
+static main_conf_t agent_conf; /* in the agent */
+static hd_socket_spec_t agent_spec;
+static hd_pool_t *agent_pool;
+static hd_socket_wait_t low_wait;
+
+static void publish(hd_proc_t *p)
+{
+    hd_arena_t *a = p->arenas[HD_ARENA_DYNAMIC];
+    hd_batch_t *b = hd_batch_begin(a);
+    hd_err_t err = {0};
+    hd_listener_t *l;
+    hd_pool_t *pool;
+    hd_region_t *r;
+    hd_slot_t *slot;
+
+    slot = hd_slot_find_or_add(a, HD_RES_LISTENER, HD_STR("agent's"), &err);
+    r = hd_batch_region(b, HD_RES_LISTENER, HD_STR("agent's"), HD_STR("agent"), 0, &pool,
+                        &err);
+    if (slot == NULL || r == NULL ||
+        build(pool, agent_conf.agent_address, agent_conf.agent_text, HD_STR_NONE, &l,
+              &err) != HD_OK ||
+        hd_batch_put(b, slot, r, l, 0, &err) == HD_ERROR) {
+        hd_log(HD_LOG_ALERT, "%s", err.text);
+        hd_batch_abort(b);
+        return;
+    }
+    hd_ignore(hd_batch_publish(b, hd_loop_now_ns(p->loop)));
+    hd_process_ring(p);
+    hd_log(HD_LOG_NOTICE, "the agent has published");
+}
+
+static void on_prepared(void *arg, const hd_err_t *err)
+{
+    if (err != NULL)
+        hd_log(HD_LOG_NOTICE, "the agent was refused: %s", err->text);
+    else
+        publish(arg);
+}
+
+static void on_low_port(hd_socket_wait_t *w, int fd, const hd_err_t *err)
+{
+    (void)w;
+    hd_log(HD_LOG_NOTICE, "the broker gave %s", fd >= 0 ? "a socket" : err->text);
+    if (fd >= 0)
+        hd_ignore(close(fd));
+}
+
+static void ask_low_port(hd_proc_t *p)
+{
+    hd_socket_spec_t spec = {.type = SOCK_STREAM, .listen = true};
+    hd_err_t err = {0};
+    int fd;
+
+    if (hd_addr_parse(agent_pool, agent_conf.low_port, 0, &spec.bind, &err) != HD_OK)
+        return;
+    low_wait.on_socket = on_low_port;
+    if (hd_socket_open(p->loop, &spec, &fd, &low_wait, &err) != HD_AGAIN)
+        hd_log(HD_LOG_NOTICE, "the broker wasn't asked: %s", err.text);
+}
+
+static hd_rc_t on_agent_start(hd_proc_t *p, hd_err_t *err)
+{
+    hd_listener_t *l;
+
+    hd_turn_begin(p->member);
+    agent_pool = hd_pool_create(0);
+    agent_conf = *(const main_conf_t *)hd_conf_main_of(p->member, &hd_module);
+    agent_conf.agent_address = hd_str_dup(agent_pool, agent_conf.agent_address);
+    agent_conf.agent_text = hd_str_dup(agent_pool, agent_conf.agent_text);
+    agent_conf.low_port = hd_str_dup(agent_pool, agent_conf.low_port);
+    hd_turn_sleep(p->member);
+    if (build(agent_pool, agent_conf.agent_address, agent_conf.agent_text, HD_STR_NONE,
+              &l, err) != HD_OK)
+        return HD_ERROR;
+    agent_spec = l->socket;
+    hd_process_prepare(p, &agent_spec, 1, NULL, 0, on_prepared, p);
+    if (agent_conf.low_port.len > 0)
+        ask_low_port(p);
+    return HD_OK;
+}
+
+static void on_agent_stop(hd_proc_t *p)
+{
+    (void)p;
+    if (agent_pool != NULL)
+        hd_pool_destroy(agent_pool);
+}
+
+static const hd_process_hooks_t hooks = {.name = "echo",
+                                         .kinds = 1u << HD_PROC_AGENT,
+                                         .on_start = on_agent_start,
+                                         .on_stop = on_agent_stop};
+
+__attribute__((constructor)) static void register_parts(void)
+{
+    protocol_number = hd_protocol_register(&protocol);
+    hd_process_add_hooks(&hooks);
 }
 
 static const hd_directive_t directives[] = {
@@ -116,6 +243,16 @@ static const hd_directive_t directives[] = {
      .repeats = true,
      .set = set_listen,
      .help = "ADDRESS TEXT [LOG]: greets with the process id and TEXT"},
+    {.name = "echo_agent",
+     .scope = HD_IN_MAIN,
+     .args_n = 2,
+     .set = set_agent,
+     .help = "ADDRESS TEXT: the same, published by the agent"},
+    {.name = "echo_low_port",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_low_port,
+     .help = "ADDRESS: a socket that the agent asks the master for"},
     {0},
 };
 
@@ -123,4 +260,5 @@ HD_EXPORT const hd_module_t hd_module = {
     .abi = HD_MODULE_ABI,
     .name = "echo",
     .directives = directives,
+    .conf_size = sizeof(main_conf_t),
 };
