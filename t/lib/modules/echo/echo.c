@@ -207,6 +207,8 @@ static hd_rc_t on_agent_start(hd_proc_t *p, hd_err_t *err)
     agent_conf.agent_text = hd_str_dup(agent_pool, agent_conf.agent_text);
     agent_conf.low_port = hd_str_dup(agent_pool, agent_conf.low_port);
     hd_turn_sleep(p->member);
+    if (agent_conf.agent_address.len == 0)
+        return HD_OK; /* master_process off, and no echo_agent */
     if (build(agent_pool, agent_conf.agent_address, agent_conf.agent_text, HD_STR_NONE,
               &l, err) != HD_OK)
         return HD_ERROR;
