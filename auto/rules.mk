@@ -25,8 +25,8 @@ TOOLS := $(TOOL_SRC:%.c=$O/%)
 # Generated headers include each other by their path below src/proto.
 PROTO_INC := -I$O/proto -Isrc/proto
 CORE_INC := -Isrc -I$O $(PROTO_INC)
-# A module sees the public headers and the messages, nothing else.
-MODULE_INC := -I$O/include $(PROTO_INC)
+# A module sees the public headers, the messages and modules/lib, nothing else.
+MODULE_INC := -I$O/include -Imodules $(PROTO_INC)
 # protoc-c's output is not ours to keep warning-free.
 PROTO_CFLAGS := $(CFLAGS) -w
 
@@ -118,8 +118,8 @@ $O/tools/%.o: tools/%.c $O/flags | $(PROTO_H)
 $O/tools/%: $O/tools/%.o $O/libheddle.a
 	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $O/libheddle.a $(LIBS)
 
-$O/t/unit/%.o: t/unit/%.c $O/flags | $(PROTO_H)
-	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -It/lib -I. -MMD -MP -c -o $@ $<
+$O/t/unit/%.o: t/unit/%.c $O/flags | $O/include/.stamp $(PROTO_H)
+	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -I$O/include -Imodules -It/lib -I. -MMD -MP -c -o $@ $<
 
 $O/t/unit/%: $O/t/unit/%.o $O/libheddle.a
 	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $O/libheddle.a $(LIBS)

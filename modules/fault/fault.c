@@ -4,7 +4,7 @@
  * or by xDS (HTTPFault; VS-FAULT-*). A delay comes first, then the abort.
  */
 #include "hd_module.h"
-#include "../lib/pb_match.h"
+#include "lib/pb_match.h"
 #include "ext/common_fault.pb-c.h"
 #include "ext/http_fault.pb-c.h"
 

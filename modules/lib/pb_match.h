@@ -135,8 +135,12 @@ PB_UNUSED static hd_str_t pb_header_value(hd_req_t *req, hd_str_t name, bool *fo
         return hd_req_method(req);
     if (hd_str_eq(name, HD_STR(":authority")))
         return hd_req_authority(req);
-    if (hd_str_eq(name, HD_STR(":path")))
-        return hd_req_raw_path(req);
+    if (hd_str_eq(name,
+                  HD_STR(":path"))) /* normalised, or rules could be walked around */
+        return hd_req_query(req).len == 0 ? hd_req_path(req)
+                                          : hd_str_printf(hd_req_pool(req), "%.*s?%.*s",
+                                                          HD_STR_ARG(hd_req_path(req)),
+                                                          HD_STR_ARG(hd_req_query(req)));
     if (hd_str_eq(name, HD_STR(":scheme")))
         return hd_req_scheme(req);
     *found = false;

@@ -128,6 +128,9 @@ hd_pool_t *hd_req_pool(hd_req_t *req);
 hd_conn_t *hd_req_conn(hd_req_t *req); /* the client's; NULL: a call of our own */
 hd_member_t *hd_req_member(hd_req_t *req);
 hd_loop_t *hd_req_loop(hd_req_t *req);
+/* Who the client is, past the proxies that configuration trusts (X-Forwarded-For), else
+ * hd_conn_remote; NULL: a call of our own. Its port may be 0. */
+const hd_addr_t *hd_req_remote(hd_req_t *req);
 hd_str_t hd_req_method(hd_req_t *req);
 hd_str_t hd_req_scheme(hd_req_t *req);
 hd_str_t hd_req_authority(hd_req_t *req); /* lower case, port included as sent */
@@ -157,6 +160,11 @@ void hd_res_set_status(hd_req_t *req, unsigned status);
  */
 hd_rc_t hd_req_answer(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t body,
                       const char *flag, const char *details);
+/* Is the request gRPC's (by its content-type)? Then the answer is a status of gRPC: 200,
+ * trailers only; returns HD_DONE. */
+bool hd_req_is_grpc(hd_req_t *req);
+hd_rc_t hd_req_answer_grpc(hd_req_t *req, uint32_t code, hd_str_t message,
+                           const char *flag, const char *details);
 /* The same for a failure: the reason goes to the error log; returns HD_ERROR. */
 hd_rc_t hd_req_fail(hd_req_t *req, unsigned status, hd_err_code_t code, const char *fmt,
                     ...) HD_PRINTF(4, 5);

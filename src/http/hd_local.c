@@ -153,11 +153,15 @@ static bool is_grpc(hd_req_t *req)
            (f->value.len == 16 || f->value.data[16] == '+' || f->value.data[16] == ';');
 }
 
+bool hd_req_is_grpc(hd_req_t *req)
+{
+    return is_grpc(req);
+}
+
 /* A trailers-only answer: gRPC clients don't read bodies (gRPC over HTTP/2). */
-static void answer_grpc(hd_req_t *req, unsigned status, hd_str_t words)
+static void answer_grpc(hd_req_t *req, unsigned code, hd_str_t words)
 {
     hd_headers_t *h = &req->res.headers;
-    unsigned code = hd_grpc_status_from_http(status);
 
     req->res.status = 200;
     req->res.content_length = HD_LEN_UNKNOWN;
@@ -181,29 +185,51 @@ static void init_head(hd_req_t *req, unsigned status)
     req->is_local_reply = true;
 }
 
-void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t body,
-                       uint64_t flag, const char *details)
+/* An answer of our own in place of whatever was under way; NULL: too late for one. */
+static local_t *begin_local(hd_req_t *req, unsigned status, uint64_t flag,
+                            const char *details)
 {
-    bool is_xds = req->http != NULL && req->http->is_xds;
     local_t *local;
 
     if (req->response_started || req->response_ended)
-        return;
+        return NULL;
     hd_request_act(req, NULL); /* lets go of the tries first: they may still add flags */
     hd_response_clear(req);
     hd_request_add_flag(req, flag);
     req->details = details;
     init_head(req, status);
-    if (body.data == NULL && status >= 300 && status != 304) {
-        body = is_xds ? plain_words(req, status) : html_page(req, status);
-        type = is_xds ? HD_STR("text/plain") : HD_STR("text/html");
-    }
     local = hd_pool_new(req->pool, local_t);
     hd_pool_defer(req->pool, free_local, local); /* it may never be started */
     req->action = local;
     hd_request_act(req, &hd_local_action);
+    return local;
+}
+
+void hd_response_local_grpc(hd_req_t *req, uint32_t code, hd_str_t words, uint64_t flag,
+                            const char *details)
+{
+    local_t *local = begin_local(req, 200, flag, details);
+
+    if (local == NULL)
+        return;
+    answer_grpc(req, code, words);
+    hd_chain_set_flags(&local->body, HD_SLICE_END);
+}
+
+void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t body,
+                       uint64_t flag, const char *details)
+{
+    bool is_xds = req->http != NULL && req->http->is_xds;
+    local_t *local = begin_local(req, status, flag, details);
+
+    if (local == NULL)
+        return;
+    if (body.data == NULL && status >= 300 && status != 304) {
+        body = is_xds ? plain_words(req, status) : html_page(req, status);
+        type = is_xds ? HD_STR("text/plain") : HD_STR("text/html");
+    }
     if (is_xds && is_grpc(req)) {
-        answer_grpc(req, status, body);
+        answer_grpc(req, hd_grpc_status_from_http(status), body);
     } else {
         if (body.len > 0 && !hd_chain_try_add_copy(&local->body, body.data, body.len))
             body.len = 0; /* no block left: an answer without its page */

@@ -152,6 +152,7 @@ struct hd_req_s {
     hd_headers_t res_trailers;
     hd_str_t up_path;       /* path?query towards the upstream; empty: raw_path */
     hd_str_t up_host;       /* Host towards the upstream; empty: authority */
+    hd_addr_t remote;       /* hd_req_remote's answer; AF_UNSPEC: not asked yet */
     hd_captures_t captures; /* of the route's regex, into capture_of */
     hd_str_t capture_of;
 
@@ -288,6 +289,10 @@ void hd_response_fail(hd_req_t *req, unsigned status, uint64_t flag, const char 
 /* A local answer. <body> is copied. */
 void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t body,
                        uint64_t flag, const char *details);
+/* The same for a gRPC client, whatever the front end: 200, trailers only, with <code> and
+ * <words>. */
+void hd_response_local_grpc(hd_req_t *req, uint32_t code, hd_str_t words, uint64_t flag,
+                            const char *details);
 /* The request becomes a tunnel between the client's conn and <up>; logs at its end. */
 void hd_request_tunnel(hd_req_t *req, hd_conn_t *up);
 

@@ -274,6 +274,13 @@ hd_rc_t hd_req_answer(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t bo
     return HD_DONE;
 }
 
+hd_rc_t hd_req_answer_grpc(hd_req_t *req, uint32_t code, hd_str_t message,
+                           const char *flag, const char *details)
+{
+    hd_response_local_grpc(req, code, message, flag_of(flag), details);
+    return HD_DONE;
+}
+
 hd_rc_t hd_req_fail(hd_req_t *req, unsigned status, hd_err_code_t code, const char *fmt,
                     ...)
 {
