@@ -17,16 +17,26 @@ static hd_rc_t eval_text(hd_req_t *req, hd_str_t *text)
 static hd_rc_t start_answer(hd_req_t *req)
 {
     const hd_route_t *route = req->route;
-    hd_str_t text;
+    hd_str_t text, type;
 
     if (eval_text(req, &text) != HD_OK)
         return HD_ERROR;
     if (route->status == 444) /* nginx: close without an answer */
         return hd_req_abort(req, NULL);
-    if (route->text == NULL && req->http != NULL && req->http->is_xds)
-        text = HD_STR("");
-    hd_response_local(req, route->status, route->content_type, text, 0,
-                      "direct_response");
+    if (req->http != NULL && req->http->is_xds) {
+        if (route->text == NULL)
+            text = HD_STR("");
+        hd_response_local(req, route->status, route->content_type, text, 0,
+                          "direct_response");
+        return HD_DONE;
+    }
+    type = route->content_type.len > 0 ? route->content_type
+                                       : hd_http_type_of(req->loc, req->head.path);
+    hd_response_local(req, route->status, type, text, 0, "direct_response");
+    /* nginx names the type of an empty answer, too */
+    if (route->status / 100 == 2 && route->status != 204 && text.len == 0)
+        hd_headers_add_id(&req->res.headers, HD_H_CONTENT_TYPE, HD_STR("Content-Type"),
+                          type);
     return HD_DONE;
 }
 
@@ -38,7 +48,14 @@ hd_str_t hd_http_absolute_url(hd_req_t *req, hd_str_t path)
     bool is_tls = hd_str_eq(req->head.scheme, HD_STR("https"));
     uint16_t port = req->conn != NULL ? hd_conn_local(req->conn)->port : 0;
     ssize_t at = hd_str_find_char(host, ':');
+    char local[HD_ADDR_TEXT_MAX];
 
+    if (host.len == 0 && req->conn != NULL) {
+        host = hd_addr_print_ip(hd_conn_local(req->conn), local);
+        if (hd_conn_local(req->conn)->family == AF_INET6)
+            host = hd_str_printf(req->pool, "[%.*s]", HD_STR_ARG(host));
+        at = -1;
+    }
     if (host.len > 0 && host.data[0] == '[') {
         ssize_t end = hd_str_find_char(host, ']');
 

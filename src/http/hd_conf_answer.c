@@ -63,7 +63,6 @@ hd_rc_t hd_http_answer_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t 
         is_redirect(ac->status) && ac->text != NULL ? HD_ACT_REDIRECT : HD_ACT_ANSWER;
     route->status = ac->status;
     route->text = ac->text;
-    route->content_type = hd_http_core_loc(cf)->default_type;
     return HD_OK;
 }
 

@@ -3,6 +3,10 @@
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_int.h"
 
+#include <stdlib.h>
+
+#define TYPES_MAX 4096
+
 typedef struct {
     hd_http_loc_t loc; /* what requests see of it */
     uint64_t header_timeout_ms, head_buffer_bytes, body_buffer_bytes;
@@ -18,6 +22,21 @@ static const core_conf_t *conf_of(const hd_conf_t *cf)
     return hd_http_look(cf, &hd_http_core_module);
 }
 
+static const hd_http_types_t *default_types(hd_pool_t *pool)
+{
+    static const char *const texts[][2] = {
+        {"gif", "image/gif"}, {"html", "text/html"}, {"jpg", "image/jpeg"}};
+    hd_http_types_t *types = hd_pool_new(pool, hd_http_types_t);
+    hd_http_type_t *items = hd_pool_new_n(pool, hd_http_type_t, hd_countof(texts));
+
+    for (size_t i = 0; i < hd_countof(texts); i++)
+        items[i] = (hd_http_type_t){.extension = hd_str_dup(pool, hd_str_c(texts[i][0])),
+                                    .type = hd_str_dup(pool, hd_str_c(texts[i][1]))};
+    types->items = items;
+    types->n = hd_countof(texts);
+    return types;
+}
+
 void hd_http_core_defaults(hd_conf_t *cf)
 {
     core_conf_t *cc = hd_conf_of(cf, &hd_http_core_module);
@@ -28,6 +47,10 @@ void hd_http_core_defaults(hd_conf_t *cf)
         .head_buffer_bytes = 8192,
         .head_buffers_n = 4,
     };
+    cc->loc.client_max_body_size = 1 << 20;
+    cc->loc.server_tokens = true;
+    cc->loc.default_type = hd_str_dup(cf->pool, HD_STR("text/plain"));
+    cc->loc.types = default_types(cf->pool);
 }
 
 const hd_http_loc_t *hd_http_core_loc(const hd_conf_t *cf)
@@ -101,19 +124,51 @@ static hd_rc_t set_large_buffers(hd_conf_t *cf, const hd_str_t *args, void *conf
     return hd_parse_size(args[1], 1u << 20, &cc->head_buffer_bytes, err);
 }
 
-/* types { … }: which file has which type; nothing here serves files yet, so the lines are
- * only checked. */
-static hd_rc_t check_types(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+static int by_extension(const void *a, const void *b)
 {
-    (void)args, (void)conf;
+    return hd_str_cmp(((const hd_http_type_t *)a)->extension,
+                      ((const hd_http_type_t *)b)->extension);
+}
+
+/* types { TYPE EXTENSION …; }: of two lines for an extension the last counts, as in
+ * nginx. */
+static hd_rc_t set_types(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+    hd_http_types_t *types = hd_pool_new(cf->pool, hd_http_types_t);
+    hd_array_t list;
+
+    (void)args;
+    hd_array_init(&list, cf->temp, sizeof(hd_http_type_t), TYPES_MAX);
     for (const hd_node_t *n = cf->node->first; n != NULL; n = n->next) {
+        hd_str_t type = hd_str_dup(cf->pool, n->name);
+
         if (n->args_n == 0 || n->is_block) {
             hd_ignore(hd_err_set(err, HD_E_CONF,
                                  "in types a line is TYPE EXTENSION …; \"%.*s\" is none",
                                  HD_STR_ARG(n->name)));
             return hd_conf_blame(cf, n, err);
         }
+        for (uint32_t i = 0; i < n->args_n; i++) {
+            hd_str_t extension = hd_str_dup_lower(cf->pool, n->args[i]);
+            hd_http_type_t *t = NULL;
+
+            for (size_t k = 0; k < list.n && t == NULL; k++) {
+                if (hd_str_eq(hd_array_at(&list, hd_http_type_t, k)->extension,
+                              extension))
+                    t = hd_array_at(&list, hd_http_type_t, k);
+            }
+            if (t == NULL)
+                t = hd_array_add(&list);
+            if (t == NULL)
+                return hd_err_set(err, HD_E_CONF, "more than %d extensions", TYPES_MAX);
+            *t = (hd_http_type_t){.extension = extension, .type = type};
+        }
     }
+    qsort(list.items, list.n, sizeof(hd_http_type_t), by_extension);
+    types->items = hd_array_copy(&list, cf->pool);
+    types->n = (uint32_t)list.n;
+    cc->loc.types = types;
     return HD_OK;
 }
 
@@ -272,8 +327,9 @@ static const hd_directive_t directives[] = {
      .help = "TYPE: Content-Type of answers made here; text/plain"},
     {.name = "types",
      .scope = IN_ANY,
-     .block = check_types,
-     .help = "{ TYPE EXTENSION …; }: accepted and checked"},
+     .block = set_types,
+     .help = "{ TYPE EXTENSION …; }: Content-Type of answers made here by the path's "
+             "extension; text/html html, image/gif gif, image/jpeg jpg"},
     {.name = "server_tokens",
      .scope = IN_ANY,
      .args_n = 1,

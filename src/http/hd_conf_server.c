@@ -200,12 +200,57 @@ static void match_names(hd_conf_t *cf, const hd_conf_server_t *s,
     chain->match.server_names_n = n;
 }
 
+/* Who speaks plain HTTP to an ssl address is told so, as by nginx. */
+static hd_rc_t make_plain_chain(hd_conf_t *cf, const hd_filter_chain_t *first,
+                                hd_filter_chain_t *chain, hd_err_t *err)
+{
+    static const char page[] =
+        "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port"
+        "</title></head>\r\n<body>\r\n<center><h1>400 Bad Request</h1></center>\r\n"
+        "<center>The plain HTTP request was sent to HTTPS port</center>\r\n"
+        "<hr><center>heddle</center>\r\n</body>\r\n</html>\r\n";
+    hd_http_conf_t *http = hd_pool_new(cf->pool, hd_http_conf_t);
+    hd_routes_t *routes = hd_pool_new(cf->pool, hd_routes_t);
+    hd_vhost_t *vhost = hd_pool_new(cf->pool, hd_vhost_t);
+    hd_locations_t *locations = hd_pool_new(cf->pool, hd_locations_t);
+    hd_route_t *route = hd_pool_new(cf->pool, hd_route_t);
+    hd_expr_t *text;
+
+    if (hd_expr_compile(cf, hd_str_c(page), &text, err) != HD_OK)
+        return HD_ERROR;
+    *http = *(const hd_http_conf_t *)first->protocol_conf;
+    http->codec = HD_CODEC_HTTP1;
+    http->routes = NULL;
+    http->inline_routes = routes;
+    route->name = hd_str_dup(cf->pool, HD_STR("plain HTTP"));
+    route->action = HD_ACT_ANSWER;
+    route->status = 400;
+    route->text = text;
+    route->content_type = hd_str_dup(cf->pool, HD_STR("text/html"));
+    route->loc = http->loc;
+    locations->server_route = route;
+    vhost->name = route->name;
+    vhost->router = HD_ROUTER_LOCATIONS;
+    vhost->routes = locations;
+    routes->name = route->name;
+    routes->vhosts = routes->default_vhost = vhost;
+    routes->vhosts_n = 1;
+    *chain =
+        (hd_filter_chain_t){.name = route->name,
+                            .match.transport = hd_str_dup(cf->pool, HD_STR("raw_buffer")),
+                            .protocol = first->protocol,
+                            .protocol_conf = http,
+                            .handshake_timeout_ms = first->handshake_timeout_ms};
+    return hd_routes_index(cf->pool, routes, true, err);
+}
+
 /* A server of an ssl address that isn't the default one gets a chain if its settings
  * differ from the default's. */
 static hd_rc_t make_chains(hd_http_build_t *b, hd_conf_t *cf, const hd_conf_address_t *a,
                            hd_listener_t *l, hd_err_t *err)
 {
-    hd_filter_chain_t *chains = hd_pool_new_n(cf->pool, hd_filter_chain_t, a->servers.n);
+    hd_filter_chain_t *chains =
+        hd_pool_new_n(cf->pool, hd_filter_chain_t, a->servers.n + 1);
     hd_filter_chain_t *first = hd_pool_new(cf->pool, hd_filter_chain_t);
     uint32_t n = 0, differ = 0;
 
@@ -233,7 +278,9 @@ static hd_rc_t make_chains(hd_http_build_t *b, hd_conf_t *cf, const hd_conf_addr
         n += chains[n].match.server_names_n > 0;
     }
     if (differ == 0)
-        return HD_OK;
+        n = 0; /* any chain is the default one */
+    if (make_plain_chain(cf, first, &chains[n++], err) != HD_OK)
+        return HD_ERROR;
     l->filters |= HD_LF_TLS_INSPECTOR;
     l->filters_timeout_ms = first->handshake_timeout_ms;
     l->continue_on_timeout = false;

@@ -244,12 +244,12 @@ static hd_h1_rc_t read_framing(const hd_headers_t *h, uint8_t version, int64_t *
     return HD_H1_OK;
 }
 
-/* RFC 9112 §3.2: exactly one Host; with an absolute target both must agree, since
- * policies look at one and programs at the other. */
+/* RFC 9112 §3.2: exactly one Host; an absolute target's authority takes its place, for
+ * everyone who looks at it. */
 static hd_h1_rc_t read_authority(hd_req_head_t *head, hd_str_t from_target,
                                  hd_pool_t *pool, const char **why)
 {
-    const hd_field_t *host = hd_headers_get(&head->headers, HD_H_HOST);
+    hd_field_t *host = hd_headers_get(&head->headers, HD_H_HOST);
     hd_str_t authority = from_target;
 
     if (host == NULL) {
@@ -260,9 +260,10 @@ static hd_h1_rc_t read_authority(hd_req_head_t *head, hd_str_t from_target,
             return refuse(HD_H1_BAD, "more than one Host", why);
         if (!hd_http_is_authority(host->value))
             return refuse(HD_H1_BAD, "bad Host", why);
-        if (authority.len > 0 && !hd_str_eq_nocase(authority, host->value))
-            return refuse(HD_H1_BAD, "Host differs from the request target", why);
-        authority = host->value;
+        if (authority.len > 0)
+            host->value = authority;
+        else
+            authority = host->value;
     }
     head->authority = authority;
     for (size_t i = 0; i < authority.len; i++) {

@@ -47,6 +47,8 @@ GET(host)
     } else if ((at = hd_str_find_char(host, ':')) >= 0) {
         host = hd_str_sub(host, 0, (size_t)at);
     }
+    if (host.len > 1 && host.data[host.len - 1] == '.') /* an absolute name */
+        host.len--;
     if (host.len == 0 && of->req->vhost != NULL)
         host = of->req->vhost->name;
     set_str(out, host);

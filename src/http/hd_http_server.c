@@ -192,4 +192,5 @@ void hd_http_register(void)
     hd_action_register(HD_ACT_SERVICE, &hd_service_action);
     hd_request_api_start();
     hd_http_attrs_register();
+    hd_http_captures_register();
 }

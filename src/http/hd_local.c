@@ -185,6 +185,13 @@ static void init_head(hd_req_t *req, unsigned status)
     req->is_local_reply = true;
 }
 
+/* nginx: after these the client's next bytes aren't trusted, or we aren't. */
+static bool is_closing(unsigned status)
+{
+    return status == 400 || status == 413 || status == 414 || status == 500 ||
+           status == 501;
+}
+
 /* An answer of our own in place of whatever was under way; NULL: too late for one. */
 static local_t *begin_local(hd_req_t *req, unsigned status, uint64_t flag,
                             const char *details)
@@ -198,6 +205,8 @@ static local_t *begin_local(hd_req_t *req, unsigned status, uint64_t flag,
     hd_request_add_flag(req, flag);
     req->details = details;
     init_head(req, status);
+    if ((req->http == NULL || !req->http->is_xds) && is_closing(status))
+        req->no_keepalive = true;
     local = hd_pool_new(req->pool, local_t);
     hd_pool_defer(req->pool, free_local, local); /* it may never be started */
     req->action = local;

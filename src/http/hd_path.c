@@ -1,6 +1,36 @@
 #include "http/hd_chars.h"
 #include "http/hd_request.h"
 
+hd_str_t hd_http_type_of(const hd_http_loc_t *loc, hd_str_t path)
+{
+    const hd_http_types_t *types = loc->types;
+    uint32_t low = 0, high = types != NULL ? types->n : 0;
+    size_t at = path.len;
+    hd_str_t extension;
+    char lower[32];
+
+    while (at > 0 && path.data[at - 1] != '.' && path.data[at - 1] != '/')
+        at--;
+    extension = hd_str_sub(path, at, path.len);
+    if (at == 0 || path.data[at - 1] != '.' || extension.len > sizeof(lower))
+        return loc->default_type;
+    for (size_t i = 0; i < extension.len; i++)
+        lower[i] = hd_ascii_lower(extension.data[i]);
+    extension.data = lower;
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+        int order = hd_str_cmp(types->items[mid].extension, extension);
+
+        if (order == 0)
+            return types->items[mid].type;
+        if (order < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return loc->default_type;
+}
+
 /* How a %XX and a slash are read; see hd_http_conf_t.escaped_slashes. */
 enum { SLASH_KEEP, SLASH_REJECT, SLASH_REDIRECT, SLASH_FORWARD };
 

@@ -118,6 +118,17 @@ typedef struct hd_route_s {
     const struct hd_http_loc_s *loc; /* limits and time-outs of the request's side */
 } hd_route_t;
 
+/* Which file name extension has which type: nginx's `types`. Sorted by extension, lower
+ * case. */
+typedef struct {
+    hd_str_t extension, type;
+} hd_http_type_t;
+
+typedef struct {
+    const hd_http_type_t *items;
+    uint32_t n;
+} hd_http_types_t;
+
 /* Settings of the client's side that a location may change. */
 typedef struct hd_http_loc_s {
     uint64_t client_max_body_size; /* bytes; 0: no limit */
@@ -126,4 +137,7 @@ typedef struct hd_http_loc_s {
     uint32_t keepalive_requests;
     bool server_tokens, merge_slashes, underscores_in_headers, ignore_invalid_headers;
     hd_str_t default_type;
+    const hd_http_types_t *types; /* NULL: default_type for all */
 } hd_http_loc_t;
+/* The type for a path by its extension, else the default. */
+hd_str_t hd_http_type_of(const hd_http_loc_t *loc, hd_str_t path);

@@ -132,6 +132,8 @@ sub upstream_text {
         $text =~ s/^[A-Z]+ \S+ HTTP\/1\.\K0\r$/1\r/gm;
         $text =~ s/^Connection: close\r\n//gm;
     }
+    $text =~ s/((?:^|\n)to \S+:\n.*\n)\1+/$1/s
+        if grep { $_->{what} eq 'upstream-repeat' } @$rows;
     for my $row (grep { $_->{what} eq 'upstream-line' } @$rows) {
         $text =~ s/^[^\n]*\n/$& =~ m{$row->{which}} ? '' : $&/gme;
     }

@@ -57,7 +57,8 @@ static const row_t requests[] = {
     {"path in Host", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", HD_H1_BAD, "bad Host"},
     {"empty Host", "GET / HTTP/1.1\r\nHost:\r\n\r\n", HD_H1_BAD, "bad Host"},
     {"port beyond 65535", "GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n", HD_H1_BAD, "bad Host"},
-    {"two authorities", "GET http://b/ HTTP/1.1\r\n" H "\r\n", HD_H1_BAD, "Host differs from the request target"},
+    {"two authorities: the target's counts", "GET http://b/ HTTP/1.1\r\n" H "\r\n", HD_H1_OK, ""},
+    {"CONNECT elsewhere than Host", "CONNECT b:1 HTTP/1.1\r\n" H "\r\n", HD_H1_OK, ""},
     /* §5: fields */
     {"space before the colon", "GET / HTTP/1.1\r\n" H "X : a\r\n\r\n", HD_H1_BAD, "bad character in a field name"},
     {"no name", "GET / HTTP/1.1\r\n" H ": a\r\n\r\n", HD_H1_BAD, "field line without a name"},
@@ -157,6 +158,23 @@ static void test_head(void)
     hd_headers_mark_hops(&head.headers);
     ok(hd_headers_find(&head.headers, HD_STR("x-one"))->flags & HD_FIELD_HOP,
        "what Connection names is hop-by-hop (RFC 9110 §7.6.1)");
+    hd_pool_destroy(pool);
+}
+
+/* RFC 9112 §3.2.2: an absolute target's authority replaces the Host received. */
+static void test_two_authorities(void)
+{
+    static const char bytes[] = "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n";
+    hd_pool_t *pool = hd_pool_create(0);
+    hd_req_head_t head = {0};
+    const char *why = "";
+    size_t from = 0, used = 0;
+
+    is_int(hd_h1_parse_request(hd_str_c(bytes), &from, &limits, pool, &head, &used, &why),
+           HD_H1_OK);
+    ok(is(head.authority, "b"));
+    ok(is(hd_headers_get(&head.headers, HD_H_HOST)->value, "b"),
+       "who looks at the field sees the same");
     hd_pool_destroy(pool);
 }
 
@@ -399,6 +417,7 @@ int main(void)
 {
     test_refusals();
     test_head();
+    test_two_authorities();
     test_cuts();
     test_limits();
     test_response_framing();
