@@ -57,8 +57,38 @@ static void on_readable(hd_conn_t *c)
 
 static const hd_conn_handler_t handler = {.on_readable = on_readable};
 
+/* A layer that passes on what it reads piece by piece and must be asked again. */
+static ssize_t slow_read(hd_layer_t *l, void *to, size_t len)
+{
+    return l->below->ops->read(l->below, to, len);
+}
+
+static ssize_t slow_writev(hd_layer_t *l, const struct iovec *iov, int n)
+{
+    return l->below->ops->writev(l->below, iov, n);
+}
+
+static hd_rc_t slow_shutdown(hd_layer_t *l)
+{
+    (void)l;
+    return HD_OK;
+}
+
+static void slow_close(hd_layer_t *l, bool reset)
+{
+    (void)l;
+    (void)reset;
+}
+
+static const hd_layer_ops_t slow_ops = {.name = "slow",
+                                        .read = slow_read,
+                                        .writev = slow_writev,
+                                        .shutdown = slow_shutdown,
+                                        .close = slow_close};
+
 int main(void)
 {
+    hd_layer_t slow = {.ops = &slow_ops};
     hd_addr_t none = {.family = AF_UNSPEC};
     hd_conn_t *conns[CONNS];
     int fds[CONNS][2], wrong = 0;
@@ -70,6 +100,8 @@ int main(void)
         tcp_pair(fds[i]);
         conns[i] = hd_conn_create(loop, fds[i][0], &none, &err);
         hd_conn_set_handler(conns[i], &handler, NULL);
+        if (i == 0)
+            hd_conn_push(conns[i], &slow);
     }
     turn_some(loop);
     ok(recvs == 0 && sends == 0, "conns that say nothing aren't asked");
@@ -85,7 +117,8 @@ int main(void)
         }
     }
     is_int(wrong, 0, "%d requests", CONNS * ROUNDS);
-    is_int(recvs, CONNS * ROUNDS, "one recv each: none after a short one");
+    is_int(recvs, CONNS * ROUNDS,
+           "one recv each: none after a short one, below a layer either");
     is_int(sends, CONNS * ROUNDS, "one send each, whatever the pieces");
     is_int(ctls, CONNS, "and not one epoll_ctl more");
     for (int i = 0; i < CONNS; i++) {

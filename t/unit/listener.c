@@ -499,6 +499,10 @@ static void test_shortage(void)
     turn_some(loop);
     ok(conns_n == 1 && hd_listener_stats.pauses == pauses + 1,
        "EMFILE: accept pauses, and doesn't spin");
+    refresh_now();
+    turn_some(loop);
+    is_int(hd_listener_stats.pauses, pauses + 1,
+           "a batch meanwhile doesn't end the pause");
     extra_ns += 300000000;
     hd_loop_turn(loop, 0);
     turn_some(loop);

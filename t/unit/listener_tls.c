@@ -92,6 +92,29 @@ static void push_client(const hd_tls_conf_t *cc, const char *alpn)
     }
 }
 
+/* The hello is there when the conn enters; the chain gets other TLS settings, or goes,
+ * before the handshake's end. */
+static void changes_meanwhile(const hd_slot_t *slot, const hd_tls_conf_t *cc, bool stays)
+{
+    hd_conn_t *c;
+
+    publish(true, 0x0303);
+    pair_start();
+    c = server.c;
+    server.c = NULL;
+    server.paused = true;
+    push_client(cc, "\x05istio");
+    turns(2);
+    hd_listener_enter(c, slot);
+    is_int(c->state, HD_CONN_HANDSHAKE, "the handshake is under way");
+    publish(stays, 0x0304);
+    for (int i = 0; i < 20 && !client.closed && !client.ended; i++)
+        turns(1);
+    ok(!server.opened && (client.closed || client.ended),
+       stays ? "a chain with other settings by then serves nobody" : "nor one that went");
+    pair_stop();
+}
+
 int main(void)
 {
     cert_t root = cert_root("Root");
@@ -100,7 +123,6 @@ int main(void)
     hd_tls_conf_t cc;
     hd_slot_t *slot;
     const hd_slot_t *certs[1];
-    hd_conn_t *waiting;
     uint64_t hash;
 
     alarm(120);
@@ -150,22 +172,8 @@ int main(void)
     ok(!server.opened && (client.closed || client.ended), "other TLS: no chain, closed");
     pair_stop();
 
-    /* The hello is there when the conn enters; the chain goes before the answer does. */
-    publish(true, 0x0303);
-    pair_start();
-    waiting = server.c;
-    server.c = NULL;
-    server.paused = true;
-    push_client(&cc, "\x05istio");
-    turns(2);
-    hd_listener_enter(waiting, slot);
-    is_int(waiting->state, HD_CONN_HANDSHAKE, "the handshake is under way");
-    publish(false, 0);
-    for (int i = 0; i < 20 && !client.closed && !client.ended; i++)
-        turns(1);
-    ok(!server.opened && (client.closed || client.ended),
-       "a chain that went during the handshake serves nobody");
-    pair_stop();
+    changes_meanwhile(slot, &cc, true);
+    changes_meanwhile(slot, &cc, false);
     is_int(hd_conns_open(loop), 0);
     is_int(hd_blocks_in_use(), 0);
     loom_stop();
