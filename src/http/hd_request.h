@@ -152,7 +152,6 @@ struct hd_req_s {
     hd_headers_t res_trailers;
     hd_str_t up_path;       /* path?query towards the upstream; empty: raw_path */
     hd_str_t up_host;       /* Host towards the upstream; empty: authority */
-    hd_addr_t remote;       /* hd_req_remote's answer; AF_UNSPEC: not asked yet */
     hd_captures_t captures; /* of the route's regex, into capture_of */
     hd_str_t capture_of;
 

@@ -26,6 +26,14 @@ hd_loop_t *hd_req_loop(hd_req_t *req)
     return req->loop;
 }
 
+const hd_addr_t *hd_req_remote(hd_req_t *req)
+{
+    if (req->conn == NULL)
+        return NULL;
+    return req->client_addr.family != AF_UNSPEC ? &req->client_addr
+                                                : hd_conn_remote(req->conn);
+}
+
 hd_str_t hd_req_method(hd_req_t *req)
 {
     return req->head.method;
