@@ -289,14 +289,15 @@ static void read_duration(hd_decoder_t *d, const hd_field_t *f, const hd_yaml_t 
 static void read_enum(hd_decoder_t *d, const hd_field_t *f, const hd_yaml_t *node,
                       int *out)
 {
-    const char *names[40];
+    const char *names[40 + 1];
     size_t n = 0;
     hd_str_t text;
 
     if (!is_scalar(d, node, "a word") || hd_find_enum(f->values, node->text, false, out))
         return;
-    for (const hd_enum_t *v = f->values; v->name != NULL && n < hd_countof(names); v++)
+    for (const hd_enum_t *v = f->values; v->name != NULL && n < 40; v++)
         names[n++] = v->name;
+    names[n] = NULL;
     text = hd_decode_choice(d->scratch, node->text, (const char *const *)names, false);
     hd_decode_error(d, node, "unknown value \"%.*s\": %.*s",
                     HD_STR_ARG(hd_str_sub(node->text, 0, 60)), HD_STR_ARG(text));

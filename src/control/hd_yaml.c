@@ -275,22 +275,21 @@ static hd_rc_t on_event(builder_t *b, struct fy_event *ev)
 }
 
 /* What libfyaml found wrong. */
-static hd_rc_t take_error(struct fy_parser *fyp, uint32_t *line, hd_err_t *err)
+static hd_rc_t take_error(struct fy_diag *diag, uint32_t *line, hd_err_t *err)
 {
-    struct fy_diag *diag = fy_parser_get_diag(fyp);
-    struct fy_diag_error *e;
     void *at = NULL;
+    const struct fy_diag_error *e = fy_diag_errors_iterate(diag, &at);
 
-    if (diag != NULL && (e = fy_diag_errors_iterate(diag, &at)) != NULL) {
+    if (e != NULL) {
         if (e->line > 0)
             *line = (uint32_t)e->line;
         hd_ignore(hd_err_set(err, HD_E_CONF, "%s", e->msg)); /* HD_ERROR: below */
     }
-    fy_diag_unref(diag);
     return hd_err_set(err, HD_E_CONF, "not YAML"); /* unless it is set */
 }
 
-static hd_rc_t parse_events(builder_t *b, struct fy_parser *fyp, uint32_t *err_line)
+static hd_rc_t parse_events(builder_t *b, struct fy_parser *fyp, struct fy_diag *diag,
+                            uint32_t *err_line)
 {
     for (;;) {
         struct fy_event *ev = fy_parser_parse(fyp);
@@ -299,7 +298,7 @@ static hd_rc_t parse_events(builder_t *b, struct fy_parser *fyp, uint32_t *err_l
 
         if (ev == NULL) {
             *err_line = b->line;
-            return take_error(fyp, err_line, b->err);
+            return take_error(diag, err_line, b->err);
         }
         last = ev->type == FYET_STREAM_END;
         rc = on_event(b, ev);
@@ -316,10 +315,10 @@ static hd_rc_t parse_events(builder_t *b, struct fy_parser *fyp, uint32_t *err_l
 hd_rc_t hd_yaml_parse(hd_pool_t *pool, hd_str_t text, const hd_yaml_t *const **docs,
                       size_t *docs_n, uint32_t *err_line, hd_err_t *err)
 {
-    struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET | FYPCF_COLLECT_DIAG |
-                                        FYPCF_JSON_NONE | FYPCF_DEFAULT_VERSION_1_2};
+    struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET | FYPCF_JSON_NONE |
+                                        FYPCF_DEFAULT_VERSION_1_2};
     builder_t b = {.pool = pool, .err = err};
-    struct fy_parser *fyp;
+    struct fy_parser *fyp = NULL;
     hd_rc_t rc;
 
     *docs = NULL;
@@ -329,13 +328,18 @@ hd_rc_t hd_yaml_parse(hd_pool_t *pool, hd_str_t text, const hd_yaml_t *const **d
         return hd_err_set(err, HD_E_LIMIT, "larger than %u bytes", HD_YAML_BYTES_MAX);
     if (text.len == 0)
         return HD_OK;
-    fyp = fy_parser_create(&cfg);
-    if (fyp == NULL || fy_parser_set_string(fyp, text.data, text.len) != 0) {
-        fy_parser_destroy(fyp);
-        return hd_err_set(err, HD_E_SYS, "no YAML parser: out of memory?");
+    /* A collector of our own: the parser's, asked for by flag, writes to stderr. */
+    cfg.diag = fy_diag_create(NULL);
+    if (cfg.diag != NULL) {
+        fy_diag_set_collect_errors(cfg.diag, true);
+        fyp = fy_parser_create(&cfg);
     }
-    rc = parse_events(&b, fyp, err_line);
+    if (fyp == NULL || fy_parser_set_string(fyp, text.data, text.len) != 0)
+        rc = hd_err_set(err, HD_E_SYS, "no YAML parser: out of memory?");
+    else
+        rc = parse_events(&b, fyp, cfg.diag, err_line);
     fy_parser_destroy(fyp);
+    fy_diag_destroy(cfg.diag);
     end_document(&b);
     for (uint32_t i = 0; i < b.depth; i++)
         hd_map_destroy(b.stack[i].keys);
