@@ -189,6 +189,14 @@ hd_attr_of_t hd_req_attr_of(hd_req_t *req);
 bool hd_http_is_field_name(hd_str_t name);
 bool hd_http_is_field_value(hd_str_t value);
 
+/* --- log files: named by hd_build_need_log where configuration is read, opened by the
+ * master, replaced at reopen --- */
+typedef struct hd_file_s hd_file_t;
+/* NULL: this process was not given it. */
+hd_file_t *hd_file_get(hd_str_t path);
+/* A whole line with its newline. <buffered> false: at once, else within a second. */
+void hd_file_write(hd_file_t *f, hd_str_t line, bool buffered);
+
 /* --- what the log phase may ask --- */
 typedef struct {
     unsigned status, upstream_status, tries;

@@ -80,9 +80,10 @@ hd_rc_t hd_http_enter(hd_conf_t *cf, hd_node_t *node, hd_place_t *place, unsigne
 hd_rc_t hd_http_make_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t **route,
                            hd_err_t *err);
 hd_locations_t *hd_http_make_locations(hd_conf_t *cf, const hd_place_t *place);
-/* Every loaded module's filter that is used in <cf>'s block, in phase order;
- * <post_read>: those that run before a route is known, else the others. */
-hd_rc_t hd_http_make_filters(hd_conf_t *cf, bool post_read, const hd_route_t *route,
+/* Every loaded module's filter that is used in <cf>'s block, in phase order: those of a
+ * route; those that run before one is known; those that log what never got one. */
+typedef enum { HD_FILTERS_OF_ROUTE, HD_FILTERS_POST_READ, HD_FILTERS_LOG } hd_filters_t;
+hd_rc_t hd_http_make_filters(hd_conf_t *cf, hd_filters_t which, const hd_route_t *route,
                              const hd_filter_conf_t **filters, uint32_t *n,
                              hd_err_t *err);
 

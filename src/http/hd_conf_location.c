@@ -248,12 +248,13 @@ static bool has_callbacks(const hd_module_t *m)
 
 /* Is the module used here? One without a conf is used wherever it is loaded; the proxy's
  * own part goes where proxy_pass is. */
-static bool is_used(const hd_conf_t *cf, uint16_t number, bool post_read)
+static bool is_used(const hd_conf_t *cf, uint16_t number, hd_filters_t which)
 {
     const hd_module_t *m = hd_module_get(number);
 
     if (!has_callbacks(m) || m == &hd_proxy_module ||
-        (m->phase == HD_PHASE_POST_READ) != post_read)
+        (m->phase == HD_PHASE_POST_READ) != (which == HD_FILTERS_POST_READ) ||
+        (which == HD_FILTERS_LOG && m->on_log == NULL))
         return false;
     return m->conf_size == 0 || !is_zero(cf->confs[number], m->conf_size);
 }
@@ -264,14 +265,14 @@ static unsigned rank(const hd_module_t *m)
     return m->phase == HD_PHASE_NONE ? HD_PHASE_CONTENT + 1u : (unsigned)m->phase;
 }
 
-hd_rc_t hd_http_make_filters(hd_conf_t *cf, bool post_read, const hd_route_t *route,
+hd_rc_t hd_http_make_filters(hd_conf_t *cf, hd_filters_t which, const hd_route_t *route,
                              const hd_filter_conf_t **filters, uint32_t *n, hd_err_t *err)
 {
     uint32_t found = 0, max = 0;
     hd_filter_conf_t *list;
 
     for (uint16_t i = 0; i < hd_modules_n(); i++)
-        max += is_used(cf, i, post_read);
+        max += is_used(cf, i, which);
     *n = 0;
     if (route != NULL && route->proxy != NULL)
         max++;
@@ -284,7 +285,7 @@ hd_rc_t hd_http_make_filters(hd_conf_t *cf, bool post_read, const hd_route_t *ro
         for (uint16_t i = 0; i < hd_modules_n(); i++) {
             const hd_module_t *m = hd_module_get(i);
 
-            if (rank(m) == phase && is_used(cf, i, post_read))
+            if (rank(m) == phase && is_used(cf, i, which))
                 list[found++] = (hd_filter_conf_t){
                     .name = hd_str_c(m->name), .module = i, .conf = cf->confs[i]};
         }
@@ -321,6 +322,6 @@ hd_rc_t hd_http_make_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t **
         return rc;
     route->filters_are_chain = true;
     *out = route;
-    return hd_http_make_filters(cf, false, route, &route->filters, &route->filters_n,
-                                err);
+    return hd_http_make_filters(cf, HD_FILTERS_OF_ROUTE, route, &route->filters,
+                                &route->filters_n, err);
 }

@@ -139,7 +139,11 @@ static hd_rc_t fill_http(hd_conf_t *cf, const hd_conf_address_t *a, bool is_http
     http->normalize_path = true;
     http->merge_slashes = http->loc->merge_slashes;
     hd_http_core_fill(cf, http);
-    return hd_http_make_filters(cf, true, NULL, &http->filters, &http->filters_n, err);
+    if (hd_http_make_filters(cf, HD_FILTERS_LOG, NULL, &http->logs, &http->logs_n, err) !=
+        HD_OK)
+        return HD_ERROR;
+    return hd_http_make_filters(cf, HD_FILTERS_POST_READ, NULL, &http->filters,
+                                &http->filters_n, err);
 }
 
 /* The chain of one server on an address; <is_first>: of the default one. */

@@ -257,6 +257,6 @@ void hd_filters_log(hd_req_t *req)
         return;
     if (req->hooks & HD_HOOK_LOG)
         log_by(req, req->chain, req->chain_n);
-    if (req->http->logs_n > 0)
+    if (req->http->logs_n > 0 && (req->http->is_xds || req->route == NULL))
         log_by(req, req->http->logs, req->http->logs_n);
 }

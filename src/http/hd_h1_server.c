@@ -200,6 +200,7 @@ static void send_body(hd_req_t *req, hd_chain_t *body)
 {
     h1_server_t *h = req->client_state;
     bool is_last = (hd_chain_flags(body) & HD_SLICE_END) != 0;
+    size_t content = body->bytes;
     hd_chain_t out;
 
     hd_chain_init(&out);
@@ -210,6 +211,8 @@ static void send_body(hd_req_t *req, hd_chain_t *body)
     } else if (!hd_h1_try_chunk(&out, body, &req->res_trailers)) {
         hd_chain_free(&out);
         h->close_after = true;
+    } else {
+        req->framing_bytes_sent += out.bytes - content;
     }
     h->response_done |= is_last;
     hd_conn_send(h->conn, &out);

@@ -501,13 +501,14 @@ GET(status)
 GET(body_bytes_sent)
 {
     UNUSED_REST;
-    set_int(out, (int64_t)of->req->bytes_sent);
+    set_int(out, (int64_t)(of->req->bytes_sent + of->req->framing_bytes_sent));
 }
 
 GET(bytes_sent)
 {
     UNUSED_REST;
-    set_int(out, (int64_t)(of->req->head_bytes_sent + of->req->bytes_sent));
+    set_int(out, (int64_t)(of->req->head_bytes_sent + of->req->bytes_sent +
+                           of->req->framing_bytes_sent));
 }
 
 GET(response_flags)

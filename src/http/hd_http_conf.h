@@ -21,7 +21,8 @@ typedef struct hd_http_conf_s {
     const hd_filter_conf_t
         *filters; /* xDS's chain, in order; NULL: the route has its own */
     uint32_t filters_n;
-    const hd_filter_conf_t *logs; /* access logs and the like: on_log only */
+    const hd_filter_conf_t *logs; /* access logs and the like: on_log only; of nginx-style
+                                     configuration: for requests that found no route */
     uint32_t logs_n;
     bool is_xds; /* Envoy's header conventions (x-request-id, x-envoy-*, server) */
     hd_str_t server_name;  /* Server header; empty: leave the upstream's / "heddle" */

@@ -193,4 +193,5 @@ void hd_http_register(void)
     hd_request_api_start();
     hd_http_attrs_register();
     hd_http_captures_register();
+    hd_http_auth_register();
 }

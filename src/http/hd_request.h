@@ -196,6 +196,7 @@ struct hd_req_s {
     uint64_t start_ns, upstream_start_ns, upstream_head_ns, upstream_end_ns;
     int64_t start_wall_ns;
     uint64_t bytes_received, bytes_sent, head_bytes_received, head_bytes_sent;
+    uint64_t framing_bytes_sent; /* of chunks: nginx counts them as body */
     uint64_t flags; /* response flags, HD_RF_… */
     const char *details;
     unsigned upstream_status;

@@ -16,6 +16,7 @@ uint64_t hd_request_random(void);            /* not for secrets */
 void hd_request_api_start(void);
 void hd_http_attrs_register(void);
 void hd_http_captures_register(void);
+void hd_http_auth_register(void);
 
 /* --- hd_filters.c --- */
 /* Which filters are in force, for the route found (or none yet). */

@@ -62,7 +62,7 @@ sub read_differences {
         next if $line =~ /^(#|\s*$)/;
         my ($case, $request, $what, $which, $reason) = map { s/^\s+|\s+$//gr } split /\|/, $line, 5;
         length($reason // '') or die "$path: no reason: $line";
-        $what =~ /^(answer-header|answer-token|error-page|upstream-line|upstream-version|upstream-repeat)$/
+        $what =~ /^(answer-header|answer-token|error-page|upstream-line|upstream-version|upstream-repeat|log-line)$/
             or die "$path: unknown: $what";
         push @rows, {case => glob_regex($case), request => glob_regex($request),
             what => $what, which => $which, reason => $reason};
