@@ -180,14 +180,10 @@ hd_rc_t hd_batch_put(hd_batch_t *b, hd_slot_t *slot, hd_region_t *r, const void 
 
 bool hd_batch_has(const hd_batch_t *b, hd_res_type_t type, hd_str_t name)
 {
-    for (size_t i = 0; i < b->ops_n; i++) {
-        const op_t *op = b->ops[i];
+    const hd_slot_t *slot = hd_slot_find(b->arena->writer, b->arena, type, name);
+    const op_t *op = slot == NULL ? NULL : hd_map_get(b->by_slot, key_of(slot));
 
-        if (op->slot->type == type && (op->region != NULL || op->unchanged) &&
-            hd_str_eq(op->slot->name, name))
-            return true;
-    }
-    return false;
+    return op != NULL && (op->region != NULL || op->unchanged);
 }
 
 void hd_batch_remove(hd_batch_t *b, hd_slot_t *slot)
