@@ -8,9 +8,9 @@
  *
  *   ABSENT     nobody has it: a route to it answers 503 (response flag NC)
  *   REQUESTED  asked for, nothing came yet
- *   WARMING    a version came and waits for what it needs; the old one serves if there is
- * one LIVE       hd_slot_get gives the current version REMOVED    was there; as ABSENT,
- * until a new version comes
+ *   WARMING    a version came and waits for what it needs; the old one, if any, serves
+ *   LIVE       hd_slot_get gives the current version
+ *   REMOVED    was there; as ABSENT, until a new version comes
  *
  * State and pointer are one word, stored once: readers never see half a change.
  */
