@@ -1,14 +1,12 @@
-/* fault: delays and errors on purpose, for a share of requests, to see how callers take them:
- *     fault delay=2s percent=10 if=$http_x_test;
- *     fault abort=503 percent=1;
- * or by xDS (HTTPFault; VS-FAULT-*). A delay comes first, then the abort.
+/* fault: delays and errors on purpose, for a share of requests, to see how callers take
+ * them: fault delay=2s percent=10 if=$http_x_test; fault abort=503 percent=1; or by xDS
+ * (HTTPFault; VS-FAULT-*). A delay comes first, then the abort.
  */
 #include "hd_module.h"
 #include "lib/pb_match.h"
+#include "lib/rand.h"
 #include "ext/common_fault.pb-c.h"
 #include "ext/http_fault.pb-c.h"
-
-#include <stdlib.h>
 
 #define PPM 1000000u
 #define DELAY_MS_MAX 3600000u
@@ -165,6 +163,12 @@ static hd_rc_t read_fault(hd_conf_t *cf, const PbHttpFault__HTTPFault *f,
 {
     pb_header_match_t *headers = hd_pool_new_n(cf->pool, pb_header_match_t, f->n_headers);
 
+    /* To leave these out would mean faults where none are wanted. */
+    if (f->upstream_cluster[0] != '\0' || f->n_downstream_nodes > 0 ||
+        f->max_active_faults != NULL || f->response_rate_limit != NULL)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "fault: upstream_cluster, downstream_nodes, max_active_faults "
+                          "and response_rate_limit are not supported");
     fc->is_set = f->delay != NULL || f->abort != NULL;
     if (f->delay != NULL && read_delay(f->delay, fc, err) != HD_OK)
         return HD_ERROR;
@@ -214,7 +218,7 @@ static bool is_true(const hd_expr_t *e, hd_req_t *req)
 
 static bool is_drawn(uint32_t ppm)
 {
-    return ppm >= PPM || (uint32_t)(random() % PPM) < ppm;
+    return ppm >= PPM || rand_next() % PPM < ppm;
 }
 
 static bool is_meant(hd_req_t *req, const fault_conf_t *fc)
@@ -263,17 +267,13 @@ static hd_rc_t inject_abort(hd_req_t *req, const fault_conf_t *fc)
 
     if (status == 0)
         return HD_OK;
-    if (fc->has_grpc) {
-        hd_rc_t rc = hd_req_answer(req, 200, HD_STR("application/grpc"), HD_STR_NONE,
-                                   "FI", "fault_filter_abort");
-        char text[11];
-        int n = snprintf(text, sizeof(text), "%u", fc->grpc_status);
-
-        hd_ignore(hd_res_set_header(
-                      req, HD_STR("grpc-status"),
-                      hd_str_dup(hd_req_pool(req), hd_str_n(text, (size_t)n))) != HD_OK);
-        return rc;
-    }
+    if (fc->has_grpc)
+        return hd_req_is_grpc(req) ? hd_req_answer_grpc(req, fc->grpc_status,
+                                                        HD_STR("fault filter abort"),
+                                                        "FI", "fault_filter_abort")
+                                   : hd_req_answer(req, 200, HD_STR("text/plain"),
+                                                   HD_STR("fault filter abort"), "FI",
+                                                   "fault_filter_abort");
     return hd_req_answer(req, (unsigned)status, HD_STR("text/plain"),
                          HD_STR("fault filter abort"), "FI", "fault_filter_abort");
 }

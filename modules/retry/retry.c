@@ -7,9 +7,8 @@
 #include "hd_module.h"
 #include "hd_pb.h"
 #include "hd_pb_value.h"
+#include "lib/rand.h"
 #include "xds/route.pb-c.h"
-
-#include <stdlib.h>
 
 enum {
     ON_5XX = 1,                  /* 500 to 599, and whatever ends without a response */
@@ -57,6 +56,7 @@ typedef struct {
     uint32_t on;
     uint32_t attempts; /* retries, beyond the first try */
     uint32_t base_ms, max_ms;
+    uint32_t try_timeout_ms; /* 0: the route's; by xDS it stands there */
     uint32_t statuses_n;
     uint16_t statuses[STATUSES_MAX];
     bool is_set;
@@ -123,6 +123,13 @@ static hd_rc_t set_parameter(retry_conf_t *rc, hd_str_t arg, hd_err_t *err)
     }
     if (hd_str_eq(name, HD_STR("backoff")))
         return set_backoff(rc, value, err);
+    if (hd_str_eq(name, HD_STR("per_try_timeout"))) {
+        if (hd_parse_msec(value, &n, err) != HD_OK)
+            return HD_ERROR;
+        rc->try_timeout_ms = (uint32_t)hd_min(n, 3600000u);
+        return n > 0 ? HD_OK
+                     : hd_err_set(err, HD_E_CONF, "per_try_timeout=TIME: at least 1ms");
+    }
     if (hd_str_eq(name, HD_STR("status"))) {
         while (hd_str_split(&value, ',', &one)) {
             if (add_status(rc, one, err) != HD_OK)
@@ -135,7 +142,8 @@ static hd_rc_t set_parameter(retry_conf_t *rc, hd_str_t arg, hd_err_t *err)
         "unknown condition or parameter \"%.*s\"; conditions are 5xx gateway-error "
         "reset reset-before-request connect-failure refused-stream retriable-4xx "
         "cancelled deadline-exceeded resource-exhausted unavailable internal "
-        "envoy-ratelimited idempotent, parameters attempts= backoff= status=",
+        "envoy-ratelimited idempotent, parameters attempts= backoff= per_try_timeout= "
+        "status=",
         HD_STR_ARG(arg));
 }
 
@@ -321,7 +329,7 @@ static uint64_t wait_before(const retry_conf_t *rc, uint32_t attempt)
     for (uint32_t i = 1; i < attempt && bound < rc->max_ms; i++)
         bound *= 2;
     bound = hd_min(bound, rc->max_ms);
-    return bound == 0 ? 0 : (uint64_t)random() % bound;
+    return bound == 0 ? 0 : rand_next() % bound;
 }
 
 static hd_verdict_t on_try_result(hd_req_t *req, const void *conf,
@@ -329,12 +337,26 @@ static hd_verdict_t on_try_result(hd_req_t *req, const void *conf,
 {
     const retry_conf_t *rc = conf;
 
-    if (r->attempt > rc->attempts || (conditions_met(rc, req, r) & rc->on) == 0)
+    if ((conditions_met(rc, req, r) & rc->on) == 0)
         return HD_TRY_DONE;
     if ((rc->on & IDEMPOTENT_ONLY) && r->head_sent && !is_idempotent(hd_req_method(req)))
         return HD_TRY_DONE;
+    if (r->attempt > rc->attempts) {
+        if (rc->attempts > 0)
+            hd_req_set_flag(req, "URX"); /* VS-RETRY-15 */
+        return HD_TRY_DONE;
+    }
     *wait_ms = wait_before(rc, r->attempt);
     return HD_TRY_RETRY;
+}
+
+static hd_rc_t on_pick(hd_req_t *req, const void *conf, hd_pick_t *pick)
+{
+    const retry_conf_t *rc = conf;
+
+    (void)req;
+    pick->try_timeout_ms = rc->try_timeout_ms;
+    return HD_OK;
 }
 
 static const hd_directive_t directives[] = {
@@ -343,11 +365,10 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .args_max = HD_ARGS_ANY,
      .set = set_retry,
-     .help = "off | CONDITION… [attempts=N] [backoff=BASE[,MAX]] [status=CODE,…] "
-             "[idempotent]: "
-             "tries again, at most N times (2), where a try ended so; the wait is random "
-             "below a "
-             "bound that doubles from BASE (25ms) to MAX (10 × BASE)"},
+     .help = "off | CONDITION… [attempts=N] [backoff=BASE[,MAX]] [per_try_timeout=TIME] "
+             "[status=CODE,…] [idempotent]: tries again, at most N times (2), where a "
+             "try ended so; the wait is random below a bound that doubles from BASE "
+             "(25ms) to MAX (10 × BASE)"},
     {0},
 };
 
@@ -364,5 +385,6 @@ HD_EXPORT const hd_module_t hd_module = {
     .conf_size = sizeof(retry_conf_t),
     .phase = HD_PHASE_CONTENT,
     .xds_types = xds_types,
+    .on_pick = on_pick,
     .on_try_result = on_try_result,
 };

@@ -70,6 +70,60 @@ static bool may_try_again(const hd_proxy_t *p)
            !p->replay_lost && p->attempts < p->conf->tries_max;
 }
 
+/* How many retries the cluster lets be under way: a share of its active requests
+ * (retry_budget), else a number. */
+static uint32_t retries_max(const hd_proxy_t *p, const hd_cluster_t *c)
+{
+    uint64_t active;
+
+    if (c->retry_budget_permille == 0)
+        return c->max_retries;
+    active = hd_gauge_read(p->req->member, p->cluster->gauges_first + HD_CG_REQUESTS);
+    return (uint32_t)hd_max(active * c->retry_budget_permille / 1000,
+                            (uint64_t)c->retry_budget_min);
+}
+
+/* A place among them, from the verdict to the try's end: who waits to try again counts,
+ * too. */
+static bool try_count_retry(hd_proxy_t *p)
+{
+    const hd_try_t *last = p->req->tries;
+
+    if (p->retry_counted || p->cluster->gauges_n <= HD_CG_RETRIES || last == NULL ||
+        !last->is_picked)
+        return true;
+    p->retry_counted =
+        hd_gauge_try_up(p->req->member, p->cluster->gauges_first + HD_CG_RETRIES,
+                        retries_max(p, last->pick.cluster));
+    return p->retry_counted;
+}
+
+static void drop_retry(hd_proxy_t *p)
+{
+    p->retry_due = false;
+    if (hd_timer_is_set(&p->backoff))
+        hd_timer_stop(p->req->loop, &p->backoff);
+    if (p->retry_counted)
+        hd_gauge_down(p->req->member, p->cluster->gauges_first + HD_CG_RETRIES);
+    p->retry_counted = false;
+}
+
+/* Whether another try may follow, for which a place is taken. Where not, the result that
+ * was judged is the answer (VS-RETRY-14). */
+static bool try_again(hd_proxy_t *p)
+{
+    if (!may_try_again(p)) {
+        if (p->attempts >= p->conf->tries_max)
+            hd_request_add_flag(p->req, HD_RF(UPSTREAM_RETRY_LIMIT));
+        return false;
+    }
+    if (!try_count_retry(p)) {
+        hd_request_add_flag(p->req, HD_RF(UPSTREAM_OVERFLOW));
+        return false;
+    }
+    return true;
+}
+
 /* What modules say of a result; the first that wants more is heard. */
 static hd_verdict_t judge(hd_proxy_t *p, const hd_try_result_t *r, uint64_t *wait_ms)
 {
@@ -88,51 +142,24 @@ static hd_verdict_t judge(hd_proxy_t *p, const hd_try_result_t *r, uint64_t *wai
         req->running = f;
         v = mod->on_try_result(req, f->conf, r, wait_ms);
         req->running = NULL;
-        if (v == HD_TRY_DONE)
-            continue;
-        if (may_try_again(p))
-            return v;
-        if (p->attempts >= p->conf->tries_max)
-            hd_request_add_flag(req, HD_RF(UPSTREAM_RETRY_LIMIT));
-        return HD_TRY_DONE;
+        if (v != HD_TRY_DONE)
+            return try_again(p) ? v : HD_TRY_DONE;
     }
     return HD_TRY_DONE;
-}
-
-/* A place under the cluster's limit of concurrent retries. */
-static bool try_count_retry(hd_proxy_t *p, const hd_try_t *last)
-{
-    const hd_slot_t *slot = p->cluster;
-
-    if (slot->gauges_n <= HD_CG_RETRIES || !last->is_picked)
-        return true;
-    return hd_gauge_try_up(p->req->member, slot->gauges_first + HD_CG_RETRIES,
-                           last->pick.cluster->max_retries);
 }
 
 static void start_try(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
-    bool is_counted = false;
 
     p->retry_due = false;
     if (p->attempts > 0) {
-        hd_try_t *last = req->tries;
-
-        if (!try_count_retry(p, last)) {
-            hd_request_add_flag(req, HD_RF(UPSTREAM_OVERFLOW));
-            if (!has_active_try(p))
-                answer_failure(p, HD_FAIL_OVERFLOW);
-            return;
-        }
-        is_counted = p->cluster->gauges_n > HD_CG_RETRIES && last->is_picked;
         req->err = NULL; /* what counts is how this one ends */
         for (hd_try_t *t = req->tries; t != NULL; t = t->next) {
             if (t->proxy == p && t->step == HD_TRY_STEP_END)
                 hd_try_release(t);
         }
     }
-    p->retry_counted = is_counted;
     hd_try_start(p);
 }
 
@@ -215,9 +242,7 @@ static void end_others(hd_proxy_t *p, const hd_try_t *winner)
             hd_try_release(t);
         }
     }
-    p->retry_due = false;
-    if (hd_timer_is_set(&p->backoff))
-        hd_timer_stop(p->req->loop, &p->backoff);
+    drop_retry(p);
 }
 
 /* nginx keeps these of an upstream to itself. */
@@ -497,8 +522,7 @@ static void cancel(hd_req_t *req)
         if (t->proxy == p)
             hd_try_end(t, HD_RESULT_CANCELLED);
     }
-    if (hd_timer_is_set(&p->backoff))
-        hd_timer_stop(req->loop, &p->backoff);
+    drop_retry(p);
     hd_timer_stop(req->loop, &req->deadline);
     hd_chain_free(&p->replay);
     hd_chain_free(&p->held);

@@ -355,6 +355,7 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
     hd_chain_t body;
     bool has_body = req->head.has_body;
     int64_t length = p->length;
+    uint64_t timeout_ms;
 
     t->connected_ns = hd_loop_now_ns(req->loop);
     t->x = hd_exchange_begin(u, req->pool, &exchange_user, t);
@@ -373,8 +374,10 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
     u->codec->send_head(t->x, req, has_body, has_body ? length : 0);
     if (t->x == NULL) /* it ended at once; on_end was told */
         return;
-    if (p->conf->try_timeout_ms > 0)
-        t->until_ns = t->connected_ns + (uint64_t)p->conf->try_timeout_ms * 1000000;
+    timeout_ms =
+        t->pick.try_timeout_ms > 0 ? t->pick.try_timeout_ms : p->conf->try_timeout_ms;
+    if (timeout_ms > 0)
+        t->until_ns = t->connected_ns + timeout_ms * 1000000;
     if (!has_body) {
         t->step = HD_TRY_STEP_HEAD;
         hd_try_push_timer(t);
@@ -472,6 +475,7 @@ void hd_try_start(hd_proxy_t *p)
     t->until_ns = UINT64_MAX;
     t->result = HD_RESULT_CANCELLED;
     t->counted_retry = p->retry_counted;
+    p->retry_counted = false; /* the try's now */
     hd_timer_init(&t->timer, on_timer);
     t->pick.cluster_slot = p->cluster;
     t->pick.hash = p->hash;

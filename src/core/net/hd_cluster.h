@@ -128,6 +128,7 @@ typedef struct hd_pick_s {
     const hd_addr_t
         *tried; /* endpoints of earlier tries: avoided while others are there */
     uint32_t tried_n;
+    uint32_t try_timeout_ms; /* of this try, by a module; 0: as the route says */
     /* answered; pinned until release */
     const hd_region_t *cluster_region, *endpoints_region;
     const hd_cluster_t *cluster;

@@ -19,7 +19,7 @@ package Heddle::TwoWays;
 #   sub($req) instead of an echo; client => {...} options of the request (tls), or 'page', 'admin', 'nobody': with tls => 1, a
 #   client certificate of spiffe://cluster.local/ns/shop/sa/page, of spiffe://other.org/ns/ops/sa/admin, none.
 # What is wanted: status, body (regex), head (regex), no_head, upstream (regex on the request the back end got;
-#   undef key with 0: none came), log (regex, awaited in the error log), tries => n requests upstream, closed => 1
+#   the last one that the back end got), took (seconds, at least), log (regex, awaited in the error log), tries => n requests upstream, closed => 1
 #   (no answer), turned_away => 1 (no answer, or a refusal), check => sub($response, $heddle, $way).
 #
 # Each row has a listener and a back end of its own. Each way is one heddle with all rows.
@@ -30,6 +30,7 @@ use Heddle;
 use Heddle::Http;
 use JSON::PP ();
 use Test::More ();
+use Time::HiRes ();
 
 my %identity = (
     page  => 'spiffe://cluster.local/ns/shop/sa/page',
@@ -227,11 +228,16 @@ sub ask_row {
     for my $ask (@{$row->{ask}}) {
         my ($method, $uri, $want, @headers) = @$ask;
         my $seen = () = $hd->requests("b$row->{n}");
+        my $from = Time::HiRes::time();
         my $res = eval {
             $hd->request($method, $uri, {port => "r$row->{n}", client_options($row, $certs, $want),
                 ($want->{options} ? %{$want->{options}} : ())}, @headers);
         };
         $res = undef unless defined $res && eval { $res->status };
+        if ($want->{took}) {
+            my $took = Time::HiRes::time() - $from;
+            Test::More::cmp_ok($took, '>=', $want->{took}, "$way: $row->{name}: took at least $want->{took} s");
+        }
         check_answer($hd, $way, $row, $i++, $want, $res);
         my @new = $hd->requests("b$row->{n}");
         splice @new, 0, $seen;
