@@ -330,17 +330,17 @@ static hd_h1_limits_t limits_of(const hd_http_conf_t *http)
     return l;
 }
 
-static unsigned status_of(hd_h1_rc_t rc, const char *why)
+/* <bytes>: the head, or what there is of it. */
+static unsigned status_of(hd_h1_rc_t rc, hd_str_t bytes, size_t bytes_max)
 {
     switch (rc) {
-    case HD_H1_TOO_LONG:
-        return 431;
+    case HD_H1_TOO_LONG: /* a request line alone beyond the limit: RFC 9110 §15.5.15 */
+        return hd_str_find_char(hd_str_sub(bytes, 0, bytes_max), '\n') < 0 ? 414 : 431;
     case HD_H1_VERSION:
         return 505;
     case HD_H1_TE:
         return 501;
     default:
-        (void)why;
         return 400;
     }
 }
@@ -456,7 +456,7 @@ static bool read_head(h1_server_t *h)
         h->close_after = true;
         h->state = ANSWER;
         set_timer(h, LINGER_MS);
-        hd_request_reject(req, status_of(rc, why), why);
+        hd_request_reject(req, status_of(rc, bytes, limits.bytes_max), why);
         return false;
     }
     req->head_bytes_received = used;

@@ -497,6 +497,8 @@ void hd_request_reject(hd_req_t *req, unsigned status, const char *details)
     if (req->response_ended)
         return;
     req->body_ended = req->no_keepalive = true;
+    if (req->action_ops == &hd_local_action) /* refused for another reason before */
+        return;
     hd_ignore(hd_req_err(req, HD_E_PROTOCOL, "client sent invalid request: %s", details));
     hd_response_fail(req, status, HD_RF(DOWNSTREAM_PROTOCOL), details);
 }

@@ -197,7 +197,7 @@ struct hd_req_s {
     int64_t start_wall_ns;
     uint64_t bytes_received, bytes_sent, head_bytes_received, head_bytes_sent;
     uint64_t framing_bytes_sent; /* of chunks: nginx counts them as body */
-    uint64_t flags; /* response flags, HD_RF_… */
+    uint64_t flags;              /* response flags, HD_RF_… */
     const char *details;
     unsigned upstream_status;
     hd_str_t upstream_host, cluster_name;
@@ -227,11 +227,12 @@ enum {
     X(UPSTREAM_RETRY_LIMIT, "URX")                                                       \
     X(NO_CLUSTER, "NC")                                                                  \
     X(DOWNSTREAM_CLOSED, "DC")                                                           \
-    X(UPSTREAM_TIMEOUT, "UT") X(UPSTREAM_RESET, "UR") X(UPSTREAM_CLOSED, "UC")           \
-        X(LOCAL_RESET, "LR") X(DELAY_INJECTED, "DI") X(FAULT_INJECTED, "FI")             \
-            X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI")           \
-                X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")                \
-                    X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
+    X(UPSTREAM_TIMEOUT, "UT")                                                            \
+    X(UPSTREAM_RESET, "UR") X(UPSTREAM_CLOSED, "UC") X(LOCAL_RESET, "LR")                \
+        X(DELAY_INJECTED, "DI") X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL")            \
+            X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE")   \
+                X(UPSTREAM_PROTOCOL, "UPE") X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM")  \
+                    X(DENIED, "RBAC")
 enum {
 #define X(name, text) HD_RFI_##name,
     HD_RESPONSE_FLAGS(X)

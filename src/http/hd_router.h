@@ -8,9 +8,8 @@ typedef enum { HD_ROUTER_LOCATIONS = 1, HD_ROUTER_MATCHES = 2 } hd_router_kind_t
 
 typedef struct hd_vhost_s {
     hd_str_t name;
-    const hd_str_t
-        *domains; /* lower case: exact, "*.suffix", "prefix.*", "*", "~regex", and for
-                     nginx's servers "": no authority */
+    const hd_str_t *domains; /* lower case: exact, "*.suffix", "prefix.*", "*", "~regex",
+                                and for nginx's servers "": no authority */
     uint32_t domains_n;
     uint8_t router;     /* hd_router_kind_t */
     const void *routes; /* hd_locations_t or hd_matches_t */

@@ -68,8 +68,9 @@ static void test_sign(hd_ca_t *ca, hd_pool_t *pool)
     hd_str_t leaf;
     X509 *cert, *root;
 
-    is_int(hd_ca_sign(ca, make_csr(pool, key, key), hd_str_c(id), 3600, pool, &leaf, &err),
-           HD_OK);
+    is_int(
+        hd_ca_sign(ca, make_csr(pool, key, key), hd_str_c(id), 3600, pool, &leaf, &err),
+        HD_OK);
     cert = read_cert(leaf);
     root = read_cert(hd_ca_root_pem(ca));
     EVP_PKEY *root_key = X509_get_pubkey(root);

@@ -288,7 +288,8 @@ static void test_setters(void)
                       HD_STR("flag on; size 4k; delay 2s; text x; shape square;"), &err);
     hd_build_t b = {.prefix = HD_STR("/p")};
 
-    ok(root != NULL && hd_conf_read_main(root, &shop, &b, pool, &err) == HD_OK, "main only");
+    ok(root != NULL && hd_conf_read_main(root, &shop, &b, pool, &err) == HD_OK,
+       "main only");
     is_str(run("flag maybe;"),
            "t:1: invalid value \"maybe\" in \"flag\" directive: it must "
            "be \"on\" or \"off\"");

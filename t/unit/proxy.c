@@ -780,7 +780,7 @@ static void test_xds_fields(void)
     hd_conn_close(ends[1], 0);
     close(fd);
     check_clean("xds");
-}/* Memory and conns are used again and again. */
+} /* Memory and conns are used again and again. */
 static void test_many(void)
 {
     int fd;

@@ -12,7 +12,8 @@ extern char **environ;
 
 static char *title_at; /* the strings of argv and environ, one run of bytes */
 static size_t title_room;
-/* Stays ours when setenv makes a copy of its own; used: nobody reads it but a leak checker. */
+/* Stays ours when setenv makes a copy of its own; used: nobody reads it but a leak
+ * checker. */
 static __attribute__((used)) char **environ_copy;
 
 void hd_os_random(void *out, size_t bytes)

@@ -316,8 +316,8 @@ static hd_rc_t add_gauges(hd_xds_t *x, hd_slot_t *slot, const hd_cluster_t *c,
     if (hd_slot_add_gauges(x->env->arena, slot, HD_CG_N, err) != HD_OK)
         return HD_ERROR;
     for (uint32_t i = 0; i < HD_CG_N; i++) {
-        bool is_budget = c->retry_budget_permille > 0 &&
-                         (i == HD_CG_REQUESTS || i == HD_CG_RETRIES);
+        bool is_budget =
+            c->retry_budget_permille > 0 && (i == HD_CG_REQUESTS || i == HD_CG_RETRIES);
 
         hd_gauge_share(x->env->member, slot->gauges_first + i,
                        limits[i] != HD_GAUGE_NO_LIMIT || is_budget);
