@@ -56,12 +56,18 @@ typedef struct hd_http_build_s {
 } hd_http_build_t;
 
 extern const hd_module_t hd_http_module, hd_http_core_module, hd_proxy_module,
-    hd_answer_module;
+    hd_answer_module, hd_error_page_module;
 
 /* The walk that <cf> is part of. */
 hd_http_build_t *hd_http_build_of(const hd_conf_t *cf);
 /* A module's conf in <cf>'s block, to look at. */
 const void *hd_http_look(const hd_conf_t *cf, const hd_module_t *module);
+
+/* --- hd_conf_groups.c --- */
+/* Adds the named groups of <pattern> to <groups> (hd_named_group_t); <domain> as there.
+ */
+hd_rc_t hd_http_named_groups(hd_conf_t *cf, hd_str_t pattern, uint32_t domain,
+                             hd_array_t *groups, hd_err_t *err);
 
 /* --- hd_conf_server.c --- */
 hd_rc_t hd_http_build_tables(hd_http_build_t *b, hd_conf_t *cf, hd_err_t *err);

@@ -79,6 +79,19 @@ static bool is_same_location(const hd_location_t *a, const hd_location_t *b)
            a->is_named == b->is_named && hd_str_eq(a->path, b->path);
 }
 
+static hd_rc_t put_groups(hd_conf_t *cf, hd_str_t pattern, hd_location_t *l,
+                          hd_err_t *err)
+{
+    hd_array_t groups;
+
+    hd_array_init(&groups, cf->temp, sizeof(hd_named_group_t), HD_CAPTURES_MAX);
+    if (hd_http_named_groups(cf, pattern, 0, &groups, err) != HD_OK)
+        return HD_ERROR;
+    l->groups = hd_array_copy(&groups, cf->pool);
+    l->groups_n = (uint32_t)groups.n;
+    return HD_OK;
+}
+
 static hd_rc_t add_location(hd_conf_t *cf, const hd_place_t *p, hd_location_t **added,
                             hd_err_t *err)
 {
@@ -96,7 +109,8 @@ static hd_rc_t add_location(hd_conf_t *cf, const hd_place_t *p, hd_location_t **
                                 .part = true,
                                 .ignore_case = p->ignore_case,
                                 .text = l->path};
-        if (hd_match_check(&l->regex, err) != HD_OK)
+        if (hd_match_check(&l->regex, err) != HD_OK ||
+            put_groups(cf, l->path, l, err) != HD_OK)
             return HD_ERROR;
     }
     for (size_t i = 0; i + 1 < p->outer->inner->n; i++) {
@@ -154,6 +168,17 @@ static hd_rc_t make_slash_redirect(hd_conf_t *cf, const hd_place_t *p, hd_locati
     return HD_OK;
 }
 
+/* 404, with the location's own settings: its error_page, its logs. */
+static const hd_route_t *make_refused(hd_conf_t *cf, const hd_route_t *route)
+{
+    hd_route_t *refused = hd_pool_new(cf->pool, hd_route_t);
+
+    *refused = *route;
+    refused->action = HD_ACT_NONE;
+    refused->proxy = NULL;
+    return refused;
+}
+
 hd_rc_t hd_http_enter_location(hd_conf_t *cf, const hd_str_t *args, void *conf,
                                hd_err_t *err)
 {
@@ -175,6 +200,8 @@ hd_rc_t hd_http_enter_location(hd_conf_t *cf, const hd_str_t *args, void *conf,
         return HD_ERROR;
     l->route = route;
     l->is_internal = hd_http_core_is_internal(&at, &place);
+    if (l->is_internal)
+        l->refused = make_refused(&at, route);
     if (place.inner->n > 0)
         l->inner = hd_http_make_locations(&at, &place);
     return make_slash_redirect(&at, &place, l, err);

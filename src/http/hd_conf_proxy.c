@@ -27,7 +27,7 @@ typedef struct {
     uint64_t connect_timeout_ms, send_timeout_ms, read_timeout_ms; /* 0: 60 s */
     uint64_t accepted;
     uint32_t version; /* 0: 1.1 */
-    bool no_buffering, no_request_buffering, no_redirect;
+    bool no_buffering, no_request_buffering, no_redirect, intercepts;
 } proxy_conf_t;
 
 static const proxy_conf_t *conf_of(const hd_conf_t *cf)
@@ -390,7 +390,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .buffer_request = !pc->no_request_buffering,
         .buffer_response = !pc->no_buffering,
         .tries_max = pc->filter.tries > 0 ? pc->filter.tries : TRIES_MAX,
-        .pass_errors = true,
+        .pass_errors = !pc->intercepts,
         .no_cluster_status = 502,
     };
     target->cluster = pc->cluster;
@@ -405,8 +405,8 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         proxy->host = hd_str_dup(cf->pool, HD_STR("localhost")); /* as nginx says */
     if (pc->filter.next == 0)
         pc->filter.next = HD_NEXT_ERROR | HD_NEXT_TIMEOUT;
-    pc->filter.pass_server = has_name(pc->passed, pc->passed_n, HD_STR("Server"));
-    pc->filter.pass_date = has_name(pc->passed, pc->passed_n, HD_STR("Date"));
+    proxy->pass_server = has_name(pc->passed, pc->passed_n, HD_STR("Server"));
+    proxy->pass_date = has_name(pc->passed, pc->passed_n, HD_STR("Date"));
     if (put_tls(cf, pc, proxy, err) != HD_OK ||
         put_default_redirect(cf, pc, place, err) != HD_OK)
         return hd_conf_blame(cf, hd_conf_find(place->node, HD_STR("proxy_pass")), err);
@@ -516,6 +516,12 @@ static const hd_directive_t directives[] = {
      .repeats = true,
      .set = pass_header,
      .help = "NAME: passes on a field that is hidden otherwise, as Server and Date are"},
+    {.name = "proxy_intercept_errors",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(intercepts),
+     .help = "on|off: error_page applies to the upstream's answers, too; off"},
     {.name = "proxy_next_upstream",
      .scope = IN_ANY,
      .args_n = 1,

@@ -20,6 +20,7 @@ static hd_rc_t make_vhost(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t *s
     hd_route_t *route;
     hd_locations_t *locations;
     hd_str_t *domains = hd_pool_new_n(cf->pool, hd_str_t, s->names.n);
+    hd_array_t groups;
     hd_conf_t at;
 
     if (hd_http_enter(cf, s->node, &place, HD_IN_SERVER, &at, err) != HD_OK)
@@ -35,7 +36,17 @@ static hd_rc_t make_vhost(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t *s
     locations->server_route = route;
     for (size_t i = 0; i < s->names.n; i++)
         domains[i] = hd_str_dup(cf->pool, *hd_array_at(&s->names, hd_str_t, i));
-    *vhost = (hd_vhost_t){.name = domains[0],
+    hd_array_init(&groups, cf->temp, sizeof(hd_named_group_t),
+                  s->names.n * HD_CAPTURES_MAX);
+    for (uint32_t i = 0; i < s->names.n; i++) {
+        if (domains[i].len > 1 && domains[i].data[0] == '~' &&
+            hd_http_named_groups(cf, hd_str_sub(domains[i], 1, domains[i].len), i,
+                                 &groups, err) != HD_OK)
+            return hd_conf_blame(cf, s->node, err);
+    }
+    *vhost = (hd_vhost_t){.groups = hd_array_copy(&groups, cf->pool),
+                          .groups_n = (uint32_t)groups.n,
+                          .name = domains[0],
                           .domains = domains,
                           .domains_n = (uint32_t)s->names.n,
                           .router = HD_ROUTER_LOCATIONS,

@@ -200,6 +200,12 @@ static void obey_body_filter(hd_req_t *req, hd_rc_t rc)
     hd_response_fail(req, 500, 0, "request_filter_failed");
 }
 
+static void give_to_action(hd_req_t *req, hd_chain_t *body)
+{
+    req->body_given = true;
+    req->action_ops->give_body(req, body);
+}
+
 void hd_filters_pass_body(hd_req_t *req)
 {
     hd_rc_t rc;
@@ -210,7 +216,7 @@ void hd_filters_pass_body(hd_req_t *req)
         if (hd_chain_is_empty(&req->body_wait))
             return;
         if (req->action_ops->give_body != NULL)
-            req->action_ops->give_body(req, &req->body_wait);
+            give_to_action(req, &req->body_wait);
         hd_chain_free(&req->body_wait);
         return;
     }
@@ -231,7 +237,7 @@ void hd_filters_pass_body(hd_req_t *req)
         if (!req->is_acting)
             break;
         if (req->action_ops->give_body != NULL && !hd_chain_is_empty(&req->body_held))
-            req->action_ops->give_body(req, &req->body_held);
+            give_to_action(req, &req->body_held);
         hd_chain_free(&req->body_held);
         if (was_held && !req->body_ended && req->is_acting)
             req->client->want_body(req);

@@ -51,6 +51,7 @@ static void put(hd_req_t *req, hd_header_id_t id, hd_str_t name, hd_str_t value,
 void hd_local_sign(hd_req_t *req)
 {
     const hd_http_conf_t *http = req->http;
+    const hd_proxy_conf_t *proxy;
     hd_str_t server;
 
     if (req->conn == NULL && http == NULL) /* a call of our own */
@@ -68,8 +69,10 @@ void hd_local_sign(hd_req_t *req)
         server = http->server_name;
     else
         server = req->loc->server_tokens ? HD_STR(SERVER_TOKENS) : HD_STR(SERVER);
-    put(req, HD_H_SERVER, HD_STR("Server"), server, true);
-    put(req, HD_H_DATE, HD_STR("Date"), hd_http_date(req->loop), true);
+    proxy = req->is_local_reply || req->route == NULL ? NULL : req->route->proxy;
+    put(req, HD_H_SERVER, HD_STR("Server"), server, proxy == NULL || !proxy->pass_server);
+    put(req, HD_H_DATE, HD_STR("Date"), hd_http_date(req->loop),
+        proxy == NULL || !proxy->pass_date);
 }
 
 /* --- local answers --- */

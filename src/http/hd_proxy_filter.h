@@ -32,7 +32,6 @@ typedef struct {
     uint32_t next; /* HD_NEXT_… */
     uint32_t tries;
     uint64_t tries_time_ms;
-    bool pass_server, pass_date; /* proxy_pass_header */
 } hd_proxy_filter_t;
 
 hd_rc_t hd_proxy_filter_response(hd_req_t *req, const void *conf);

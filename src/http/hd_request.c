@@ -23,12 +23,6 @@ static const hd_action_ops_t *actions[HD_ACT_SERVICE + 1];
 
 static hd_rc_t read_head(hd_req_t *req)
 {
-    const hd_http_loc_t *loc = req->loc;
-
-    if (loc != NULL && loc->client_max_body_size != 0 &&
-        req->head.content_length > (int64_t)loc->client_max_body_size)
-        return hd_req_fail(req, 413, HD_E_LIMIT,
-                           "client intended to send too large body");
     /* nginx's post-read phase; the filters of xDS come after the route. */
     if (req->http == NULL)
         return HD_OK;
@@ -87,20 +81,32 @@ static hd_rc_t redirect_to_tls(hd_req_t *req)
     return HD_DONE;
 }
 
+/* What was announced, and what came: the route may allow more than its server. An error
+ * page may be had for any. */
+static bool is_too_large(const hd_req_t *req)
+{
+    uint64_t max = req->loc->client_max_body_size;
+
+    if (max == 0 || req->has_error_page || !req->head.has_body)
+        return false;
+    return req->bytes_received > max || req->head.content_length > (int64_t)max;
+}
+
 static hd_rc_t find_route(hd_req_t *req)
 {
     if (req->http == NULL) /* a call of our own brings its route */
         return HD_OK;
     if (req->routes == NULL)
         req->routes = pin_routes(req);
-    req->vhost = req->routes == NULL
-                     ? NULL
-                     : hd_routes_find_vhost(req->member, req->routes_region, req->routes,
-                                            req->head.authority);
+    req->vhost = req->routes == NULL ? NULL : hd_router_find_vhost(req);
     if (req->vhost != NULL && req->vhost->require_tls &&
         !hd_str_eq(req->head.scheme, HD_STR("https")))
         return redirect_to_tls(req);
-    req->route = req->vhost == NULL ? NULL : hd_router_find(req, req->vhost);
+    req->route = req->vhost == NULL ? NULL
+                 : req->reroute_to.len > 0
+                     ? hd_router_find_named(req->vhost, req->reroute_to)
+                     : hd_router_find(req, req->vhost);
+    req->reroute_to = HD_STR_NONE;
     req->target = NULL;
     if (req->route == NULL) {
         hd_filters_select(req);
@@ -114,12 +120,11 @@ static hd_rc_t find_route(hd_req_t *req)
         req->loc = req->route->loc;
     else if (req->vhost->loc != NULL)
         req->loc = req->vhost->loc;
-    if (req->loc->client_max_body_size != 0 &&
-        req->head.content_length > (int64_t)req->loc->client_max_body_size)
-        return hd_req_fail(req, 413, HD_E_LIMIT,
-                           "client intended to send too large body");
     req->filter_at = 0;
     hd_filters_select(req);
+    if (is_too_large(req))
+        return hd_req_fail(req, 413, HD_E_LIMIT,
+                           "client intended to send too large body");
     return HD_OK;
 }
 
@@ -190,6 +195,22 @@ static hd_rc_t (*const steps[HD_STEP_FINISH])(hd_req_t *req) = {
     [HD_STEP_ACT] = run_action,        /* proxy (tries: hd_proxy.c), answer, tunnel … */
 };
 
+/* Where a reroute goes: a path takes the place of the request's, "@name" doesn't. */
+static void take_path(hd_req_t *req)
+{
+    ssize_t at = hd_str_find_char(req->reroute_to, '?');
+
+    if (req->reroute_to.len == 0 || req->reroute_to.data[0] == '@')
+        return;
+    req->head.path =
+        at < 0 ? req->reroute_to : hd_str_sub(req->reroute_to, 0, (size_t)at);
+    if (at >= 0)
+        req->head.query = hd_str_sub(req->reroute_to, (size_t)at + 1, SIZE_MAX);
+    req->reroute_to = HD_STR_NONE;
+    req->up_path = HD_STR_NONE;
+    req->path_changed = true;
+}
+
 /* Filter state and the action are cleared for another route. False: once too often. */
 static bool begin_reroute(hd_req_t *req)
 {
@@ -205,8 +226,16 @@ static bool begin_reroute(hd_req_t *req)
     req->parked = 0;
     req->route_wanted = false;
     req->states = NULL;
+    take_path(req);
     if (req->attrs != NULL)
         hd_attrs_on_reroute(req->attrs);
+    if (req->body_given) { /* it can't be given twice */
+        req->head.has_body = false;
+        req->head.content_length = 0;
+        req->body_ended = true;
+        hd_chain_free(&req->body_wait);
+        hd_chain_free(&req->body_held);
+    }
     return true;
 }
 
@@ -358,16 +387,8 @@ void hd_request_end_response(hd_req_t *req)
 
 void hd_request_reroute(hd_req_t *req, hd_str_t new_path)
 {
-    ssize_t at = hd_str_find_char(new_path, '?');
-
     hd_assert(!req->response_started);
-    req->head.path =
-        hd_str_dup(req->pool, at < 0 ? new_path : hd_str_sub(new_path, 0, (size_t)at));
-    if (at >= 0)
-        req->head.query =
-            hd_str_dup(req->pool, hd_str_sub(new_path, (size_t)at + 1, SIZE_MAX));
-    req->up_path = HD_STR_NONE;
-    req->path_changed = true;
+    req->reroute_to = hd_str_dup(req->pool, new_path);
     if (begin_reroute(req)) {
         req->step = HD_STEP_FIND_ROUTE;
         hd_request_wake(req);
@@ -429,20 +450,13 @@ void hd_request_start(hd_req_t *req, const hd_http_entry_t *entry)
     hd_request_wake(req);
 }
 
-static bool is_too_large(const hd_req_t *req)
-{
-    uint64_t max = req->loc->client_max_body_size;
-
-    return max != 0 && req->bytes_received > max;
-}
-
 void hd_request_give_body(hd_req_t *req, hd_chain_t *body)
 {
     bool is_last = (hd_chain_flags(body) & HD_SLICE_END) != 0;
 
     req->bytes_received += body->bytes;
     req->body_ended |= is_last;
-    if (req->response_ended || req->step == HD_STEP_FINISH ||
+    if (req->response_ended || !req->head.has_body || req->step == HD_STEP_FINISH ||
         req->action_ops == &hd_local_action) {
         hd_chain_free(body);
         return;
@@ -450,7 +464,7 @@ void hd_request_give_body(hd_req_t *req, hd_chain_t *body)
     if (is_last && req->http != NULL) /* what the proxy sets begins now */
         hd_timer_stop(req->loop, &req->deadline);
     hd_chain_move(&req->body_wait, body);
-    if (hd_unlikely(is_too_large(req))) {
+    if (req->route != NULL && hd_unlikely(is_too_large(req))) {
         hd_ignore(hd_req_err(req, HD_E_LIMIT, "client sent too large body"));
         hd_response_fail(req, 413, 0, "request_payload_too_large");
     } else if (req->is_acting) {

@@ -158,8 +158,10 @@ struct hd_req_s {
     /* --- where it is --- */
     uint8_t step; /* hd_step_t; changed in hd_request.c only */
     uint8_t reroutes;
-    uint8_t hooks;         /* HD_HOOK_…: callbacks that the chain has */
-    uint8_t parked;        /* HD_HOOK_…: whose filter waits */
+    uint16_t error_status; /* replaces the answer's, where error_page says so; 0: not */
+    hd_str_t reroute_to; /* with HD_REROUTE: path[?query], or "@name"; empty: as it is */
+    uint8_t hooks;       /* HD_HOOK_…: callbacks that the chain has */
+    uint8_t parked;      /* HD_HOOK_…: whose filter waits */
     uint8_t response_step; /* of hd_response.c */
     bool is_resumed;       /* the callback being run was called before */
     bool is_woken;         /* hd_req_wake or its timer: parked filters may go on … */
@@ -171,7 +173,9 @@ struct hd_req_s {
     bool client_gone, no_keepalive;
     bool route_wanted; /* a filter changed what routing looks at: find it anew */
     bool is_tunnel, is_logged, wants_upgrade;
-    bool path_changed; /* head.path is ours: what goes upstream is made from it */
+    bool has_error_page; /* error_page was used: once a request */
+    bool body_given;     /* some of the body went to an action: no other one gets it */
+    bool path_changed;   /* head.path is ours: what goes upstream is made from it */
     /* Filters in force: of the location (nginx), or of the listener with the route's
      * settings; and where each pass through them stands. */
     const hd_filter_conf_t *chain, *running;

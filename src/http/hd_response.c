@@ -99,7 +99,7 @@ static void send_head(hd_req_t *req)
 static void obey_filter(hd_req_t *req, hd_rc_t rc)
 {
     if (rc == HD_REROUTE) {
-        hd_request_reroute(req, req->head.path);
+        hd_request_reroute(req, req->reroute_to);
         return;
     }
     if (rc == HD_DONE && (req->action_ops == &hd_local_action || req->response_ended))
@@ -142,6 +142,10 @@ void hd_response_start(hd_req_t *req)
     hd_assert(!req->response_started);
     req->response_step = FILTERING;
     req->response_filter_at = hd_min(req->chain_n, req->response_filters_n);
+    if (hd_unlikely(req->error_status != 0)) {
+        req->res.status = req->error_status;
+        req->res.reason = HD_STR_NONE;
+    }
     hd_header_ops_response(req);
     if (req->http != NULL && req->http->is_xds)
         hd_http_xds_response(req);

@@ -88,9 +88,10 @@ typedef struct {
     uint32_t tries_max;    /* at most so many attempts, whoever asks for them */
     const hd_hash_policy_t *hashes;
     uint32_t hashes_n;
-    bool allow_upgrade;         /* websocket */
-    bool pass_errors;           /* nginx: proxy_intercept_errors off */
-    unsigned no_cluster_status; /* 503 */
+    bool allow_upgrade;          /* websocket */
+    bool pass_errors;            /* nginx: proxy_intercept_errors off */
+    bool pass_server, pass_date; /* nginx: proxy_pass_header Server, Date */
+    unsigned no_cluster_status;  /* 503 */
 } hd_proxy_conf_t;
 
 typedef struct hd_route_s {

@@ -183,14 +183,55 @@ static const hd_route_t *find_slash_redirect(const hd_locations_t *l, hd_str_t p
     return NULL;
 }
 
+/* $1… and the named groups of what matched. */
+static void take_captures(hd_req_t *req, const hd_captures_t *captures, hd_str_t of,
+                          const hd_named_group_t *groups, uint32_t groups_n,
+                          uint32_t domain)
+{
+    hd_attr_of_t attr_of = {
+        .conn = req->conn, .req = req, .pool = req->pool, .member = req->member};
+
+    req->captures = *captures;
+    req->capture_of = of;
+    for (uint32_t i = 0; i < groups_n; i++) {
+        const hd_named_group_t *g = &groups[i];
+        hd_val_t value = {.type = HD_VAL_STR};
+
+        if (g->domain != domain)
+            continue;
+        if (g->group < captures->n && captures->at[g->group].from >= 0)
+            value.str = hd_str_sub(
+                of, (size_t)captures->at[g->group].from,
+                (size_t)(captures->at[g->group].to - captures->at[g->group].from));
+        hd_ignore(hd_attr_set(&attr_of, &g->attr, value)); /* no setter refuses it */
+    }
+}
+
+const hd_vhost_t *hd_router_find_vhost(hd_req_t *req)
+{
+    hd_host_match_t match;
+    const hd_vhost_t *vhost;
+
+    match.captures.n = 0;
+    vhost = hd_routes_match_vhost(req->member, req->routes_region, req->routes,
+                                  req->head.authority, &match);
+    if (vhost != NULL && match.captures.n > 0)
+        take_captures(req, &match.captures, match.of, vhost->groups, vhost->groups_n,
+                      match.domain);
+    return vhost;
+}
+
 static const hd_location_t *find_regex(hd_req_t *req, const hd_locations_t *l,
                                        hd_str_t path)
 {
+    hd_captures_t captures;
+
     for (uint32_t i = 0; i < l->regexes_n; i++) {
-        if (hd_match(req->member, req->routes_region, &l->regexes[i].regex, path,
-                     &req->captures)) {
-            req->capture_of = path;
-            return &l->regexes[i];
+        const hd_location_t *loc = &l->regexes[i];
+
+        if (hd_match(req->member, req->routes_region, &loc->regex, path, &captures)) {
+            take_captures(req, &captures, path, loc->groups, loc->groups_n, 0);
+            return loc;
         }
     }
     return NULL;
@@ -237,7 +278,7 @@ static const hd_route_t *find_by_location(hd_req_t *req, const hd_locations_t *l
     if (loc == NULL)
         return l->server_route;
     if (loc->is_internal && req->reroutes == 0)
-        return NULL;
+        return loc->refused;
     return loc->route;
 }
 

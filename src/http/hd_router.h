@@ -6,6 +6,13 @@
 
 typedef enum { HD_ROUTER_LOCATIONS = 1, HD_ROUTER_MATCHES = 2 } hd_router_kind_t;
 
+/* (?<name>…) of a regular expression: the variable that gets it. */
+typedef struct {
+    hd_attr_t attr;
+    uint32_t group;
+    uint32_t domain; /* of a virtual host: which of its domains */
+} hd_named_group_t;
+
 typedef struct hd_vhost_s {
     hd_str_t name;
     const hd_str_t *domains; /* lower case: exact, "*.suffix", "prefix.*", "*", "~regex",
@@ -20,6 +27,8 @@ typedef struct hd_vhost_s {
     bool require_tls;
     bool attempt_count_to_upstream, attempt_count_in_response; /* x-envoy-attempt-count */
     const hd_http_loc_t *loc;
+    const hd_named_group_t *groups;
+    uint32_t groups_n;
 } hd_vhost_t;
 
 typedef struct hd_routes_s {
@@ -44,8 +53,20 @@ hd_rc_t hd_routes_index(hd_pool_t *pool, hd_routes_t *routes, bool first_wins,
  * default. */
 const hd_vhost_t *hd_routes_find_vhost(hd_member_t *m, const hd_region_t *r,
                                        const hd_routes_t *routes, hd_str_t authority);
+/* The same, with the groups of the regular expression that matched; captures.n 0: none
+ * did. */
+typedef struct {
+    hd_captures_t captures;
+    hd_str_t of;
+    uint32_t domain;
+} hd_host_match_t;
+const hd_vhost_t *hd_routes_match_vhost(hd_member_t *m, const hd_region_t *r,
+                                        const hd_routes_t *routes, hd_str_t authority,
+                                        hd_host_match_t *match);
 
 struct hd_req_s;
+/* The virtual host for <req>; groups of a regular expression go to the request. */
+const hd_vhost_t *hd_router_find_vhost(struct hd_req_s *req);
 /* The route for <req>; NULL: none (404, NR). Captures of regexes go to the request. */
 const hd_route_t *hd_router_find(struct hd_req_s *req, const hd_vhost_t *vhost);
 
@@ -81,6 +102,9 @@ typedef struct hd_location_s {
     hd_match_t regex;
     bool is_exact, is_regex, stops_regex /* ^~ */, is_named, is_internal;
     const hd_route_t *route;
+    const hd_named_group_t *groups;
+    uint32_t groups_n;
+    const hd_route_t *refused; /* of an internal one, for who asks from outside */
     const hd_route_t
         *slash_redirect; /* "/x" to "/x/" for a proxied location "/x/"; NULL: none */
     const struct hd_locations_s *inner; /* nested */

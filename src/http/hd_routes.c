@@ -14,7 +14,7 @@ typedef struct {
 
 typedef struct {
     hd_match_t match;
-    uint32_t vhost;
+    uint32_t vhost, domain;
 } regex_t;
 
 /* One hash table of all patterns; wildcards are looked up by each length that occurs, the
@@ -154,6 +154,7 @@ hd_rc_t hd_routes_index(hd_pool_t *pool, hd_routes_t *routes, bool first_wins,
                                  .ignore_case = true,
                                  .text = hd_str_sub(domain, 1, domain.len)};
                 regexes[ix->regexes_n].vhost = v;
+                regexes[ix->regexes_n].domain = d;
                 if (hd_match_check(&regexes[ix->regexes_n].match, err) != HD_OK)
                     return HD_ERROR;
                 ix->regexes_n++;
@@ -201,6 +202,13 @@ static const domain_t *find_wildcard(const index_t *ix, domain_kind_t kind, hd_s
 const hd_vhost_t *hd_routes_find_vhost(hd_member_t *m, const hd_region_t *r,
                                        const hd_routes_t *routes, hd_str_t authority)
 {
+    return hd_routes_match_vhost(m, r, routes, authority, NULL);
+}
+
+const hd_vhost_t *hd_routes_match_vhost(hd_member_t *m, const hd_region_t *r,
+                                        const hd_routes_t *routes, hd_str_t authority,
+                                        hd_host_match_t *match)
+{
     const index_t *ix = routes->domains;
     hd_str_t host = routes->ignore_port ? without_port(authority) : authority;
     const domain_t *d;
@@ -221,8 +229,14 @@ const hd_vhost_t *hd_routes_find_vhost(hd_member_t *m, const hd_region_t *r,
         if (d != NULL)
             return &routes->vhosts[d->vhost];
         for (uint32_t i = 0; i < ix->regexes_n; i++) {
-            if (hd_match(m, r, &ix->regexes[i].match, host, NULL))
-                return &routes->vhosts[ix->regexes[i].vhost];
+            if (!hd_match(m, r, &ix->regexes[i].match, host,
+                          match != NULL ? &match->captures : NULL))
+                continue;
+            if (match != NULL) {
+                match->of = host;
+                match->domain = ix->regexes[i].domain;
+            }
+            return &routes->vhosts[ix->regexes[i].vhost];
         }
     }
     return routes->default_vhost;

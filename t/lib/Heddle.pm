@@ -20,6 +20,7 @@ package Heddle;
 #   directory), %%MODULES%%, %%ADMIN%% (127.0.0.1:port for the admin port) are replaced. `daemon off`,
 #   `master_process on`, `worker_processes 1`, `error_log`, `pid` and the modules' `load_module`
 #   lines are put before it, each unless the text has that directive itself.
+#   HD_PROGRAM=/usr/sbin/nginx runs a test with nginx, where its configuration is nginx's too.
 #   new() takes: modules => [names], workers => n, program => path (nginx will do: then there are no
 #   modules), log_level => 'info', args => [...], env => {...}.
 #   conf($text) also after start: for a reload. write($name, $text) another file, replaced in
@@ -102,7 +103,7 @@ sub new {
     my ($class, %opt) = @_;
     my $self = bless {
         modules => [], workers => 1, env => {}, args => [],
-        program => "$build/heddle", ports => {}, backends => {}, expect => [], orphan_s => 10,
+        program => $ENV{HD_PROGRAM} || "$build/heddle", ports => {}, backends => {}, expect => [], orphan_s => 10,
         %opt,
     }, $class;
 
