@@ -1,0 +1,141 @@
+/* A client's HTTP/1 conn, its writing half: heads with framing made anew, bodies as they
+ * come or in chunks. */
+#include "http/hd_h1_server_int.h"
+#include "http/hd_h1_write.h"
+
+static bool may_have_body(const hd_req_t *req)
+{
+    unsigned status = req->res.status;
+
+    return req->head.method_id != HD_M_HEAD && status >= 200 && status != 204 &&
+           status != 304;
+}
+
+static void put_framing(hd_h1_server_t *h, hd_h1_writer_t *w, const hd_req_t *req)
+{
+    int64_t length = req->res.content_length;
+
+    h->response_chunked = false;
+    if (!may_have_body(req)) {
+        /* what a GET would have had (RFC 9110 §8.6); never with 1xx and 204 */
+        if (length >= 0 && req->res.status != 204 && req->res.status >= 200) {
+            hd_h1_put_lit(w, "Content-Length: ");
+            hd_h1_put_u64(w, (uint64_t)length);
+            hd_h1_put(w, "\r\n", 2);
+        }
+    } else if (length >= 0) {
+        hd_h1_put_lit(w, "Content-Length: ");
+        hd_h1_put_u64(w, (uint64_t)length);
+        hd_h1_put(w, "\r\n", 2);
+    } else if (req->head.version >= HD_HTTP_11) {
+        hd_h1_put_lit(w, "Transfer-Encoding: chunked\r\n");
+        h->response_chunked = true;
+    } else {
+        h->close_after = true; /* HTTP/1.0: the body ends with the conn */
+    }
+}
+
+static void put_status_line(hd_h1_writer_t *w, const hd_res_head_t *res)
+{
+    hd_str_t reason = res->reason.len > 0 ? res->reason : hd_http_reason(res->status);
+    char code[4] = {(char)('0' + res->status / 100 % 10),
+                    (char)('0' + res->status / 10 % 10), (char)('0' + res->status % 10),
+                    ' '};
+
+    hd_h1_put_lit(w, "HTTP/1.1 ");
+    hd_h1_put(w, code, sizeof(code));
+    hd_h1_put_str(w, reason);
+    hd_h1_put(w, "\r\n", 2);
+}
+
+void hd_h1_send_head(hd_req_t *req, bool is_interim)
+{
+    hd_h1_server_t *h = req->client_state;
+    hd_chain_t out;
+    hd_h1_writer_t w;
+
+    if (is_interim && req->head.version < HD_HTTP_11)
+        return; /* RFC 9110 §15.2 */
+    hd_chain_init(&out);
+    hd_h1_writer_init(&w, &out);
+    put_status_line(&w, &req->res);
+    if (req->res.status == 101) {
+        const hd_field_t *f = hd_headers_get(&req->res.headers, HD_H_UPGRADE);
+
+        hd_h1_put_lit(&w, "Connection: upgrade\r\nUpgrade: ");
+        hd_h1_put_str(&w, f != NULL ? f->value : req->head.protocol);
+        hd_h1_put(&w, "\r\n", 2);
+    } else if (!is_interim) {
+        bool is_tunnel =
+            req->head.method_id == HD_M_CONNECT && req->res.status / 100 == 2;
+
+        h->close_after |= req->no_keepalive || !req->head.keep_alive || h->is_draining;
+        if (!is_tunnel) {
+            put_framing(h, &w, req);
+            if (h->close_after)
+                hd_h1_put_lit(&w, "Connection: close\r\n");
+            else if (req->head.version == HD_HTTP_10 ||
+                     hd_headers_get(&req->head.headers, HD_H_CONNECTION) != NULL)
+                hd_h1_put_lit(&w, "Connection: keep-alive\r\n");
+        }
+    }
+    hd_h1_put_fields(&w, &req->res.headers);
+    hd_h1_put(&w, "\r\n", 2);
+    if (!hd_h1_writer_end(&w)) {
+        hd_chain_free(&out);
+        hd_conn_reset(h->conn); /* on_closed doesn't come: the timer finds it */
+        return;
+    }
+    if (!is_interim)
+        req->head_bytes_sent += out.bytes;
+    hd_conn_send(h->conn, &out);
+}
+
+void hd_h1_send_body(hd_req_t *req, hd_chain_t *body)
+{
+    hd_h1_server_t *h = req->client_state;
+    size_t content = body->bytes;
+    hd_chain_t out;
+
+    hd_chain_init(&out);
+    if (!may_have_body(req)) {
+        hd_chain_free(body);
+    } else if (!h->response_chunked) {
+        hd_chain_move(&out, body);
+    } else if (!hd_h1_try_chunk(&out, body, &req->res_trailers)) {
+        hd_chain_free(&out);
+        h->close_after = true;
+    } else {
+        req->framing_bytes_sent += out.bytes - content;
+    }
+    hd_conn_send(h->conn, &out);
+}
+
+bool hd_h1_is_full(hd_req_t *req)
+{
+    hd_h1_server_t *h = req->client_state;
+
+    return hd_conn_is_high(h->conn);
+}
+
+static void send_continue(hd_h1_server_t *h)
+{
+    hd_chain_t out;
+
+    h->wants_continue = false;
+    hd_chain_init(&out);
+    hd_chain_add(&out, NULL, "HTTP/1.1 100 Continue\r\n\r\n", 25, 0);
+    hd_conn_send(h->conn, &out);
+}
+
+void hd_h1_want_body(hd_req_t *req)
+{
+    hd_h1_server_t *h = req->client_state;
+
+    if (h->wants_continue && !req->response_started)
+        send_continue(h);
+    if (h->body_paused) {
+        h->body_paused = false;
+        hd_conn_wake(h->conn);
+    }
+}

@@ -1,0 +1,39 @@
+/* hd_h1_server_int: a client's HTTP/1 conn, as its two halves see it: hd_h1_server.c
+ * reads requests and decides when the conn ends, hd_h1_response.c writes what
+ * hd_request.h asks of a client. */
+#pragma once
+#include "http/hd_codec.h"
+#include "http/hd_h1_input.h"
+
+typedef enum {
+    HD_H1S_IDLE,     /* between requests: nothing received; no block */
+    HD_H1S_HEAD,     /* the first bytes of a head are there */
+    HD_H1S_LENGTH,   /* body of known length: <left> bytes */
+    HD_H1S_CHUNKED,  /* body in chunks */
+    HD_H1S_TRAILERS, /* the field section after the last chunk */
+    HD_H1S_ANSWER,   /* the request is complete, its response isn't */
+    HD_H1S_GONE,     /* closing, or handed to a tunnel */
+} hd_h1_server_state_t;
+
+typedef struct {
+    hd_conn_t *conn;
+    hd_req_t *req; /* NULL between requests */
+    hd_http_entry_t entry;
+    hd_h1_input_t in;
+    uint64_t left;
+    hd_timer_t timer;
+    hd_link_t link;          /* of all such conns, for drain */
+    uint64_t bytes_out_seen; /* at the last look of the send time-out */
+    uint32_t requests_n, timeout_ms;
+    hd_chunked_t chunked;
+    uint8_t state;
+    bool response_chunked, close_after, is_draining, wants_continue, is_aborted;
+    bool body_paused; /* the request takes no more: <in> waits */
+    bool discards;    /* the request is over, the rest of its body is read and dropped */
+} hd_h1_server_t;
+
+/* hd_h1_response.c: hd_client_ops_t's parts. */
+void hd_h1_send_head(hd_req_t *req, bool is_interim);
+void hd_h1_send_body(hd_req_t *req, hd_chain_t *body);
+bool hd_h1_is_full(hd_req_t *req);
+void hd_h1_want_body(hd_req_t *req);
