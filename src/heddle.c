@@ -12,6 +12,7 @@
 #include "http/hd_upool.h"
 #include "mesh/hd_balance.h"
 #include "mesh/hd_conf_upstream.h"
+#include "mesh/xds/hd_xds_agent.h"
 #include "stream/hd_conf_stream.h"
 #include "stream/hd_tcp.h"
 #include <limits.h>
@@ -64,6 +65,7 @@ static void register_parts(void)
     hd_ignore(hd_module_add(&hd_ssl_module) == 0);
     hd_ignore(hd_module_add(&hd_proxy_ssl_module) == 0);
     hd_ignore(hd_module_add(&hd_upstream_module) == 0);
+    hd_xds_register();
     hd_http_conf_register();
     hd_ignore(hd_module_add(&hd_stream_module) == 0);
     hd_process_add_hooks(&serving);

@@ -130,6 +130,7 @@ hd_call_t *hd_call_start(hd_loop_t *loop, hd_member_t *m, const hd_call_spec_t *
         .weights_total = 1,
         .protocol = spec->protocol,
         .has_protocol = true,
+        .tls = spec->tls,
         .tries_max = 1,
     };
     call->route = (hd_route_t){

@@ -195,6 +195,16 @@ void hd_batch_remove(hd_batch_t *b, hd_slot_t *slot)
     op->state = HD_SLOT_REMOVED;
 }
 
+void hd_batch_undo(hd_batch_t *b, hd_slot_t *slot)
+{
+    op_t *op = op_of(b, slot);
+
+    forget_put(b, op);
+    op->unchanged = false;
+    op->keeps = true;
+    op->state = hd_slot_state(slot);
+}
+
 void hd_batch_set_state(hd_batch_t *b, hd_slot_t *slot, hd_slot_state_t state)
 {
     op_t *op = op_of(b, slot);

@@ -37,6 +37,8 @@ void hd_batch_drop(hd_batch_t *b, hd_region_t *r);
 /* Was that name put (or found unchanged) in this batch? */
 bool hd_batch_has(const hd_batch_t *b, hd_res_type_t type, hd_str_t name);
 void hd_batch_remove(hd_batch_t *b, hd_slot_t *slot);
+/* Takes back what this batch would do to <slot>: its present version stays. */
+void hd_batch_undo(hd_batch_t *b, hd_slot_t *slot);
 void hd_batch_set_state(hd_batch_t *b, hd_slot_t *slot, hd_slot_state_t state);
 /* Every LIVE slot of the arena that got no put in this batch is removed: a whole new
  * configuration (the loader's way). */

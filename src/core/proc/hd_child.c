@@ -185,6 +185,7 @@ static hd_rc_t open_loom(hd_err_t *err)
     if (p->member == NULL ||
         hd_arena_open_reader(p->arenas[HD_ARENA_FILES], p->member, err) != HD_OK)
         return HD_ERROR;
+    p->writer = p->kind == HD_PROC_AGENT ? p->member : NULL;
     return p->kind == HD_PROC_AGENT ? hd_arena_open_writer(dynamic, p->member, err)
                                     : hd_arena_open_reader(dynamic, p->member, err);
 }

@@ -29,6 +29,7 @@ typedef struct hd_proc_s {
     uint32_t worker_no; /* of a worker: 0… */
     hd_loop_t *loop;
     hd_member_t *member;
+    hd_member_t *writer; /* of the dynamic arena, where this process is the agent */
     hd_state_t *state;
     hd_arena_t *arenas[HD_ARENAS_MAX];
     const hd_settings_t *settings;

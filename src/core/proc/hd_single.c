@@ -206,7 +206,7 @@ int hd_single_main(hd_proc_t *proc, const hd_options_t *o)
     p->kind = HD_PROC_SINGLE;
     p->settings = &in_force;
     rc = hd_load_alone(p, &l, &err);
-    writer = p->member;
+    writer = p->writer = p->member;
     if (rc == HD_OK) {
         p->member = hd_member_start(p->state, 0, HD_MEMBER_WORKER, &err);
         rc = p->member != NULL ? open_loom(&err) : HD_ERROR;

@@ -47,6 +47,8 @@ typedef struct {
     uint32_t n;
 } hd_xds_names_t;
 
+struct hd_xds_built_s;
+
 typedef struct {
     hd_arena_t *arena;
     hd_member_t *member;
@@ -56,18 +58,23 @@ typedef struct {
     /* STRICT_DNS, LOGICAL_DNS; NULL: no name is known. Noted in out->names. */
     hd_xds_names_t (*resolve)(void *arg, hd_str_t host);
     void *resolve_arg;
+    /* Asked before what was built is put: false leaves it out (out->is_waiting), since
+     * something that it needs isn't there yet. NULL: all is put. */
+    bool (*may_put)(void *arg, const struct hd_xds_built_s *out);
+    void *may_put_arg;
     /* For tools: the root is built here and nothing is put into <batch> (NULL). */
     hd_pool_t *pool;
 } hd_xds_env_t;
 
 /* What was built, and what was said on the way; all in env->temp. */
-typedef struct {
+typedef struct hd_xds_built_s {
     hd_xds_kind_t kind;
     hd_str_t name;
     hd_slot_t *slot;
     const void *root;
     const void *inline_endpoints; /* of a cluster: hd_endpoints_t; NULL: none */
     bool is_unchanged;            /* equal to the live version */
+    bool is_waiting;              /* may_put said so: built, and dropped */
     hd_array_t needs;             /* hd_xds_need_t */
     hd_array_t names;             /* hd_str_t: host names that it depends on */
     hd_array_t secrets;           /* hd_slot_t *: inline secrets put beside it */

@@ -344,6 +344,11 @@ static hd_rc_t build_region(hd_xds_t *x, const void *msg, hd_str_t place, uint64
         hd_batch_drop(x->env->batch, r);
         return HD_ERROR;
     }
+    if (x->env->may_put != NULL && !x->env->may_put(x->env->may_put_arg, out)) {
+        out->is_waiting = true;
+        hd_batch_drop(x->env->batch, r);
+        return HD_OK;
+    }
     if (out->names.n > 0) /* they resolve to other addresses under the same bytes */
         hash = 0;
     rc = hd_batch_put(x->env->batch, out->slot, r, out->root, hash, err);
