@@ -1,7 +1,7 @@
 #include "control/hd_yaml.h"
 #include "core/base/hd_map.h"
-#include <libfyaml.h>
 #include <stdlib.h>
+#include <yaml.h>
 
 #define HASH_AT 16 /* from so many keys on, duplicates are found by a table */
 
@@ -119,66 +119,60 @@ static hd_rc_t count_nodes(builder_t *b, uint32_t n)
     return HD_OK;
 }
 
-static hd_rc_t read_text(builder_t *b, struct fy_token *token, hd_str_t *text)
+static hd_rc_t read_text(builder_t *b, const yaml_char_t *data, size_t len,
+                         hd_str_t *text)
 {
-    size_t len = 0;
-    const char *data = token != NULL ? fy_token_get_text(token, &len) : "";
-
-    if (token != NULL && data == NULL)
-        return hd_err_set(b->err, HD_E_CONF, "a text that can't be read");
-    if (memchr(data, 0, len) != NULL)
+    if (len != 0 && memchr(data, 0, len) != NULL)
         return hd_err_set(b->err, HD_E_CONF, "a zero byte in a text");
-    *text = hd_str_dup(b->pool, hd_str_n(data, len));
+    *text = hd_str_dup(b->pool, hd_str_n((const char *)data, len));
     return HD_OK;
 }
 
-static hd_rc_t read_tag(builder_t *b, struct fy_token *token, bool *is_text)
+static hd_str_t read_anchor(builder_t *b, const yaml_char_t *name)
 {
-    size_t len = 0;
-    const char *tag = token != NULL ? fy_token_get_text(token, &len) : NULL;
+    return name == NULL ? HD_STR_NONE : hd_str_dup(b->pool, hd_str_c((const char *)name));
+}
 
-    *is_text =
-        tag != NULL && hd_str_eq(hd_str_n(tag, len), HD_STR("tag:yaml.org,2002:str"));
+static hd_rc_t read_tag(builder_t *b, const yaml_char_t *tag, bool *is_text)
+{
+    hd_str_t name = hd_str_c((const char *)tag);
+
+    *is_text = hd_str_eq(name, HD_STR(YAML_STR_TAG)) || hd_str_eq(name, HD_STR("!"));
     if (tag != NULL && !*is_text)
         return hd_err_set(b->err, HD_E_CONF, "tag \"%.*s\" is not supported",
-                          (int)hd_min(len, 60), tag);
+                          HD_STR_ARG(hd_str_sub(name, 0, 60)));
     return HD_OK;
 }
 
-static hd_yaml_t *new_node(builder_t *b, hd_yaml_type_t type, struct fy_event *ev)
+static hd_yaml_t *new_node(builder_t *b, hd_yaml_type_t type, const yaml_event_t *ev)
 {
     hd_yaml_t *node = hd_pool_new(b->pool, hd_yaml_t);
-    const struct fy_mark *mark = fy_event_start_mark(ev);
 
     node->type = type;
     node->line = b->line;
-    node->column = mark != NULL ? (uint32_t)mark->column + 1 : 1;
+    node->column = (uint32_t)ev->start_mark.column + 1;
     node->_height = node->_weight = 1;
     return node;
 }
 
-static hd_rc_t on_scalar(builder_t *b, struct fy_event *ev)
+static hd_rc_t on_scalar(builder_t *b, const yaml_event_t *ev)
 {
     hd_yaml_t *node = new_node(b, HD_YAML_SCALAR, ev);
-    struct fy_token *token = ev->scalar.value;
-    hd_str_t anchor;
     bool is_text;
 
-    if (count_nodes(b, 1) != HD_OK || read_tag(b, ev->scalar.tag, &is_text) != HD_OK ||
-        read_text(b, token, &node->text) != HD_OK ||
-        read_text(b, ev->scalar.anchor, &anchor) != HD_OK)
+    if (count_nodes(b, 1) != HD_OK ||
+        read_tag(b, ev->data.scalar.tag, &is_text) != HD_OK ||
+        read_text(b, ev->data.scalar.value, ev->data.scalar.length, &node->text) != HD_OK)
         return HD_ERROR;
-    node->quoted =
-        is_text || (token != NULL && fy_scalar_token_get_style(token) != FYSS_PLAIN);
-    return put_node(b, node, anchor);
+    node->quoted = is_text || ev->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
+    return put_node(b, node, read_anchor(b, ev->data.scalar.anchor));
 }
 
-static hd_rc_t on_start(builder_t *b, struct fy_event *ev, hd_yaml_type_t type)
+static hd_rc_t on_start(builder_t *b, const yaml_event_t *ev, hd_yaml_type_t type)
 {
     bool is_map = type == HD_YAML_MAP, is_text;
-    struct fy_token *anchor =
-        is_map ? ev->mapping_start.anchor : ev->sequence_start.anchor;
-    struct fy_token *tag = is_map ? ev->mapping_start.tag : ev->sequence_start.tag;
+    const yaml_char_t *tag =
+        is_map ? ev->data.mapping_start.tag : ev->data.sequence_start.tag;
     frame_t *f;
 
     if (count_nodes(b, 1) != HD_OK || read_tag(b, tag, &is_text) != HD_OK)
@@ -188,11 +182,10 @@ static hd_rc_t on_start(builder_t *b, struct fy_event *ev, hd_yaml_type_t type)
     if (b->depth == HD_YAML_DEPTH_MAX)
         return hd_err_set(b->err, HD_E_LIMIT, "nested deeper than %u levels",
                           HD_YAML_DEPTH_MAX);
-    f = &b->stack[b->depth];
-    *f = (frame_t){.node = new_node(b, type, ev)};
-    if (read_text(b, anchor, &f->anchor) != HD_OK)
-        return HD_ERROR;
-    b->depth++;
+    f = &b->stack[b->depth++];
+    *f = (frame_t){.node = new_node(b, type, ev),
+                   .anchor = read_anchor(b, is_map ? ev->data.mapping_start.anchor
+                                                   : ev->data.sequence_start.anchor)};
     return HD_OK;
 }
 
@@ -209,13 +202,11 @@ static hd_rc_t on_end(builder_t *b)
     return put_node(b, f->node, f->anchor);
 }
 
-static hd_rc_t on_alias(builder_t *b, struct fy_event *ev)
+static hd_rc_t on_alias(builder_t *b, const yaml_event_t *ev)
 {
-    hd_str_t name;
+    hd_str_t name = hd_str_c((const char *)ev->data.alias.anchor);
     const hd_yaml_t *node = NULL;
 
-    if (read_text(b, ev->alias.anchor, &name) != HD_OK)
-        return HD_ERROR;
     if (b->anchors != NULL)
         node = hd_map_get(b->anchors, name);
     if (node == NULL) /* an alias inside what it names, too: no cycles */
@@ -249,60 +240,54 @@ static hd_rc_t on_document_end(builder_t *b)
     return HD_OK;
 }
 
-static hd_rc_t on_event(builder_t *b, struct fy_event *ev)
+static hd_rc_t on_event(builder_t *b, const yaml_event_t *ev)
 {
-    const struct fy_mark *mark = fy_event_start_mark(ev);
-
-    if (mark != NULL)
-        b->line = (uint32_t)mark->line + 1;
+    b->line = (uint32_t)ev->start_mark.line + 1;
     switch (ev->type) {
-    case FYET_MAPPING_START:
+    case YAML_MAPPING_START_EVENT:
         return on_start(b, ev, HD_YAML_MAP);
-    case FYET_SEQUENCE_START:
+    case YAML_SEQUENCE_START_EVENT:
         return on_start(b, ev, HD_YAML_LIST);
-    case FYET_MAPPING_END:
-    case FYET_SEQUENCE_END:
+    case YAML_MAPPING_END_EVENT:
+    case YAML_SEQUENCE_END_EVENT:
         return on_end(b);
-    case FYET_SCALAR:
+    case YAML_SCALAR_EVENT:
         return on_scalar(b, ev);
-    case FYET_ALIAS:
+    case YAML_ALIAS_EVENT:
         return on_alias(b, ev);
-    case FYET_DOCUMENT_END:
+    case YAML_DOCUMENT_END_EVENT:
         return on_document_end(b);
     default:
         return HD_OK;
     }
 }
 
-/* What libfyaml found wrong. */
-static hd_rc_t take_error(struct fy_diag *diag, uint32_t *line, hd_err_t *err)
+/* What libyaml found wrong. */
+static hd_rc_t take_error(const yaml_parser_t *parser, uint32_t *line, hd_err_t *err)
 {
-    void *at = NULL;
-    const struct fy_diag_error *e = fy_diag_errors_iterate(diag, &at);
+    const char *problem = parser->problem != NULL ? parser->problem : "out of memory?";
 
-    if (e != NULL) {
-        if (e->line > 0)
-            *line = (uint32_t)e->line;
-        hd_ignore(hd_err_set(err, HD_E_CONF, "%s", e->msg)); /* HD_ERROR: below */
-    }
-    return hd_err_set(err, HD_E_CONF, "not YAML"); /* unless it is set */
+    if (parser->error != YAML_READER_ERROR) /* that has an offset only */
+        *line = (uint32_t)parser->problem_mark.line + 1;
+    if (parser->context != NULL)
+        return hd_err_set(err, HD_E_CONF, "not YAML: %s, %s", parser->context, problem);
+    return hd_err_set(err, HD_E_CONF, "not YAML: %s", problem);
 }
 
-static hd_rc_t parse_events(builder_t *b, struct fy_parser *fyp, struct fy_diag *diag,
-                            uint32_t *err_line)
+static hd_rc_t parse_events(builder_t *b, yaml_parser_t *parser, uint32_t *err_line)
 {
     for (;;) {
-        struct fy_event *ev = fy_parser_parse(fyp);
+        yaml_event_t ev;
         hd_rc_t rc;
         bool last;
 
-        if (ev == NULL) {
+        if (yaml_parser_parse(parser, &ev) == 0) {
             *err_line = b->line;
-            return take_error(diag, err_line, b->err);
+            return take_error(parser, err_line, b->err);
         }
-        last = ev->type == FYET_STREAM_END;
-        rc = on_event(b, ev);
-        fy_parser_event_free(fyp, ev);
+        last = ev.type == YAML_STREAM_END_EVENT;
+        rc = on_event(b, &ev);
+        yaml_event_delete(&ev);
         if (rc != HD_OK) {
             *err_line = b->line;
             return rc;
@@ -315,10 +300,8 @@ static hd_rc_t parse_events(builder_t *b, struct fy_parser *fyp, struct fy_diag 
 hd_rc_t hd_yaml_parse(hd_pool_t *pool, hd_str_t text, const hd_yaml_t *const **docs,
                       size_t *docs_n, uint32_t *err_line, hd_err_t *err)
 {
-    struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET | FYPCF_JSON_NONE |
-                                        FYPCF_DEFAULT_VERSION_1_2};
     builder_t b = {.pool = pool, .err = err};
-    struct fy_parser *fyp = NULL;
+    yaml_parser_t parser;
     hd_rc_t rc;
 
     *docs = NULL;
@@ -326,20 +309,11 @@ hd_rc_t hd_yaml_parse(hd_pool_t *pool, hd_str_t text, const hd_yaml_t *const **d
     *err_line = 0;
     if (text.len > HD_YAML_BYTES_MAX)
         return hd_err_set(err, HD_E_LIMIT, "larger than %u bytes", HD_YAML_BYTES_MAX);
-    if (text.len == 0)
-        return HD_OK;
-    /* A collector of our own: the parser's, asked for by flag, writes to stderr. */
-    cfg.diag = fy_diag_create(NULL);
-    if (cfg.diag != NULL) {
-        fy_diag_set_collect_errors(cfg.diag, true);
-        fyp = fy_parser_create(&cfg);
-    }
-    if (fyp == NULL || fy_parser_set_string(fyp, text.data, text.len) != 0)
-        rc = hd_err_set(err, HD_E_SYS, "no YAML parser: out of memory?");
-    else
-        rc = parse_events(&b, fyp, cfg.diag, err_line);
-    fy_parser_destroy(fyp);
-    fy_diag_destroy(cfg.diag);
+    if (yaml_parser_initialize(&parser) == 0)
+        return hd_err_set(err, HD_E_SYS, "no YAML parser: out of memory?");
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text.data, text.len);
+    rc = parse_events(&b, &parser, err_line);
+    yaml_parser_delete(&parser);
     end_document(&b);
     for (uint32_t i = 0; i < b.depth; i++)
         hd_map_destroy(b.stack[i].keys);

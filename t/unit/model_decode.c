@@ -398,7 +398,7 @@ static void test_rows(void)
         const char *got = findings(pool, rows[i].text, &out);
         size_t len = strlen(rows[i].findings);
 
-        /* libfyaml's own words are its own: a row that ends in a space is a beginning. */
+        /* libyaml's words are its own: a row that ends in a space is a beginning. */
         if (len > 0 && rows[i].findings[len - 1] == ' ') {
             ok(strncmp(got, rows[i].findings, len) == 0 && strlen(got) > len, "row %zu",
                i);
