@@ -176,6 +176,7 @@ static const hd_route_t *make_refused(hd_conf_t *cf, const hd_route_t *route)
     *refused = *route;
     refused->action = HD_ACT_NONE;
     refused->proxy = NULL;
+    refused->text = NULL;
     return refused;
 }
 

@@ -127,7 +127,7 @@ static hd_rc_t set_session_cache(hd_conf_t *cf, const hd_str_t *args, void *conf
         } else if (hd_str_has_prefix(arg, HD_STR("shared:"))) {
             hd_ignore(hd_str_split(&rest, ':', &part));
             if (!hd_str_split(&rest, ':', &part) || part.len == 0 ||
-                hd_parse_size(rest, INT64_MAX, &bytes, err) != HD_OK)
+                hd_parse_size(rest, INT64_MAX, &bytes, NULL) != HD_OK)
                 return hd_err_set(err, HD_E_CONF,
                                   "invalid session cache \"%.*s\": as in shared:SSL:10m",
                                   HD_STR_ARG(arg));

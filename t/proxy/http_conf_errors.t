@@ -1,0 +1,154 @@
+#!/usr/bin/perl
+# -t: what is wrong in http {} and stream {} is told with its place and what is allowed.
+use strict;
+use warnings;
+use lib 't/lib';
+use Test::More;
+use Heddle;
+
+my $hd = Heddle->new;
+my $path = $hd->conf_path;
+my $ca = $hd->make_ca('root');
+my $cert = $ca->make_cert('a.example', dns => 'a.example');
+my $other = $ca->make_cert('b.example', dns => 'b.example');
+my $crt = "$hd->{dir}/certs/a.example.crt";
+my $key = "$hd->{dir}/certs/a.example.key";
+my $wrong_key = "$hd->{dir}/certs/b.example.key";
+$hd->write('garbage.pem', "no certificate\n");
+my $port = $hd->port(0);
+
+# In server {}, on line 2 of the file; in a location: the same line.
+sub http_ { "http {\n$_[0]\n}" }
+sub server { "http {\nserver { listen 127.0.0.1:$port; $_[0] }\n}" }
+sub location { server("location / { $_[0] }") }
+sub stream { "stream {\n$_[0]\n}" }
+
+my @rows = (
+    # listen
+    [server('listen;'), 2, 'invalid number of arguments in "listen" directive (0)'],
+    [http_('server { listen 0; }'), 2, 'invalid address or port in "0" of the "listen" directive'],
+    [http_('server { listen 127.0.0.1:70000; }'), 2, '127.0.0.1:70000'],
+    [http_('server { listen *:x; }'), 2, 'invalid port in "*:x" of the "listen" directive'],
+    [http_('server { listen nosuch.invalid:80; }'), 2, 'host not found in "nosuch.invalid:80" of the "listen" directive'],
+    [http_('server { listen 80 sssl; }'), 2, 'invalid parameter "sssl"; allowed are ssl, http2, default_server'],
+    [http_('server { listen 80 backlog=x; }'), 2, 'invalid backlog "x"'],
+    [http_('server { listen 80 ipv6only=on; }'), 2, 'ipv6only is only for an IPv6 address'],
+    [http_('server { listen [::]:80 ipv6only=yes; }'), 2, 'invalid ipv6only flag "yes": on or off'],
+    [http_('server { listen 80 so_keepalive=a:b; }'), 2, '"a" is not a time'],
+    [http_('server { listen 80 quic; }'), 2, '"quic" is not supported'],
+    [http_('server { listen 80; listen 80; }'), 2, 'a duplicate listen 0.0.0.0:80'],
+    [http_("server { listen 80 default_server; }\nserver { listen 80 default_server; }"), 3, 'a duplicate default server for 0.0.0.0:80: the other is in ' . "$path:2"],
+    [http_("server { listen 80 backlog=5; }\nserver { listen 80 backlog=6; }"), 3, 'duplicate listen options for 0.0.0.0:80'],
+    # server_name
+    [server('server_name *x.example;'), 2, 'invalid server name or wildcard "*x.example"'],
+    [server('server_name a.*.example;'), 2, 'invalid server name or wildcard "a.*.example"'],
+    [server('server_name *;'), 2, 'invalid server name or wildcard "*"'],
+    [server('server_name ~;'), 2, 'empty regex in server name "~"'],
+    [server('server_name "~(";'), 2, 'missing closing parenthesis'],
+    # location
+    [server('location { }'), 2, 'invalid number of arguments in "location" directive (0)'],
+    [server('location == / { }'), 2, 'invalid location modifier "=="'],
+    [server('location / { } location / { }'), 2, 'duplicate location "/"'],
+    [server('location = /a { } location = /a { }'), 2, 'duplicate location "/a"'],
+    [server('location @a { } location @a { }'), 2, 'duplicate location "@a"'],
+    [server('location ~ ( { }'), 2, 'missing closing parenthesis'],
+    [server('location /a { location /b { } }'), 2, 'location "/b" is outside location "/a"'],
+    [server('location = /a { location /a/b { } }'), 2, 'location "/a/b" cannot be inside the exact location "/a"'],
+    [server('location @a { location /b { } }'), 2, 'location "/b" cannot be inside the named location "@a"'],
+    [server('location /a { location @b { } }'), 2, 'named location "@b" can be on the server level only'],
+    ["location / { }", 1, '"location" directive is not allowed here: it may stand in server, location'],
+    [http_('location / { }'), 2, '"location" directive is not allowed here'],
+    # proxy_pass and its like
+    [location('proxy_pass 127.0.0.1:80;'), 2, 'invalid URL prefix in "127.0.0.1:80"'],
+    [location('proxy_pass http://;'), 2, 'no host in upstream "http://"'],
+    [location('proxy_pass http://nosuch.invalid;'), 2, 'host not found in upstream "nosuch.invalid"'],
+    [location('proxy_pass http://127.0.0.1:99999;'), 2, '127.0.0.1:99999'],
+    [location("proxy_pass http://127.0.0.1:1;\nproxy_pass http://127.0.0.1:2;"), 3, '"proxy_pass" directive is duplicate: it stands in ' . "$path:2"],
+    [server('location ~ x { proxy_pass http://127.0.0.1:1/x; }'), 2, '"proxy_pass" cannot have URI part in location given by regular expression, or inside named location'],
+    [server('location @x { proxy_pass http://127.0.0.1:1/x; }'), 2, '"proxy_pass" cannot have URI part'],
+    [server('proxy_pass http://127.0.0.1:1;'), 2, '"proxy_pass" directive is not allowed here: it may stand in location, server in stream'],
+    [location('proxy_pass http://$nosuch;'), 2, 'unknown "nosuch" variable'],
+    [location('proxy_pass http://$remote_adr;'), 2, 'unknown "remote_adr" variable: did you mean "$remote_addr"?'],
+    [location('proxy_set_header "a b" c;'), 2, '"a b" is not a field name'],
+    [location('proxy_set_header X ${host;'), 2, 'the closing bracket in "host" variable is missing'],
+    [location('proxy_http_version 3;'), 2, 'invalid value "3" in "proxy_http_version" directive: it must be one of "1.1", "2"'],
+    [location('proxy_next_upstream sometimes;'), 2, 'invalid value "sometimes"; allowed are error, timeout'],
+    [location('proxy_redirect sometimes;'), 2, 'invalid parameter "sometimes": off, default, or FROM TO'],
+    [location('proxy_read_timeout soon;'), 2, '"soon" is not a time'],
+    [location('proxy_buffers 1 4k;'), 2, 'invalid number of buffers "1"'],
+    [http_("upstream u { }\nserver { listen 127.0.0.1:$port; }"), 2, 'upstream "u" has no server'],
+    [http_("upstream u { server 127.0.0.1:1 wieght=2; }\n"), 2, 'unknown parameter "wieght=2"; allowed are weight='],
+    # answers
+    [location('return;'), 2, 'invalid number of arguments in "return" directive (0)'],
+    [location('return okay;'), 2, 'invalid return code "okay"'],
+    [location('return 1000;'), 2, 'invalid return code "1000"'],
+    [location('return 200 $nosuch;'), 2, 'unknown "nosuch" variable'],
+    [http_('return 200;'), 2, '"return" directive is not allowed here'],
+    [location('add_header X 1 sometimes;'), 2, 'invalid parameter "sometimes": "always" is meant?'],
+    [location('error_page 200 /x;'), 2, 'invalid value "200": a status from 300 to 599'],
+    [location('error_page 404 =2 /x;'), 2, 'invalid value "=2"'],
+    [location('types { text/html; }'), 2, 'in types a line is TYPE EXTENSION'],
+    [location('root /x;'), 2, 'unknown directive "root"'],
+    [location('keepalive_requests 0;'), 2, '"keepalive_requests 0" is out of range: from 1'],
+    [location('client_max_body_size 1x;'), 2, '"1x" is not a size'],
+    [location('client_header_timeout 1s;'), 2, '"client_header_timeout" directive is not allowed here: it may stand in http, server'],
+    [server('merge_slashes maybe;'), 2, 'it must be "on" or "off"'],
+    [server('large_client_header_buffers 0 1k;'), 2, 'invalid number of buffers "0"'],
+    # TLS
+    [http_("server { listen 127.0.0.1:$port ssl; }"), 2, 'no "ssl_certificate" is defined for the "listen … ssl" directive in ' . "$path:2"],
+    [server("ssl_certificate nothere.crt; ssl_certificate_key nothere.key;") =~ s/$port/$port ssl/r, 2, 'cannot load certificate "' . "$hd->{dir}/nothere.crt" . '": No such file or directory'],
+    [server("ssl_certificate $crt; ssl_certificate_key nothere.key;") =~ s/$port/$port ssl/r, 2, 'cannot load certificate key "'],
+    [server("ssl_certificate $crt;") =~ s/$port/$port ssl/r, 2, 'no "ssl_certificate_key" is defined for certificate "' . $crt],
+    [server("ssl_certificate $crt; ssl_certificate_key $wrong_key;") =~ s/$port/$port ssl/r, 2, 'certificate "' . $crt . '" with key "' . $wrong_key],
+    [server("ssl_certificate garbage.pem; ssl_certificate_key $key;") =~ s/$port/$port ssl/r, 2, 'garbage.pem'],
+    [server("ssl_certificate $crt; ssl_certificate_key $key; ssl_protocols SSLv3;") =~ s/$port/$port ssl/r, 2, 'invalid value "SSLv3": allowed are TLSv1.2 and TLSv1.3'],
+    [server("ssl_certificate $crt; ssl_certificate_key $key; ssl_protocols TLSv1;") =~ s/$port/$port ssl/r, 2, 'no version is left'],
+    [server("ssl_certificate $crt; ssl_certificate_key $key; ssl_ciphers nonsense;") =~ s/$port/$port ssl/r, 2, 'nonsense'],
+    [server("ssl_certificate $crt; ssl_certificate_key $key; ssl_verify_client on;") =~ s/$port/$port ssl/r, 2, 'no "ssl_client_certificate" or "ssl_trusted_certificate" for ssl_verify_client'],
+    [server("ssl_session_cache shared:10m;"), 2, 'invalid session cache "shared:10m": as in shared:SSL:10m'],
+    [location("proxy_pass https://127.0.0.1:1; proxy_ssl_verify on;"), 2, 'no "proxy_ssl_trusted_certificate" for proxy_ssl_verify'],
+    [location("proxy_pass https://127.0.0.1:1; proxy_ssl_certificate $crt;"), 2, 'no "proxy_ssl_certificate_key" is defined for certificate'],
+    # logs
+    [location('access_log x.log nosuch;'), 2, 'unknown log format "nosuch"'],
+    [location('access_log x.log combined bufer=1k;'), 2, 'invalid parameter "bufer=1k"; allowed are buffer=SIZE'],
+    [location('access_log syslog:server=x;'), 2, 'syslog is not supported'],
+    [http_('log_format combined x;'), 2, 'duplicate "log_format" name "combined"'],
+    [http_('log_format a escape=xml x;'), 2, 'unknown escaping "escape=xml"'],
+    [http_("log_format a \$nosuch;"), 2, 'unknown "nosuch" variable'],
+    # stream
+    [stream("server { listen 127.0.0.1:$port; }"), 2, 'no "proxy_pass" in this server'],
+    [stream("server { proxy_pass 127.0.0.1:1; }"), 2, 'no "listen" is defined for this server'],
+    [stream("server { listen 127.0.0.1:$port; proxy_pass 127.0.0.1; }"), 2, 'no port in upstream "127.0.0.1"'],
+    [stream("server { listen 127.0.0.1:$port; proxy_pass http://x; }"), 2, '"http://x" is a URL: in stream it is proxy_pass HOST:PORT'],
+    [stream("server { listen 127.0.0.1:$port http2; proxy_pass 127.0.0.1:1; }"), 2, 'invalid parameter "http2"; allowed are ssl, proxy_protocol'],
+    [stream("server { listen 127.0.0.1:$port; proxy_pass 127.0.0.1:1; }\nserver { listen 127.0.0.1:$port; proxy_pass 127.0.0.1:1; }"), 3, "duplicate \"127.0.0.1:$port\" address and port pair"],
+    [stream("server { listen 127.0.0.1:$port udp; proxy_pass 127.0.0.1:1; }"), 2, '"udp" is not supported'],
+    [stream("server { listen 127.0.0.1:$port; proxy_pass 127.0.0.1:1; location / { } }"), 2, '"location" directive is not allowed here'],
+    [http_("server { listen 127.0.0.1:$port; }") . "\n" . stream("server { listen 127.0.0.1:$port; proxy_pass 127.0.0.1:1; }"), 5, "duplicate \"127.0.0.1:$port\" address and port pair"],
+);
+
+for my $row (@rows) {
+    my ($text, $line, $why) = @$row;
+    $hd->write('heddle.conf', "$text\nevents {}\n");
+    my ($status, $out) = $hd->run('-t');
+    my ($name) = $why =~ /^(.{1,70})/;
+    ok $status == 1 && $out =~ /^heddle: \[emerg\] \Q$path\E:$line: .*\Q$why\E/m, $name
+        or diag "$text\nstatus $status:\n$out";
+}
+
+# What is right, or only to be warned of.
+for (
+    [server('server_name a a;') =~ s/a a;/a;/r . "\n# fine", undef],
+    ["http {\nserver { listen 127.0.0.1:$port; server_name x; }\nserver { listen 127.0.0.1:$port; server_name x; }\n}", ":3: conflicting server name \"x\" on 127.0.0.1:$port, ignored"],
+    [server('server_name http://x/;'), ':2: server name "http://x/" has suspicious symbols'],
+    [server("ssl_certificate $crt; ssl_certificate_key $key; ssl_protocols TLSv1 TLSv1.2; ssl_dhparam x.pem;") =~ s/$port/$port ssl/r, ':2: TLSv1 is not spoken (RFC 8996)'],
+    [server('sendfile on; tcp_nopush on; tcp_nodelay on; server_names_hash_bucket_size 64; types_hash_max_size 2048; client_body_buffer_size 8k;'), undef],
+) {
+    my ($text, $warning) = @$_;
+    $hd->write('heddle.conf', "$text\nevents {}\n");
+    my ($status, $out) = $hd->run('-t');
+    my @warnings = $out =~ /\[warn\]/g;
+    ok $status == 0 && (defined $warning ? $out =~ /\[warn\] \Q$path$warning\E/ : !@warnings),
+        $warning // 'fine' or diag "$text\n$out";
+}
+done_testing;
