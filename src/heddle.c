@@ -1,6 +1,7 @@
 /* heddle: the program: its command line, and which parts it is put together from. */
 #include "core/conf/hd_conf_cluster.h"
 #include "core/conf/hd_conf_ssl.h"
+#include "control/hd_control.h"
 #include "core/os/hd_os.h"
 #include "core/proc/hd_modules.h"
 #include "core/proc/hd_print.h"
@@ -69,6 +70,7 @@ static void register_parts(void)
     hd_http_conf_register();
     hd_ignore(hd_module_add(&hd_stream_module) == 0);
     hd_process_add_hooks(&serving);
+    hd_control_register();
 }
 
 static void print_version(bool all)

@@ -73,6 +73,7 @@ hd_rc_t hd_proxy_read(const PbCore__Node *node, hd_pool_t *pool, hd_proxy_t *p,
                       hd_err_t *err)
 {
     hd_str_t ips, ns, ip;
+    uint64_t port;
 
     *p = (hd_proxy_t){0};
     if (node == NULL)
@@ -92,6 +93,9 @@ hd_rc_t hd_proxy_read(const PbCore__Node *node, hd_pool_t *pool, hd_proxy_t *p,
     p->cluster_id = text_of(node->metadata, "CLUSTER_ID", pool);
     p->network = text_of(node->metadata, "NETWORK", pool);
     p->interception_mode = text_of(node->metadata, "INTERCEPTION_MODE", pool);
+    p->app_address = text_of(node->metadata, "APP_ADDRESS", pool);
+    if (hd_str_to_u64(text_of(node->metadata, "HTTP_PROXY_PORT", pool), 65535, &port))
+        p->http_proxy_port = (uint16_t)port;
     read_labels(node->metadata, pool, p);
     if (node->locality != NULL) {
         p->region = hd_str_dup(pool, hd_str_c(node->locality->region));

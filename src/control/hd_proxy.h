@@ -26,6 +26,9 @@ typedef struct {
     hd_str_t name, ns, account;
     hd_str_t dns_domain; /* "shop.svc.cluster.local" */
     hd_str_t cluster_id, network, interception_mode;
+    hd_str_t app_address;     /* APP_ADDRESS: where the application listens, without
+                                 interception */
+    uint16_t http_proxy_port; /* HTTP_PROXY_PORT: an explicit proxy's; 0: none */
     hd_str_t ips[HD_PROXY_IPS_MAX];
     uint32_t ips_n;
     hd_label_pair_t labels[HD_PROXY_LABELS_MAX];

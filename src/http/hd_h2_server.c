@@ -22,6 +22,8 @@ typedef struct {
     unsigned bad_status; /* the head breaks a rule of ours: answered with this */
     const char *bad_why;
     bool started, closed, remote_ended, in_trailers;
+    bool end_sent;  /* our END_STREAM is out */
+    bool head_only; /* it goes with the head: gRPC's Trailers-Only among them */
 } h2_stream_t;
 
 struct h2_server_s {
@@ -113,12 +115,15 @@ static void send_head(hd_req_t *req, bool is_interim)
         nv[n++] = hd_h2_nv(HD_STR("content-length"),
                            hd_str_n(p, (size_t)(length + sizeof(length) - p)));
     }
+    st->head_only = !is_interim && !req->res.has_body;
+    st->out.ended |= st->head_only;
     for (size_t i = 0; i < n; i++)
         req->head_bytes_sent += nv[i].namelen + nv[i].valuelen;
     if (is_interim)
         rc = nghttp2_submit_headers(s->ng, NGHTTP2_FLAG_NONE, st->id, NULL, nv, n, NULL);
     else
-        rc = nghttp2_submit_response(s->ng, st->id, nv, n, &provider);
+        rc = nghttp2_submit_response(s->ng, st->id, nv, n,
+                                     st->head_only ? NULL : &provider);
     if (rc != 0)
         nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, st->id,
                                   NGHTTP2_INTERNAL_ERROR);
@@ -129,7 +134,7 @@ static void send_body(hd_req_t *req, hd_chain_t *body)
 {
     h2_stream_t *st = req->client_state;
 
-    if (st->closed) {
+    if (st->closed || st->head_only) {
         hd_chain_free(body);
         return;
     }
@@ -170,14 +175,23 @@ static void abort_response(hd_req_t *req, uint32_t h2_error)
     hd_h2_session_flush_later(&st->server->s);
 }
 
+/* RFC 9113 §8.1: a whole response before a whole request: we want no more of it. Not
+ * before the response is out, since a reset overtakes what is queued. */
+static void stop_body(h2_stream_t *st)
+{
+    if (st->closed || st->remote_ended || !st->end_sent || st->req != NULL)
+        return;
+    nghttp2_submit_rst_stream(st->server->s.ng, NGHTTP2_FLAG_NONE, st->id,
+                              NGHTTP2_NO_ERROR);
+    hd_h2_session_flush_later(&st->server->s);
+}
+
 static void on_finished(hd_req_t *req)
 {
     h2_stream_t *st = req->client_state;
-    hd_h2_session_t *s = &st->server->s;
 
     st->req = NULL;
-    if (!st->closed && !st->remote_ended) /* RFC 9113 §8.1: we want no more of its body */
-        nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_NO_ERROR);
+    stop_body(st);
     free_if_over(st);
 }
 
@@ -476,8 +490,17 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
 static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 {
     h2_server_t *h = user;
+    h2_stream_t *st;
 
     (void)ng;
+    if ((frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS) &&
+        (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) {
+        st = stream_of(&h->s, frame->hd.stream_id);
+        if (st != NULL) {
+            st->end_sent = true;
+            stop_body(st);
+        }
+    }
     /* resets that the peer provokes cost it as its own do (MadeYouReset, CVE-2025-8671)
      */
     if (frame->hd.type == NGHTTP2_RST_STREAM &&

@@ -1,0 +1,494 @@
+/* Listeners (istio-to-xds §5, §6, §8): a sidecar's outbound and inbound ones, a
+ * gateway's. Two shapes of a sidecar: with interception (virtualOutbound, virtualInbound,
+ * and what they hand over to), and without (INTERCEPTION_MODE NONE): real addresses, an
+ * explicit proxy port. */
+#include "control/hd_translate_int.h"
+#include "ext/http_fault.pb-c.h"
+#include "ext/http_router.pb-c.h"
+#include "ext/log_file.pb-c.h"
+#include "ext/lst_http_inspector.pb-c.h"
+#include "ext/lst_original_dst.pb-c.h"
+#include "ext/lst_tls_inspector.pb-c.h"
+#include "ext/net_tcp_proxy.pb-c.h"
+#include "istio/stats.pb-c.h"
+
+#define OUTBOUND_PORT 15001
+#define INBOUND_PORT 15006
+#define OWN_PORTS_MAX 64
+#define PORTS_MAX 256
+
+/* Istio's default access log (TEL-*). */
+static const char log_format[] =
+    "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" "
+    "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% "
+    "%CONNECTION_TERMINATION_DETAILS% \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" "
+    "%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "
+    "\"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" "
+    "\"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% "
+    "%UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% "
+    "%REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
+
+static PbAccesslog__AccessLog *access_log(hd_tr_t *t)
+{
+    PbAccesslog__AccessLog *log =
+        HD_TR_NEW(t, PbAccesslog__AccessLog, pb_accesslog__access_log);
+    PbLogFile__FileAccessLog *file =
+        HD_TR_NEW(t, PbLogFile__FileAccessLog, pb_log_file__file_access_log);
+    PbCore__SubstitutionFormatString *format = HD_TR_NEW(
+        t, PbCore__SubstitutionFormatString, pb_core__substitution_format_string);
+
+    format->format_case = PB_CORE__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT_SOURCE;
+    format->text_format_source = HD_TR_NEW(t, PbCore__DataSource, pb_core__data_source);
+    format->text_format_source->specifier_case =
+        PB_CORE__DATA_SOURCE__SPECIFIER_INLINE_STRING;
+    format->text_format_source->inline_string = (char *)(uintptr_t)log_format;
+    file->path = "/dev/stdout";
+    file->access_log_format_case =
+        PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT;
+    file->log_format = format;
+    log->name = "envoy.access_loggers.file";
+    log->config_type_case = PB_ACCESSLOG__ACCESS_LOG__CONFIG_TYPE_TYPED_CONFIG;
+    log->typed_config = hd_tr_any(t, file);
+    return log;
+}
+
+/* --- filters --- */
+
+static void add_http_filter(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm,
+                            const char *name, const void *config)
+{
+    PbHcm__HttpFilter *f = HD_TR_NEW(t, PbHcm__HttpFilter, pb_hcm__http_filter);
+
+    f->name = (char *)(uintptr_t)name;
+    f->config_type_case = PB_HCM__HTTP_FILTER__CONFIG_TYPE_TYPED_CONFIG;
+    f->typed_config = hd_tr_any(t, config);
+    HD_TR_ADD(t, hcm, http_filters, f);
+}
+
+static PbListener__Filter *network_filter(hd_tr_t *t, const char *name,
+                                          const void *config)
+{
+    PbListener__Filter *f = HD_TR_NEW(t, PbListener__Filter, pb_listener__filter);
+
+    f->name = (char *)(uintptr_t)name;
+    f->config_type_case = PB_LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG;
+    f->typed_config = hd_tr_any(t, config);
+    return f;
+}
+
+static PbListener__ListenerFilter *listener_filter(hd_tr_t *t, const char *name,
+                                                   const void *config)
+{
+    PbListener__ListenerFilter *f =
+        HD_TR_NEW(t, PbListener__ListenerFilter, pb_listener__listener_filter);
+
+    f->name = (char *)(uintptr_t)name;
+    f->config_type_case = PB_LISTENER__LISTENER_FILTER__CONFIG_TYPE_TYPED_CONFIG;
+    f->typed_config = hd_tr_any(t, config);
+    return f;
+}
+
+static void add_http_inspector(hd_tr_t *t, PbListener__Listener *l)
+{
+    HD_TR_ADD(t, l, listener_filters,
+              listener_filter(t, "envoy.filters.listener.http_inspector",
+                              HD_TR_NEW(t, PbLstHttpInspector__HttpInspector,
+                                        pb_lst_http_inspector__http_inspector)));
+}
+
+static void add_tls_inspector(hd_tr_t *t, PbListener__Listener *l)
+{
+    HD_TR_ADD(t, l, listener_filters,
+              listener_filter(t, "envoy.filters.listener.tls_inspector",
+                              HD_TR_NEW(t, PbLstTlsInspector__TlsInspector,
+                                        pb_lst_tls_inspector__tls_inspector)));
+}
+
+/* --- HTTP connection managers --- */
+
+typedef enum { OUTBOUND, INBOUND, GATEWAY } side_t;
+
+static void set_common(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm, side_t side)
+{
+    PbHcm__HttpConnectionManager__UpgradeConfig *up =
+        HD_TR_NEW(t, PbHcm__HttpConnectionManager__UpgradeConfig,
+                  pb_hcm__http_connection_manager__upgrade_config);
+
+    up->upgrade_type = "websocket";
+    HD_TR_ADD(t, hcm, upgrade_configs, up);
+    HD_TR_ADD(t, hcm, access_log, access_log(t));
+    hcm->use_remote_address = hd_tr_bool(t, side == GATEWAY);
+    hcm->stream_idle_timeout = hd_tr_duration(t, 0);
+    hcm->normalize_path = hd_tr_bool(t, true);
+    hcm->path_with_escaped_slashes_action =
+        PB_HCM__HTTP_CONNECTION_MANAGER__PATH_WITH_ESCAPED_SLASHES_ACTION__KEEP_UNCHANGED;
+    hcm->proxy_100_continue = true;
+    if (side != OUTBOUND)
+        hcm->server_name = "istio-envoy";
+    if (side == OUTBOUND)
+        return;
+    hcm->forward_client_cert_details =
+        side == GATEWAY
+            ? PB_HCM__HTTP_CONNECTION_MANAGER__FORWARD_CLIENT_CERT_DETAILS__SANITIZE_SET
+            : PB_HCM__HTTP_CONNECTION_MANAGER__FORWARD_CLIENT_CERT_DETAILS__APPEND_FORWARD;
+    hcm->set_current_client_cert_details =
+        HD_TR_NEW(t, PbHcm__HttpConnectionManager__SetCurrentClientCertDetails,
+                  pb_hcm__http_connection_manager__set_current_client_cert_details);
+    hcm->set_current_client_cert_details->subject = hd_tr_bool(t, true);
+    hcm->set_current_client_cert_details->uri = true;
+    hcm->set_current_client_cert_details->dns = true;
+}
+
+static PbListener__Filter *hcm_filter(hd_tr_t *t, side_t side, const char *stat_prefix,
+                                      const char *rds,
+                                      PbRoute__RouteConfiguration *routes)
+{
+    PbHcm__HttpConnectionManager *hcm =
+        HD_TR_NEW(t, PbHcm__HttpConnectionManager, pb_hcm__http_connection_manager);
+    PbStats__PluginConfig *stats =
+        HD_TR_NEW(t, PbStats__PluginConfig, pb_stats__plugin_config);
+
+    hcm->stat_prefix = (char *)(uintptr_t)stat_prefix;
+    if (routes != NULL) {
+        hcm->route_specifier_case =
+            PB_HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG;
+        hcm->route_config = routes;
+    } else {
+        hcm->route_specifier_case = PB_HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_RDS;
+        hcm->rds = HD_TR_NEW(t, PbHcm__Rds, pb_hcm__rds);
+        hcm->rds->config_source = hd_tr_ads(t);
+        hcm->rds->route_config_name = (char *)(uintptr_t)rds;
+    }
+    if (side != OUTBOUND) /* AP-EVAL-12 */
+        hd_tr_rbac_filters(t, hcm);
+    add_http_filter(t, hcm, "envoy.filters.http.fault",
+                    HD_TR_NEW(t, PbHttpFault__HTTPFault, pb_http_fault__httpfault));
+    stats->disable_host_header_fallback = side != OUTBOUND;
+    if (t->proxy->is_heddle) /* Envoy has this filter only in Istio's build */
+        add_http_filter(t, hcm, "istio.stats", stats);
+    add_http_filter(t, hcm, "envoy.filters.http.router",
+                    HD_TR_NEW(t, PbHttpRouter__Router, pb_http_router__router));
+    set_common(t, hcm, side);
+    return network_filter(t, "envoy.filters.network.http_connection_manager", hcm);
+}
+
+static PbListener__Filter *tcp_filter(hd_tr_t *t, const char *cluster)
+{
+    PbNetTcpProxy__TcpProxy *tcp =
+        HD_TR_NEW(t, PbNetTcpProxy__TcpProxy, pb_net_tcp_proxy__tcp_proxy);
+
+    tcp->stat_prefix = (char *)(uintptr_t)cluster;
+    tcp->cluster_specifier_case = PB_NET_TCP_PROXY__TCP_PROXY__CLUSTER_SPECIFIER_CLUSTER;
+    tcp->cluster = (char *)(uintptr_t)cluster;
+    return network_filter(t, "envoy.filters.network.tcp_proxy", tcp);
+}
+
+static PbListener__FilterChain *chain(hd_tr_t *t, const char *name,
+                                      PbListener__Filter *filter)
+{
+    PbListener__FilterChain *c =
+        HD_TR_NEW(t, PbListener__FilterChain, pb_listener__filter_chain);
+
+    c->name = (char *)(uintptr_t)name;
+    HD_TR_ADD(t, c, filters, filter);
+    return c;
+}
+
+static PbListener__FilterChainMatch *match_of(hd_tr_t *t, PbListener__FilterChain *c)
+{
+    if (c->filter_chain_match == NULL)
+        c->filter_chain_match =
+            HD_TR_NEW(t, PbListener__FilterChainMatch, pb_listener__filter_chain_match);
+    return c->filter_chain_match;
+}
+
+static PbListener__Listener *listener(hd_tr_t *t, const char *name, hd_str_t ip,
+                                      int64_t port, bool is_inbound)
+{
+    PbListener__Listener *l = HD_TR_NEW(t, PbListener__Listener, pb_listener__listener);
+
+    l->name = (char *)(uintptr_t)name;
+    l->address = hd_tr_address(t, ip, port);
+    l->traffic_direction = is_inbound ? PB_CORE__TRAFFIC_DIRECTION__INBOUND
+                                      : PB_CORE__TRAFFIC_DIRECTION__OUTBOUND;
+    return l;
+}
+
+static void put(hd_tr_t *t, const PbListener__Listener *l)
+{
+    hd_tr_put(t, HD_VIEW_LISTENERS, l->name, l);
+}
+
+static void put_routes(hd_tr_t *t, const PbRoute__RouteConfiguration *rc)
+{
+    hd_tr_put(t, HD_VIEW_ROUTES, rc->name, rc);
+}
+
+/* --- inbound --- */
+
+static const char *const istio_alpns[] = {"istio", "istio-peer-exchange",
+                                          "istio-http/1.0", "istio-http/1.1", "istio-h2"};
+
+static PbListener__FilterChain *inbound_chain(hd_tr_t *t, const hd_tr_own_port_t *own,
+                                              const char *transport, bool terminates)
+{
+    bool is_http =
+        hd_proto_is_http(own->port->protocol) || own->port->protocol == HD_PROTO_AUTO;
+    char *cluster = hd_tr_inbound_name(t, own->target);
+    PbListener__Filter *filter =
+        is_http
+            ? hcm_filter(t, INBOUND,
+                         hd_tr_printf(t, "inbound_0.0.0.0_%lld;", (long long)own->target),
+                         NULL, hd_tr_inbound_routes(t, own))
+            : tcp_filter(t, cluster);
+    PbListener__FilterChain *c =
+        chain(t, hd_tr_printf(t, "0.0.0.0_%lld", (long long)own->target), filter);
+
+    match_of(t, c)->transport_protocol = (char *)(uintptr_t)transport;
+    if (terminates)
+        c->transport_socket = hd_tr_downstream_mtls(t, is_http);
+    return c;
+}
+
+/* One or more chains by mode (the table of istio-to-xds §6). */
+static void add_inbound_chains(hd_tr_t *t, PbListener__Listener *l,
+                               const hd_tr_own_port_t *own, bool match_port)
+{
+    hd_mtls_mode_t mode = hd_tr_mtls_mode(t, t->proxy->ns, &t->labels, own->target);
+    size_t first = l->n_filter_chains;
+    bool is_http =
+        hd_proto_is_http(own->port->protocol) || own->port->protocol == HD_PROTO_AUTO;
+
+    if (mode == HD_MTLS_STRICT) {
+        HD_TR_ADD(t, l, filter_chains, inbound_chain(t, own, "tls", true));
+    } else if (mode == HD_MTLS_DISABLE) {
+        HD_TR_ADD(t, l, filter_chains, inbound_chain(t, own, "raw_buffer", false));
+    } else {
+        PbListener__FilterChain *tls = inbound_chain(t, own, "tls", true);
+
+        for (unsigned i = 0; i < hd_countof(istio_alpns); i++)
+            HD_TR_ADD(t, match_of(t, tls), application_protocols,
+                      (char *)(uintptr_t)istio_alpns[i]);
+        HD_TR_ADD(t, l, filter_chains, tls);
+        if (!is_http) /* TLS of the application's own passes unopened */
+            HD_TR_ADD(t, l, filter_chains, inbound_chain(t, own, "tls", false));
+        HD_TR_ADD(t, l, filter_chains, inbound_chain(t, own, "raw_buffer", false));
+    }
+    for (size_t i = first; match_port && i < l->n_filter_chains; i++)
+        match_of(t, l->filter_chains[i])->destination_port = hd_tr_u32(t, own->target);
+}
+
+/* Without interception: a listener on the pod's own address for each port. */
+static void put_plain_inbound(hd_tr_t *t)
+{
+    hd_tr_own_port_t own[OWN_PORTS_MAX];
+    size_t n = hd_tr_own_ports(t, own, hd_countof(own));
+
+    for (size_t i = 0; i < n; i++) {
+        PbListener__Listener *l =
+            listener(t,
+                     hd_tr_printf(t, "%.*s_%lld", HD_STR_ARG(t->proxy->ips[0]),
+                                  (long long)own[i].target),
+                     t->proxy->ips[0], own[i].target, true);
+
+        add_tls_inspector(t, l);
+        add_inbound_chains(t, l, &own[i], false);
+        put(t, l);
+    }
+}
+
+static void put_virtual_inbound(hd_tr_t *t)
+{
+    PbListener__Listener *l =
+        listener(t, "virtualInbound", HD_STR("0.0.0.0"), INBOUND_PORT, true);
+    hd_tr_own_port_t own[OWN_PORTS_MAX];
+    size_t n = hd_tr_own_ports(t, own, hd_countof(own));
+    PbListener__FilterChain *c;
+
+    HD_TR_ADD(t, l, listener_filters,
+              listener_filter(t, "envoy.filters.listener.original_dst",
+                              HD_TR_NEW(t, PbLstOriginalDst__OriginalDst,
+                                        pb_lst_original_dst__original_dst)));
+    add_tls_inspector(t, l);
+    add_http_inspector(t, l);
+    l->continue_on_listener_filters_timeout = true;
+    c = chain(t, "virtualInbound-blackhole", tcp_filter(t, "BlackHoleCluster"));
+    match_of(t, c)->destination_port = hd_tr_u32(t, INBOUND_PORT);
+    HD_TR_ADD(t, l, filter_chains, c);
+    for (size_t i = 0; i < n; i++)
+        add_inbound_chains(t, l, &own[i], true);
+    l->default_filter_chain =
+        chain(t, "virtualInbound", tcp_filter(t, "InboundPassthroughCluster"));
+    put(t, l);
+}
+
+/* --- outbound --- */
+
+static void put_virtual_outbound(hd_tr_t *t)
+{
+    PbListener__Listener *l =
+        listener(t, "virtualOutbound", HD_STR("0.0.0.0"), OUTBOUND_PORT, false);
+    PbListener__FilterChain *c =
+        chain(t, "virtualOutbound-blackhole", tcp_filter(t, "BlackHoleCluster"));
+
+    l->use_original_dst = hd_tr_bool(t, true);
+    match_of(t, c)->destination_port = hd_tr_u32(t, OUTBOUND_PORT);
+    HD_TR_ADD(t, l, filter_chains, c);
+    HD_TR_ADD(
+        t, l, filter_chains,
+        chain(t, "virtualOutbound-catchall-tcp", tcp_filter(t, "PassthroughCluster")));
+    put(t, l);
+}
+
+static void put_http_port(hd_tr_t *t, int64_t port)
+{
+    char *name = hd_tr_printf(t, "0.0.0.0_%lld", (long long)port);
+    PbListener__Listener *l = listener(t, name, HD_STR("0.0.0.0"), port, false);
+    PbListener__FilterChain *c =
+        chain(t, "",
+              hcm_filter(t, OUTBOUND, hd_tr_printf(t, "outbound_%s;", name),
+                         hd_tr_printf(t, "%lld", (long long)port), NULL));
+
+    l->bind_to_port = hd_tr_bool(t, false);
+    match_of(t, c)->transport_protocol = "raw_buffer";
+    HD_TR_ADD(t, match_of(t, c), application_protocols, "http/1.1");
+    HD_TR_ADD(t, match_of(t, c), application_protocols, "h2c");
+    HD_TR_ADD(t, l, filter_chains, c);
+    l->default_filter_chain =
+        chain(t, "PassthroughFilterChain", tcp_filter(t, "PassthroughCluster"));
+    add_http_inspector(t, l);
+    l->listener_filters_timeout = hd_tr_duration(t, 0);
+    l->continue_on_listener_filters_timeout = true;
+    put(t, l);
+    put_routes(t, hd_tr_sidecar_routes(t, port));
+}
+
+static void put_tcp_port(hd_tr_t *t, const hd_mesh_service_t *svc, hd_str_t host,
+                         const hd_service_port_t *p)
+{
+    for (hd_each(vip, svc->addresses)) {
+        PbListener__Listener *l;
+
+        if (hd_str_find_char(*vip, '/') >= 0)
+            continue;
+        l = listener(t,
+                     hd_tr_printf(t, "%.*s_%lld", HD_STR_ARG(*vip), (long long)p->number),
+                     *vip, p->number, false);
+        l->bind_to_port = hd_tr_bool(t, false);
+        HD_TR_ADD(
+            t, l, filter_chains,
+            chain(t, "",
+                  tcp_filter(t, hd_tr_cluster_name(t, p->number, HD_STR_NONE, host))));
+        put(t, l);
+    }
+}
+
+/* Each port that any visible service has. */
+static void put_outbound_ports(hd_tr_t *t)
+{
+    static const hd_kind_t kinds[] = {HD_KIND_SERVICE, HD_KIND_SERVICE_ENTRY};
+    int64_t done[PORTS_MAX];
+    size_t done_n = 0;
+
+    for (unsigned k = 0; k < hd_countof(kinds); k++) {
+        size_t n;
+        const hd_object_t *const *list = hd_model_list(t->model, kinds[k], &n);
+
+        for (size_t i = 0; i < n; i++) {
+            const hd_mesh_service_t *svc = list[i]->service;
+
+            if (!hd_is_exported(&svc->export_to, list[i]->ns, t->proxy->ns))
+                continue;
+            for (hd_each(p, svc->ports)) {
+                size_t at = 0;
+
+                if (p->protocol == HD_PROTO_UDP)
+                    continue;
+                if (!hd_proto_is_http(p->protocol) && p->protocol != HD_PROTO_AUTO) {
+                    for (hd_each(host, svc->hosts))
+                        put_tcp_port(t, svc, *host, p);
+                    continue;
+                }
+                while (at < done_n && done[at] != p->number)
+                    at++;
+                if (at == done_n && done_n < PORTS_MAX) {
+                    done[done_n++] = p->number;
+                    put_http_port(t, p->number);
+                }
+            }
+        }
+    }
+}
+
+/* A workload that names its own sidecar's address: Host says the service. */
+static void put_explicit_proxy(hd_tr_t *t)
+{
+    char *name = hd_tr_printf(t, "%.*s_%u", HD_STR_ARG(t->proxy->ips[0]),
+                              t->proxy->http_proxy_port);
+    PbListener__Listener *l =
+        listener(t, name, t->proxy->ips[0], t->proxy->http_proxy_port, false);
+
+    HD_TR_ADD(t, l, filter_chains,
+              chain(t, "",
+                    hcm_filter(t, OUTBOUND, hd_tr_printf(t, "outbound_%s;", name),
+                               "http_proxy", NULL)));
+    put(t, l);
+    put_routes(t, hd_tr_sidecar_routes(t, 0));
+}
+
+void hd_tr_sidecar_listeners(hd_tr_t *t)
+{
+    if (hd_str_eq(t->proxy->interception_mode, HD_STR("NONE"))) {
+        put_plain_inbound(t);
+    } else {
+        put_virtual_outbound(t);
+        put_outbound_ports(t);
+        put_virtual_inbound(t);
+    }
+    if (t->proxy->http_proxy_port != 0)
+        put_explicit_proxy(t);
+}
+
+/* --- gateways: plain HTTP; servers with TLS are reported by the model and left out ---
+ */
+
+static bool is_plain_http(const hd_server_t *s)
+{
+    return hd_proto_is_http(s->port.protocol) && s->tls == NULL;
+}
+
+static void put_gateway_port(hd_tr_t *t, const hd_server_t *server)
+{
+    int64_t port = server->port.number;
+    hd_str_t bind = server->bind.len > 0 ? server->bind : HD_STR("0.0.0.0");
+    char *name = hd_tr_printf(t, "%.*s_%lld", HD_STR_ARG(bind), (long long)port);
+    PbListener__Listener *l;
+
+    /* several gateways on one machine can't all have 0.0.0.0 */
+    if (server->bind.len == 0 && hd_str_eq(t->proxy->interception_mode, HD_STR("NONE")))
+        bind = t->proxy->ips[0];
+    l = listener(t, name, bind, port, false);
+    HD_TR_ADD(t, l, filter_chains,
+              chain(t, "",
+                    hcm_filter(t, GATEWAY, hd_tr_printf(t, "outbound_%s;", name),
+                               hd_tr_printf(t, "http.%lld", (long long)port), NULL)));
+    put(t, l);
+    put_routes(t, hd_tr_gateway_routes(t, port));
+}
+
+void hd_tr_gateway_listeners(hd_tr_t *t)
+{
+    size_t n;
+    const hd_object_t *const *list = hd_model_list(t->model, HD_KIND_GATEWAY, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        const hd_gateway_t *gw = list[i]->gateway;
+
+        if (!hd_labels_match(&gw->selector, &t->labels))
+            continue;
+        for (hd_each(server, gw->servers)) {
+            if (is_plain_http(server))
+                put_gateway_port(t, server);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+/* hd_translate_int: what the parts of translation share: messages built in a pool, packed
+ * once.
+ *
+ * hd_tr_cluster.c   services and their endpoints to clusters (CDS, EDS)
+ * hd_tr_route.c     VirtualServices to routes (RDS)
+ * hd_tr_listener.c  listeners of sidecars and gateways (LDS)
+ * hd_tr_tls.c       mutual TLS: modes, contexts
+ * hd_tr_rbac.c      AuthorizationPolicies to RBAC filters
+ *
+ * Names, orders and defaults are istiod's (istio-to-xds), so that either half can be
+ * replaced.
+ */
+#pragma once
+#include "control/hd_model_k8s.h"
+#include "control/hd_model_policy.h"
+#include "control/hd_model_traffic.h"
+#include "control/hd_translate.h"
+#include "proto/hd_pb.h"
+#include "ext/hcm.pb-c.h"
+#include "ext/tls.pb-c.h"
+#include "xds/accesslog.pb-c.h"
+#include "xds/cluster.pb-c.h"
+#include "xds/core.pb-c.h"
+#include "xds/endpoint.pb-c.h"
+#include "xds/listener.pb-c.h"
+#include "xds/rbac.pb-c.h"
+#include "xds/route.pb-c.h"
+#include "xds/type.pb-c.h"
+#include "xds/type_matcher.pb-c.h"
+
+#define HD_TR_IDENTITIES_MAX 64
+
+/* One translation for one proxy. */
+typedef struct {
+    hd_pool_t *pool;
+    hd_pb_arena_t pb; /* of packed parts */
+    hd_model_t *model;
+    hd_str_t trust_domain;
+    const hd_proxy_t *proxy;
+    hd_labels_t labels; /* the proxy's, sorted */
+    hd_view_t *view;
+} hd_tr_t;
+
+/* --- messages (hd_tr_message.c) --- */
+
+void *hd_tr_message(hd_tr_t *t, const ProtobufCMessageDescriptor *type);
+/* A fresh message: HD_TR_NEW(t, PbCluster__Cluster, pb_cluster__cluster). */
+#define HD_TR_NEW(t, Type, name) ((Type *)hd_tr_message(t, HD_PB(name)))
+void *hd_tr_grow(hd_tr_t *t, void *items, size_t n, size_t item_bytes);
+/* Appends to a repeated field. */
+#define HD_TR_ADD(t, msg, field, item)                                                   \
+    do {                                                                                 \
+        (msg)->field =                                                                   \
+            hd_tr_grow(t, (msg)->field, (msg)->n_##field, sizeof((msg)->field[0]));      \
+        (msg)->field[(msg)->n_##field++] = (item);                                       \
+    } while (0)
+char *hd_tr_text(hd_tr_t *t, hd_str_t s);
+char *hd_tr_printf(hd_tr_t *t, const char *fmt, ...) HD_PRINTF(2, 3);
+Pb__Any *hd_tr_any(hd_tr_t *t, const void *msg);
+Pb__BoolValue *hd_tr_bool(hd_tr_t *t, bool value);
+Pb__UInt32Value *hd_tr_u32(hd_tr_t *t, int64_t value);
+Pb__Duration *hd_tr_duration(hd_tr_t *t, int64_t ns);
+PbType__FractionalPercent *hd_tr_ppm(hd_tr_t *t, int64_t ppm);
+Pb__Struct *hd_tr_struct(hd_tr_t *t);
+void hd_tr_struct_text(hd_tr_t *t, Pb__Struct *s, const char *key, const char *text);
+void hd_tr_struct_value(hd_tr_t *t, Pb__Struct *s, const char *key, Pb__Value *value);
+Pb__Value *hd_tr_value_struct(hd_tr_t *t, Pb__Struct *s);
+Pb__Value *hd_tr_value_list(hd_tr_t *t, Pb__Value **items, size_t n);
+/* <msg>'s metadata under <filter>: *metadata is made if it is NULL. */
+void hd_tr_metadata(hd_tr_t *t, PbCore__Metadata **metadata, const char *filter,
+                    Pb__Struct *s);
+PbCore__Address *hd_tr_address(hd_tr_t *t, hd_str_t ip, int64_t port);
+PbCore__ConfigSource *hd_tr_ads(hd_tr_t *t);
+PbMatcher__StringMatcher *hd_tr_exact(hd_tr_t *t, const char *text);
+PbMatcher__StringMatcher *hd_tr_prefix(hd_tr_t *t, const char *text);
+PbMatcher__RegexMatcher *hd_tr_regex(hd_tr_t *t, const char *regex);
+PbCore__TransportSocket *hd_tr_socket(hd_tr_t *t, const char *name, const void *context);
+/* Packs <msg> and puts it into the view. */
+void hd_tr_put(hd_tr_t *t, hd_view_kind_t kind, const char *name, const void *msg);
+
+/* --- hd_tr_cluster.c --- */
+
+/* "outbound|PORT|SUBSET|HOST" */
+char *hd_tr_cluster_name(hd_tr_t *t, int64_t port, hd_str_t subset, hd_str_t host);
+/* "inbound|PORT||" */
+char *hd_tr_inbound_name(hd_tr_t *t, int64_t port);
+void hd_tr_outbound_clusters(hd_tr_t *t);
+/* One for each port that the proxy's own workload serves. */
+void hd_tr_inbound_clusters(hd_tr_t *t);
+void hd_tr_fixed_clusters(hd_tr_t *t);
+
+/* A port that the proxy's own workload serves, by its services. */
+typedef struct {
+    const hd_object_t *service; /* Service or ServiceEntry */
+    const hd_service_port_t *port;
+    int64_t target; /* the workload's port */
+} hd_tr_own_port_t;
+
+/* Each target port once, the oldest service's first; returns how many, at most <max>. */
+size_t hd_tr_own_ports(hd_tr_t *t, hd_tr_own_port_t *ports, size_t max);
+
+/* --- hd_tr_route.c --- */
+
+/* "PORT" of a sidecar, "http_proxy", "http.PORT" of a gateway. */
+PbRoute__RouteConfiguration *hd_tr_sidecar_routes(hd_tr_t *t, int64_t port);
+PbRoute__RouteConfiguration *hd_tr_gateway_routes(hd_tr_t *t, int64_t port);
+PbRoute__RouteConfiguration *hd_tr_inbound_routes(hd_tr_t *t,
+                                                  const hd_tr_own_port_t *port);
+
+/* --- hd_tr_listener.c --- */
+
+void hd_tr_sidecar_listeners(hd_tr_t *t);
+void hd_tr_gateway_listeners(hd_tr_t *t);
+
+/* --- hd_tr_tls.c --- */
+
+/* What PeerAuthentication says of a workload's port (PA-1 … PA-6). */
+hd_mtls_mode_t hd_tr_mtls_mode(hd_tr_t *t, hd_str_t ns, const hd_labels_t *labels,
+                               int64_t port);
+PbCore__TransportSocket *hd_tr_downstream_mtls(hd_tr_t *t, bool is_http);
+PbCore__TransportSocket *hd_tr_upstream_mtls(hd_tr_t *t, const char *sni,
+                                             const hd_strs_t *identities, bool is_http2);
+
+/* --- hd_tr_rbac.c --- */
+
+/* The HTTP filters for the proxy's workload, in order AUDIT, DENY, ALLOW, into <hcm>. */
+void hd_tr_rbac_filters(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm);
