@@ -175,6 +175,10 @@ void hd_req_set_flag(hd_req_t *req, const char *flag); /* adds a response flag *
 void hd_req_wake(hd_req_t *req); /* posts: never runs the request at once */
 hd_rc_t hd_req_wait_ms(hd_req_t *req, uint64_t ms); /* returns HD_AGAIN */
 bool hd_req_is_resumed(hd_req_t *req);
+/* A filter changed what routing looks at: after it returned HD_OK the route is found anew
+ * and the chain goes on behind it, state kept (xDS's clear_route_cache; on a listener's
+ * chain, not on a location's). */
+void hd_req_find_route_anew(hd_req_t *req);
 /* A pointer of the module's own on the request, cleared by a reroute. */
 void *hd_req_state(hd_req_t *req, const hd_module_t *module);
 void hd_req_set_state(hd_req_t *req, const hd_module_t *module, void *state);

@@ -1,6 +1,7 @@
 /* The protocol "http" of a filter chain: which codec a conn gets, and what the program
  * calls to have HTTP at all. */
 #include "http/hd_action_answer.h"
+#include "http/hd_action_tunnel.h"
 #include "http/hd_codec.h"
 #include "http/hd_http.h"
 #include "http/hd_request_int.h"
@@ -189,6 +190,7 @@ void hd_http_register(void)
     hd_action_register(HD_ACT_PROXY, &hd_proxy_action);
     hd_action_register(HD_ACT_ANSWER, &hd_answer_action);
     hd_action_register(HD_ACT_REDIRECT, &hd_redirect_action);
+    hd_action_register(HD_ACT_TUNNEL, &hd_tunnel_action);
     hd_action_register(HD_ACT_SERVICE, &hd_service_action);
     hd_request_api_start();
     hd_http_attrs_register();

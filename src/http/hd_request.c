@@ -28,6 +28,8 @@ static hd_rc_t read_head(hd_req_t *req)
         return HD_OK;
     if (req->http->is_xds)
         hd_http_xds_request(req);
+    else if (req->head.method_id == HD_M_CONNECT) /* nginx is no forward proxy */
+        return hd_req_fail(req, 405, HD_E_PROTOCOL, "client sent CONNECT method");
     if (req->http->is_xds || req->http->filters_n == 0)
         return HD_OK;
     if (req->chain == NULL)

@@ -332,6 +332,12 @@ hd_rc_t hd_req_wait_ms(hd_req_t *req, uint64_t ms)
     return HD_AGAIN;
 }
 
+void hd_req_find_route_anew(hd_req_t *req)
+{
+    if (req->http != NULL && req->http->is_xds && req->step == HD_STEP_FILTERS)
+        req->route_wanted = true;
+}
+
 bool hd_req_is_resumed(hd_req_t *req)
 {
     return req->is_resumed;

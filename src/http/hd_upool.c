@@ -12,13 +12,18 @@
 
 #define BUCKETS_MIN 64
 #define STARVED_MS 10        /* how often a pool at max_conns looks again */
+#define GIVE_UP_MS 100       /* how often a holder of idle conns looks who waits */
 #define STREAMS_EXPECTED 100 /* of an HTTP/2 conn not yet open */
 
 typedef struct upcluster_s {
     hd_link_t link;
     const hd_slot_t *slot;
     hd_link_t idle; /* upconn_t.idle_link, oldest first */
-    uint32_t idle_n, pools_n;
+    uint32_t idle_n, pools_n, waits_n;
+    uint32_t max_conns;
+    hd_loop_t *loop;
+    hd_member_t *m;
+    hd_timer_t look; /* set while there are idle conns under a finite max_conns */
 } upcluster_t;
 
 typedef struct {
@@ -130,6 +135,8 @@ static size_t path_bytes(const hd_addr_t *a)
 
 /* --- the table --- */
 
+static void on_look(hd_timer_t *t);
+
 static upcluster_t *cluster_of(const hd_slot_t *slot)
 {
     upcluster_t *c;
@@ -145,7 +152,9 @@ static upcluster_t *cluster_of(const hd_slot_t *slot)
     c = calloc(1, sizeof(*c));
     hd_bug_on(c == NULL);
     c->slot = slot;
+    c->max_conns = UINT32_MAX;
     hd_list_init(&c->idle);
+    hd_timer_init(&c->look, on_look);
     hd_list_add_first(&table.clusters, &c->link);
     return c;
 }
@@ -203,6 +212,8 @@ static upool_t *create_pool(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_
     hd_timer_init(&p->starved, on_starved);
     p->is_h2 = key->protocol == HD_UP_HTTP2;
     p->cluster = cluster_of(key->cluster);
+    p->cluster->loop = loop;
+    p->cluster->m = m;
     p->cluster->pools_n++;
     if (table.n >= table.room)
         grow_table();
@@ -237,6 +248,7 @@ static void destroy_if_unused(upool_t *p)
     *at = p->next;
     table.n--;
     if (--p->cluster->pools_n == 0) {
+        hd_timer_stop(p->loop, &p->cluster->look);
         hd_list_remove(&p->cluster->link);
         free(p->cluster);
     }
@@ -245,11 +257,14 @@ static void destroy_if_unused(upool_t *p)
     free(p);
 }
 
+static hd_gauge_id_t slot_gauge(const hd_slot_t *slot, unsigned which)
+{
+    return which < slot->gauges_n ? slot->gauges_first + which : HD_GAUGE_NONE;
+}
+
 static hd_gauge_id_t gauge_of(const upool_t *p, unsigned which)
 {
-    const hd_slot_t *slot = p->key.cluster;
-
-    return which < slot->gauges_n ? slot->gauges_first + which : HD_GAUGE_NONE;
+    return slot_gauge(p->key.cluster, which);
 }
 
 /* --- conns --- */
@@ -327,14 +342,38 @@ static bool is_worn(const upool_t *p, const upconn_t *uc)
                                           (uint64_t)l->conn_lifetime_ms * 1000000;
 }
 
+/* Another worker waits for a conn, and there is no place but what idles here. */
+static bool is_wanted_elsewhere(const upcluster_t *c)
+{
+    hd_gauge_id_t conns = slot_gauge(c->slot, HD_CG_CONNS);
+    hd_gauge_id_t pending = slot_gauge(c->slot, HD_CG_PENDING);
+
+    return c->max_conns != UINT32_MAX && conns != HD_GAUGE_NONE &&
+           hd_gauge_read(c->m, conns) >= c->max_conns &&
+           hd_gauge_read(c->m, pending) > c->waits_n;
+}
+
+static void on_look(hd_timer_t *t)
+{
+    upcluster_t *c = hd_container_of(t, upcluster_t, look);
+
+    if (c->idle_n > 0 && is_wanted_elsewhere(c))
+        close_conn(hd_list_entry(c->idle.next, upconn_t, idle_link));
+    if (c->idle_n > 0 && c->max_conns != UINT32_MAX)
+        hd_timer_set(c->loop, t, GIVE_UP_MS);
+}
+
 static void make_idle(upool_t *p, upconn_t *uc)
 {
+    if (p->limits.max_conns != UINT32_MAX && !hd_timer_is_set(&p->cluster->look))
+        hd_timer_set(p->loop, &p->cluster->look, GIVE_UP_MS);
     uc->is_idle = true;
     hd_list_add_last(&p->cluster->idle, &uc->idle_link);
     p->cluster->idle_n++;
     if (p->limits.idle_timeout_ms > 0)
         hd_timer_set(p->loop, &uc->u.idle, p->limits.idle_timeout_ms);
-    if (p->cluster->idle_n > p->limits.keepalive && p->waits_n == 0)
+    if ((p->cluster->idle_n > p->limits.keepalive || is_wanted_elsewhere(p->cluster)) &&
+        p->waits_n == 0)
         close_conn(hd_list_entry(p->cluster->idle.next, upconn_t, idle_link));
 }
 
@@ -592,6 +631,7 @@ void hd_upool_cancel(hd_pool_wait_t *w)
     w->_pool = NULL;
     hd_list_remove(&w->_link);
     p->waits_n--;
+    p->cluster->waits_n--;
     if (gauge_of(p, HD_CG_PENDING) != HD_GAUGE_NONE)
         hd_gauge_down(p->m, gauge_of(p, HD_CG_PENDING));
     if (p->waits_n == 0)
@@ -607,6 +647,7 @@ static bool try_add_wait(upool_t *p, hd_pool_wait_t *w)
     w->_pool = p;
     hd_list_add_last(&p->waits, &w->_link);
     p->waits_n++;
+    p->cluster->waits_n++;
     return true;
 }
 
@@ -732,6 +773,7 @@ static void set_limits(upool_t *p, const hd_pick_t *pick)
         .max_pending = c->max_pending,
         .version = pick->cluster_region != NULL ? pick->cluster_region->version : 0,
     };
+    p->cluster->max_conns = c->max_conns;
     if (pick->tls != NULL && pick->tls->certs_n > 0)
         p->secret = pick->tls->certs[0];
 }

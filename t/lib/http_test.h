@@ -25,6 +25,7 @@ static hd_http_conf_t *http;
 static hd_filter_chain_t *filter_chain;
 static hd_http_loc_t *loc;
 static hd_route_t *route;
+static hd_route_match_t *route_match;
 static hd_proxy_conf_t *proxy;
 static hd_weighted_t *target;
 static hd_cluster_t *cluster;
@@ -322,8 +323,8 @@ TAP_UNUSED static void up_write(int fd, const char *text)
 
 /* --- the bench --- */
 
-static const hd_route_match_t *build_match(hd_pool_t *pool, const char *path,
-                                           const hd_route_t *r)
+static hd_route_match_t *build_match(hd_pool_t *pool, const char *path,
+                                     const hd_route_t *r)
 {
     hd_route_match_t *rm = hd_pool_new(pool, hd_route_match_t);
 
@@ -354,7 +355,8 @@ static void build_listener(hd_batch_t *b)
     routes = hd_pool_new(pool, hd_routes_t);
     vhost = hd_pool_new(pool, hd_vhost_t);
     matches = hd_pool_new(pool, hd_matches_t);
-    matches->items = build_match(pool, "/up", route);
+    route_match = build_match(pool, "/up", route);
+    matches->items = route_match;
     matches->n = 1;
     vhost->name = hd_str_dup(pool, HD_STR("example.org"));
     vhost->router = HD_ROUTER_MATCHES;
@@ -393,6 +395,7 @@ TAP_UNUSED static void reset_conf(void)
     http->filters = NULL;
     http->filters_n = 0;
     http->is_xds = false;
+    route_match->connect_only = false;
     *target = (hd_weighted_t){
         .cluster = cluster_slot, .cluster_name = HD_STR("up"), .weight = 1};
     *proxy = (hd_proxy_conf_t){.targets = target,

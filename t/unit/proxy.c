@@ -740,6 +740,63 @@ static void test_upgrade(void)
     check_clean("upgrade refused");
 }
 
+/* --- CONNECT that ends here --- */
+
+static hd_req_t *new_connect(hd_conn_t *conn)
+{
+    hd_req_t *req = new_request("CONNECT", "/up");
+
+    client.conn = conn;
+    route->action = HD_ACT_TUNNEL;
+    route_match->connect_only = true;
+    return req;
+}
+
+static void test_connect(void)
+{
+    hd_conn_t *ends[2];
+    owner_t o = {.read_all = true};
+    hd_addr_t dead;
+    char buf[16];
+    int fd;
+
+    reset();
+    http->is_xds = true;
+    hd_bug_on(hd_conn_create_pipe(loop, ends, &err) != HD_OK);
+    hd_conn_set_handler(ends[1], &owner_handler, &o);
+    hd_request_start(new_connect(ends[0]), test_entry());
+    fd = up_accept();
+    turn_until(loop, client.seen[0] != '\0');
+    is_str(client.seen, "head 200;taken;");
+    ok(hd_conn_try_send_copy(ends[1], "ping", 4));
+    is_int(peer_read(loop, fd, buf, 4), 4, "bytes pass");
+    is_int(hd_gauge_sum(state, cluster_slot->gauges_first + HD_CG_CONNS), 1, "counted");
+    hd_conn_close(ends[1], 0);
+    is_int(peer_read(loop, fd, buf, 1), 0, "the client's half ends");
+    is_int(hd_requests_active(), 1, "the other half is open still");
+    close(fd);
+    turn_until(loop, hd_requests_active() == 0);
+    is_int(lb.last_result, HD_RESULT_OK);
+    check_clean("connect");
+
+    reset();
+    http->is_xds = true;
+    fd = tcp_listen(&dead);
+    close(fd);
+    set_upstream(&dead);
+    hd_request_start(new_connect(NULL), test_entry());
+    finish_request();
+    is_int(client.status, 503, "nobody listens");
+    is_int(lb.last_result, HD_RESULT_CONNECT);
+    check_clean("connect refused");
+
+    reset();
+    hd_request_start(new_connect(NULL), test_entry());
+    finish_request();
+    is_int(client.status, 405, "nginx: no");
+    check_clean("no connect");
+}
+
 /* --- what Envoy adds --- */
 
 static void test_xds_fields(void)
@@ -829,6 +886,7 @@ int main(void)
     test_back_pressure();
     test_gone();
     test_upgrade();
+    test_connect();
     test_xds_fields();
     test_many();
     hd_upool_close_all(loop);

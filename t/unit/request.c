@@ -8,7 +8,7 @@ typedef struct {
     hd_rc_t rc;          /* of the first call; later ones: HD_OK */
     hd_rc_t response_rc; /* the same for the response's head */
     hd_rc_t body_rc, response_body_rc;
-    bool answers, response_answers, aborts;
+    bool answers, response_answers, aborts, moves;
 } filter_t;
 
 static char calls[512];
@@ -32,6 +32,10 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
         return hd_req_answer(req, 403, HD_STR_NONE, HD_STR("denied"), "RBAC", "no");
     if (f->aborts)
         return hd_req_abort(req, "FI");
+    if (f->moves) {
+        req->head.authority = HD_STR("other.example");
+        hd_req_find_route_anew(req);
+    }
     if (f->rc == HD_ERROR)
         return hd_req_fail(req, 500, HD_E_MODULE, "broken");
     return f->rc;
@@ -347,6 +351,23 @@ static void test_reroute(void)
     check_clean("filter reroute");
 }
 
+/* A filter's change leads to another route; the chain doesn't begin again. */
+static void test_route_anew(void)
+{
+    reset();
+    route->filters_are_chain = false;
+    route->filters_n = 0;
+    http->is_xds = true;
+    http->filters = chain;
+    http->filters_n = 3;
+    b.moves = true;
+    start_request("GET", "/up");
+    finish_request();
+    is_str(calls, "qa qb qc sc sb sa rc rb ra la lb lc ", "each filter ran once");
+    is_str(client.seen, "head 200;end;finished;");
+    check_clean("route anew");
+}
+
 static void test_no_route(void)
 {
     reset();
@@ -467,6 +488,7 @@ int main(void)
     test_response_filters();
     test_request_body();
     test_reroute();
+    test_route_anew();
     test_no_route();
     test_gone();
     test_reject();

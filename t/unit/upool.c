@@ -189,6 +189,24 @@ static void test_room(void)
     put_back(&b);
 }
 
+/* What idles here is given up when another worker waits at the limit. */
+static void test_given_up(void)
+{
+    want_t a;
+
+    reset();
+    cluster->max_conns = 1;
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    put_back(&a);
+    tick(101);
+    is_int(hd_upool_conns(), 1, "nobody waits");
+    hd_gauge_up(member, cluster_slot->gauges_first + HD_CG_PENDING); /* elsewhere */
+    tick(101);
+    is_int(hd_upool_conns(), 0, "somebody does");
+    hd_gauge_down(member, cluster_slot->gauges_first + HD_CG_PENDING);
+}
+
 static void test_refused(void)
 {
     hd_upool_key_t key = key_now();
@@ -338,6 +356,7 @@ int main(void)
     test_keys();
     test_queue();
     test_room();
+    test_given_up();
     test_refused();
     test_idle();
     test_worn();
