@@ -236,7 +236,10 @@ static void check_service(hd_decoder_t *d, const hd_yaml_t *node, void *obj)
     service_t *s = obj;
     hd_str_t *host = hd_pool_new(d->pool, hd_str_t);
 
-    *host = hd_host_resolve(d->pool, d->obj->name, d->obj->ns, d->conf->cluster_domain);
+    if (hd_str_find_char(d->obj->name, '.') >= 0)
+        hd_decode_error(d, node, "metadata.name: a Service's name has no dots");
+    *host = hd_str_printf(d->pool, "%.*s.%.*s.svc.%.*s", HD_STR_ARG(d->obj->name),
+                          HD_STR_ARG(d->obj->ns), HD_STR_ARG(d->conf->cluster_domain));
     s->svc.hosts = (hd_strs_t){host, 1};
     s->svc.export_to = read_export_annotation(d);
     s->svc.internal_local = hd_str_eq(s->internal_policy, HD_STR("Local"));

@@ -358,6 +358,9 @@ static const row_t rows[] = {
      "f.yaml:1: error: endpoints[0].addresses: \"nowhere\" is no IP address"},
     {"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nstatus: {podIP: here}\n",
      "f.yaml:4: error: status.podIP: \"here\" is no IP address"},
+    {"apiVersion: v1\nkind: Service\nmetadata: {name: a.b}\nspec: {ports: [{port: "
+     "80}]}\n",
+     "f.yaml:1: error: metadata.name: a Service's name has no dots"},
     /* --- several documents --- */
     {"---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\n"
      "kind: Namespace\nmetadata: {name: A}\n",
