@@ -35,6 +35,21 @@ static void put_framing(hd_h1_server_t *h, hd_h1_writer_t *w, const hd_req_t *re
     }
 }
 
+/* What the client must know before it sends another request: RFC 9112 §9.6. */
+static bool is_last_response(const hd_h1_server_t *h, const hd_req_t *req)
+{
+    uint32_t max = req->loc->keepalive_requests;
+
+    if (h->close_after || h->is_draining || req->no_keepalive || !req->head.keep_alive)
+        return true;
+    if (max > 0 && h->requests_n >= max)
+        return true;
+    /* A body that nobody asked for may come or not: nothing behind it could be told from
+     * it. One that is long isn't read for an answer of ours (413, 403). */
+    return h->wants_continue || (req->is_local_reply && h->state == HD_H1S_LENGTH &&
+                                 h->left > HD_H1_DISCARD_BYTES_MAX);
+}
+
 static void put_status_line(hd_h1_writer_t *w, const hd_res_head_t *res)
 {
     hd_str_t reason = res->reason.len > 0 ? res->reason : hd_http_reason(res->status);
@@ -69,7 +84,7 @@ void hd_h1_send_head(hd_req_t *req, bool is_interim)
         bool is_tunnel =
             req->head.method_id == HD_M_CONNECT && req->res.status / 100 == 2;
 
-        h->close_after |= req->no_keepalive || !req->head.keep_alive || h->is_draining;
+        h->close_after = is_last_response(h, req);
         if (!is_tunnel) {
             put_framing(h, &w, req);
             if (h->close_after)
@@ -83,7 +98,8 @@ void hd_h1_send_head(hd_req_t *req, bool is_interim)
     hd_h1_put(&w, "\r\n", 2);
     if (!hd_h1_writer_end(&w)) {
         hd_chain_free(&out);
-        hd_conn_reset(h->conn); /* on_closed doesn't come: the timer finds it */
+        h->is_aborted = true;
+        hd_conn_wake(h->conn); /* the conn's half ends it, out of this call */
         return;
     }
     if (!is_interim)
@@ -104,7 +120,7 @@ void hd_h1_send_body(hd_req_t *req, hd_chain_t *body)
         hd_chain_move(&out, body);
     } else if (!hd_h1_try_chunk(&out, body, &req->res_trailers)) {
         hd_chain_free(&out);
-        h->close_after = true;
+        h->is_aborted = h->close_after = true;
     } else {
         req->framing_bytes_sent += out.bytes - content;
     }

@@ -3,6 +3,7 @@
  * answered. */
 #include "http/hd_chars.h"
 #include "http/hd_h1_server_int.h"
+#include "http/hd_hangup.h"
 
 #include <stdlib.h>
 
@@ -11,8 +12,7 @@ static hd_link_t conns = {&conns, &conns};
 /* Heads may be this long if nothing else is configured; nginx: 4 buffers of 8 KB. */
 #define HEAD_BYTES_MAX 32768
 #define HEAD_FIELDS_MAX 100
-#define LINGER_MS 5000
-#define DISCARD_BYTES_MAX 65536
+#define TIMEOUT_MS 60000 /* where nothing is configured */
 
 static void free_server(hd_h1_server_t *h)
 {
@@ -22,23 +22,24 @@ static void free_server(hd_h1_server_t *h)
     free(h);
 }
 
-/* Ends the conn; <linger>: what is queued still goes out, and unread bytes are drained so
- * that a reset doesn't overtake the answer. */
+/* Ends the conn; <linger>: what is queued still goes out. */
 static void end_conn(hd_h1_server_t *h, bool linger)
 {
     hd_conn_t *c = h->conn;
+    uint64_t send_timeout_ms = h->send_timeout_ms;
 
     hd_bug_on(h->req != NULL);
+    h->state = HD_H1S_GONE;
     free_server(h);
     if (linger)
-        hd_conn_close(c, LINGER_MS);
+        hd_hangup(c, send_timeout_ms);
     else
         hd_conn_reset(c);
 }
 
+/* 0: no bound. */
 static void set_timer(hd_h1_server_t *h, uint64_t ms)
 {
-    h->timeout_ms = (uint32_t)hd_min(ms, UINT32_MAX);
     if (ms == 0)
         hd_timer_stop(h->conn->loop, &h->timer);
     else
@@ -55,6 +56,21 @@ static void lose_client(hd_h1_server_t *h, hd_err_code_t code, const char *why)
     if (req != NULL)
         hd_request_client_gone(req, code, why);
     end_conn(h, false);
+}
+
+/* The head of the next request may come, or is there already. */
+static void await_head(hd_h1_server_t *h)
+{
+    h->in.scan_from = 0;
+    h->is_head_timed = false;
+    if (hd_h1_input_has_bytes(&h->in)) {
+        h->state = HD_H1S_HEAD;
+        return;
+    }
+    h->state = HD_H1S_IDLE;
+    hd_h1_input_drop_block(&h->in);
+    hd_conn_trim(h->conn);
+    set_timer(h, h->idle_timeout_ms);
 }
 
 static const hd_http_conf_t *http_conf(hd_h1_server_t *h)
@@ -78,27 +94,24 @@ static void on_finished(hd_req_t *req)
     hd_h1_server_t *h = req->client_state;
 
     h->req = NULL;
+    h->body_paused = false;
+    h->send_timeout_ms = req->loc->send_timeout_ms;
+    h->idle_timeout_ms = req->loc->keepalive_timeout_ms;
     if (h->state == HD_H1S_ANSWER && !h->close_after) {
-        h->state = h->in.from < h->in.to ? HD_H1S_HEAD : HD_H1S_IDLE;
-        h->in.scan_from = 0;
-        h->body_paused = false;
-        if (h->state == HD_H1S_HEAD || h->conn->is_readable || h->conn->peer_closed)
+        await_head(h);
+        if (h->in.from < h->in.to || h->conn->is_readable || h->conn->peer_closed)
             hd_conn_wake(h->conn);
-        if (h->state == HD_H1S_IDLE) {
-            hd_h1_input_drop_block(&h->in);
-            hd_conn_trim(h->conn);
-        }
         return;
     }
     if (!h->close_after && !h->wants_continue &&
         (h->state == HD_H1S_CHUNKED ||
-         (h->state == HD_H1S_LENGTH && h->left <= DISCARD_BYTES_MAX))) {
+         (h->state == HD_H1S_LENGTH && h->left <= HD_H1_DISCARD_BYTES_MAX))) {
         h->discards = true;
+        set_timer(h, req->loc->client_body_timeout_ms);
         h->left = h->state == HD_H1S_LENGTH ? h->left : 0;
         hd_conn_wake(h->conn);
         return;
     }
-    h->state = HD_H1S_GONE;
     end_conn(h, !h->is_aborted);
 }
 
@@ -128,6 +141,17 @@ static const hd_client_ops_t client_ops = {
 };
 
 /* --- the request --- */
+
+static uint64_t send_timeout_of(const hd_req_t *req)
+{
+    return req->loc->send_timeout_ms > 0 ? req->loc->send_timeout_ms : TIMEOUT_MS;
+}
+
+/* Of a request, or of what is left of one that is over. */
+static uint64_t body_timeout_of(const hd_h1_server_t *h)
+{
+    return h->req != NULL ? h->req->loc->client_body_timeout_ms : TIMEOUT_MS;
+}
 
 static size_t head_bytes_max(const hd_http_conf_t *http)
 {
@@ -193,7 +217,6 @@ static bool read_head(hd_h1_server_t *h)
     hd_req_t *req;
 
     if (http == NULL) { /* the listener is gone or has other TLS settings now */
-        h->state = HD_H1S_GONE;
         end_conn(h, true);
         return false;
     }
@@ -223,7 +246,6 @@ static bool read_head(hd_h1_server_t *h)
         hd_request_set_entry(req, &h->entry);
         h->close_after = true;
         h->state = HD_H1S_ANSWER;
-        set_timer(h, LINGER_MS);
         hd_request_reject(req, status_of(rc, bytes, limits.bytes_max), why);
         return false;
     }
@@ -231,10 +253,9 @@ static bool read_head(hd_h1_server_t *h)
     req->head.scheme = hd_tls_is_on(h->conn) ? HD_STR("https") : HD_STR("http");
     hd_headers_mark_hops(&req->head.headers);
     h->requests_n++;
-    if (http->requests_per_conn > 0 && h->requests_n >= http->requests_per_conn)
-        h->close_after = true;
     begin_body(h, req);
-    set_timer(h, http->loc != NULL ? http->loc->client_body_timeout_ms : 60000);
+    set_timer(h, h->state == HD_H1S_ANSWER ? send_timeout_of(req)
+                                           : req->loc->client_body_timeout_ms);
     hd_request_start(req, &h->entry);
     return h->req == req;
 }
@@ -254,13 +275,13 @@ static void give_body(hd_h1_server_t *h, hd_str_t bytes, unsigned flags)
 /* The request's last byte was read. */
 static bool end_body(hd_h1_server_t *h, unsigned flags)
 {
-    h->state = HD_H1S_ANSWER;
     if (h->discards) {
         h->discards = false;
-        h->state = h->in.from < h->in.to ? HD_H1S_HEAD : HD_H1S_IDLE;
-        h->in.scan_from = 0;
+        await_head(h);
         return true;
     }
+    h->state = HD_H1S_ANSWER;
+    set_timer(h, send_timeout_of(h->req));
     give_body(h, HD_STR_NONE, HD_SLICE_END | flags);
     return false;
 }
@@ -271,7 +292,6 @@ static void refuse_body(hd_h1_server_t *h, const char *why)
 
     h->close_after = true;
     if (req == NULL) {
-        h->state = HD_H1S_GONE;
         end_conn(h, true);
     } else if (req->response_started) {
         lose_client(h, HD_E_PROTOCOL, why);
@@ -296,6 +316,7 @@ static bool read_length(hd_h1_server_t *h)
     if (h->discards)
         return end_body(h, 0);
     h->state = HD_H1S_ANSWER;
+    set_timer(h, send_timeout_of(h->req));
     give_body(h, bytes, HD_SLICE_END);
     return false;
 }
@@ -313,8 +334,7 @@ static bool read_chunked(hd_h1_server_t *h)
         return false;
     }
     h->in.from += (uint32_t)used;
-    if (h->discards && (h->left += content.len) > DISCARD_BYTES_MAX) {
-        h->state = HD_H1S_GONE;
+    if (h->discards && (h->left += content.len) > HD_H1_DISCARD_BYTES_MAX) {
         end_conn(h, true);
         return false;
     }
@@ -377,33 +397,23 @@ static void process(hd_h1_server_t *h)
     }
 }
 
-static void set_read_timer(hd_h1_server_t *h)
+/* A head has its time from its first byte on. */
+static void time_head(hd_h1_server_t *h)
 {
-    const hd_http_conf_t *http;
+    const hd_http_conf_t *http = http_conf(h);
 
-    if (h->state != HD_H1S_HEAD && h->state != HD_H1S_IDLE)
+    if (h->state != HD_H1S_HEAD || h->is_head_timed)
         return;
-    http = http_conf(h);
-    if (h->state == HD_H1S_HEAD) {
-        if (h->timeout_ms == 0 || h->requests_n > 0)
-            set_timer(h, http != NULL && http->header_timeout_ms > 0
-                             ? http->header_timeout_ms
-                             : 60000);
-    } else {
-        uint64_t ms =
-            http != NULL && http->idle_timeout_ms > 0 ? http->idle_timeout_ms : 75000;
-
-        if (http != NULL && http->loc != NULL && !http->is_xds)
-            ms = http->loc->keepalive_timeout_ms;
-        set_timer(h, ms);
-    }
+    h->is_head_timed = true;
+    set_timer(h, http != NULL && http->header_timeout_ms > 0 ? http->header_timeout_ms
+                                                             : TIMEOUT_MS);
 }
 
+/* Nothing more comes. The answers that are still queued may well be read. */
 static void on_end_of_stream(hd_h1_server_t *h)
 {
     if (h->state == HD_H1S_IDLE) {
-        h->state = HD_H1S_GONE;
-        end_conn(h, false);
+        end_conn(h, true);
         return;
     }
     if (h->state == HD_H1S_ANSWER) /* half-closed: it may still read our answer */
@@ -416,6 +426,10 @@ static void on_readable(hd_conn_t *c)
 {
     hd_h1_server_t *h = c->owner;
 
+    if (h->is_aborted && h->req != NULL) {
+        lose_client(h, HD_E_LIMIT, "no memory for the response");
+        return;
+    }
     if (hd_h1_input_has_bytes(&h->in)) { /* pipelined, or left over from a pause */
         process(h);
         if (c->owner != h || c->state >= HD_CONN_CLOSING)
@@ -435,19 +449,18 @@ static void on_readable(hd_conn_t *c)
             on_end_of_stream(h);
             return;
         }
-        if (h->state == HD_H1S_IDLE) {
+        if (h->state == HD_H1S_IDLE)
             h->state = HD_H1S_HEAD;
-            h->timeout_ms = 0;
-            set_read_timer(h);
-        }
+        else if (h->state != HD_H1S_HEAD)
+            set_timer(h, body_timeout_of(h));
         process(h);
         if (c->owner != h || c->state >= HD_CONN_CLOSING)
             return;
     }
-    if (h->state == HD_H1S_IDLE) {
-        hd_h1_input_drop_block(&h->in);
-        set_read_timer(h);
-    }
+    if (h->state == HD_H1S_HEAD && !hd_h1_input_has_bytes(&h->in))
+        await_head(h); /* it was but an empty line */
+    else
+        time_head(h);
 }
 
 static void on_writable(hd_conn_t *c)
@@ -466,59 +479,80 @@ static void on_closed(hd_conn_t *c)
 static const hd_conn_handler_t handler = {
     .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
 
-/* What a time-out means depends on what we waited for. */
+/* The client takes what we send, or there is nothing to be taken. */
+static bool is_taking(hd_h1_server_t *h)
+{
+    bool is_stuck =
+        !hd_chain_is_empty(&h->conn->out) && h->conn->bytes_out == h->bytes_out_seen;
+
+    h->bytes_out_seen = h->conn->bytes_out;
+    return !is_stuck;
+}
+
+static void on_head_timeout(hd_h1_server_t *h)
+{
+    hd_req_t *req = hd_request_create(h->conn, h->conn->loop,
+                                      hd_loop_member(h->conn->loop), &client_ops, h);
+
+    h->close_after = true;
+    h->state = HD_H1S_ANSWER;
+    h->req = req;
+    hd_request_set_entry(req, &h->entry);
+    set_timer(h, send_timeout_of(req));
+    hd_request_reject(req, 408, "client timed out while sending its request head");
+}
+
+static void on_body_timeout(hd_h1_server_t *h)
+{
+    hd_req_t *req = h->req;
+
+    h->close_after = true;
+    if (req == NULL) {
+        end_conn(h, true);
+    } else if (req->response_started) {
+        lose_client(h, HD_E_TIMEOUT, "client timed out while sending its request body");
+    } else {
+        h->state = HD_H1S_ANSWER;
+        set_timer(h, send_timeout_of(req));
+        hd_request_reject(req, 408, "client timed out while sending its request body");
+    }
+}
+
+/* What it means depends on what we waited for. */
 static void on_due(hd_timer_t *t)
 {
     hd_h1_server_t *h = hd_container_of(t, hd_h1_server_t, timer);
-    hd_req_t *req;
 
     switch (h->state) {
-    case HD_H1S_IDLE:
-        h->state = HD_H1S_GONE;
-        end_conn(h, true);
-        return;
     case HD_H1S_HEAD:
-        h->close_after = true;
-        h->state = HD_H1S_ANSWER;
-        req = hd_request_create(h->conn, h->conn->loop, hd_loop_member(h->conn->loop),
-                                &client_ops, h);
-        h->req = req;
-        set_timer(h, LINGER_MS);
-        hd_request_reject(req, 408, "request head timeout");
+        on_head_timeout(h);
         return;
     case HD_H1S_LENGTH:
     case HD_H1S_CHUNKED:
     case HD_H1S_TRAILERS:
-        if (h->body_paused) { /* we wait for the upstream, not for the client */
-            set_timer(h, h->timeout_ms);
+        if (!h->body_paused) {
+            on_body_timeout(h);
             return;
         }
-        req = h->req;
-        h->close_after = true;
-        if (req == NULL) {
-            h->state = HD_H1S_GONE;
+        break; /* we wait for the upstream, or for the client to read */
+    case HD_H1S_IDLE:
+        if (hd_chain_is_empty(&h->conn->out)) {
             end_conn(h, true);
-        } else if (req->response_started) {
-            lose_client(h, HD_E_TIMEOUT, "client body timeout");
-        } else {
-            h->state = HD_H1S_ANSWER;
-            set_timer(h, LINGER_MS);
-            hd_request_reject(req, 408, "request body timeout");
-        }
-        return;
-    default: /* HD_H1S_ANSWER: does the client take what we send? */
-        if (!hd_chain_is_empty(&h->conn->out) &&
-            h->conn->bytes_out == h->bytes_out_seen) {
-            lose_client(h, HD_E_TIMEOUT, "client doesn't read its response");
             return;
         }
-        h->bytes_out_seen = h->conn->bytes_out;
-        set_timer(h, h->timeout_ms);
+        break;
+    default:
+        break;
     }
+    if (is_taking(h))
+        set_timer(h, h->req != NULL ? send_timeout_of(h->req) : h->send_timeout_ms);
+    else
+        lose_client(h, HD_E_TIMEOUT, "client doesn't read its response");
 }
 
 void hd_h1_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain)
 {
+    const hd_http_conf_t *http = chain->protocol_conf;
     hd_h1_server_t *h = calloc(1, sizeof(*h));
 
     hd_bug_on(h == NULL);
@@ -528,8 +562,9 @@ void hd_h1_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_
     hd_timer_init(&h->timer, on_due);
     hd_list_add_last(&conns, &h->link);
     hd_conn_set_handler(c, &handler, h);
-    h->timeout_ms = 0;
-    set_timer(h, 60000);
+    h->send_timeout_ms = TIMEOUT_MS;
+    h->bytes_out_seen = UINT64_MAX;
+    set_timer(h, http->header_timeout_ms > 0 ? http->header_timeout_ms : TIMEOUT_MS);
     if (c->is_readable || c->in.bytes > 0)
         hd_conn_wake(c);
 }
@@ -544,7 +579,6 @@ void hd_h1_drain(hd_loop_t *loop)
             continue;
         h->is_draining = true;
         if (h->state == HD_H1S_IDLE && !h->conn->is_readable) {
-            h->state = HD_H1S_GONE;
             end_conn(h, true);
         }
     }

@@ -5,6 +5,10 @@
 #include "http/hd_codec.h"
 #include "http/hd_h1_input.h"
 
+/* What is left of a body whose request is over: read and dropped if that is cheaper than
+ * a new conn. */
+#define HD_H1_DISCARD_BYTES_MAX 65536
+
 typedef enum {
     HD_H1S_IDLE,     /* between requests: nothing received; no block */
     HD_H1S_HEAD,     /* the first bytes of a head are there */
@@ -22,14 +26,16 @@ typedef struct {
     hd_h1_input_t in;
     uint64_t left;
     hd_timer_t timer;
-    hd_link_t link;          /* of all such conns, for drain */
-    uint64_t bytes_out_seen; /* at the last look of the send time-out */
-    uint32_t requests_n, timeout_ms;
+    hd_link_t link;                            /* of all such conns, for drain */
+    uint64_t bytes_out_seen;                   /* at the last look of the send time-out */
+    uint64_t send_timeout_ms, idle_timeout_ms; /* of the last request's location */
+    uint32_t requests_n;
     hd_chunked_t chunked;
     uint8_t state;
     bool response_chunked, close_after, is_draining, wants_continue, is_aborted;
-    bool body_paused; /* the request takes no more: <in> waits */
-    bool discards;    /* the request is over, the rest of its body is read and dropped */
+    bool is_head_timed; /* the timer is the head's */
+    bool body_paused;   /* the request takes no more: <in> waits */
+    bool discards; /* the request is over, the rest of its body is read and dropped */
 } hd_h1_server_t;
 
 /* hd_h1_response.c: hd_client_ops_t's parts. */

@@ -131,13 +131,15 @@ static void on_due(hd_timer_t *t)
 
 static void sniff(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain)
 {
+    const hd_http_conf_t *http = chain->protocol_conf;
     sniff_t *s = calloc(1, sizeof(*s));
 
     hd_bug_on(s == NULL);
     s->conn = c;
     hd_http_entry_init(&s->entry, listener, chain);
     hd_timer_init(&s->timer, on_due);
-    hd_timer_set(c->loop, &s->timer, SNIFF_MS);
+    hd_timer_set(c->loop, &s->timer,
+                 http->header_timeout_ms > 0 ? http->header_timeout_ms : SNIFF_MS);
     hd_conn_set_handler(c, &sniff_handler, s);
 }
 

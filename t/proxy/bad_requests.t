@@ -85,7 +85,7 @@ my @bad = (
     [413, 'a declared body', "${post}Content-Length: 1001\r\n\r\n"],
     [413, 'a huge declared body', "${post}Content-Length: 9223372036854775807\r\n\r\n"],
     [413, 'a declared body for the location', "POST /small HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n"],
-    [413, 'a chunked body', $chunked . "64\r\n" . 'x' x 100 . "\r\n" . ("64\r\n" . 'x' x 100 . "\r\n") x 10],
+    [413, 'a chunked body', $chunked . "64\r\n" . 'x' x 100 . "\r\n" . ("64\r\n" . 'x' x 100 . "\r\n") x 10 . "0\r\n\r\n"],
     [414, 'a long target', 'GET /' . 'a' x 40000 . " HTTP/1.1\r\nHost: a\r\n\r\n"],
     [414, 'a target without end', 'GET /' . 'a' x 40000],
     [431, 'a long field', "${get}Host: a\r\nX: " . 'a' x 40000 . "\r\n\r\n"],

@@ -1,0 +1,12 @@
+/* hd_hangup: the end of a client's conn whose last response is queued.
+ *
+ *   sending --all is out--> our half ends, what still comes is dropped --> gone
+ *      \--nothing taken for <send_timeout_ms>: reset
+ *
+ * A slow reader gets all of a long answer, however long that takes; and an answer given
+ * before the request was read isn't lost by a reset (RFC 9112 §9.6). */
+#pragma once
+#include "core/net/hd_conn.h"
+
+/* Takes <c>; its handler hears nothing more. <send_timeout_ms> 0: a minute. */
+void hd_hangup(hd_conn_t *c, uint64_t send_timeout_ms);
