@@ -57,7 +57,7 @@ GET(host)
 GET(uri)
 {
     UNUSED_REST;
-    set_str(out, of->req->head.path);
+    set_if_any(out, of->req->head.path);
 }
 
 GET(request_uri)

@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -97,6 +98,14 @@ static hd_rc_t bind_socket(const hd_socket_spec_t *spec, int fd, hd_err_t *err)
                           HD_STR_ARG(hd_addr_print(&spec->bind, text)));
 }
 
+static bool open_to_all(const hd_addr_t *addr)
+{
+    struct sockaddr_storage ss;
+
+    hd_ignore(hd_addr_to_sockaddr(addr, &ss) == 0);
+    return chmod(((const struct sockaddr_un *)&ss)->sun_path, 0666) == 0;
+}
+
 static hd_rc_t prepare(const hd_socket_spec_t *spec, int family, int fd, hd_err_t *err)
 {
     char text[HD_ADDR_TEXT_MAX];
@@ -105,6 +114,11 @@ static hd_rc_t prepare(const hd_socket_spec_t *spec, int family, int fd, hd_err_
         return HD_ERROR;
     if (spec->bind.family != AF_UNSPEC && bind_socket(spec, fd, err) != HD_OK)
         return HD_ERROR;
+    /* as nginx does: who may reach it is said by the directory it is in */
+    if (spec->listen && spec->bind.family == AF_UNIX && spec->bind.path.data[0] != '@' &&
+        !open_to_all(&spec->bind))
+        return hd_err_set_sys(err, errno, "chmod() of %.*s failed",
+                              HD_STR_ARG(hd_addr_print(&spec->bind, text)));
     if (spec->listen && listen(fd, spec->backlog > 0 ? spec->backlog : 511) != 0)
         return hd_err_set_sys(err, errno, "listen() on %.*s failed",
                               HD_STR_ARG(hd_addr_print(&spec->bind, text)));
