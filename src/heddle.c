@@ -11,6 +11,7 @@
 #include "http/hd_conf_http.h"
 #include "http/hd_http.h"
 #include "http/hd_upool.h"
+#include "mesh/admin/hd_admin.h"
 #include "mesh/hd_balance.h"
 #include "mesh/hd_conf_upstream.h"
 #include "mesh/xds/hd_xds_agent.h"
@@ -67,6 +68,7 @@ static void register_parts(void)
     hd_ignore(hd_module_add(&hd_proxy_ssl_module) == 0);
     hd_ignore(hd_module_add(&hd_upstream_module) == 0);
     hd_xds_register();
+    hd_admin_register();
     hd_http_conf_register();
     hd_ignore(hd_module_add(&hd_stream_module) == 0);
     hd_process_add_hooks(&serving);
