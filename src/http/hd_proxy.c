@@ -263,6 +263,13 @@ static void hide_fields(hd_req_t *req)
     }
 }
 
+/* From now on nobody could ask for the body again. */
+static void lose_replay(hd_proxy_t *p)
+{
+    p->replay_lost = true;
+    hd_chain_free(&p->replay);
+}
+
 static void take_head(hd_proxy_t *p, hd_try_t *t)
 {
     hd_req_t *req = p->req;
@@ -270,8 +277,6 @@ static void take_head(hd_proxy_t *p, hd_try_t *t)
     p->winner = t;
     t->step = HD_TRY_STEP_BODY;
     end_others(p, t);
-    hd_chain_free(&p->replay);
-    p->replay_lost = true; /* no try follows: nothing is kept from now on */
     req->upstream_head_ns = t->head_ns;
     req->upstream_status = t->status;
     req->err = NULL;
@@ -321,6 +326,8 @@ void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t)
         return;
     }
     hd_response_start(p->req);
+    if (p->req->response_started && !p->is_over)
+        lose_replay(p);
 }
 
 void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body)
@@ -373,6 +380,8 @@ static hd_try_t *next_sender(hd_proxy_t *p, hd_try_t *after)
 /* Kept for another try as long as it fits the window. */
 static void keep(hd_proxy_t *p, const hd_chain_t *body, bool is_sent)
 {
+    if (p->req->response_started)
+        lose_replay(p);
     if (p->replay_lost)
         return;
     hd_chain_share(&p->replay, body);
@@ -513,6 +522,21 @@ static void on_wake(hd_req_t *req)
     }
 }
 
+/* Another action may follow (a reroute): what was read of the body is its to have, if it
+ * is all there. */
+static void give_back(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+
+    if (!req->head.has_body || req->response_started || req->response_ended)
+        return;
+    if (p->replay_lost)
+        return;
+    hd_chain_move(&p->replay, &req->body_wait);
+    hd_chain_move(&req->body_wait, &p->replay);
+    req->body_given = false;
+}
+
 static void cancel(hd_req_t *req)
 {
     hd_proxy_t *p = proxy_of(req);
@@ -524,6 +548,7 @@ static void cancel(hd_req_t *req)
     }
     drop_retry(p);
     hd_timer_stop(req->loop, &req->deadline);
+    give_back(p);
     hd_chain_free(&p->replay);
     hd_chain_free(&p->held);
 }

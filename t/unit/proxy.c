@@ -31,6 +31,7 @@ static const hd_module_t judge = {.abi = HD_MODULE_ABI,
 static judge_t judge_conf;
 static hd_filter_conf_t chain[1];
 static hd_addr_t up_addr;
+static uint16_t rerouter_number;
 
 #define OK_5 "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Up: yes\r\n\r\nhello"
 
@@ -393,6 +394,51 @@ static void test_early_answer(void)
     is_int(hd_upool_conns(), 0, "that conn is of no further use");
     close(fd);
     check_clean("early answer");
+}
+
+/* error_page and the like: what was read of the body goes to the next action, too. */
+static unsigned reroutes_left;
+
+static hd_rc_t reroute_errors(hd_req_t *req, const void *conf)
+{
+    (void)conf;
+    if (hd_res_status(req) != 503 || reroutes_left == 0)
+        return HD_OK;
+    reroutes_left--;
+    return HD_REROUTE;
+}
+
+static const hd_module_t rerouter = {.abi = HD_MODULE_ABI,
+                                     .name = "rerouter",
+                                     .conf_size = sizeof(judge_t),
+                                     .on_response_headers = reroute_errors};
+
+static void test_reroute_with_body(void)
+{
+    static hd_filter_conf_t with_rerouter[1];
+    hd_req_t *req;
+    int fd;
+
+    reset();
+    with_rerouter[0] = chain[0];
+    with_rerouter[0].module = rerouter_number;
+    route->filters = with_rerouter;
+    reroutes_left = 1;
+    req = start_with_body("POST", 6);
+    give(req, "abc", false);
+    fd = up_accept();
+    up_read(fd, "abc");
+    up_write(fd, "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+    turn_until(loop, reroutes_left == 0);
+    close(fd);
+    give(req, "def", true);
+    fd = up_accept();
+    up_read(fd, "abcdef");
+    up_write(fd, OK_5);
+    finish_request();
+    is_str(client.seen, "head 200;end;finished;");
+    close(fd);
+    check_clean("reroute with body");
 }
 
 /* --- upstreams that break --- */
@@ -866,6 +912,7 @@ int main(void)
     up_addr = lb.addrs[0];
     chain[0] = (hd_filter_conf_t){
         .name = HD_STR("judge"), .module = add_module(&judge), .conf = &judge_conf};
+    rerouter_number = add_module(&rerouter);
     test_get();
     test_no_body_answers();
     test_interim();
@@ -877,6 +924,7 @@ int main(void)
     test_request_limit();
     test_body();
     test_body_replay();
+    test_reroute_with_body();
     test_early_answer();
     test_closed();
     test_race();
