@@ -245,6 +245,7 @@ int main(int argc, char **argv)
     if (l.help || l.version || l.version_all)
         return 0;
     pool = hd_pool_create(0);
+    o->globals = hd_str_dup(pool, o->globals); /* a process's title goes over argv */
     o->prefix = prefix_path(pool, l.prefix);
     o->conf = under(pool, o->prefix, l.conf, HD_CONF_PATH);
     o->error_log = l.error_log != NULL && strcmp(l.error_log, "stderr") == 0

@@ -91,6 +91,12 @@ static hd_rc_t find_needed(hd_conf_t *cf, const hd_node_t *block, hd_err_t *err)
             if (ops->find_module(cf, n->name, err) == HD_ERROR)
                 return place(cf, n, err);
         }
+        if (ops != NULL && ops->find_xds_modules != NULL &&
+            hd_str_eq(n->name, HD_STR("xds"))) {
+            cf->node = n;
+            if (ops->find_xds_modules(cf, err) != HD_OK)
+                return place(cf, n, err);
+        }
         if (find_needed(cf, n, err) != HD_OK)
             return HD_ERROR;
     }

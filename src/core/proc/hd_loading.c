@@ -91,6 +91,17 @@ static hd_rc_t find_module(hd_conf_t *cf, hd_str_t name, hd_err_t *err)
     return load(path, err);
 }
 
+static hd_rc_t load_once(hd_str_t path, hd_err_t *err)
+{
+    return loaded_from(path) != UINT16_MAX ? HD_OK : load(path, err);
+}
+
+static hd_rc_t find_xds_modules(hd_conf_t *cf, hd_err_t *err)
+{
+    return hd_module_index_each(modules_dir(cf->temp), HD_STR("type"), cf->temp,
+                                load_once, err);
+}
+
 /* --- what the master is asked for --- */
 
 static hd_rc_t need_listen(hd_conf_t *cf, const hd_socket_spec_t *spec, unsigned roles,
@@ -142,6 +153,7 @@ static void on_warning(hd_conf_t *cf, const char *text)
 static const hd_build_ops_t ops = {
     .load_module = load_module,
     .find_module = find_module,
+    .find_xds_modules = find_xds_modules,
     .need_listen = need_listen,
     .need_log = need_log,
     .on_warning = on_warning,

@@ -93,7 +93,7 @@ uint16_t hd_module_by_type_url(hd_str_t url, const hd_xds_type_t **type)
 
 static hd_pool_t *index_pool;
 static hd_map_t *index_lines; /* "directive NAME" -> char * file */
-static hd_str_t index_dir;
+static hd_str_t index_dir, index_text;
 
 static void read_line(hd_str_t line)
 {
@@ -129,6 +129,7 @@ static void read_index(hd_str_t dir)
     index_pool = hd_pool_create(0);
     index_lines = hd_map_create();
     index_dir = hd_str_dup(index_pool, dir);
+    index_text = HD_STR_NONE;
     fd = open(hd_str_printf(index_pool, "%.*s/modules.index", HD_STR_ARG(dir)).data,
               O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -136,7 +137,7 @@ static void read_index(hd_str_t dir)
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= INDEX_MAX_BYTES) {
         text = hd_pool_alloc_unaligned(index_pool, (size_t)st.st_size + 1);
         n = read(fd, text, (size_t)st.st_size);
-        rest = hd_str_n(text, n > 0 ? (size_t)n : 0);
+        index_text = rest = hd_str_n(text, n > 0 ? (size_t)n : 0);
         while (n > 0 && hd_str_split(&rest, '\n', &line))
             read_line(line);
     }
@@ -153,4 +154,23 @@ hd_str_t hd_module_index_find(hd_str_t dir, hd_str_t what, hd_str_t name, hd_poo
     if (file == NULL)
         return HD_STR_NONE;
     return hd_str_printf(pool, "%.*s/%s", HD_STR_ARG(dir), file);
+}
+
+hd_rc_t hd_module_index_each(hd_str_t dir, hd_str_t what, hd_pool_t *pool,
+                             hd_rc_t (*each)(hd_str_t path, hd_err_t *err), hd_err_t *err)
+{
+    hd_str_t rest, line, word, name, last = HD_STR_NONE;
+
+    read_index(dir);
+    rest = index_text;
+    while (hd_str_split(&rest, '\n', &line)) {
+        if (!hd_str_split(&line, ' ', &word) || !hd_str_eq(word, what) ||
+            !hd_str_split(&line, ' ', &name) || line.len == 0 || hd_str_eq(line, last))
+            continue;
+        last = line;
+        if (each(hd_str_printf(pool, "%.*s/%.*s", HD_STR_ARG(dir), HD_STR_ARG(line)),
+                 err) != HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
 }

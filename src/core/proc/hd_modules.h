@@ -16,3 +16,8 @@ uint16_t hd_module_by_type_url(hd_str_t url, const struct hd_xds_type_s **type);
  * by the build from the modules' own tables. */
 hd_str_t hd_module_index_find(hd_str_t dir, hd_str_t what, hd_str_t name,
                               hd_pool_t *pool);
+/* Calls <each> with the path of every module that has a line <what> in the index, in its
+ * order, at least once each; HD_ERROR at the first that fails. */
+hd_rc_t hd_module_index_each(hd_str_t dir, hd_str_t what, hd_pool_t *pool,
+                             hd_rc_t (*each)(hd_str_t path, hd_err_t *err),
+                             hd_err_t *err);
