@@ -69,7 +69,7 @@ bool hd_http_is_field_name(hd_str_t name)
 
 bool hd_http_is_field_value(hd_str_t value)
 {
-    return hd_span(value, HD_CH_VALUE) == value.len;
+    return hd_span_value(value) == value.len;
 }
 
 static bool is_port(hd_str_t port)

@@ -1,6 +1,7 @@
 /* hd_chars: which bytes may stand where in HTTP (RFC 9110 §5.6.2, §5.5; RFC 3986). */
 #pragma once
 #include "core/base/hd_str.h"
+#include "core/base/hd_word.h"
 
 enum {
     HD_CH_TOKEN = 1,  /* tchar: methods, field names */
@@ -27,6 +28,23 @@ static inline size_t hd_span(hd_str_t s, unsigned classes)
     while (n < s.len && hd_is_char((unsigned char)s.data[n], classes))
         n++;
     return n;
+}
+
+/* The same for HD_CH_VALUE, eight bytes at a time: values are long. */
+static inline size_t hd_span_value(hd_str_t s)
+{
+    size_t n = 0;
+
+    for (;;) {
+        while (n + 8 <= s.len && !hd_word_has_control(hd_word_load(s.data + n)))
+            n += 8;
+        for (size_t end = hd_min(n + 8, s.len); n < end; n++) {
+            if (!hd_is_char((unsigned char)s.data[n], HD_CH_VALUE))
+                return n;
+        }
+        if (n == s.len)
+            return n;
+    }
 }
 
 int hd_hex_value(char c); /* 0…15, -1 */

@@ -42,6 +42,7 @@ hd_h1_rc_t hd_h1_scan_head(hd_str_t bytes, size_t *scan_from, size_t bytes_max,
         if (end == line || bytes.data[end - 1] != '\r')
             return refuse(HD_H1_BAD, "line ends without CR", why);
         if (end - line == 1) { /* an empty line ends the head */
+            *scan_from = line; /* who looks again finds it at once */
             *head_len = end + 1;
             return *head_len > bytes_max ? refuse(HD_H1_TOO_LONG, "head too long", why)
                                          : HD_H1_OK;
@@ -66,20 +67,26 @@ static hd_str_t take_line(hd_str_t *rest)
     return line;
 }
 
-/* RFC 9112 §5. Lines that start with a space are obs-fold: refused. */
-static hd_h1_rc_t parse_field(hd_str_t line, const hd_h1_limits_t *limits,
+/* One field line at the start of <*rest>, which is past it then (RFC 9112 §5). Lines that
+ * start with a space are obs-fold: refused. */
+static hd_h1_rc_t parse_field(hd_str_t *rest, const hd_h1_limits_t *limits,
                               hd_headers_t *h, const char **why)
 {
-    size_t name_len = hd_span(line, HD_CH_TOKEN);
-    hd_str_t name = hd_str_sub(line, 0, name_len), value;
+    size_t name_len = hd_span(*rest, HD_CH_TOKEN);
+    hd_str_t name = hd_str_n(rest->data, name_len), value;
+    size_t len;
 
     if (name_len == 0)
         return refuse(HD_H1_BAD, "field line without a name", why);
-    if (name_len == line.len || line.data[name_len] != ':')
+    if (rest->data[name_len] != ':') /* the CR of the line's end at the latest */
         return refuse(HD_H1_BAD, "bad character in a field name", why);
-    value = hd_str_trim(hd_str_sub(line, name_len + 1, line.len));
-    if (hd_span(value, HD_CH_VALUE) != value.len)
+    value = hd_str_sub(*rest, name_len + 1, rest->len);
+    len = hd_span_value(value);
+    /* each line ends with CRLF (hd_h1_scan_head): any other stop is a wrong byte */
+    if (value.data[len] != '\r' || value.data[len + 1] != '\n')
         return refuse(HD_H1_BAD, "bad character in a field value", why);
+    *rest = hd_str_sub(value, len + 2, value.len);
+    value = hd_str_trim(hd_str_n(value.data, len));
     if (!limits->underscores && hd_str_find_char(name, '_') >= 0) {
         /* nginx: such a field is dropped; CGI-like programs can't tell it from one with
          * '-' */
@@ -92,19 +99,17 @@ static hd_h1_rc_t parse_field(hd_str_t line, const hd_h1_limits_t *limits,
     return HD_H1_OK;
 }
 
+/* <rest>: whole lines up to the empty one. */
 static hd_h1_rc_t parse_fields(hd_str_t rest, const hd_h1_limits_t *limits,
                                hd_headers_t *h, const char **why)
 {
-    for (;;) {
-        hd_str_t line = take_line(&rest);
-        hd_h1_rc_t rc;
+    while (rest.data[0] != '\r' || rest.data[1] != '\n') {
+        hd_h1_rc_t rc = parse_field(&rest, limits, h, why);
 
-        if (line.len == 0)
-            return HD_H1_OK;
-        rc = parse_field(line, limits, h, why);
         if (rc != HD_H1_OK)
             return rc;
     }
+    return HD_H1_OK;
 }
 
 /* "HTTP/1.0", "HTTP/1.1"; a higher minor version is spoken to as 1.1 (RFC 9110 §2.5). */
@@ -339,7 +344,7 @@ static hd_h1_rc_t parse_status_line(hd_str_t line, hd_res_head_t *head, const ch
         return refuse(HD_H1_BAD, "bad status line", why);
     head->status = (unsigned)status;
     head->reason = hd_str_sub(line, 13, line.len);
-    return hd_span(head->reason, HD_CH_VALUE) == head->reason.len
+    return hd_span_value(head->reason) == head->reason.len
                ? HD_H1_OK
                : refuse(HD_H1_BAD, "bad character in the status line", why);
 }

@@ -211,7 +211,7 @@ static bool read_head(hd_h1_server_t *h)
     const hd_http_conf_t *http = http_conf(h);
     hd_h1_limits_t limits;
     const char *why = "";
-    size_t head_len = 0, used = 0, scan_again = 0;
+    size_t head_len = 0, used = 0, scan_again;
     hd_str_t bytes;
     hd_h1_rc_t rc;
     hd_req_t *req;
@@ -230,6 +230,7 @@ static bool read_head(hd_h1_server_t *h)
     req = hd_request_create(h->conn, h->conn->loop, hd_loop_member(h->conn->loop),
                             &client_ops, h);
     h->req = req;
+    scan_again = h->in.scan_from; /* where the end was found */
     h->in.scan_from = 0;
     if (rc == HD_H1_OK)
         rc = hd_h1_parse_request(bytes, &scan_again, &limits, req->pool, &req->head,

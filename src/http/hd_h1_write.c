@@ -12,7 +12,7 @@ static void hand_over(hd_h1_writer_t *w)
     w->from = w->at;
 }
 
-void hd_h1_put(hd_h1_writer_t *w, const char *data, size_t len)
+void hd_h1_put_slow(hd_h1_writer_t *w, const char *data, size_t len)
 {
     while (len > 0 && !w->failed) {
         size_t n;
@@ -49,20 +49,53 @@ void hd_h1_put_u64(hd_h1_writer_t *w, uint64_t n)
     hd_h1_put(w, digits + at, sizeof(digits) - at);
 }
 
+static bool may_forward(const hd_field_t *f)
+{
+    return (f->flags & (HD_FIELD_REMOVED | HD_FIELD_HOP)) == 0 &&
+           f->id != HD_H_CONTENT_LENGTH && f->id != HD_H_HOST &&
+           f->id != HD_H_TRANSFER_ENCODING;
+}
+
+/* Does it lie in memory as it is to be sent, but for the CRLF? */
+static bool is_line(const hd_field_t *f)
+{
+    const char *colon = f->name.data + f->name.len;
+
+    return f->value.data == colon + 2 && colon[0] == ':' && colon[1] == ' ';
+}
+
+static const char *end_of(const hd_field_t *f)
+{
+    return f->value.data + f->value.len;
+}
+
+static bool follows(const hd_field_t *next, const hd_field_t *f)
+{
+    return next->name.data == end_of(f) + 2 && memcmp(end_of(f), "\r\n", 2) == 0;
+}
+
+/* Lines that lie behind one another as they were received are copied in one go. */
 void hd_h1_put_fields(hd_h1_writer_t *w, const hd_headers_t *h)
 {
-    for (unsigned i = 0; i < h->n; i++) {
-        const hd_field_t *f = &h->fields[i];
+    const hd_field_t *f = h->fields, *end = f + h->n;
 
-        if (f->flags & (HD_FIELD_REMOVED | HD_FIELD_HOP))
+    for (; f < end; f++) {
+        const char *from;
+
+        if (!may_forward(f))
             continue;
-        if (f->id == HD_H_CONTENT_LENGTH || f->id == HD_H_HOST ||
-            f->id == HD_H_TRANSFER_ENCODING)
+        if (!is_line(f)) {
+            hd_h1_put_str(w, f->name);
+            hd_h1_put_lit(w, ": ");
+            hd_h1_put_str(w, f->value);
+            hd_h1_put_lit(w, "\r\n");
             continue;
-        hd_h1_put_str(w, f->name);
-        hd_h1_put(w, ": ", 2);
-        hd_h1_put_str(w, f->value);
-        hd_h1_put(w, "\r\n", 2);
+        }
+        for (from = f->name.data; f + 1 < end && follows(f + 1, f) && is_line(f + 1) &&
+                                  may_forward(f + 1);)
+            f++;
+        hd_h1_put(w, from, (size_t)(end_of(f) - from));
+        hd_h1_put_lit(w, "\r\n");
     }
 }
 

@@ -11,7 +11,16 @@ typedef struct {
 } hd_h1_writer_t;
 
 void hd_h1_writer_init(hd_h1_writer_t *w, hd_chain_t *out);
-void hd_h1_put(hd_h1_writer_t *w, const char *data, size_t len);
+void hd_h1_put_slow(hd_h1_writer_t *w, const char *data, size_t len);
+static inline void hd_h1_put(hd_h1_writer_t *w, const char *data, size_t len)
+{
+    if (hd_unlikely(w->block == NULL || len > HD_BLOCK_BYTES - w->at || len == 0)) {
+        hd_h1_put_slow(w, data, len);
+        return;
+    }
+    memcpy(w->block->data + w->at, data, len);
+    w->at += len;
+}
 void hd_h1_put_u64(hd_h1_writer_t *w, uint64_t n);
 static inline void hd_h1_put_str(hd_h1_writer_t *w, hd_str_t s)
 {

@@ -6,6 +6,7 @@
 #include "core/base/hd_map.h"
 #include "core/base/hd_pool.h"
 #include "core/base/hd_str.h"
+#include "core/base/hd_word.h"
 #include "core/os/hd_clock.h"
 #include "core/os/hd_os.h"
 #include "tap.h"
@@ -60,6 +61,51 @@ static void test_str(void)
            !hd_str_to_u64(HD_STR("-1"), UINT64_MAX, &n),
        "digits only");
     ok(hd_str_to_u64(HD_STR("0"), 0, &n) && n == 0);
+}
+
+/* Every pair of bytes at every place of strings around the word's size. */
+static bool folds_like_bytes(size_t len, size_t at)
+{
+    char a[24], b[24];
+
+    memset(a, 'k', sizeof(a));
+    memset(b, 'K', sizeof(b));
+    for (int x = 0; x < 256; x++) {
+        for (int y = 0; y < 256; y++) {
+            a[at] = (char)x;
+            b[at] = (char)y;
+            if (hd_str_eq_nocase(hd_str_n(a, len), hd_str_n(b, len)) !=
+                (hd_ascii_lower(a[at]) == hd_ascii_lower(b[at])))
+                return false;
+        }
+    }
+    return true;
+}
+
+static void test_words(void)
+{
+    static const size_t lens[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17};
+    static const unsigned char around[] = {' ', '~', 'a', 0x80, 0xff};
+    bool folds = true, finds = true;
+    unsigned char w[8];
+
+    for (size_t i = 0; i < hd_countof(lens); i++) {
+        for (size_t at = 0; at < lens[i]; at++)
+            folds = folds && folds_like_bytes(lens[i], at);
+    }
+    ok(folds, "eq_nocase is that of its bytes");
+    for (size_t i = 0; i < hd_countof(around); i++) {
+        memset(w, around[i], sizeof(w));
+        for (size_t at = 0; at < 8; at++) {
+            for (int c = 0; c < 256; c++) {
+                w[at] = (unsigned char)c;
+                finds = finds &&
+                        hd_word_has_control(hd_word_load(w)) == (c < 0x20 || c == 0x7f);
+            }
+            w[at] = around[i];
+        }
+    }
+    ok(finds, "controls are found at each place, and nothing else");
 }
 
 static void test_hash(void)
@@ -379,6 +425,7 @@ int main(int argc, char **argv)
 {
     hd_os_init_title(argc, argv);
     test_str();
+    test_words();
     test_hash();
     test_err();
     test_pool();

@@ -1,6 +1,7 @@
 /* Hashes of strings: 16 bytes a step, each step one 64x64->128 multiplication whose
  * halves are folded together. */
 #include "core/base/hd_str.h"
+#include "core/base/hd_word.h"
 #include "core/os/hd_os.h"
 
 #define ODD_A 0x9e3779b97f4a7c15u /* odd, about half of the bits set */
@@ -13,32 +14,6 @@ static uint64_t process_seed;
 __attribute__((constructor)) static void init_seed(void)
 {
     hd_os_random(&process_seed, sizeof(process_seed));
-}
-
-static inline uint64_t load64(const unsigned char *p)
-{
-    uint64_t v;
-
-    memcpy(&v, p, 8);
-    return v;
-}
-
-static inline uint64_t load32(const unsigned char *p)
-{
-    uint32_t v;
-
-    memcpy(&v, p, 4);
-    return v;
-}
-
-/* 0 to 8 bytes as one number; different strings of one length give different numbers. */
-static inline uint64_t load_short(const unsigned char *p, size_t n)
-{
-    if (n >= 4)
-        return load32(p) | load32(p + n - 4) << 32;
-    if (n > 0)
-        return p[0] | (uint64_t)p[n / 2] << 8 | (uint64_t)p[n - 1] << 16;
-    return 0;
 }
 
 static inline uint64_t fold(uint64_t a, uint64_t b)
@@ -57,12 +32,12 @@ static inline uint64_t hash_bytes(const unsigned char *p, size_t len, uint64_t s
     uint64_t a, b;
 
     for (; len > 16; p += 16, len -= 16)
-        h = fold((load64(p) | or_mask) ^ h, (load64(p + 8) | or_mask) ^ other);
+        h = fold((hd_word_load(p) | or_mask) ^ h, (hd_word_load(p + 8) | or_mask) ^ other);
     if (len >= 8) {
-        a = load64(p);
-        b = load64(p + len - 8);
+        a = hd_word_load(p);
+        b = hd_word_load(p + len - 8);
     } else {
-        a = load_short(p, len);
+        a = hd_word_load_short(p, len);
         b = 0;
     }
     h = fold((a | or_mask) ^ h ^ ODD_A, (b | or_mask) ^ other);

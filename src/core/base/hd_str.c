@@ -1,16 +1,29 @@
 #include "core/base/hd_str.h"
 #include "core/base/hd_pool.h"
+#include "core/base/hd_word.h"
 #include "core/os/hd_os.h"
 #include <stdio.h>
 
+static bool is_same_nocase(uint64_t a, uint64_t b)
+{
+    return a == b || hd_word_lower(a) == hd_word_lower(b);
+}
+
 bool hd_str_eq_nocase(hd_str_t a, hd_str_t b)
 {
-    if (a.len != b.len)
+    size_t n = a.len, at;
+
+    if (n != b.len)
         return false;
-    for (size_t i = 0; i < a.len; i++)
-        if (hd_ascii_lower(a.data[i]) != hd_ascii_lower(b.data[i]))
+    if (n < 8)
+        return is_same_nocase(hd_word_load_short(a.data, n),
+                              hd_word_load_short(b.data, n));
+    for (at = 0; n - at > 8; at += 8) {
+        if (!is_same_nocase(hd_word_load(a.data + at), hd_word_load(b.data + at)))
             return false;
-    return true;
+    }
+    /* the last eight, some of them once more */
+    return is_same_nocase(hd_word_load(a.data + n - 8), hd_word_load(b.data + n - 8));
 }
 
 int hd_str_cmp(hd_str_t a, hd_str_t b)
@@ -73,13 +86,6 @@ hd_str_t hd_str_trim(hd_str_t s)
     return s;
 }
 
-hd_str_t hd_str_sub(hd_str_t s, size_t at, size_t len)
-{
-    at = hd_min(at, s.len);
-    return at == 0 ? hd_str_n(s.data, hd_min(len, s.len))
-                   : hd_str_n(s.data + at, hd_min(len, s.len - at));
-}
-
 bool hd_str_split(hd_str_t *rest, char sep, hd_str_t *part)
 {
     ssize_t at;
@@ -99,6 +105,7 @@ bool hd_str_split(hd_str_t *rest, char sep, hd_str_t *part)
 
 bool hd_str_to_u64(hd_str_t s, uint64_t max, uint64_t *out)
 {
+    bool may_overflow = s.len > 19; /* 10^19 - 1 fits */
     uint64_t n = 0;
 
     if (s.len == 0)
@@ -106,7 +113,7 @@ bool hd_str_to_u64(hd_str_t s, uint64_t max, uint64_t *out)
     for (size_t i = 0; i < s.len; i++) {
         unsigned digit = (unsigned)(unsigned char)s.data[i] - '0';
 
-        if (digit > 9 || n > (UINT64_MAX - digit) / 10)
+        if (digit > 9 || (may_overflow && n > (UINT64_MAX - digit) / 10))
             return false;
         n = n * 10 + digit;
     }

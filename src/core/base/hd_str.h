@@ -57,7 +57,11 @@ ssize_t hd_str_find(hd_str_t s, hd_str_t needle);
 hd_str_t hd_str_trim(hd_str_t s);
 
 /* <s> from <at>; at most <len> bytes. Both are cut to what there is. */
-hd_str_t hd_str_sub(hd_str_t s, size_t at, size_t len);
+static inline hd_str_t hd_str_sub(hd_str_t s, size_t at, size_t len)
+{
+    at = hd_min(at, s.len);
+    return hd_str_n(at == 0 ? s.data : s.data + at, hd_min(len, s.len - at));
+}
 
 /* Takes the next part of <*rest> up to <sep> (dropped); false once <*rest> is used up. */
 bool hd_str_split(hd_str_t *rest, char sep, hd_str_t *part);
