@@ -35,16 +35,16 @@ static inline size_t hd_span_value(hd_str_t s)
 {
     size_t n = 0;
 
-    for (;;) {
-        while (n + 8 <= s.len && !hd_word_has_control(hd_word_load(s.data + n)))
-            n += 8;
-        for (size_t end = hd_min(n + 8, s.len); n < end; n++) {
-            if (!hd_is_char((unsigned char)s.data[n], HD_CH_VALUE))
-                return n;
-        }
-        if (n == s.len)
-            return n;
+    while (n + 8 <= s.len) {
+        size_t run = hd_word_find_control(s.data + n);
+
+        n += run;
+        if (run < 8 && s.data[n++] != '\t')
+            return n - 1;
     }
+    while (n < s.len && hd_is_char((unsigned char)s.data[n], HD_CH_VALUE))
+        n++;
+    return n;
 }
 
 int hd_hex_value(char c); /* 0…15, -1 */

@@ -72,21 +72,24 @@ static hd_str_t take_line(hd_str_t *rest)
 static hd_h1_rc_t parse_field(hd_str_t *rest, const hd_h1_limits_t *limits,
                               hd_headers_t *h, const char **why)
 {
-    size_t name_len = hd_span(*rest, HD_CH_TOKEN);
-    hd_str_t name = hd_str_n(rest->data, name_len), value;
+    hd_str_t name = {rest->data, 0}, value;
     size_t len;
 
-    if (name_len == 0)
+    while (hd_is_char((unsigned char)name.data[name.len], HD_CH_TOKEN))
+        name.len++; /* stops at the line's CR at the latest */
+    if (name.len == 0)
         return refuse(HD_H1_BAD, "field line without a name", why);
-    if (rest->data[name_len] != ':') /* the CR of the line's end at the latest */
+    if (name.data[name.len] != ':')
         return refuse(HD_H1_BAD, "bad character in a field name", why);
-    value = hd_str_sub(*rest, name_len + 1, rest->len);
+    value.data = name.data + name.len + 1;
+    value.len = rest->len - name.len - 1;
     len = hd_span_value(value);
     /* each line ends with CRLF (hd_h1_scan_head): any other stop is a wrong byte */
     if (value.data[len] != '\r' || value.data[len + 1] != '\n')
         return refuse(HD_H1_BAD, "bad character in a field value", why);
-    *rest = hd_str_sub(value, len + 2, value.len);
-    value = hd_str_trim(hd_str_n(value.data, len));
+    *rest = hd_str_n(value.data + len + 2, value.len - len - 2);
+    value.len = len;
+    value = hd_str_trim(value);
     if (!limits->underscores && hd_str_find_char(name, '_') >= 0) {
         /* nginx: such a field is dropped; CGI-like programs can't tell it from one with
          * '-' */
@@ -270,13 +273,8 @@ static hd_h1_rc_t read_authority(hd_req_head_t *head, hd_str_t from_target,
         else
             authority = host->value;
     }
-    head->authority = authority;
-    for (size_t i = 0; i < authority.len; i++) {
-        if (authority.data[i] != hd_ascii_lower(authority.data[i])) {
-            head->authority = hd_str_dup_lower(pool, authority);
-            break;
-        }
-    }
+    head->authority =
+        hd_str_is_lower(authority) ? authority : hd_str_dup_lower(pool, authority);
     return HD_H1_OK;
 }
 

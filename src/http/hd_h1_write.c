@@ -91,8 +91,8 @@ void hd_h1_put_fields(hd_h1_writer_t *w, const hd_headers_t *h)
             hd_h1_put_lit(w, "\r\n");
             continue;
         }
-        for (from = f->name.data; f + 1 < end && follows(f + 1, f) && is_line(f + 1) &&
-                                  may_forward(f + 1);)
+        for (from = f->name.data;
+             f + 1 < end && follows(f + 1, f) && is_line(f + 1) && may_forward(f + 1);)
             f++;
         hd_h1_put(w, from, (size_t)(end_of(f) - from));
         hd_h1_put_lit(w, "\r\n");

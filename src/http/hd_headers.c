@@ -1,4 +1,5 @@
 #include "http/hd_headers.h"
+#include "core/base/hd_word.h"
 
 static const hd_str_t names[HD_H_IDS_N] = {
     [HD_H_ACCEPT] = HD_STR_INIT("accept"),
@@ -61,8 +62,8 @@ static uint8_t name_index[BUCKETS][BUCKET_MAX];
 
 static unsigned bucket_of(hd_str_t name)
 {
-    unsigned first = (unsigned char)hd_ascii_lower(name.data[0]);
-    unsigned last = (unsigned char)hd_ascii_lower(name.data[name.len - 1]);
+    unsigned first = (unsigned char)name.data[0] | 0x20; /* lower case, of letters */
+    unsigned last = (unsigned char)name.data[name.len - 1] | 0x20;
 
     return ((unsigned)name.len * 7 + first * 31 + last * 101) % BUCKETS;
 }
@@ -85,7 +86,25 @@ hd_str_t hd_header_name(hd_header_id_t id)
     return names[id];
 }
 
-hd_header_id_t hd_header_id(hd_str_t name)
+/* <known> is lower case, so only the other one is folded. */
+static bool is_name(hd_str_t known, hd_str_t name)
+{
+    size_t n = known.len, at;
+
+    if (n != name.len)
+        return false;
+    if (n < 8)
+        return hd_word_load_short(known.data, n) ==
+               hd_word_lower(hd_word_load_short(name.data, n));
+    for (at = 0; n - at > 8; at += 8) {
+        if (hd_word_load(known.data + at) != hd_word_lower(hd_word_load(name.data + at)))
+            return false;
+    }
+    return hd_word_load(known.data + n - 8) ==
+           hd_word_lower(hd_word_load(name.data + n - 8));
+}
+
+static inline hd_header_id_t id_of(hd_str_t name)
 {
     const uint8_t *bucket;
 
@@ -93,19 +112,24 @@ hd_header_id_t hd_header_id(hd_str_t name)
         return HD_H_OTHER;
     bucket = name_index[bucket_of(name)];
     for (unsigned i = 0; i < BUCKET_MAX && bucket[i] != 0; i++) {
-        if (hd_str_eq_nocase(names[bucket[i]], name))
+        if (is_name(names[bucket[i]], name))
             return (hd_header_id_t)bucket[i];
     }
     return HD_H_OTHER;
+}
+
+hd_header_id_t hd_header_id(hd_str_t name)
+{
+    return id_of(name);
 }
 
 void hd_headers_init(hd_headers_t *h, hd_pool_t *pool, uint32_t room)
 {
     h->pool = pool;
     h->n = 0;
+    h->_seen = h->_many = 0;
     h->_room = (uint16_t)hd_min(room, HD_FIELDS_MAX);
     h->fields = room == 0 ? NULL : hd_pool_alloc(pool, h->_room * sizeof(hd_field_t));
-    memset(h->first, 0, sizeof(h->first));
 }
 
 static bool try_grow(hd_headers_t *h)
@@ -123,23 +147,41 @@ static bool try_grow(hd_headers_t *h)
     return true;
 }
 
-hd_field_t *hd_headers_add_id(hd_headers_t *h, hd_header_id_t id, hd_str_t name,
+_Static_assert(HD_H_IDS_N <= 64, "ids fit a word's bits");
+
+#define SET_OF(id) ((uint64_t)1 << (id))
+
+static inline hd_field_t *add(hd_headers_t *h, hd_header_id_t id, hd_str_t name,
                               hd_str_t value)
 {
     hd_field_t *f;
 
     if (h->n == h->_room && !try_grow(h))
         return NULL;
-    f = &h->fields[h->n++];
-    *f = (hd_field_t){.name = name, .value = value, .id = (uint8_t)id};
-    if (id != HD_H_OTHER && h->first[id] == 0)
-        h->first[id] = (uint8_t)h->n;
+    f = &h->fields[h->n];
+    f->name = name;
+    f->value = value;
+    f->id = (uint8_t)id;
+    f->flags = 0;
+    if (id != HD_H_OTHER) {
+        h->_many |= h->_seen & SET_OF(id);
+        if (!(h->_seen & SET_OF(id)))
+            h->_first[id] = (uint8_t)h->n;
+        h->_seen |= SET_OF(id);
+    }
+    h->n++;
     return f;
+}
+
+hd_field_t *hd_headers_add_id(hd_headers_t *h, hd_header_id_t id, hd_str_t name,
+                              hd_str_t value)
+{
+    return add(h, id, name, value);
 }
 
 hd_field_t *hd_headers_add(hd_headers_t *h, hd_str_t name, hd_str_t value)
 {
-    return hd_headers_add_id(h, hd_header_id(name), name, value);
+    return add(h, id_of(name), name, value);
 }
 
 static hd_field_t *find_from(const hd_headers_t *h, unsigned at, hd_header_id_t id,
@@ -156,11 +198,9 @@ static hd_field_t *find_from(const hd_headers_t *h, unsigned at, hd_header_id_t 
     return NULL;
 }
 
-hd_field_t *hd_headers_get(const hd_headers_t *h, hd_header_id_t id)
+hd_field_t *hd_headers_get_slow(const hd_headers_t *h, hd_header_id_t id)
 {
-    unsigned at = h->first[id];
-
-    return at == 0 ? NULL : find_from(h, at - 1, id, HD_STR_NONE);
+    return find_from(h, h->_first[id], id, HD_STR_NONE);
 }
 
 hd_field_t *hd_headers_find(const hd_headers_t *h, hd_str_t name)
@@ -172,6 +212,8 @@ hd_field_t *hd_headers_find(const hd_headers_t *h, hd_str_t name)
 
 hd_field_t *hd_headers_find_next(const hd_headers_t *h, const hd_field_t *after)
 {
+    if (after->id != HD_H_OTHER && !(h->_many & SET_OF(after->id)))
+        return NULL;
     return find_from(h, (unsigned)(after - h->fields) + 1, (hd_header_id_t)after->id,
                      after->name);
 }
@@ -180,7 +222,8 @@ void hd_headers_remove_id(hd_headers_t *h, hd_header_id_t id)
 {
     for (hd_field_t *f = hd_headers_get(h, id); f != NULL; f = hd_headers_find_next(h, f))
         f->flags |= HD_FIELD_REMOVED;
-    h->first[id] = 0;
+    h->_seen &= ~SET_OF(id);
+    h->_many &= ~SET_OF(id);
 }
 
 void hd_headers_remove(hd_headers_t *h, hd_str_t name)
@@ -243,13 +286,17 @@ hd_str_t hd_headers_joined(const hd_headers_t *h, hd_str_t name, hd_pool_t *pool
     return hd_str_n(out, (size_t)(p - out));
 }
 
+static const uint64_t hops = SET_OF(HD_H_CONNECTION) | SET_OF(HD_H_KEEP_ALIVE) |
+                             SET_OF(HD_H_PROXY_CONNECTION) | SET_OF(HD_H_TE) |
+                             SET_OF(HD_H_UPGRADE) | SET_OF(HD_H_HTTP2_SETTINGS) |
+                             SET_OF(HD_H_TRANSFER_ENCODING);
+
 void hd_headers_mark_hops(hd_headers_t *h)
 {
-    static const uint8_t hops[] = {
-        HD_H_CONNECTION, HD_H_KEEP_ALIVE,     HD_H_PROXY_CONNECTION, HD_H_TE,
-        HD_H_UPGRADE,    HD_H_HTTP2_SETTINGS, HD_H_TRANSFER_ENCODING};
     hd_field_t *f;
 
+    if (!(h->_seen & hops))
+        return;
     for (f = hd_headers_get(h, HD_H_CONNECTION); f != NULL;
          f = hd_headers_find_next(h, f)) {
         hd_str_t rest = f->value, token;
@@ -266,8 +313,8 @@ void hd_headers_mark_hops(hd_headers_t *h)
                 named->flags |= HD_FIELD_HOP;
         }
     }
-    for (unsigned i = 0; i < sizeof(hops); i++) {
-        for (f = hd_headers_get(h, (hd_header_id_t)hops[i]); f != NULL;
+    for (uint64_t left = h->_seen & hops; left != 0; left &= left - 1) {
+        for (f = hd_headers_get(h, (hd_header_id_t)__builtin_ctzll(left)); f != NULL;
              f = hd_headers_find_next(h, f))
             f->flags |= HD_FIELD_HOP;
     }

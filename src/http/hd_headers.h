@@ -2,9 +2,9 @@
  * id, flags}. ◆
  *
  * The case received on HTTP/1 is kept, comparison ignores it (HTTP/2 writes lower case).
- * Look-up by known id is O(1): the list keeps the first and counts the rest. Strings are
- * slices of what was received (the owner keeps the blocks) or of the owner's pool.
- * Limits: at most HD_FIELDS_MAX fields; bytes are bounded by the codec.
+ * Look-up by known id is O(1): the list keeps the first and whether there are more.
+ * Strings are slices of what was received (the owner keeps the blocks) or of the owner's
+ * pool. Limits: at most HD_FIELDS_MAX fields; bytes are bounded by the codec.
  */
 #pragma once
 #include "core/base/hd_pool.h"
@@ -83,8 +83,9 @@ typedef struct {
 typedef struct {
     hd_field_t *fields;
     uint16_t n, _room;
-    uint8_t first[HD_H_IDS_N]; /* index + 1 of the first field of an id; 0: none */
-    hd_pool_t *pool;           /* where the array grows */
+    uint64_t _seen, _many;      /* sets of known ids: those added, those added again */
+    uint8_t _first[HD_H_IDS_N]; /* the first field's index, of an id in <_seen> */
+    hd_pool_t *pool;            /* where the array grows */
 } hd_headers_t;
 
 void hd_headers_init(hd_headers_t *h, hd_pool_t *pool, uint32_t room);
@@ -94,7 +95,16 @@ hd_field_t *hd_headers_add(hd_headers_t *h, hd_str_t name, hd_str_t value);
 hd_field_t *hd_headers_add_id(hd_headers_t *h, hd_header_id_t id, hd_str_t name,
                               hd_str_t value);
 /* The first live field; NULL: none. */
-hd_field_t *hd_headers_get(const hd_headers_t *h, hd_header_id_t id);
+hd_field_t *hd_headers_get_slow(const hd_headers_t *h, hd_header_id_t id);
+static inline hd_field_t *hd_headers_get(const hd_headers_t *h, hd_header_id_t id)
+{
+    hd_field_t *f;
+
+    if (!(h->_seen >> id & 1))
+        return NULL;
+    f = &h->fields[h->_first[id]];
+    return hd_likely(!(f->flags & HD_FIELD_REMOVED)) ? f : hd_headers_get_slow(h, id);
+}
 hd_field_t *hd_headers_find(const hd_headers_t *h, hd_str_t name);
 hd_field_t *hd_headers_find_next(const hd_headers_t *h, const hd_field_t *after);
 void hd_headers_remove(hd_headers_t *h, hd_str_t name);

@@ -256,9 +256,9 @@ static void hide_fields(hd_req_t *req)
         hd_field_t *f = &h->fields[i];
 
         if (f->id == HD_H_X_ACCEL_REDIRECT ||
-            (f->id == HD_H_OTHER && f->name.len > 8 &&
-             hd_str_has_prefix_nocase(f->name, HD_STR("X-Accel-"))) ||
-            hd_str_eq_nocase(f->name, HD_STR("X-Pad")))
+            (f->id == HD_H_OTHER &&
+             (hd_str_has_prefix_nocase(f->name, HD_STR("X-Accel-")) ||
+              hd_str_eq_nocase(f->name, HD_STR("X-Pad")))))
             f->flags |= HD_FIELD_REMOVED;
     }
 }

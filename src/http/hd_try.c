@@ -265,7 +265,8 @@ static hd_rc_t pick(hd_try_t *t)
     }
     t->is_picked = true;
     if (t->proxy->conf->tls != NULL)
-        t->pick.tls = t->proxy->conf->tls; /* proxy_ssl_*: the route's before the cluster's */
+        t->pick.tls =
+            t->proxy->conf->tls; /* proxy_ssl_*: the route's before the cluster's */
     if (!try_count_request(t)) {
         hd_ignore(hd_req_err(req, HD_E_LIMIT, "upstream \"%.*s\" has %u active requests",
                              HD_STR_ARG(t->pick.cluster->name),

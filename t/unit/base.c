@@ -24,6 +24,9 @@ static void test_str(void)
 
     ok(hd_str_eq(HD_STR_NONE, HD_STR("")), "unset equals empty");
     ok(hd_str_eq_nocase(HD_STR("HoSt"), HD_STR("hOsT")));
+    ok(hd_str_is_lower(HD_STR("a.b-c:8080[@{")) && hd_str_is_lower(HD_STR_NONE) &&
+       !hd_str_is_lower(HD_STR("shop.examplE")) && !hd_str_is_lower(HD_STR("A")) &&
+       !hd_str_is_lower(HD_STR("longer.thaN.eight")));
     ok(!hd_str_eq_nocase(HD_STR("a["), HD_STR("a{")), "only letters fold");
     ok(hd_str_cmp(HD_STR("ab"), HD_STR("abc")) < 0 &&
        hd_str_cmp(HD_STR("b"), HD_STR("abc")) > 0 &&
@@ -99,8 +102,14 @@ static void test_words(void)
         for (size_t at = 0; at < 8; at++) {
             for (int c = 0; c < 256; c++) {
                 w[at] = (unsigned char)c;
-                finds = finds &&
-                        hd_word_has_control(hd_word_load(w)) == (c < 0x20 || c == 0x7f);
+                finds =
+                    finds && hd_word_find_control(w) == (c < 0x20 || c == 0x7f ? at : 8);
+                if (at == 7)
+                    continue;
+                w[7] = '\r'; /* a later one takes nothing from it */
+                finds =
+                    finds && hd_word_find_control(w) == (c < 0x20 || c == 0x7f ? at : 7);
+                w[7] = around[i];
             }
             w[at] = around[i];
         }

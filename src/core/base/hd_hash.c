@@ -32,7 +32,8 @@ static inline uint64_t hash_bytes(const unsigned char *p, size_t len, uint64_t s
     uint64_t a, b;
 
     for (; len > 16; p += 16, len -= 16)
-        h = fold((hd_word_load(p) | or_mask) ^ h, (hd_word_load(p + 8) | or_mask) ^ other);
+        h = fold((hd_word_load(p) | or_mask) ^ h,
+                 (hd_word_load(p + 8) | or_mask) ^ other);
     if (len >= 8) {
         a = hd_word_load(p);
         b = hd_word_load(p + len - 8);

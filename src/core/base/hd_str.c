@@ -70,22 +70,6 @@ ssize_t hd_str_find(hd_str_t s, hd_str_t needle)
     return p == NULL ? -1 : p - s.data;
 }
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-hd_str_t hd_str_trim(hd_str_t s)
-{
-    while (s.len > 0 && is_blank(s.data[0])) {
-        s.data++;
-        s.len--;
-    }
-    while (s.len > 0 && is_blank(s.data[s.len - 1]))
-        s.len--;
-    return s;
-}
-
 bool hd_str_split(hd_str_t *rest, char sep, hd_str_t *part)
 {
     ssize_t at;
@@ -105,7 +89,6 @@ bool hd_str_split(hd_str_t *rest, char sep, hd_str_t *part)
 
 bool hd_str_to_u64(hd_str_t s, uint64_t max, uint64_t *out)
 {
-    bool may_overflow = s.len > 19; /* 10^19 - 1 fits */
     uint64_t n = 0;
 
     if (s.len == 0)
@@ -113,7 +96,8 @@ bool hd_str_to_u64(hd_str_t s, uint64_t max, uint64_t *out)
     for (size_t i = 0; i < s.len; i++) {
         unsigned digit = (unsigned)(unsigned char)s.data[i] - '0';
 
-        if (digit > 9 || (may_overflow && n > (UINT64_MAX - digit) / 10))
+        /* 19 digits always fit */
+        if (digit > 9 || (i >= 19 && n > (UINT64_MAX - digit) / 10))
             return false;
         n = n * 10 + digit;
     }
@@ -136,6 +120,21 @@ char *hd_str_to_c(struct hd_pool_s *pool, hd_str_t s)
 hd_str_t hd_str_dup(struct hd_pool_s *pool, hd_str_t s)
 {
     return hd_str_n(hd_str_to_c(pool, s), s.len);
+}
+
+bool hd_str_is_lower(hd_str_t s)
+{
+    size_t at = 0;
+
+    for (; s.len - at >= 8; at += 8) {
+        if (hd_word_lower(hd_word_load(s.data + at)) != hd_word_load(s.data + at))
+            return false;
+    }
+    for (; at < s.len; at++) {
+        if (hd_ascii_lower(s.data[at]) != s.data[at])
+            return false;
+    }
+    return true;
 }
 
 hd_str_t hd_str_dup_lower(struct hd_pool_s *pool, hd_str_t s)

@@ -44,6 +44,7 @@ static inline char hd_ascii_lower(char c)
 }
 
 bool hd_str_eq_nocase(hd_str_t a, hd_str_t b); /* ASCII only */
+bool hd_str_is_lower(hd_str_t s);              /* no ASCII upper case in it */
 int hd_str_cmp(hd_str_t a, hd_str_t b);        /* as memcmp, the shorter first */
 bool hd_str_has_prefix(hd_str_t s, hd_str_t prefix);
 bool hd_str_has_suffix(hd_str_t s, hd_str_t suffix);
@@ -54,7 +55,16 @@ ssize_t hd_str_find_char(hd_str_t s, char c);
 ssize_t hd_str_find(hd_str_t s, hd_str_t needle);
 
 /* <s> without the spaces and tabs at both ends. */
-hd_str_t hd_str_trim(hd_str_t s);
+static inline hd_str_t hd_str_trim(hd_str_t s)
+{
+    while (s.len > 0 && (s.data[0] == ' ' || s.data[0] == '\t')) {
+        s.data++;
+        s.len--;
+    }
+    while (s.len > 0 && (s.data[s.len - 1] == ' ' || s.data[s.len - 1] == '\t'))
+        s.len--;
+    return s;
+}
 
 /* <s> from <at>; at most <len> bytes. Both are cut to what there is. */
 static inline hd_str_t hd_str_sub(hd_str_t s, size_t at, size_t len)

@@ -3,7 +3,7 @@
  * For the files that look at every byte a peer sends; plain C, no alignment needed.
  */
 #pragma once
-#include <stdbool.h>
+#include <endian.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -45,11 +45,16 @@ static inline uint64_t hd_word_lower(uint64_t w)
     return w | (from_a & ~behind_z & ~w & HD_WORD_HIGHS) >> 2;
 }
 
-/* Is one of the bytes a control (below 0x20, or DEL)? Tab is one, too. */
-static inline bool hd_word_has_control(uint64_t w)
+/* Where the first control (below 0x20, or DEL) stands among the 8 bytes from <p>; 8:
+ * none. Tab is one, too. */
+static inline size_t hd_word_find_control(const void *p)
 {
+    uint64_t w = le64toh(hd_word_load(p)); /* the first byte is the lowest */
     uint64_t del = w ^ HD_WORD_ONES * 0x7f;
+    /* Subtracting borrows from the bytes above a control, so only the lowest hit counts.
+     */
     uint64_t below = (w - HD_WORD_ONES * 0x20) & ~w, is_del = (del - HD_WORD_ONES) & ~del;
+    uint64_t hits = (below | is_del) & HD_WORD_HIGHS;
 
-    return ((below | is_del) & HD_WORD_HIGHS) != 0;
+    return hits == 0 ? 8 : (size_t)__builtin_ctzll(hits) / 8;
 }
