@@ -6,7 +6,6 @@ use warnings;
 use lib 't/lib';
 use Test::More;
 use Heddle;
-use Heddle::TlsFront;
 
 my $hd = Heddle->new;
 my $ca = $hd->make_ca('root');
