@@ -65,7 +65,6 @@ static PbCluster__CircuitBreakers *breakers(hd_tr_t *t, const policy_t *p)
     th->max_requests = LIMIT(max_requests);
     th->max_retries = LIMIT(max_retries);
 #undef LIMIT
-    th->track_remaining = true;
     HD_TR_ADD(t, cb, thresholds, th);
     return cb;
 }
@@ -136,6 +135,7 @@ static void set_http_options(hd_tr_t *t, PbCluster__Cluster *c, hd_proto_t proto
     bool is_h2 = hd_proto_is_http2(protocol) ||
                  (pool != NULL && pool->h2_upgrade == HD_H2_UPGRADE);
     bool has_common = pool != NULL && (pool->http_idle_timeout_ns != HD_UNSET ||
+                                       pool->max_connection_duration_ns > 0 ||
                                        pool->max_requests_per_connection > 0);
     PbCluster__Cluster__TypedExtensionProtocolOptionsEntry *e;
 
@@ -164,6 +164,9 @@ static void set_http_options(hd_tr_t *t, PbCluster__Cluster *c, hd_proto_t proto
 
         if (pool->http_idle_timeout_ns != HD_UNSET)
             common->idle_timeout = hd_tr_duration(t, pool->http_idle_timeout_ns);
+        if (pool->max_connection_duration_ns > 0)
+            common->max_connection_duration =
+                hd_tr_duration(t, pool->max_connection_duration_ns);
         if (pool->max_requests_per_connection > 0)
             common->max_requests_per_connection =
                 hd_tr_u32(t, pool->max_requests_per_connection);
@@ -174,6 +177,26 @@ static void set_http_options(hd_tr_t *t, PbCluster__Cluster *c, hd_proto_t proto
     e->key = HTTP_OPTIONS;
     e->value = hd_tr_any(t, o);
     HD_TR_ADD(t, c, typed_extension_protocol_options, e);
+}
+
+static void set_keepalive(hd_tr_t *t, PbCluster__Cluster *c,
+                          const hd_connection_pool_t *pool)
+{
+    const hd_keepalive_t *k = pool != NULL ? pool->tcp_keepalive : NULL;
+    PbCore__TcpKeepalive *msg;
+
+    if (k == NULL)
+        return;
+    msg = HD_TR_NEW(t, PbCore__TcpKeepalive, pb_core__tcp_keepalive);
+    if (k->probes > 0)
+        msg->keepalive_probes = hd_tr_u32(t, k->probes);
+    if (k->time_ns > 0)
+        msg->keepalive_time = hd_tr_u32(t, k->time_ns / 1000000000);
+    if (k->interval_ns > 0)
+        msg->keepalive_interval = hd_tr_u32(t, k->interval_ns / 1000000000);
+    c->upstream_connection_options = HD_TR_NEW(t, PbCluster__UpstreamConnectionOptions,
+                                               pb_cluster__upstream_connection_options);
+    c->upstream_connection_options->tcp_keepalive = msg;
 }
 
 /* metadata "istio": what telemetry says of the destination. */
@@ -423,7 +446,8 @@ static void set_transport(hd_tr_t *t, PbCluster__Cluster *c, const outbound_t *o
     const hd_client_tls_t *tls = o->policy.tls;
     char *sni = hd_tr_printf(t, "outbound_.%lld_.%.*s_.%.*s", (long long)o->port->number,
                              HD_STR_ARG(o->subset), HD_STR_ARG(o->host));
-    bool is_h2 = hd_proto_is_http2(o->port->protocol);
+    bool is_h2 = hd_proto_is_http2(o->port->protocol) ||
+                 (o->policy.pool != NULL && o->policy.pool->h2_upgrade == HD_H2_UPGRADE);
     PbCluster__Cluster__TransportSocketMatch *m;
 
     if (tls != NULL && tls->mode == HD_CLIENT_TLS_ISTIO_MUTUAL) {
@@ -457,6 +481,18 @@ static void set_type(PbCluster__Cluster *c, PbCluster__Cluster__DiscoveryType ty
     c->type = type;
 }
 
+/* Health is always respected: a cluster of which all endpoints are ill answers 503. */
+static PbCluster__Cluster__CommonLbConfig *outbound_lb(hd_tr_t *t, const hd_outlier_t *o)
+{
+    PbCluster__Cluster__CommonLbConfig *lb = HD_TR_NEW(
+        t, PbCluster__Cluster__CommonLbConfig, pb_cluster__cluster__common_lb_config);
+
+    lb->healthy_panic_threshold = HD_TR_NEW(t, PbType__Percent, pb_type__percent);
+    if (o != NULL && o->min_health_percent > 0)
+        lb->healthy_panic_threshold->value = (double)o->min_health_percent;
+    return lb;
+}
+
 static void put_outbound(hd_tr_t *t, const outbound_t *o)
 {
     PbCluster__Cluster *c = HD_TR_NEW(t, PbCluster__Cluster, pb_cluster__cluster);
@@ -481,11 +517,11 @@ static void put_outbound(hd_tr_t *t, const outbound_t *o)
     identities = (hd_strs_t){.items = e.ids, .n = e.ids_n};
     set_lb(c, o->policy.lb);
     c->circuit_breakers = breakers(t, &o->policy);
-    c->common_lb_config = HD_TR_NEW(t, PbCluster__Cluster__CommonLbConfig,
-                                    pb_cluster__cluster__common_lb_config);
+    c->common_lb_config = outbound_lb(t, o->policy.outlier);
     if (o->policy.outlier != NULL)
         c->outlier_detection = outlier(t, o->policy.outlier);
     set_http_options(t, c, o->port->protocol, o->policy.pool);
+    set_keepalive(t, c, o->policy.pool);
     set_metadata(t, c, o->svc, o->host, o->subset, o->rule);
     if (resolution == HD_RESOLVE_STATIC) {
         set_type(c, PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__EDS);
@@ -609,21 +645,40 @@ size_t hd_tr_own_ports(hd_tr_t *t, hd_tr_own_port_t *ports, size_t max)
     return found;
 }
 
+/* The pool settings of a rule hold on the server's side, too. */
+static policy_t inbound_policy(hd_tr_t *t, const hd_tr_own_port_t *own)
+{
+    const hd_object_t *rules[4];
+    policy_t p = {0};
+    size_t n = hd_model_find_rules(t->model, t->proxy->ns, own->service->ns,
+                                   own->service->service->hosts.items[0], rules,
+                                   hd_countof(rules));
+
+    for (size_t i = 0; i < n; i++)
+        apply_policy(&p, rules[i]->destination_rule->policy, own->port->number);
+    return p;
+}
+
 /* To the application: where interception is off, at an explicit address (APP_ADDRESS of
  * the node, a setting of ours; 127.0.0.1 as Istio has it); else the original destination.
  */
 static void put_inbound(hd_tr_t *t, const hd_tr_own_port_t *own)
 {
     PbCluster__Cluster *c = HD_TR_NEW(t, PbCluster__Cluster, pb_cluster__cluster);
-    policy_t none = {0};
+    const hd_connection_pool_t *pool;
+    policy_t policy = inbound_policy(t, own);
 
     c->name = hd_tr_inbound_name(t, own->target);
     c->alt_stat_name = hd_tr_printf(t, "%s;", c->name);
-    c->connect_timeout = hd_tr_duration(t, CONNECT_TIMEOUT_NS);
-    c->circuit_breakers = breakers(t, &none);
+    pool = policy.pool;
+    c->connect_timeout = hd_tr_duration(t, pool != NULL && pool->connect_timeout_ns > 0
+                                               ? pool->connect_timeout_ns
+                                               : CONNECT_TIMEOUT_NS);
+    c->circuit_breakers = breakers(t, &policy);
+    set_keepalive(t, c, pool);
     c->common_lb_config = HD_TR_NEW(t, PbCluster__Cluster__CommonLbConfig,
                                     pb_cluster__cluster__common_lb_config);
-    set_http_options(t, c, own->port->protocol, NULL);
+    set_http_options(t, c, own->port->protocol, pool);
     set_metadata(t, c, own->service, own->service->service->hosts.items[0], HD_STR_NONE,
                  NULL);
     if (hd_str_eq(t->proxy->interception_mode, HD_STR("NONE"))) {
@@ -658,6 +713,33 @@ void hd_tr_inbound_clusters(hd_tr_t *t)
         put_inbound(t, &ports[i]);
 }
 
+/* Whatever the client speaks, to wherever it meant to go; idle ones for five minutes. */
+static void set_passthrough_options(hd_tr_t *t, PbCluster__Cluster *c)
+{
+    PbUpstreamHttp__HttpProtocolOptions *o = HD_TR_NEW(
+        t, PbUpstreamHttp__HttpProtocolOptions, pb_upstream_http__http_protocol_options);
+    PbUpstreamHttp__HttpProtocolOptions__UseDownstreamHttpConfig *use =
+        HD_TR_NEW(t, PbUpstreamHttp__HttpProtocolOptions__UseDownstreamHttpConfig,
+                  pb_upstream_http__http_protocol_options__use_downstream_http_config);
+    PbCluster__Cluster__TypedExtensionProtocolOptionsEntry *e =
+        HD_TR_NEW(t, PbCluster__Cluster__TypedExtensionProtocolOptionsEntry,
+                  pb_cluster__cluster__typed_extension_protocol_options_entry);
+
+    use->http_protocol_options =
+        HD_TR_NEW(t, PbCore__Http1ProtocolOptions, pb_core__http1_protocol_options);
+    use->http2_protocol_options =
+        HD_TR_NEW(t, PbCore__Http2ProtocolOptions, pb_core__http2_protocol_options);
+    o->upstream_protocol_options_case =
+        PB_UPSTREAM_HTTP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_USE_DOWNSTREAM_PROTOCOL_CONFIG;
+    o->use_downstream_protocol_config = use;
+    o->common_http_protocol_options =
+        HD_TR_NEW(t, PbCore__HttpProtocolOptions, pb_core__http_protocol_options);
+    o->common_http_protocol_options->idle_timeout = hd_tr_duration(t, 300000000000ll);
+    e->key = HTTP_OPTIONS;
+    e->value = hd_tr_any(t, o);
+    HD_TR_ADD(t, c, typed_extension_protocol_options, e);
+}
+
 static void put_fixed(hd_tr_t *t, const char *name, bool is_original, bool is_inbound)
 {
     PbCluster__Cluster *c = HD_TR_NEW(t, PbCluster__Cluster, pb_cluster__cluster);
@@ -671,6 +753,8 @@ static void put_fixed(hd_tr_t *t, const char *name, bool is_original, bool is_in
     if (is_original) {
         c->lb_policy = PB_CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED;
         c->circuit_breakers = breakers(t, &none);
+        c->alt_stat_name = "PassthroughCluster;"; /* both count as one */
+        set_passthrough_options(t, c);
     }
     if (is_inbound) {
         c->upstream_bind_config = HD_TR_NEW(t, PbCore__BindConfig, pb_core__bind_config);

@@ -8,6 +8,7 @@ typedef struct {
     hd_tr_t *t;
     const char *gateway; /* "mesh", or "NS/NAME" */
     int64_t port;        /* of the listener */
+    bool any_port;       /* services of other ports are known there, too: gateways */
 } scope_t;
 
 /* --- small parts --- */
@@ -244,13 +245,14 @@ static char *destination(const scope_t *s, const hd_destination_t *d)
     const hd_object_t *svc = hd_model_find_service(s->t->model, d->host, s->t->proxy->ns);
     int64_t port = d->port;
 
-    if (port == HD_UNSET && svc != NULL && svc->service->ports.n == 1)
+    if (port == HD_UNSET && svc != NULL && svc->service->ports.n == 1 &&
+        (s->any_port || svc->service->ports.items[0].number == s->port))
         port = svc->service->ports.items[0].number;
     return hd_tr_cluster_name(s->t, port == HD_UNSET ? s->port : port, d->subset,
                               d->host);
 }
 
-static void set_hash(hd_tr_t *t, const scope_t *s, PbRoute__RouteAction *a, hd_str_t host)
+static void set_hash(hd_tr_t *t, PbRoute__RouteAction *a, hd_str_t host)
 {
     const hd_object_t *rules[4];
     size_t n = hd_model_find_rules(t->model, t->proxy->ns, HD_STR_NONE, host, rules,
@@ -260,7 +262,6 @@ static void set_hash(hd_tr_t *t, const scope_t *s, PbRoute__RouteAction *a, hd_s
                                : NULL;
     PbRoute__RouteAction__HashPolicy *p;
 
-    (void)s;
     if (lb == NULL || lb->kind != HD_DR_LB_CONSISTENT_HASH)
         return;
     p = HD_TR_NEW(t, PbRoute__RouteAction__HashPolicy,
@@ -328,7 +329,7 @@ static void set_clusters(const scope_t *s, PbRoute__RouteAction *a, PbRoute__Rou
             PB_ROUTE__ROUTE_ACTION__CLUSTER_SPECIFIER_WEIGHTED_CLUSTERS;
         a->weighted_clusters = wc;
     }
-    set_hash(t, s, a, dests->items[0].destination.host);
+    set_hash(t, a, dests->items[0].destination.host);
 }
 
 static void set_rewrite(hd_tr_t *t, PbRoute__RouteAction *a, const hd_http_route_t *http)
@@ -374,6 +375,7 @@ static void add_mirrors(const scope_t *s, PbRoute__RouteAction *a,
                                         pb_core__runtime_fractional_percent);
         p->runtime_fraction->default_value = hd_tr_ppm(t, m->ppm);
         p->trace_sampled = hd_tr_bool(t, false);
+        p->disable_shadow_host_suffix_append = true;
         HD_TR_ADD(t, a, request_mirror_policies, p);
     }
 }
@@ -561,8 +563,9 @@ static const hd_object_t *find_vs(const scope_t *s, hd_str_t host)
     return best;
 }
 
+/* <host>: the service's, for retries and hashing; unset: neither. */
 static void add_default_route(hd_tr_t *t, PbRoute__VirtualHost *vh, const char *cluster,
-                              const char *name, bool retries)
+                              const char *name, hd_str_t host)
 {
     PbRoute__Route *route = HD_TR_NEW(t, PbRoute__Route, pb_route__route);
     PbRoute__RouteAction *a = HD_TR_NEW(t, PbRoute__RouteAction, pb_route__route_action);
@@ -575,8 +578,10 @@ static void add_default_route(hd_tr_t *t, PbRoute__VirtualHost *vh, const char *
     a->cluster = (char *)(uintptr_t)cluster;
     a->timeout = hd_tr_duration(t, 0);
     a->max_grpc_timeout = a->timeout;
-    if (retries)
+    if (host.len > 0) {
         a->retry_policy = retry_policy(t, NULL);
+        set_hash(t, a, host);
+    }
     HD_TR_ADD(t, vh, routes, route);
 }
 
@@ -596,8 +601,8 @@ static void add_domains(hd_tr_t *t, PbRoute__VirtualHost *vh, const hd_object_t 
                         hd_str_t host, int64_t with_port)
 {
     add_domain(t, vh, hd_tr_text(t, host), with_port);
+    add_domain(t, vh, hd_tr_printf(t, "%.*s.", HD_STR_ARG(host)), with_port);
     if (svc->kind == HD_KIND_SERVICE) {
-        add_domain(t, vh, hd_tr_printf(t, "%.*s.", HD_STR_ARG(host)), with_port);
         if (hd_str_eq(svc->ns, t->proxy->ns))
             add_domain(t, vh, hd_tr_text(t, svc->name), with_port);
         add_domain(
@@ -675,8 +680,37 @@ static void add_service_vhost(const scope_t *s, PbRoute__RouteConfiguration *rc,
         add_routes(&here, vh, vs);
     if (vh->n_routes == 0 && vs == NULL)
         add_default_route(t, vh, hd_tr_cluster_name(t, port->number, HD_STR_NONE, host),
-                          "default", true);
+                          "default", host);
     add_vhost(t, rc, vh);
+}
+
+/* Hosts of VirtualServices that no service of this port has: virtual hosts of their own,
+ * on port 80 (istio-to-xds §7). */
+static void add_vs_hosts(const scope_t *s, PbRoute__RouteConfiguration *rc)
+{
+    hd_tr_t *t = s->t;
+    size_t n;
+    const hd_object_t *const *list = hd_model_list(t->model, HD_KIND_VIRTUAL_SERVICE, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        const hd_virtual_service_t *vs = list[i]->virtual_service;
+
+        if (!has_gateway(&vs->gateways, s->gateway) ||
+            !hd_is_exported(&vs->export_to, list[i]->ns, t->proxy->ns))
+            continue;
+        for (hd_each(h, vs->hosts)) {
+            PbRoute__VirtualHost *vh;
+            char *domain = hd_tr_text(t, *h);
+
+            if (has_domain(rc, domain))
+                continue;
+            vh = HD_TR_NEW(t, PbRoute__VirtualHost, pb_route__virtual_host);
+            vh->name = hd_tr_printf(t, "%s:80", domain);
+            HD_TR_ADD(t, vh, domains, domain);
+            add_routes(s, vh, list[i]);
+            add_vhost(t, rc, vh);
+        }
+    }
 }
 
 static void add_catch_all(hd_tr_t *t, PbRoute__RouteConfiguration *rc, bool is_proxy)
@@ -686,7 +720,7 @@ static void add_catch_all(hd_tr_t *t, PbRoute__RouteConfiguration *rc, bool is_p
     HD_TR_ADD(t, vh, domains, "*");
     if (!is_proxy) {
         vh->name = "allow_any";
-        add_default_route(t, vh, "PassthroughCluster", "allow_any", false);
+        add_default_route(t, vh, "PassthroughCluster", "allow_any", HD_STR_NONE);
     } else { /* there is no original destination to pass to */
         PbRoute__Route *route = HD_TR_NEW(t, PbRoute__Route, pb_route__route);
 
@@ -732,6 +766,8 @@ PbRoute__RouteConfiguration *hd_tr_sidecar_routes(hd_tr_t *t, int64_t port)
             }
         }
     }
+    if (port == 80)
+        add_vs_hosts(&s, rc);
     add_catch_all(t, rc, is_proxy);
     return rc;
 }
@@ -744,7 +780,7 @@ PbRoute__RouteConfiguration *hd_tr_inbound_routes(hd_tr_t *t, const hd_tr_own_po
 
     vh->name = hd_tr_printf(t, "inbound|http|%lld", (long long)own->port->number);
     HD_TR_ADD(t, vh, domains, "*");
-    add_default_route(t, vh, name, "default", false);
+    add_default_route(t, vh, name, "default", HD_STR_NONE);
     HD_TR_ADD(t, rc, virtual_hosts, vh);
     return rc;
 }
@@ -797,7 +833,8 @@ static void add_server(hd_tr_t *t, PbRoute__RouteConfiguration *rc,
     scope_t s = {.t = t,
                  .gateway = hd_tr_printf(t, "%.*s/%.*s", HD_STR_ARG(gateway->ns),
                                          HD_STR_ARG(gateway->name)),
-                 .port = server->port.number};
+                 .port = server->port.number,
+                 .any_port = true};
     size_t n;
     const hd_object_t *const *list = hd_model_list(t->model, HD_KIND_VIRTUAL_SERVICE, &n);
 
