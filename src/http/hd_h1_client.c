@@ -68,8 +68,9 @@ static void finish_if_done(h1_client_t *h)
 
     if (!h->response_done || h->x != NULL)
         return;
-    reusable =
-        h->request_done && h->keep_alive && h->from == h->to && !h->up->conn->peer_closed;
+    /* an end that came along with the last bytes was told then, and won't be again */
+    reusable = h->request_done && h->keep_alive && h->from == h->to &&
+               !h->up->conn->peer_closing;
     if (h->from == h->to || !reusable)
         drop_block(h);
     h->state = IDLE;

@@ -6,7 +6,10 @@ package Heddle::Http;
 #   $c->send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");         raw bytes
 #   my $r = $c->response;                                  the next response; undef at EOF
 #   my $r = $c->request('GET', '/', {body => 'x'}, Name => 'value', ...);
+#   my $r = $c->response_head;                             its head alone, the body is yours
 #   $c->read_until(qr/.../)  $c->read_all  $c->is_eof  $c->shutdown_write  $c->reset  $c->close
+#   $c->{total}                                            bytes received so far
+#   my $c = Heddle::Http->adopt($socket);                  to read from a back end's side
 #
 # A response has status, reason, version, head (text), body (decoded), trailers (text), raw,
 # header('name') (all values, joined by ", "); as a string it is head and body.
@@ -36,6 +39,11 @@ sub connect {
         $self->{sock}->autoflush(1);
     }
     return $self;
+}
+
+sub adopt {
+    my ($class, $sock) = @_;
+    return bless {buf => '', eof => 0, sock => $sock}, $class;
 }
 
 sub _open_tls {
@@ -98,6 +106,7 @@ sub _fill {
     die "no answer within $deadline_s s; so far: \"$self->{buf}\"\n" unless $n > 0;
     $n = sysread $self->{sock}, $self->{buf}, 65536, length $self->{buf};
     $self->{reset} = 1 if !defined $n && $!{ECONNRESET};
+    $self->{total} += $n if $n;
     return 1 if $n;
     $self->{eof} = 1;
     return 0;
@@ -159,10 +168,8 @@ sub DESTROY {
     $_[0]->close;
 }
 
-# The next response. $method eq 'HEAD': it has no body, whatever it says.
-sub response {
-    my ($self, $method) = @_;
-    $method //= 'GET';
+sub response_head {
+    my ($self) = @_;
     my $raw = $self->read_until(qr/\r?\n\r?\n/);
     unless (defined $raw) {
         return undef if $self->{buf} eq '';
@@ -171,7 +178,14 @@ sub response {
     my $r = bless {head => $raw, raw => $raw, body => '', trailers => ''}, 'Heddle::Response';
     ($r->{version}, $r->{status}, $r->{reason}) =
         $raw =~ m{^(HTTP/\d\.\d) (\d{3})(?: ([^\r\n]*))?} or die "not a response: \"$raw\"\n";
+    return $r;
+}
 
+# The next response. $method eq 'HEAD': it has no body, whatever it says.
+sub response {
+    my ($self, $method) = @_;
+    $method //= 'GET';
+    my $r = $self->response_head // return undef;
     return $r if $method eq 'HEAD' || $r->{status} =~ /^(1\d\d|204|304)$/;
     return $r if $method eq 'CONNECT' && $r->{status} =~ /^2/;
     if (($r->header('transfer-encoding') // '') =~ /chunked/i) {
