@@ -253,7 +253,7 @@ static bool read_head(hd_h1_server_t *h)
     req->head_bytes_received = used;
     req->head.scheme = hd_tls_is_on(h->conn) ? HD_STR("https") : HD_STR("http");
     hd_headers_mark_hops(&req->head.headers);
-    h->requests_n++;
+    req->conn_requests = ++h->requests_n;
     begin_body(h, req);
     set_timer(h, h->state == HD_H1S_ANSWER ? send_timeout_of(req)
                                            : req->loc->client_body_timeout_ms);

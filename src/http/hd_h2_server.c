@@ -361,7 +361,7 @@ static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
     uint64_t length;
 
     st->started = true;
-    h->requests_n++;
+    st->req->conn_requests = ++h->requests_n;
     if (http == NULL) { /* the listener is gone: the client may repeat it elsewhere */
         hd_req_t *req = st->req;
 

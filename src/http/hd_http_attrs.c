@@ -383,6 +383,12 @@ GET(connection)
         set_int(out, (int64_t)of->conn->id);
 }
 
+GET(connection_requests)
+{
+    UNUSED_REST;
+    set_int(out, of->req->conn_requests);
+}
+
 static const hd_tls_peer_t *tls_of(of_t *of)
 {
     return of->conn != NULL ? hd_tls_peer(of->conn) : NULL;
@@ -603,6 +609,12 @@ static hd_str_t response_time_of(of_t *of, const hd_try_t *t)
 
 GET_EACH_TRY(upstream_addr, addr_of_try)
 GET_EACH_TRY(upstream_status, status_of_try)
+static hd_str_t response_length_of(of_t *of, const hd_try_t *t)
+{
+    return hd_str_printf(of->pool, "%llu", (unsigned long long)t->body_bytes);
+}
+
+GET_EACH_TRY(upstream_response_length, response_length_of)
 GET_EACH_TRY(upstream_connect_time, connect_time_of)
 GET_EACH_TRY(upstream_header_time, header_time_of)
 GET_EACH_TRY(upstream_response_time, response_time_of)
@@ -764,6 +776,7 @@ static const hd_attr_def_t defs[] = {
     A("server_addr", server_addr, HD_VAL_STR, C, "the address it came to"),
     A("server_port", server_port, HD_VAL_INT, C, "the port it came to"),
     A("connection", connection, HD_VAL_INT, C, "number of the connection"),
+    A("connection_requests", connection_requests, HD_VAL_INT, R, "of this connection"),
     A("https", https, HD_VAL_STR, C, "\"on\" over TLS"),
     A("ssl_protocol", ssl_protocol, HD_VAL_STR, C, "TLSv1.3, …"),
     A("ssl_cipher", ssl_cipher, HD_VAL_STR, C, "cipher suite"),
@@ -786,6 +799,8 @@ static const hd_attr_def_t defs[] = {
     A("upstream_addr", upstream_addr, HD_VAL_STR, R, "addresses tried"),
     A("upstream_status", upstream_status, HD_VAL_STR, R, "statuses of the tries"),
     A("upstream_connect_time", upstream_connect_time, HD_VAL_STR, R, "seconds, each try"),
+    A("upstream_response_length", upstream_response_length, HD_VAL_STR, R,
+      "bytes of the upstreams' bodies"),
     A("upstream_header_time", upstream_header_time, HD_VAL_STR, R, "seconds, each try"),
     A("upstream_response_time", upstream_response_time, HD_VAL_STR, R, "the same"),
     A("upstream_cluster", upstream_cluster, HD_VAL_STR, R, "name of the cluster"),

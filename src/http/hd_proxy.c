@@ -400,10 +400,45 @@ static void begin(hd_proxy_t *p)
     start_try(p);
 }
 
+/* gRPC over HTTP/2, "Timeout": at most eight digits and a unit. */
+static bool parse_grpc_timeout(hd_str_t text, uint64_t *ms)
+{
+    static const struct {
+        char unit;
+        uint64_t ns;
+    } units[] = {{'H', 3600000000000ull}, {'M', 60000000000ull}, {'S', 1000000000ull},
+                 {'m', 1000000},          {'u', 1000},           {'n', 1}};
+    uint64_t n;
+
+    if (text.len < 2 || text.len > 9 ||
+        !hd_str_to_u64(hd_str_sub(text, 0, text.len - 1), 99999999, &n))
+        return false;
+    for (size_t i = 0; i < hd_countof(units); i++) {
+        if (units[i].unit == text.data[text.len - 1]) {
+            *ms = hd_max(n * units[i].ns / 1000000, (uint64_t)1);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The whole request's time, tries included; a gRPC client may say its own (VS-ROUTE-8).
+ */
 static void set_deadline(hd_proxy_t *p)
 {
-    if (p->conf->timeout_ms > 0)
-        hd_timer_set(p->req->loop, &p->req->deadline, p->conf->timeout_ms);
+    const hd_proxy_conf_t *conf = p->conf;
+    uint64_t ms = conf->timeout_ms, asked;
+    const hd_field_t *f = conf->has_grpc_timeout
+                              ? hd_headers_get(&p->req->head.headers, HD_H_GRPC_TIMEOUT)
+                              : NULL;
+
+    if (f != NULL && parse_grpc_timeout(f->value, &asked)) {
+        ms = asked;
+        if (conf->max_grpc_timeout_ms > 0)
+            ms = hd_min(ms, (uint64_t)conf->max_grpc_timeout_ms);
+    }
+    if (ms > 0)
+        hd_timer_set(p->req->loop, &p->req->deadline, ms);
 }
 
 static void give_body(hd_req_t *req, hd_chain_t *body)

@@ -131,7 +131,8 @@ struct hd_req_s {
     hd_loop_t *loop;
     hd_member_t *member;
     hd_pool_t *pool;
-    uint64_t id; /* unique in the process */
+    uint64_t id;            /* unique in the process */
+    uint32_t conn_requests; /* of this conn so far, with this one */
 
     /* --- pinned versions, once each; NULL: not yet --- */
     const hd_slot_t *listener_slot;
@@ -232,9 +233,10 @@ enum {
     X(NO_CLUSTER, "NC")                                                                  \
     X(DOWNSTREAM_CLOSED, "DC")                                                           \
     X(UPSTREAM_TIMEOUT, "UT")                                                            \
-    X(UPSTREAM_RESET, "UR") X(UPSTREAM_CLOSED, "UC") X(LOCAL_RESET, "LR")                \
-        X(DELAY_INJECTED, "DI") X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL")            \
-            X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE")   \
+    X(UPSTREAM_RESET, "UR")                                                              \
+    X(UPSTREAM_CLOSED, "UC") X(LOCAL_RESET, "LR") X(DELAY_INJECTED, "DI")                \
+        X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX")            \
+            X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE")                           \
                 X(UPSTREAM_PROTOCOL, "UPE") X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM")  \
                     X(DENIED, "RBAC")
 enum {

@@ -82,7 +82,8 @@ typedef struct {
     uint32_t idle_timeout_ms;    /* between bytes, either way; 0: none */
     uint32_t connect_timeout_ms; /* 0: the cluster's */
     uint32_t send_timeout_ms, read_timeout_ms;
-    uint32_t max_grpc_timeout_ms;
+    uint32_t max_grpc_timeout_ms; /* caps a client's grpc-timeout; 0: no cap */
+    bool has_grpc_timeout;        /* grpc-timeout is honoured at all (VS-ROUTE-8) */
     bool buffer_request, buffer_response; /* nginx's defaults; else stream */
     uint32_t replay_bytes; /* body kept for retries when streaming; 64 KB */
     uint32_t tries_max;    /* at most so many attempts, whoever asks for them */

@@ -28,12 +28,14 @@ void hd_try_push_timer(hd_try_t *t)
 {
     const hd_proxy_conf_t *conf = t->proxy->conf;
     uint64_t now_ns = hd_loop_now_ns(t->req->loop);
-    uint64_t ms = conf->read_timeout_ms;
+    uint64_t ms = conf->read_timeout_ms, idle_ms = conf->idle_timeout_ms;
 
+    if (idle_ms == 0 && t->req->http != NULL)
+        idle_ms = t->req->http->stream_idle_timeout_ms;
     if (t->step == HD_TRY_STEP_SEND && conf->send_timeout_ms > 0)
         ms = conf->send_timeout_ms;
-    if (conf->idle_timeout_ms > 0 && (ms == 0 || conf->idle_timeout_ms < ms))
-        ms = conf->idle_timeout_ms;
+    if (idle_ms > 0 && (ms == 0 || idle_ms < ms))
+        ms = idle_ms;
     if (t->is_paused) /* the client is slow: its codec watches it */
         ms = 0;
     if (t->step != HD_TRY_STEP_BODY && t->until_ns != UINT64_MAX) {
@@ -103,6 +105,7 @@ static void on_body(hd_exchange_t *x, hd_chain_t *body)
 {
     hd_try_t *t = x->owner;
 
+    t->body_bytes += body->bytes;
     if (hd_chain_flags(body) & HD_SLICE_END) {
         if (hd_chain_flags(body) & HD_SLICE_TRAILERS)
             t->req->res_trailers = x->trailers;

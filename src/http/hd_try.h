@@ -38,9 +38,10 @@ typedef struct hd_try_s {
     uint8_t step;
     uint32_t attempt; /* 1: the first */
     uint64_t start_ns, sent_ns, connected_ns, head_ns, end_ns;
-    uint64_t until_ns; /* per-try time-out; UINT64_MAX: none */
-    hd_timer_t timer;  /* the next of: per-try, send, read time-out */
-    unsigned status;   /* of its response; 0: none */
+    uint64_t until_ns;   /* per-try time-out; UINT64_MAX: none */
+    hd_timer_t timer;    /* the next of: per-try, send, read time-out */
+    uint64_t body_bytes; /* of its response */
+    unsigned status;     /* of its response; 0: none */
     hd_pick_result_t result;
     bool is_waiting, is_picked, is_repeated, is_paused, was_reused;
     bool counted_request, counted_retry;

@@ -621,6 +621,38 @@ static void test_timeouts(void)
     check_clean("per-try timeout");
 }
 
+/* VS-ROUTE-8 */
+static void test_grpc_timeout(void)
+{
+    static const struct {
+        const char *timeout;
+        uint32_t max_ms, due_ms;
+    } rows[] = {{"200m", 0, 200}, {"9S", 300, 300}, {"100000u", 0, 100}, {"x", 0, 500}};
+
+    for (size_t i = 0; i < hd_countof(rows); i++) {
+        hd_req_t *req;
+        int fd;
+
+        reset();
+        proxy->timeout_ms = 500;
+        proxy->has_grpc_timeout = true;
+        proxy->max_grpc_timeout_ms = rows[i].max_ms;
+        req = new_request("GET", "/up");
+        hd_headers_add(&req->head.headers, HD_STR("grpc-timeout"),
+                       hd_str_c(rows[i].timeout));
+        hd_request_start(req, test_entry());
+        fd = up_accept();
+        up_read(fd, "\r\n\r\n");
+        tick(rows[i].due_ms - 1);
+        is_str(client.seen, "", "grpc-timeout: %s: not yet", rows[i].timeout);
+        tick(2);
+        finish_request();
+        is_int(client.status, 504, "after %u ms", rows[i].due_ms);
+        close(fd);
+        check_clean("grpc-timeout");
+    }
+}
+
 /* The first goes on beside the second; the first good head wins, the other is reset. */
 static void test_hedge(void)
 {
@@ -930,6 +962,7 @@ int main(void)
     test_race();
     test_race_once();
     test_timeouts();
+    test_grpc_timeout();
     test_hedge();
     test_back_pressure();
     test_gone();

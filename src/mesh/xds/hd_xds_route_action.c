@@ -270,6 +270,8 @@ static hd_rc_t set_times(const action_t *msg, hd_proxy_conf_t *p, hd_err_t *err)
         hd_xds_ms(msg->max_grpc_timeout, 0, "max_grpc_timeout", &p->max_grpc_timeout_ms,
                   err) != HD_OK)
         return HD_ERROR;
+    p->has_grpc_timeout = msg->max_grpc_timeout != NULL ||
+                          (max != NULL && max->grpc_timeout_header_max != NULL);
     if (max == NULL)
         return HD_OK;
     if (hd_xds_ms(max->max_stream_duration, 0, "max_stream_duration", &stream_ms, err) !=
