@@ -118,6 +118,11 @@ $O/tools/%.o: tools/%.c $O/flags | $(PROTO_H)
 $O/tools/%: $O/tools/%.o $O/libheddle.a
 	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $O/libheddle.a $(LIBS)
 
+# This one loads modules, as the program does.
+$O/tools/xds-effect: $O/tools/xds-effect.o $O/libheddle.a auto/heddle.dyn
+	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $(WHOLE) $O/libheddle.a \
+	    -Wl,--no-whole-archive -Wl,--dynamic-list=auto/heddle.dyn $(LIBS)
+
 $O/t/unit/%.o: t/unit/%.c $O/flags | $O/include/.stamp $(PROTO_H)
 	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -I$O/include -Imodules -It/lib -I. -MMD -MP -c -o $@ $<
 
