@@ -1,0 +1,53 @@
+#!/usr/bin/perl
+# What continuous integration runs: the tests plain, the tests sanitized, the demo. Stops at the
+# first run that fails. Its last line sums what the runs themselves reported.
+
+use strict;
+use warnings;
+use File::Basename qw(dirname);
+
+chdir dirname(__FILE__) . '/..' or die "chdir: $!\n";
+$| = 1;
+my ($passed, $failed) = (0, 0);
+
+# Runs a command, passes on its output and counts prove's tests in it.
+sub run {
+    my (@cmd) = @_;
+    my ($tests, $bad, $status) = count(@cmd);
+    # What failed without a test that did (a build, a crash, the demo) counts as one.
+    $bad = 1 if $status && !$bad;
+    $passed += $tests - $bad > 0 ? $tests - $bad : 0;
+    $failed += $bad;
+    finish(1) if $status || $bad;
+}
+
+sub count {
+    my (@cmd) = @_;
+    my ($tests, $bad) = (0, 0);
+    print "== @cmd\n";
+    open my $out, '-|', "@cmd 2>&1" or die "@cmd: $!\n";
+    while (my $line = <$out>) {
+        print $line;
+        # prove, of each file that isn't all well, and at its end
+        if ($line =~ /\(Wstat: (\d+).*Tests: \d+ Failed: (\d+)\)/) {
+            $bad += $2 || ($1 ? 1 : 0);
+        } elsif ($line =~ /^Files=\d+, Tests=(\d+)/) {
+            $tests += $1;
+        }
+    }
+    close $out;
+    return ($tests, $bad, $?);
+}
+
+sub finish {
+    print "$passed passed, $failed failed\n";
+    exit $_[0];
+}
+
+run('./check');
+run('./check', '--sanitize');
+if (-x 'demo' && -f 'demo') {
+    run('./demo', '--once');
+    $passed++;
+}
+finish(0);
