@@ -221,6 +221,7 @@ HD_NORETURN static void run_child(hd_child_t *c, int fd)
     hd_proc.worker_no = c->no;
     if (c->kind != HD_PROC_LOADER)
         exit(hd_child_main(&hd_proc, fd));
+    hd_master_give_listens(&hd_proc); /* it listens nowhere: all are closed */
     hd_signals_unblock();
     signal(SIGINT, SIG_IGN); /* Ctrl-C is for the master to pass on */
     exit(hd_loader_main(&hd_proc, hd_master.options, hd_master.shared, fd));

@@ -186,7 +186,8 @@ void hd_master_give_listens(hd_proc_t *p)
         hd_addr_t addr;
 
         for (uint32_t i = 0; i < s->fds_n; i++) {
-            if ((s->item.roles & role_of(&self)) == 0 || s->fds[i] != fd_for(s, &self)) {
+            if (p->acceptor == NULL || (s->item.roles & role_of(&self)) == 0 ||
+                s->fds[i] != fd_for(s, &self)) {
                 hd_ignore(close(s->fds[i])); /* another process's */
                 continue;
             }
