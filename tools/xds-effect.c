@@ -90,14 +90,15 @@ static uint64_t print_needs(const hd_xds_built_t *out, uint64_t h)
     return h;
 }
 
-/* Every name is known, and is the same host. */
+/* Every name is known, and is the same host, of both families. */
 static hd_xds_names_t resolve(void *arg, hd_str_t host)
 {
-    static const hd_addr_t one = {.family = AF_INET, .v4 = {127, 0, 0, 1}};
+    static const hd_addr_t both[] = {{.family = AF_INET, .v4 = {127, 0, 0, 1}},
+                                     {.family = AF_INET6, .v6 = {[15] = 1}}};
 
     (void)arg;
     (void)host;
-    return (hd_xds_names_t){&one, 1};
+    return (hd_xds_names_t){both, 2};
 }
 
 static void build(hd_xds_kind_t kind, const void *bytes, size_t len, result_t *r)

@@ -61,6 +61,8 @@ static hd_rc_t add_named(list_t *l, hd_endpoint_t *e, const PbCore__SocketAddres
     if (env->resolve != NULL)
         names = env->resolve(env->resolve_arg, host);
     for (uint32_t i = 0; i < names.n; i++) {
+        if (l->x->name_family != AF_UNSPEC && names.addrs[i].family != l->x->name_family)
+            continue;
         e->addr = names.addrs[i];
         e->addr.port = (uint16_t)addr->port_value;
         if (add_item(l, e, err) != HD_OK)

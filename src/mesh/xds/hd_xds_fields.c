@@ -32,7 +32,7 @@ static const entry_t entries[] = {
      "original_dst_lb_config least_request_lb_config transport_socket metadata "
      "protocol_selection common_lb_config alt_stat_name common_http_protocol_options "
      "upstream_connection_options load_assignment typed_extension_protocol_options "
-     "filters load_balancing_policy transport_socket_matches "
+     "filters load_balancing_policy dns_lookup_family transport_socket_matches "
      "upstream_http_protocol_options !connection_pool_per_downstream_connection "
      "!upstream_config !health_checks"},
     {CLUSTER "Cluster.EdsClusterConfig", "eds_config service_name"},

@@ -4,6 +4,7 @@
 #include "core/loom/hd_batch.h"
 #include "core/net/hd_listener.h"
 #include "core/os/hd_clock.h"
+#include "mesh/hd_dns.h"
 #include "core/loom/hd_gauge.h"
 
 #include <stdlib.h>
@@ -31,6 +32,7 @@ struct hd_xstore_s {
     hd_array_t gone;    /* hd_xres_t *: to be freed after the batch */
     bool needs_changed[HD_XDS_KINDS_N];
     bool names_changed;
+    hd_dns_t *dns; /* made with the first name; NULL: none was needed */
     hd_post_t run;
     hd_timer_t deadline, reclaim;
     uint64_t healed_ns;
@@ -262,6 +264,44 @@ static void remove_res(hd_xstore_t *s, hd_xres_t *r)
 
 static bool may_put(void *arg, const hd_xds_built_t *out);
 
+static void on_names(void *arg)
+{
+    hd_xstore_names_changed(arg);
+}
+
+static hd_dns_t *get_dns(hd_xstore_t *s)
+{
+    hd_err_t err = {0};
+
+    if (s->dns == NULL)
+        s->dns = hd_dns_create(s->proc->loop, on_names, s, &err);
+    if (s->dns == NULL)
+        hd_log(HD_LOG_ERROR, "xds: %s", err.text);
+    return s->dns;
+}
+
+static hd_xds_names_t resolve(void *arg, hd_str_t host)
+{
+    hd_dns_t *dns = get_dns(arg);
+    hd_dns_answer_t answer = {0};
+
+    if (dns != NULL)
+        answer = hd_dns_get(dns, host);
+    return (hd_xds_names_t){answer.addrs, answer.n};
+}
+
+/* Every name was answered, or failed. */
+static bool are_names_known(hd_xstore_t *s, const hd_xds_built_t *out)
+{
+    const hd_str_t *names = out->names.items;
+
+    for (size_t i = 0; i < out->names.n; i++) {
+        if (s->dns != NULL && !hd_dns_get(s->dns, names[i]).is_known)
+            return false;
+    }
+    return true;
+}
+
 static hd_xds_env_t make_env(hd_xstore_t *s)
 {
     return (hd_xds_env_t){.arena = s->proc->arenas[HD_ARENA_DYNAMIC],
@@ -269,6 +309,8 @@ static hd_xds_env_t make_env(hd_xstore_t *s)
                           .batch = s->batch,
                           .temp = s->temp,
                           .build = &s->build,
+                          .resolve = resolve,
+                          .resolve_arg = s,
                           .may_put = may_put,
                           .may_put_arg = s};
 }
@@ -281,7 +323,8 @@ static bool may_put(void *arg, const hd_xds_built_t *out)
 
     hd_bug_on(r == NULL);
     set_needs(s, r, out);
-    return is_warm(s, r);
+    r->waits_for_names = !are_names_known(s, out);
+    return is_warm(s, r) && !r->waits_for_names;
 }
 
 static void add_why(hd_xstore_t *s, const char *text)
@@ -469,7 +512,8 @@ static void warm_up(hd_xstore_t *s)
 
             for (hd_xres_t *r = hd_xstore_next(s, k, NULL); r != NULL; r = next) {
                 next = hd_xstore_next(s, k, r);
-                if (r->state != HD_XRES_WAITING || r->is_staged || !is_warm(s, r))
+                if (r->state != HD_XRES_WAITING || r->is_staged || !is_warm(s, r) ||
+                    r->waits_for_names)
                     continue;
                 build_res(s, r, &(hd_xitem_t){r->name, r->version, r->bytes});
                 again |= r->is_staged;
@@ -839,5 +883,7 @@ void hd_xstore_destroy(hd_xstore_t *s)
         hd_map_destroy(s->by_name[k]);
     }
     building = NULL;
+    if (s->dns != NULL)
+        hd_dns_destroy(s->dns);
     free(s);
 }

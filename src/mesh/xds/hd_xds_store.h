@@ -46,6 +46,7 @@ struct hd_xres_s {
     bool is_local;     /* made by the agent itself */
     bool is_staged;    /* its new version is in the batch being built */
     bool has_names;    /* depends on names that are resolved */
+    bool waits_for_names;
     bool is_listening; /* its socket is open in all workers */
     hd_socket_spec_t socket;
     uint64_t refused_n;
