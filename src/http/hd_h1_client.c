@@ -20,11 +20,14 @@ typedef struct {
     size_t from, to, scan_from;
     uint64_t left;
     hd_chunked_t chunked;
+    uint16_t interims_n;
     uint8_t state;
     bool was_head, was_connect, keep_alive, paused;
     bool request_chunked, request_done, response_done;
     bool wants_upgrade;
 } h1_client_t;
+
+#define INTERIMS_MAX 1000 /* each takes memory of its request */
 
 static const hd_h1_limits_t limits = {
     .bytes_max = HD_BLOCK_BYTES, .fields_max = HD_FIELDS_MAX, .underscores = true};
@@ -133,6 +136,10 @@ static bool read_head(h1_client_t *h)
         return false;
     }
     if (x->res.status < 200) {
+        if (++h->interims_n > INTERIMS_MAX) {
+            refuse(h, HD_XR_PROTOCOL, "interim responses without end");
+            return false;
+        }
         x->user->on_interim(x);
         return h->x == x;
     }
@@ -401,6 +408,7 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
     h->wants_upgrade = head->is_upgrade;
     h->request_done = !has_body;
     h->response_done = h->paused = false;
+    h->interims_n = 0;
     h->scan_from = 0;
 
     hd_chain_init(&out);

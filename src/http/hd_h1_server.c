@@ -87,6 +87,16 @@ static void abort_response(hd_req_t *req, uint32_t h2_error)
     h->is_aborted = h->close_after = true;
 }
 
+/* The client must see that its response isn't whole: by its framing, or else by a reset.
+ */
+static void cut_response(hd_h1_server_t *h, const hd_req_t *req)
+{
+    bool is_framed = h->response_chunked || req->res.content_length >= 0;
+
+    hd_conn_flush(h->conn); /* what there is of it */
+    end_conn(h, is_framed);
+}
+
 /* The request is over: on to the next one, or the conn ends. A body that the client is
  * still sending is read and dropped if that is cheaper than a new conn. */
 static void on_finished(hd_req_t *req)
@@ -112,7 +122,10 @@ static void on_finished(hd_req_t *req)
         hd_conn_wake(h->conn);
         return;
     }
-    end_conn(h, !h->is_aborted);
+    if (h->is_aborted)
+        cut_response(h, req);
+    else
+        end_conn(h, true);
 }
 
 static hd_conn_t *take_conn(hd_req_t *req)
