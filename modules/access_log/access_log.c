@@ -3,9 +3,14 @@
  *     access_log logs/access.log main buffer=32k if=$loggable;
  *     access_log off;
  * Files are opened by the master and replaced when it is told to reopen them. Without
- * `buffer` or `flush` each line is written at once, with them within a second.
+ * `buffer` or `flush` each line is written at once, with them within a second. By xDS an
+ * access log goes to standard output or error, written within a second.
  */
 #include "format.h"
+#include "from_xds.h"
+
+#include <fcntl.h>
+#include <unistd.h>
 
 #define LISTS_MAX 64
 
@@ -22,6 +27,7 @@ typedef struct {
     uint32_t formats_n;
     const log_t *logs;
     uint32_t logs_n;
+    log_xds_t xds; /* one log, by xDS */
 } access_conf_t;
 
 static const char combined[] =
@@ -198,10 +204,23 @@ static bool is_wanted(const log_t *log, hd_req_t *req)
     return value.len > 0 && !hd_str_eq(value, HD_STR("0"));
 }
 
+static void log_by_xds(const log_xds_t *xds, hd_req_t *req)
+{
+    hd_file_t *file = hd_file_get(xds->path);
+    log_line_t line = {.pool = hd_req_pool(req)};
+
+    if (file == NULL)
+        return;
+    log_operators_render(&xds->format, req, &line);
+    hd_file_write(file, hd_str_n(line.data, line.len), true);
+}
+
 static void on_log(hd_req_t *req, const void *conf)
 {
     const access_conf_t *ac = conf;
 
+    if (ac->xds.path.len > 0)
+        log_by_xds(&ac->xds, req);
     for (uint32_t i = 0; i < ac->logs_n; i++) {
         const log_t *log = &ac->logs[i];
         hd_file_t *file = hd_file_get(log->path);
@@ -236,10 +255,45 @@ static const hd_directive_t directives[] = {
     {0},
 };
 
+static hd_rc_t build_xds(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *conf,
+                         hd_err_t *err)
+{
+    access_conf_t *ac = conf;
+
+    (void)is_route;
+    return log_from_xds(cf, bytes, &ac->xds, err);
+}
+
+static const hd_xds_type_t xds_types[] = {
+    {.url = "type.googleapis.com/envoy.config.accesslog.v3.AccessLog",
+     .build = build_xds},
+    {0},
+};
+
+/* What control planes log to are this process's own descriptors, as the master left them.
+ */
+static hd_rc_t on_process_start(hd_member_t *m, hd_loop_t *loop, hd_err_t *err)
+{
+    static const char *const paths[] = {"/dev/stdout", "/dev/stderr"};
+
+    (void)m;
+    (void)loop;
+    for (int i = 0; i < 2; i++) {
+        hd_str_t path = hd_str_c(paths[i]);
+        int fd = hd_file_get(path) == NULL ? fcntl(i + 1, F_DUPFD_CLOEXEC, 3) : -1;
+
+        if (fd >= 0 && hd_file_put(path, fd) == NULL)
+            return hd_err_set(err, HD_E_SYS, "no log to %s", paths[i]);
+    }
+    return HD_OK;
+}
+
 HD_EXPORT const hd_module_t hd_module = {
     .abi = HD_MODULE_ABI,
     .name = "access_log",
     .directives = directives,
     .conf_size = sizeof(access_conf_t),
+    .xds_types = xds_types,
+    .on_process_start = on_process_start,
     .on_log = on_log,
 };

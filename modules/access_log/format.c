@@ -18,7 +18,7 @@ static void make_room(log_line_t *l, size_t more)
     l->room = room;
 }
 
-static void add(log_line_t *l, hd_str_t s)
+void log_add(log_line_t *l, hd_str_t s)
 {
     make_room(l, s.len);
     if (s.len > 0)
@@ -88,7 +88,7 @@ static void add_value(log_line_t *l, log_escape_t escape, const hd_attr_of_t *of
     hd_attr_get(of, attr, &value);
     if (value.type == HD_VAL_NONE) {
         if (escape == LOG_ESCAPE_DEFAULT)
-            add(l, HD_STR("-"));
+            log_add(l, HD_STR("-"));
         return;
     }
     text = value.type == HD_VAL_STR ? value.str : hd_attr_text(of, attr);
@@ -97,7 +97,7 @@ static void add_value(log_line_t *l, log_escape_t escape, const hd_attr_of_t *of
     else if (escape == LOG_ESCAPE_JSON)
         add_json(l, text);
     else
-        add(l, text);
+        log_add(l, text);
 }
 
 void log_render(const log_format_t *format, const hd_attr_of_t *of, log_line_t *line)
@@ -106,9 +106,9 @@ void log_render(const log_format_t *format, const hd_attr_of_t *of, log_line_t *
         const hd_expr_part_t *part = &format->text->parts[i];
 
         if (part->attr.name.len == 0)
-            add(line, part->text);
+            log_add(line, part->text);
         else
             add_value(line, format->escape, of, &part->attr);
     }
-    add(line, HD_STR("\n"));
+    log_add(line, HD_STR("\n"));
 }

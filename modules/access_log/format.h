@@ -22,5 +22,6 @@ typedef struct {
     size_t len, room;
 } log_line_t;
 
+void log_add(log_line_t *line, hd_str_t s);
 /* Renders <format> for a request or conn, with its newline. */
 void log_render(const log_format_t *format, const hd_attr_of_t *of, log_line_t *line);

@@ -1,0 +1,103 @@
+#include "from_xds.h"
+
+#include "ext/log_file.pb-c.h"
+#include "hd_pb_value.h"
+#include "xds/accesslog.pb-c.h"
+
+/* Envoy's, where no format is given. */
+static const char envoy_default[] =
+    "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" "
+    "%RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% "
+    "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" "
+    "\"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" "
+    "\"%UPSTREAM_HOST%\"\n";
+
+static hd_rc_t read_text(const PbLogFile__FileAccessLog *f, hd_str_t *text,
+                         bool *omit_empty, hd_err_t *err)
+{
+    const PbCore__SubstitutionFormatString *s;
+
+    switch (f->access_log_format_case) {
+    case PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT__NOT_SET:
+        *text = hd_str_c(envoy_default);
+        return HD_OK;
+    case PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_FORMAT:
+        *text = hd_str_c(f->format);
+        return HD_OK;
+    case PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT:
+        s = f->log_format;
+        *omit_empty = s->omit_empty_values;
+        if (s->format_case == PB_CORE__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT) {
+            *text = hd_str_c(s->text_format);
+            return HD_OK;
+        }
+        if (s->format_case ==
+                PB_CORE__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT_SOURCE &&
+            s->text_format_source->specifier_case ==
+                PB_CORE__DATA_SOURCE__SPECIFIER_INLINE_STRING) {
+            *text = hd_str_c(s->text_format_source->inline_string);
+            return HD_OK;
+        }
+        break;
+    default:
+        break;
+    }
+    return hd_err_set(err, HD_E_RESOURCE, "the format must be text: JSON isn't written");
+}
+
+static hd_rc_t read_file(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena,
+                         log_xds_t *to, hd_err_t *err)
+{
+    const PbLogFile__FileAccessLog *f;
+    hd_pb_fault_t fault = {0};
+    char text[256];
+    hd_str_t format;
+
+    if (any == NULL || !hd_pb_any_is(any, HD_PB(pb_log_file__file_access_log)))
+        return hd_err_set(err, HD_E_RESOURCE, "only FileAccessLog is known, not \"%s\"",
+                          any != NULL ? any->type_url : "");
+    f = hd_pb_unpack(HD_PB(pb_log_file__file_access_log), any->value.data, any->value.len,
+                     arena, &fault);
+    if (f == NULL) {
+        hd_pb_fault_print(&fault, text, sizeof(text));
+        return hd_err_set(err, HD_E_RESOURCE, "%s", text);
+    }
+    to->path = hd_str_dup(cf->pool, hd_str_c(f->path));
+    if (!hd_str_eq(to->path, HD_STR("/dev/stdout")) &&
+        !hd_str_eq(to->path, HD_STR("/dev/stderr")))
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "path \"%s\": /dev/stdout and /dev/stderr can be written to: "
+                          "files are opened by the master, before configuration comes",
+                          f->path);
+    return read_text(f, &format, &to->format.omit_empty, err) == HD_OK
+               ? log_operators_compile(cf, format, &to->format, err)
+               : HD_ERROR;
+}
+
+hd_rc_t log_from_xds(hd_conf_t *cf, hd_str_t bytes, log_xds_t *to, hd_err_t *err)
+{
+    hd_pb_arena_t arena;
+    hd_pb_fault_t fault = {0};
+    const PbAccesslog__AccessLog *log;
+    char text[256];
+    hd_rc_t rc;
+
+    hd_pb_arena_init(&arena, 1 << 20);
+    log = hd_pb_unpack(HD_PB(pb_accesslog__access_log), bytes.data, bytes.len, &arena,
+                       &fault);
+    if (log == NULL) {
+        hd_pb_fault_print(&fault, text, sizeof(text));
+        rc = hd_err_set(err, HD_E_RESOURCE, "%s", text);
+    } else if (log->filter != NULL) {
+        rc = hd_err_set(err, HD_E_RESOURCE, "filters of access logs aren't known");
+    } else {
+        rc = read_file(cf,
+                       log->config_type_case ==
+                               PB_ACCESSLOG__ACCESS_LOG__CONFIG_TYPE_TYPED_CONFIG
+                           ? log->typed_config
+                           : NULL,
+                       &arena, to, err);
+    }
+    hd_pb_arena_deinit(&arena);
+    return rc;
+}
