@@ -6,6 +6,7 @@
 #include <openssl/rand.h>
 #include <unistd.h>
 
+#define FIRST_MS 100u
 #define BACKOFF_MS 500u
 #define BACKOFF_MAX_MS 30000u
 #define TOKEN_MAX 16384
@@ -108,7 +109,10 @@ unsigned hd_xds_peer_status(const hd_headers_t *trailers, hd_str_t *message)
 
 uint64_t hd_xds_backoff_ms(hd_xds_backoff_t *b)
 {
-    uint32_t bound = BACKOFF_MS << hd_min(b->failures, 10u), random = 0;
+    /* at once at first: most often it is a control plane that starts beside us */
+    uint32_t bound =
+        b->failures == 0 ? FIRST_MS : BACKOFF_MS << hd_min(b->failures - 1, 10u);
+    uint32_t random = 0;
 
     b->failures++;
     hd_ignore(RAND_bytes((unsigned char *)&random, sizeof(random)) == 1);

@@ -212,6 +212,7 @@ static void remove_slot(hd_xstore_t *s, hd_xres_t *r)
 {
     hd_slot_t *inline_slot;
 
+    r->is_staged = false;
     if (r->slot == NULL)
         return;
     if (r->kind == HD_XDS_CLUSTER &&
@@ -615,9 +616,11 @@ static void publish(hd_xstore_t *s)
 
     s->batch = NULL;
     for (size_t i = 0; i < s->changed.n; i++) {
+        drop_before(changed[i]);
+        if (!changed[i]->is_staged)
+            continue; /* removed in the same batch */
         changed[i]->is_staged = false;
         changed[i]->state = HD_XRES_LIVE;
-        drop_before(changed[i]);
     }
     for (size_t i = 0; i < s->gone.n; i++)
         free_res(gone[i]);
@@ -661,7 +664,7 @@ static void on_prepared(void *arg, const hd_err_t *err)
     for (size_t i = 0; i < s->changed.n; i++) {
         hd_xres_t *r = changed[i];
 
-        if (r->kind != HD_XDS_LISTENER || r->is_listening ||
+        if (r->kind != HD_XDS_LISTENER || r->is_listening || !r->is_staged ||
             r->socket.bind.family == AF_UNSPEC)
             continue;
         if (err == NULL) {
@@ -682,7 +685,7 @@ static void prepare(hd_xstore_t *s)
 
     for (size_t i = 0; i < s->changed.n; i++) {
         if (changed[i]->kind == HD_XDS_LISTENER && !changed[i]->is_listening &&
-            changed[i]->socket.bind.family != AF_UNSPEC)
+            changed[i]->is_staged && changed[i]->socket.bind.family != AF_UNSPEC)
             specs[n++] = changed[i]->socket;
     }
     if (n == 0 && s->logs.n == 0) {
