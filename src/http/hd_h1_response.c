@@ -150,6 +150,8 @@ void hd_h1_want_body(hd_req_t *req)
 
     if (h->wants_continue && !req->response_started)
         send_continue(h);
+    if (!req->body_ended && req->loc->client_body_timeout_ms > 0)
+        hd_timer_set(req->loop, &h->timer, req->loc->client_body_timeout_ms);
     if (h->body_paused) {
         h->body_paused = false;
         hd_conn_wake(h->conn);

@@ -268,9 +268,9 @@ static bool read_head(hd_h1_server_t *h)
     hd_headers_mark_hops(&req->head.headers);
     req->conn_requests = ++h->requests_n;
     begin_body(h, req);
+    hd_request_start(req, &h->entry); /* its steps run later */
     set_timer(h, h->state == HD_H1S_ANSWER ? send_timeout_of(req)
                                            : req->loc->client_body_timeout_ms);
-    hd_request_start(req, &h->entry);
     return h->req == req;
 }
 
