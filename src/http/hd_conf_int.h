@@ -56,12 +56,18 @@ typedef struct hd_http_build_s {
 } hd_http_build_t;
 
 extern const hd_module_t hd_http_module, hd_http_core_module, hd_proxy_module,
-    hd_answer_module, hd_error_page_module;
+    hd_answer_module, hd_error_page_module, hd_map_module;
 
 /* The walk that <cf> is part of. */
 hd_http_build_t *hd_http_build_of(const hd_conf_t *cf);
 /* A module's conf in <cf>'s block, to look at. */
 const void *hd_http_look(const hd_conf_t *cf, const hd_module_t *module);
+
+/* --- hd_conf_map.c --- */
+struct hd_value_maps_s;
+/* All maps of the block <http>, in <cf>'s region; *maps NULL: there are none. */
+hd_rc_t hd_http_make_maps(hd_conf_t *cf, const hd_node_t *http,
+                          const struct hd_value_maps_s **maps, hd_err_t *err);
 
 /* --- hd_conf_groups.c --- */
 /* Adds the named groups of <pattern> to <groups> (hd_named_group_t); <domain> as there.

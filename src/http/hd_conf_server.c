@@ -95,6 +95,8 @@ static hd_rc_t put_table(hd_http_build_t *b, hd_conf_t *outer, hd_conf_address_t
     if (slot == NULL || hd_http_begin(b, outer, HD_RES_ROUTES, name, &cf, err) != HD_OK)
         return HD_ERROR;
     routes = hd_pool_new(cf.pool, hd_routes_t);
+    if (hd_http_make_maps(&cf, b->node, &routes->maps, err) != HD_OK)
+        return HD_ERROR;
     vhosts = hd_pool_new_n(cf.pool, hd_vhost_t, a->servers.n);
     for (size_t i = 0; i < a->servers.n; i++) {
         hd_conf_server_t *s = *hd_array_at(&a->servers, hd_conf_server_t *, i);

@@ -183,10 +183,9 @@ static const hd_route_t *find_slash_redirect(const hd_locations_t *l, hd_str_t p
     return NULL;
 }
 
-/* $1… and the named groups of what matched. */
-static void take_captures(hd_req_t *req, const hd_captures_t *captures, hd_str_t of,
-                          const hd_named_group_t *groups, uint32_t groups_n,
-                          uint32_t domain)
+void hd_router_take_captures(hd_req_t *req, const hd_captures_t *captures, hd_str_t of,
+                             const hd_named_group_t *groups, uint32_t groups_n,
+                             uint32_t domain)
 {
     hd_attr_of_t attr_of = {
         .conn = req->conn, .req = req, .pool = req->pool, .member = req->member};
@@ -216,8 +215,8 @@ const hd_vhost_t *hd_router_find_vhost(hd_req_t *req)
     vhost = hd_routes_match_vhost(req->member, req->routes_region, req->routes,
                                   req->head.authority, &match);
     if (vhost != NULL && match.captures.n > 0)
-        take_captures(req, &match.captures, match.of, vhost->groups, vhost->groups_n,
-                      match.domain);
+        hd_router_take_captures(req, &match.captures, match.of, vhost->groups,
+                                vhost->groups_n, match.domain);
     return vhost;
 }
 
@@ -230,7 +229,7 @@ static const hd_location_t *find_regex(hd_req_t *req, const hd_locations_t *l,
         const hd_location_t *loc = &l->regexes[i];
 
         if (hd_match(req->member, req->routes_region, &loc->regex, path, &captures)) {
-            take_captures(req, &captures, path, loc->groups, loc->groups_n, 0);
+            hd_router_take_captures(req, &captures, path, loc->groups, loc->groups_n, 0);
             return loc;
         }
     }

@@ -7,7 +7,7 @@
 typedef enum { HD_ROUTER_LOCATIONS = 1, HD_ROUTER_MATCHES = 2 } hd_router_kind_t;
 
 /* (?<name>…) of a regular expression: the variable that gets it. */
-typedef struct {
+typedef struct hd_named_group_s {
     hd_attr_t attr;
     uint32_t group;
     uint32_t domain; /* of a virtual host: which of its domains */
@@ -36,6 +36,7 @@ typedef struct hd_routes_s {
     const hd_vhost_t *vhosts;
     uint32_t vhosts_n;
     const hd_vhost_t *default_vhost;         /* NULL: 404 NR */
+    const struct hd_value_maps_s *maps;      /* nginx's `map`; NULL: none */
     bool ignore_port;                        /* of the authority when matching */
     const struct hd_domain_index_s *domains; /* built by hd_routes_index */
     const hd_header_op_conf_t *request_ops, *response_ops;
@@ -65,6 +66,11 @@ const hd_vhost_t *hd_routes_match_vhost(hd_member_t *m, const hd_region_t *r,
                                         hd_host_match_t *match);
 
 struct hd_req_s;
+/* The groups of a regular expression that matched <of>: $1… and the named ones among
+ * <groups> of <domain>. */
+void hd_router_take_captures(struct hd_req_s *req, const hd_captures_t *captures,
+                             hd_str_t of, const hd_named_group_t *groups,
+                             uint32_t groups_n, uint32_t domain);
 /* The virtual host for <req>; groups of a regular expression go to the request. */
 const hd_vhost_t *hd_router_find_vhost(struct hd_req_s *req);
 /* The route for <req>; NULL: none (404, NR). Captures of regexes go to the request. */

@@ -94,6 +94,17 @@ my @rows = (
     [location('client_header_timeout 1s;'), 2, '"client_header_timeout" directive is not allowed here: it may stand in http, server'],
     [server('merge_slashes maybe;'), 2, 'it must be "on" or "off"'],
     [server('large_client_header_buffers 0 1k;'), 2, 'invalid number of buffers "0"'],
+    # variables
+    [http_('map $arg_a { a b; }'), 2, 'invalid number of arguments in "map" directive (1)'],
+    [http_('map $arg_a b { a b; }'), 2, 'invalid variable name "b": it begins with $'],
+    [http_('map $arg_a $host { a b; }'), 2, 'the duplicate "host" variable: it is built in'],
+    [http_("map \$arg_a \$b {\na b;\nA c;\n}"), 4, 'conflicting parameter "A"'],
+    [http_("map \$arg_a \$b {\na b c;\n}"), 3, 'in map a line is VALUE RESULT'],
+    [http_("map \$arg_a \$b {\n~( b;\n}"), 3, 'missing closing parenthesis'],
+    [http_("map \$arg_a \$b {\na \$nosuch;\n}"), 3, 'unknown "nosuch" variable'],
+    [location('set x 1;'), 2, 'invalid variable name "x": it begins with $'],
+    [location('set $host 1;'), 2, 'the duplicate "host" variable: it is built in'],
+    [http_('set $x 1;'), 2, '"set" directive is not allowed here: it may stand in server, location'],
     # TLS
     [http_("server { listen 127.0.0.1:$port ssl; }"), 2, 'no "ssl_certificate" is defined for the "listen … ssl" directive in ' . "$path:2"],
     [server("ssl_certificate nothere.crt; ssl_certificate_key nothere.key;") =~ s/$port/$port ssl/r, 2, 'cannot load certificate "' . "$hd->{dir}/nothere.crt" . '": No such file or directory'],

@@ -94,6 +94,10 @@ void hd_attr_get_by_name(const hd_attr_of_t *of, hd_str_t name, hd_val_t *out);
 /* The store on a request or conn: made lazily in its pool. */
 typedef struct hd_attrs_s hd_attrs_t;
 hd_attrs_t *hd_attrs_create(hd_pool_t *pool);
+/* Values of by-name keys that nothing has stored (`map`); *out is NONE. Set by src/http;
+ * NULL: there are none. Asked only on requests. */
+extern void (*hd_attr_resolve)(const hd_attr_of_t *of, const hd_attr_t *key,
+                               hd_val_t *out);
 /* Where a request's store is; set by src/http. */
 extern hd_attrs_t **(*hd_attrs_of_req)(struct hd_req_s *req);
 void hd_attrs_on_reroute(hd_attrs_t *attrs); /* drops what is not KEPT */

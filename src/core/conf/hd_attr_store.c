@@ -17,6 +17,7 @@ struct hd_attrs_s {
     uint32_t room, n; /* room: a power of two, or 0 */
 };
 
+void (*hd_attr_resolve)(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out);
 hd_attrs_t **(*hd_attrs_of_req)(struct hd_req_s *req);
 
 hd_attrs_t *hd_attrs_create(hd_pool_t *pool)
@@ -114,7 +115,16 @@ void hd_attr_get(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
         return;
     }
     *out = (hd_val_t){.type = HD_VAL_NONE};
-    if (def == NULL || ((def->flags & HD_ATTR_REQ) != 0 && of->req == NULL))
+    if (def == NULL) {
+        if (of->req == NULL || hd_attr_resolve == NULL)
+            return;
+        hd_attr_resolve(of, key, out);
+        if (out->type != HD_VAL_NONE && !out->no_cache &&
+            (store = store_of_req(of, true)) != NULL)
+            put(store, key, *out, false);
+        return;
+    }
+    if ((def->flags & HD_ATTR_REQ) != 0 && of->req == NULL)
         return;
     def->get(of, hd_str_sub(key->name, key->rest_at, SIZE_MAX), out);
     /* Evaluated once a request. What is asked of a conn alone isn't kept: an idle conn

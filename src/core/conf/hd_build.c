@@ -54,6 +54,7 @@ static void declare_by(hd_conf_t *cf, const hd_node_t *node)
         if (arg.len > 1 && arg.data[0] == '$')
             declare(cf, hd_str_sub(arg, 1, SIZE_MAX));
     }
+    declare_captures(cf, node->name); /* a line of map */
     for (uint32_t i = 0; i < node->args_n; i++)
         declare_captures(cf, node->args[i]);
 }

@@ -1,0 +1,43 @@
+/* hd_value_map: nginx's `map`: the value of a variable by the value of another, as data
+ * of a route table; looked up when the variable is asked for, once a request. */
+#pragma once
+#include "core/conf/hd_expr.h"
+#include "core/loom/hd_match.h"
+
+typedef struct {
+    hd_str_t key; /* lower case; of a wildcard, without the star */
+    const hd_expr_t *value;
+} hd_map_entry_t;
+
+typedef struct {
+    hd_match_t match;
+    const hd_expr_t *value;
+    const struct hd_named_group_s *groups;
+    uint32_t groups_n;
+} hd_map_regex_t;
+
+typedef struct {
+    hd_attr_t name; /* whose value it is */
+    const hd_expr_t *source;
+    const hd_map_entry_t *exact;    /* sorted */
+    const hd_map_entry_t *suffixes; /* ".x" of "*.x", the longest first */
+    const hd_map_entry_t *prefixes; /* "x." of "x.*", the longest first */
+    const hd_map_regex_t *regexes;  /* in order */
+    uint32_t exact_n, suffixes_n, prefixes_n, regexes_n;
+    const hd_expr_t *otherwise; /* NULL: empty */
+    bool is_volatile;
+} hd_value_map_t;
+
+typedef struct hd_value_maps_s {
+    const hd_value_map_t *items;
+    uint32_t n;
+} hd_value_maps_t;
+
+struct hd_req_s;
+/* The map of that name; NULL: none. */
+const hd_value_map_t *hd_value_map_find(const hd_value_maps_t *maps,
+                                        const hd_attr_t *name);
+hd_rc_t hd_value_map_eval(const hd_value_map_t *map, struct hd_req_s *req,
+                          hd_str_t *out) HD_MUST_CHECK;
+/* At process start: variables that `map` makes are found from then on. */
+void hd_value_map_register(void);
