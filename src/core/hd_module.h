@@ -126,6 +126,7 @@ typedef struct hd_module_s {
  * changed --- */
 hd_pool_t *hd_req_pool(hd_req_t *req);
 hd_conn_t *hd_req_conn(hd_req_t *req); /* the client's; NULL: a call of our own */
+const hd_listener_t *hd_req_listener(hd_req_t *req); /* NULL: a call of our own */
 hd_member_t *hd_req_member(hd_req_t *req);
 hd_loop_t *hd_req_loop(hd_req_t *req);
 /* Who the client is, past the proxies that configuration trusts (X-Forwarded-For), else
@@ -211,7 +212,8 @@ typedef struct {
     hd_str_t flags;   /* "-" or "UF,URX" */
     hd_str_t details; /* "via_upstream", … */
     hd_str_t upstream_host, cluster, route, protocol;
-    hd_str_t error;       /* why it failed; empty */
+    hd_str_t upstream_peer, upstream_self; /* verified identities; empty: no mTLS */
+    hd_str_t error;                        /* why it failed; empty */
     uint32_t grpc_status; /* UINT32_MAX: none */
     bool is_grpc, upstream_is_reused;
     const hd_cluster_t *cluster_conf; /* in this turn; NULL: none */
@@ -221,6 +223,7 @@ typedef struct {
 void hd_req_get_info(hd_req_t *req, hd_req_info_t *info);
 /* A small cache for metric series of a module on this client's conn, route and endpoint:
  * what is stored in one of its HD_SERIES_CACHE slots is found again by later requests,
- * else it is 0. NULL: no such slot. Good until the next call. */
+ * else it is 0. The slots behind <slot> follow it. NULL: no such slot. Good until the
+ * next call. */
 #define HD_SERIES_CACHE 16u
 hd_series_t *hd_req_series_cache(hd_req_t *req, const hd_module_t *module, uint32_t slot);

@@ -615,6 +615,8 @@ void hd_proxy_get_info(hd_req_t *req, hd_req_info_t *info)
     if (t == NULL)
         return;
     info->upstream_is_reused = t->was_reused;
+    info->upstream_peer = t->peer_principal;
+    info->upstream_self = t->own_principal;
     if (!t->is_picked)
         return;
     info->cluster_conf = t->pick.cluster;

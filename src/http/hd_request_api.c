@@ -16,6 +16,11 @@ hd_conn_t *hd_req_conn(hd_req_t *req)
     return req->conn;
 }
 
+const hd_listener_t *hd_req_listener(hd_req_t *req)
+{
+    return req->listener;
+}
+
 hd_member_t *hd_req_member(hd_req_t *req)
 {
     return req->member;

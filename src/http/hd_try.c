@@ -367,6 +367,10 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
     t->x = hd_exchange_begin(u, req->pool, &exchange_user, t);
     hd_bug_on(t->x == NULL); /* the pool gave it for just this */
     t->was_reused = t->x->is_reused_conn;
+    if (u->conn->facts != NULL && u->conn->facts->peer_principal.len > 0) {
+        t->peer_principal = hd_str_dup(req->pool, u->conn->facts->peer_principal);
+        t->own_principal = hd_str_dup(req->pool, u->conn->facts->local_principal);
+    }
     t->step = HD_TRY_STEP_SEND;
     if (p->conf->host_is_upstreams && req->http != NULL && req->http->is_xds &&
         t->pick.endpoint != NULL && t->pick.endpoint->hostname.len > 0)

@@ -42,6 +42,7 @@ typedef struct hd_try_s {
     hd_timer_t timer;    /* the next of: per-try, send, read time-out */
     uint64_t body_bytes; /* of its response */
     unsigned status;     /* of its response; 0: none */
+    hd_str_t peer_principal, own_principal; /* on the conn; in the request's pool */
     hd_pick_result_t result;
     bool is_waiting, is_picked, is_repeated, is_paused, was_reused;
     bool counted_request, counted_retry;

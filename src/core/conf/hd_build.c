@@ -192,6 +192,8 @@ hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err)
     return cf->build->ops->need_log(cf, path, err);
 }
 
+hd_str_t (*hd_node_bytes)(hd_member_t *m);
+
 const void *hd_conf_main_of(hd_member_t *m, const hd_module_t *module)
 {
     const hd_slot_t *slot = hd_slot_find(m, NULL, HD_RES_SETTINGS, HD_STR("main"));

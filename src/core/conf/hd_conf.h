@@ -194,6 +194,9 @@ typedef struct {
 } hd_main_confs_t;
 /* That conf, in a turn; NULL: nothing is published yet. */
 const void *hd_conf_main_of(hd_member_t *m, const struct hd_module_s *module);
+/* The node as the control plane is told of it: an encoded envoy.config.core.v3.Node, good
+ * in this turn; empty: there is none. Set by src/mesh; may be NULL. */
+extern hd_str_t (*hd_node_bytes)(hd_member_t *m);
 
 /* Walks all directives of all modules: for docs and checks. <at> starts 0. */
 bool hd_directives_next(uint32_t *at, const struct hd_module_s **module,

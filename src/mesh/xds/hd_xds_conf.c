@@ -306,9 +306,27 @@ static const hd_directive_t directives[] = {
     {0},
 };
 
+/* For modules that tell who we are. */
+static hd_str_t node_bytes(hd_member_t *m)
+{
+    const block_t *b = hd_conf_main_of(m, &hd_xds_module);
+
+    return b != NULL ? b->xds.node : HD_STR_NONE;
+}
+
+static hd_rc_t on_process_start(hd_member_t *m, hd_loop_t *loop, hd_err_t *err)
+{
+    (void)m;
+    (void)loop;
+    (void)err;
+    hd_node_bytes = node_bytes;
+    return HD_OK;
+}
+
 const hd_module_t hd_xds_module = {
     .abi = HD_MODULE_ABI,
     .name = "xds",
     .directives = directives,
     .conf_size = sizeof(block_t),
+    .on_process_start = on_process_start,
 };
