@@ -306,6 +306,34 @@ static hd_rc_t make_chains(hd_http_build_t *b, hd_conf_t *cf, const hd_conf_addr
     return HD_OK;
 }
 
+/* Is <b> reached through the socket of <a>, a wildcard address of its port? */
+static bool covers(const hd_conf_listen_t *a, const hd_conf_listen_t *b)
+{
+    const hd_addr_t *any = &a->socket.bind, *addr = &b->socket.bind;
+
+    if (a == b || any->family == AF_UNIX || addr->family == AF_UNIX ||
+        any->port != addr->port || !hd_addr_is_any(any))
+        return false;
+    return any->family == addr->family ? !hd_addr_is_any(addr)
+                                       : any->family == AF_INET6 && !a->socket.v6only;
+}
+
+/* nginx binds a wildcard address once, and tells by a connection's own address which of
+ * the others of that port is meant. */
+static void share_socket(const hd_http_build_t *b, const hd_conf_address_t *own,
+                         hd_listener_t *l)
+{
+    l->bind = true;
+    for (size_t i = 0; i < b->addresses.n; i++) {
+        const hd_conf_listen_t *other =
+            &hd_array_at(&b->addresses, hd_conf_address_t, i)->listen;
+
+        if (covers(other, &own->listen))
+            l->bind = false;
+        l->hands_over_local |= covers(&own->listen, other);
+    }
+}
+
 static hd_rc_t put_listener(hd_http_build_t *b, hd_conf_t *outer, hd_conf_address_t *a,
                             hd_err_t *err)
 {
@@ -332,7 +360,7 @@ static hd_rc_t put_listener(hd_http_build_t *b, hd_conf_t *outer, hd_conf_addres
     if (l->socket.bind.family == AF_UNIX)
         l->socket.bind.path = hd_str_dup(cf.pool, l->socket.bind.path);
     l->addr = l->socket.bind;
-    l->bind = true;
+    share_socket(b, a, l);
     if (a->listen.proxy_protocol) {
         l->filters |= HD_LF_PROXY_PROTOCOL;
         l->filters_timeout_ms = 60000;
@@ -340,7 +368,7 @@ static hd_rc_t put_listener(hd_http_build_t *b, hd_conf_t *outer, hd_conf_addres
     if (make_chains(b, &cf, a, l, err) != HD_OK)
         return HD_ERROR;
     cf.node = a->listen.node;
-    if (hd_build_need_listen(&cf, &l->socket, err) != HD_OK)
+    if (l->bind && hd_build_need_listen(&cf, &l->socket, err) != HD_OK)
         return hd_conf_blame(outer, a->listen.node, err);
     rc = hd_batch_put(cf.batch, slot, cf.region, l, 0, err);
     return rc == HD_DONE ? HD_OK : rc;

@@ -327,7 +327,16 @@ void hd_listener_enter(hd_conn_t *c, const hd_slot_t *slot)
 {
     const hd_listener_t *l = current(c, slot);
     const hd_filter_chain_t *chain;
+    const hd_slot_t *own;
     entry_t *e;
+
+    if (l != NULL && l->hands_over_local && c->loop->acceptor != NULL) {
+        own = hd_acceptor_find(c->loop->acceptor, &c->local);
+        if (own != NULL && own != slot) {
+            slot = own;
+            l = current(c, slot);
+        }
+    }
 
     if (l == NULL) {
         drop(c, slot, "the listener is gone");

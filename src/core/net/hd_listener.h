@@ -69,6 +69,8 @@ typedef struct hd_listener_s {
     bool bind;             /* false: reached only by hand-off from another listener */
     bool use_original_dst; /* hand over to the listener that matches the original
                               destination */
+    bool hands_over_local; /* of a wildcard address: a conn to an address that another
+                              listener of the port has is that one's (nginx) */
     bool is_inbound, is_outbound; /* traffic direction */
     bool continue_on_timeout;
     uint8_t filters; /* HD_LF_… */
