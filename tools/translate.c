@@ -23,18 +23,13 @@ static void die(const char *what, const char *why)
     exit(1);
 }
 
-static void *must(void *p)
-{
-    if (p == NULL)
-        die("memory", "exhausted");
-    return p;
-}
+static hd_pool_t *pool; /* until the end of the program */
 
 static Pb__Struct *read_struct(json_t *json);
 
 static Pb__Value *read_value(json_t *json)
 {
-    Pb__Value *v = must(calloc(1, sizeof(*v)));
+    Pb__Value *v = hd_pool_calloc(pool, sizeof(*v));
 
     pb__value__init(v);
     if (json_is_string(json)) {
@@ -57,15 +52,15 @@ static Pb__Value *read_value(json_t *json)
 
 static Pb__Struct *read_struct(json_t *json)
 {
-    Pb__Struct *s = must(calloc(1, sizeof(*s)));
+    Pb__Struct *s = hd_pool_calloc(pool, sizeof(*s));
     const char *key;
     json_t *value;
 
     pb__struct__init(s);
-    s->fields = must(calloc(json_object_size(json) + 1, sizeof(s->fields[0])));
+    s->fields = hd_pool_calloc(pool, (json_object_size(json) + 1) * sizeof(s->fields[0]));
     json_object_foreach(json, key, value)
     {
-        Pb__Struct__FieldsEntry *e = must(calloc(1, sizeof(*e)));
+        Pb__Struct__FieldsEntry *e = hd_pool_calloc(pool, sizeof(*e));
 
         pb__struct__fields_entry__init(e);
         e->key = key;
@@ -75,8 +70,12 @@ static Pb__Struct *read_struct(json_t *json)
     return s;
 }
 
-/* What is read lives until the end of the program. */
-static void read_proxy(const char *file, hd_pool_t *pool, hd_proxy_t *proxy)
+static void free_json(void *json)
+{
+    json_decref(json);
+}
+
+static void read_proxy(const char *file, hd_proxy_t *proxy)
 {
     json_error_t error;
     json_t *json = json_load_file(file, 0, &error);
@@ -85,6 +84,7 @@ static void read_proxy(const char *file, hd_pool_t *pool, hd_proxy_t *proxy)
 
     if (json == NULL)
         die(file, error.text);
+    hd_pool_defer(pool, free_json, json); /* strings of it are used */
     node.id = json_string_value(json_object_get(json, "id"));
     if (node.id == NULL)
         die(file, "no id");
@@ -123,7 +123,6 @@ static void print_set(const hd_view_t *view, hd_view_kind_t kind)
 int main(int argc, char **argv)
 {
     hd_err_t err = {0};
-    hd_pool_t *pool = hd_pool_create(0);
     hd_loop_t *loop = hd_loop_create(NULL, 64, &err);
     hd_model_t *model = hd_model_create(NULL);
     hd_source_dir_t *source;
@@ -131,6 +130,7 @@ int main(int argc, char **argv)
     hd_proxy_t proxy;
     hd_view_t view;
 
+    pool = hd_pool_create(0);
     if (argc != 3)
         die("usage", "translate DIRECTORY NODE.json");
     if (loop == NULL)
@@ -139,7 +139,7 @@ int main(int argc, char **argv)
                              &(hd_source_dir_conf_t){.path = hd_str_c(argv[1])}, &source,
                              &err) != HD_OK)
         die(argv[1], err.text);
-    read_proxy(argv[2], pool, &proxy);
+    read_proxy(argv[2], &proxy);
     translator = hd_translator_create(model, HD_STR("cluster.local"));
     hd_view_init(&view);
     if (hd_translate(translator, &proxy, &view, &err) != HD_OK)
