@@ -8,6 +8,7 @@ package Heddle::Http;
 #   my $r = $c->request('GET', '/', {body => 'x'}, Name => 'value', ...);
 #   my $r = $c->response_head;                             its head alone, the body is yours
 #   $c->read_until(qr/.../)  $c->read_all  $c->is_eof  $c->shutdown_write  $c->reset  $c->close
+#   $c->is_ready                                           something to be read is there
 #   $c->{total}                                            bytes received so far
 #   my $c = Heddle::Http->adopt($socket);                  to read from a back end's side
 #
@@ -140,6 +141,15 @@ sub is_eof {
     my ($self) = @_;
     return 0 if length $self->{buf};
     return !$self->_fill;
+}
+
+# Whether something can be read now, without waiting.
+sub is_ready {
+    my ($self) = @_;
+    return 1 if length $self->{buf} || $self->{eof};
+    my $in = '';
+    vec($in, fileno $self->{sock}, 1) = 1;
+    return select($in, undef, undef, 0) > 0;
 }
 
 sub was_reset { $_[0]{reset} ? 1 : 0 }
