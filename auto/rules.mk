@@ -33,7 +33,7 @@ PROTO_CFLAGS := $(CFLAGS) -w
 V ?= 0
 say = $(if $(filter 0,$V),@printf '  %-8s %s\n' $1 $2;)
 
-.PHONY: all build clean install check check-all asan tsan format lint headers tests
+.PHONY: all build clean install check check-all asan tsan fuzz fuzz-run format lint headers tests
 all: build
 build: $O/heddle $(MODULE_SO) $O/modules/modules.index $(TOOLS) $(if $(filter objs,$O),compile_commands.json)
 
@@ -154,6 +154,33 @@ tsan:
 	@test -f objs-tsan/Makefile || ./configure $(HD_ARGS) --builddir=objs-tsan \
 	    --with-sanitizers=thread >/dev/null
 	@$(MAKE) --no-print-directory BUILD=objs-tsan check
+
+# ---- fuzzing
+
+# Each fuzz/NAME/NAME.c under libFuzzer, ASan and UBSan, with clang: all that lies in corpus/ and
+# regression/, then FUZZ_SECONDS of new inputs, which are kept in objs-fuzz/corpus. A finding
+# ends make and is left in objs-fuzz/found. make fuzz FUZZ=h1 runs just that.
+FUZZ ?= $(basename $(notdir $(wildcard fuzz/*/*.c)))
+FUZZ_SECONDS ?= 5
+fuzz:
+	@test -f objs-fuzz/Makefile || ./configure --with-cc=clang --builddir=objs-fuzz \
+	    --with-sanitizers=address,undefined --with-cc-opt=-fsanitize=fuzzer-no-link >/dev/null
+	@$(MAKE) --no-print-directory BUILD=objs-fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ='$(FUZZ)' fuzz-run
+
+define fuzz_rules
+$O/fuzz/$1: fuzz/$1/$1.c $O/libheddle.a
+	$$(call say,FUZZ,$$<)mkdir -p $$(@D) && $$(CC) $$(CFLAGS) $$(CORE_INC) -fsanitize=fuzzer \
+	    $$(LDFLAGS) -MMD -MP -o $$@ $$< $O/libheddle.a $$(LIBS)
+-include $O/fuzz/$1.d
+endef
+$(foreach f,$(FUZZ),$(eval $(call fuzz_rules,$f)))
+
+fuzz-run: $(FUZZ:%=$O/fuzz/%)
+	@mkdir -p $O/found; for f in $(FUZZ); do mkdir -p $O/corpus/$$f; \
+	    $O/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$O/found/$$f- \
+	        $O/corpus/$$f $$(ls -d fuzz/$$f/corpus fuzz/$$f/regression 2>/dev/null) >$O/fuzz/$$f.log 2>&1 \
+	        || { cat $O/fuzz/$$f.log; exit 1; }; \
+	    sed -n "s/^stat::number_of_executed_units: */  $$f: inputs run: /p" $O/fuzz/$$f.log; done
 
 # ---- for editors and analysers
 
