@@ -1,6 +1,6 @@
 /* hd_dns: names to addresses, by c-ares, in the agent's process: nothing blocks, one
  * question a name, answers kept while they are asked for, by their TTL. While DNS is down
- * the last answer stays (DESIGN §1). */
+ * the last answer stays. */
 #pragma once
 #include "core/net/hd_addr.h"
 #include "core/net/hd_loop.h"

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLICE_NS 5000000u /* DESIGN §4: the agent decodes in slices */
+#define SLICE_NS 5000000u /* of decoding: then the agent turns to others */
 #define WHY_MAX 4096      /* bytes of a NACK's text */
 #define RECLAIM_MS 200
 
