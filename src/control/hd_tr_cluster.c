@@ -438,7 +438,9 @@ static PbCore__TransportSocket *raw_socket(hd_tr_t *t)
 }
 
 /* Auto mTLS: endpoints that have a sidecar get mutual TLS, others plain text; a rule's
- * own mode goes before (DR-TLS-*). SIMPLE and MUTUAL are for services outside the mesh.
+ * own mode goes before (DR-TLS-*), and nobody gets it where the namespace's (or the
+ * mesh's) PeerAuthentication turns it off. SIMPLE and MUTUAL are for services outside the
+ * mesh.
  */
 static void set_transport(hd_tr_t *t, PbCluster__Cluster *c, const outbound_t *o,
                           const hd_strs_t *identities)
@@ -456,7 +458,8 @@ static void set_transport(hd_tr_t *t, PbCluster__Cluster *c, const outbound_t *o
             tls->subject_alt_names.n > 0 ? &tls->subject_alt_names : identities, is_h2);
         return;
     }
-    if (tls != NULL || o->svc->service->external)
+    if (tls != NULL || o->svc->service->external ||
+        hd_tr_mtls_mode(t, o->svc->ns, NULL, o->port->number) == HD_MTLS_DISABLE)
         return;
     m = socket_match(t, "tlsMode-istio", hd_tr_upstream_mtls(t, sni, identities, is_h2));
     hd_tr_struct_text(t, m->match, "tlsMode", "istio");
