@@ -113,6 +113,7 @@ static void drop_internal_fields(hd_req_t *req)
         HD_STR_INIT("x-envoy-decorator-operation"),
         HD_STR_INIT("x-envoy-downstream-service-cluster"),
         HD_STR_INIT("x-envoy-downstream-service-node"),
+        HD_STR_INIT("x-envoy-original-host"),
         HD_STR_INIT("x-envoy-original-path"),
         HD_STR_INIT("x-envoy-attempt-count"),
     };

@@ -117,10 +117,14 @@ static void set_host(hd_proxy_t *p)
 
     if (req->up_host.len > 0) /* a filter has set it */
         return;
-    if (p->conf->host.len > 0)
+    if (p->conf->host.len > 0) {
         req->up_host = p->conf->host;
-    else if (p->conf->host_is_upstreams && (req->http == NULL || !req->http->is_xds))
+        if (req->http != NULL && req->http->is_xds)
+            hd_ignore(hd_headers_set(&req->head.headers, HD_STR("x-envoy-original-host"),
+                                     req->head.authority) == NULL);
+    } else if (p->conf->host_is_upstreams && (req->http == NULL || !req->http->is_xds)) {
         req->up_host = p->cluster_name;
+    }
 }
 
 static hd_rc_t check_upgrade(hd_proxy_t *p)

@@ -129,7 +129,8 @@ static const entry_t entries[] = {
     {ROUTE "VirtualHost",
      "name domains routes require_tls request_headers_to_add response_headers_to_add "
      "response_headers_to_remove request_headers_to_remove typed_per_filter_config "
-     "retry_policy !hedge_policy !matcher !retry_policy_typed_config"},
+     "retry_policy include_request_attempt_count !hedge_policy !matcher "
+     "!retry_policy_typed_config"},
     {ROUTE "Route",
      "match route redirect direct_response request_headers_to_add "
      "response_headers_to_add response_headers_to_remove request_headers_to_remove "
