@@ -219,6 +219,12 @@ static hd_rc_t on_start(hd_proc_t *p, hd_err_t *err)
                                 &control.source, err);
 }
 
+static void on_quit(hd_proc_t *p)
+{
+    (void)p;
+    hd_xds_server_quit();
+}
+
 static void on_stop(hd_proc_t *p)
 {
     (void)p;
@@ -239,6 +245,7 @@ static const hd_process_hooks_t hooks = {
     .name = "control",
     .kinds = 1u << HD_PROC_CONTROL,
     .on_start = on_start,
+    .on_quit = on_quit,
     .on_stop = on_stop,
 };
 

@@ -42,7 +42,7 @@ static struct {
     hd_post_t work; /* renews dirty clients, one a run */
     hd_xds_server_stats_t stats;
     uint64_t version;
-    bool started;
+    bool started, is_quitting;
 } server;
 
 static const char *const short_names[] = {"CDS", "EDS", "LDS", "RDS"};
@@ -541,8 +541,10 @@ static void on_message(hd_grpc_stream_t *stream, void *state, hd_str_t bytes)
 
 static void open_client(hd_grpc_stream_t *stream, client_t *c, bool is_delta)
 {
-    if (!server.started) {
-        hd_grpc_stream_end(stream, HD_GRPC_UNAVAILABLE, HD_STR("not ready yet"));
+    if (!server.started || server.is_quitting) {
+        hd_grpc_stream_end(stream, HD_GRPC_UNAVAILABLE,
+                           server.started ? HD_STR("going away")
+                                          : HD_STR("not ready yet"));
         return;
     }
     c->stream = stream;
@@ -628,6 +630,18 @@ void hd_xds_server_start(const hd_xds_server_conf_t *conf)
     server.started = true;
     hd_list_init(&server.clients);
     hd_post_init(&server.work, on_work);
+}
+
+void hd_xds_server_quit(void)
+{
+    if (!server.started)
+        return;
+    server.is_quitting = true;
+    hd_list_each(link, &server.clients)
+    {
+        hd_grpc_stream_end(hd_list_entry(link, client_t, link)->stream,
+                           HD_GRPC_UNAVAILABLE, HD_STR("going away"));
+    }
 }
 
 void hd_xds_server_stop(void)

@@ -21,6 +21,9 @@ typedef struct {
 
 /* One a process; <conf> is copied, what it points to must outlive the server. */
 void hd_xds_server_start(const hd_xds_server_conf_t *conf);
+/* A graceful end begins: streams, which have no end of their own, are ended; no new ones.
+ */
+void hd_xds_server_quit(void);
 void hd_xds_server_stop(void);
 /* The model has changed. */
 void hd_xds_server_on_commit(void);

@@ -286,5 +286,6 @@ if (!$only) {
     cmp_ok 2 * $near, '>=', $n, "$near of them near misses";
     is_deeply [map { $_->{line} } grep { !$_->{used} } @rows], [], 'each row of the table is needed';
 }
+$control->stop; # whose streams never end by themselves
 $_->stop for values %envoy, values %heddle;
 done_testing;
