@@ -115,17 +115,6 @@ PB_UNUSED static hd_rc_t pb_header_match(hd_pool_t *pool,
     }
 }
 
-PB_UNUSED static bool pb_parse_i64(hd_str_t s, int64_t *n)
-{
-    bool minus = s.len > 0 && s.data[0] == '-';
-    uint64_t u;
-
-    if (!hd_str_to_u64(hd_str_sub(s, minus, s.len), INT64_MAX, &u))
-        return false;
-    *n = minus ? -(int64_t)u : (int64_t)u;
-    return true;
-}
-
 PB_UNUSED static hd_str_t pb_header_value(hd_req_t *req, hd_str_t name, bool *found)
 {
     *found = true;
@@ -158,7 +147,7 @@ PB_UNUSED static bool pb_header_matches(hd_req_t *req, const pb_header_match_t *
     if (!found && !h->treat_missing_as_empty)
         return false;
     if (h->is_range)
-        return (pb_parse_i64(value, &n) && n >= h->from && n < h->to) != h->invert;
+        return (hd_str_to_i64(value, &n) && n >= h->from && n < h->to) != h->invert;
     return hd_req_match(req, &h->match, value) != h->invert;
 }
 

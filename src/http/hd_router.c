@@ -20,17 +20,6 @@ static hd_str_t pseudo_header(hd_req_t *req, hd_str_t name, bool *found)
     return HD_STR_NONE;
 }
 
-static bool parse_int(hd_str_t s, int64_t *n)
-{
-    bool minus = s.len > 0 && s.data[0] == '-';
-    uint64_t u;
-
-    if (!hd_str_to_u64(hd_str_sub(s, minus, s.len), INT64_MAX, &u))
-        return false;
-    *n = minus ? -(int64_t)u : (int64_t)u;
-    return true;
-}
-
 /* A field that isn't there matches only a test for absence, even inverted: "not equal x"
  * needs something to compare, unless missing counts as empty. */
 static bool match_value(hd_req_t *req, const hd_field_match_t *fm, hd_str_t value,
@@ -43,7 +32,8 @@ static bool match_value(hd_req_t *req, const hd_field_match_t *fm, hd_str_t valu
     if (!found && !fm->treat_missing_as_empty)
         return false;
     if (fm->is_range)
-        return (parse_int(value, &n) && n >= fm->from && n < fm->to) != fm->match.invert;
+        return (hd_str_to_i64(value, &n) && n >= fm->from && n < fm->to) !=
+               fm->match.invert;
     return hd_match(req->member, req->routes_region, &fm->match, value, NULL);
 }
 

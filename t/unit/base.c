@@ -21,6 +21,7 @@ static void test_str(void)
     hd_str_t rest = HD_STR("a,,b,"), part;
     char seen[16] = "";
     uint64_t n = 7;
+    int64_t i;
 
     ok(hd_str_eq(HD_STR_NONE, HD_STR("")), "unset equals empty");
     ok(hd_str_eq_nocase(HD_STR("HoSt"), HD_STR("hOsT")));
@@ -64,6 +65,11 @@ static void test_str(void)
            !hd_str_to_u64(HD_STR("-1"), UINT64_MAX, &n),
        "digits only");
     ok(hd_str_to_u64(HD_STR("0"), 0, &n) && n == 0);
+    ok(hd_str_to_i64(HD_STR("-9223372036854775807"), &i) && i == -INT64_MAX);
+    ok(hd_str_to_i64(HD_STR("7"), &i) && i == 7);
+    ok(!hd_str_to_i64(HD_STR("-"), &i) && !hd_str_to_i64(HD_STR("--1"), &i) &&
+           !hd_str_to_i64(HD_STR("9223372036854775808"), &i),
+       "no signed number");
 }
 
 /* Every pair of bytes at every place of strings around the word's size. */

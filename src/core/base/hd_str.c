@@ -107,6 +107,17 @@ bool hd_str_to_u64(hd_str_t s, uint64_t max, uint64_t *out)
     return true;
 }
 
+bool hd_str_to_i64(hd_str_t s, int64_t *out)
+{
+    bool minus = s.len > 0 && s.data[0] == '-';
+    uint64_t n;
+
+    if (!hd_str_to_u64(hd_str_sub(s, minus, s.len), INT64_MAX, &n))
+        return false;
+    *out = minus ? -(int64_t)n : (int64_t)n;
+    return true;
+}
+
 char *hd_str_to_c(struct hd_pool_s *pool, hd_str_t s)
 {
     char *p = hd_pool_alloc_unaligned(pool, s.len + 1);

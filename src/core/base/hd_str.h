@@ -78,6 +78,8 @@ bool hd_str_split(hd_str_t *rest, char sep, hd_str_t *part);
 
 /* Decimal digits only, no sign, no space; false on anything else or beyond <max>. */
 bool hd_str_to_u64(hd_str_t s, uint64_t max, uint64_t *out) HD_MUST_CHECK;
+/* The same with a "-" allowed before the digits; up to INT64_MAX either way. */
+bool hd_str_to_i64(hd_str_t s, int64_t *out) HD_MUST_CHECK;
 
 /* Copies live as long as <pool>. The copy is followed by a zero byte that len does not
  * count. */
