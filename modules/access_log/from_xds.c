@@ -2,6 +2,7 @@
 
 #include "ext/log_file.pb-c.h"
 #include "hd_pb_value.h"
+#include "lib/pb_unpack.h"
 #include "xds/accesslog.pb-c.h"
 
 /* Envoy's, where no format is given. */
@@ -49,19 +50,16 @@ static hd_rc_t read_file(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena
                          log_xds_t *to, hd_err_t *err)
 {
     const PbLogFile__FileAccessLog *f;
-    hd_pb_fault_t fault = {0};
-    char text[256];
     hd_str_t format;
 
     if (any == NULL || !hd_pb_any_is(any, HD_PB(pb_log_file__file_access_log)))
         return hd_err_set(err, HD_E_RESOURCE, "only FileAccessLog is known, not \"%s\"",
                           any != NULL ? any->type_url : "");
-    f = hd_pb_unpack(HD_PB(pb_log_file__file_access_log), any->value.data, any->value.len,
-                     arena, &fault);
-    if (f == NULL) {
-        hd_pb_fault_print(&fault, text, sizeof(text));
-        return hd_err_set(err, HD_E_RESOURCE, "%s", text);
-    }
+    f = pb_unpack(HD_PB(pb_log_file__file_access_log),
+                  hd_str_n((const char *)any->value.data, any->value.len), arena, "",
+                  err);
+    if (f == NULL)
+        return HD_ERROR;
     to->path = hd_str_dup(cf->pool, hd_str_c(f->path));
     if (!hd_str_eq(to->path, HD_STR("/dev/stdout")) &&
         !hd_str_eq(to->path, HD_STR("/dev/stderr")))
@@ -77,17 +75,13 @@ static hd_rc_t read_file(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena
 hd_rc_t log_from_xds(hd_conf_t *cf, hd_str_t bytes, log_xds_t *to, hd_err_t *err)
 {
     hd_pb_arena_t arena;
-    hd_pb_fault_t fault = {0};
     const PbAccesslog__AccessLog *log;
-    char text[256];
     hd_rc_t rc;
 
     hd_pb_arena_init(&arena, 1 << 20);
-    log = hd_pb_unpack(HD_PB(pb_accesslog__access_log), bytes.data, bytes.len, &arena,
-                       &fault);
+    log = pb_unpack(HD_PB(pb_accesslog__access_log), bytes, &arena, "", err);
     if (log == NULL) {
-        hd_pb_fault_print(&fault, text, sizeof(text));
-        rc = hd_err_set(err, HD_E_RESOURCE, "%s", text);
+        rc = HD_ERROR;
     } else if (log->filter != NULL) {
         rc = hd_err_set(err, HD_E_RESOURCE, "filters of access logs aren't known");
     } else {

@@ -7,6 +7,7 @@
  */
 #include "ext/http_rbac.pb-c.h"
 #include "ext/net_rbac.pb-c.h"
+#include "lib/pb_unpack.h"
 #include "rules.h"
 
 #include <stdlib.h>
@@ -184,21 +185,15 @@ typedef hd_rc_t read_pt(hd_conf_t *cf, const void *msg, authz_conf_t *ac, hd_err
 static hd_rc_t build(hd_conf_t *cf, const ProtobufCMessageDescriptor *type,
                      hd_str_t bytes, read_pt *read, authz_conf_t *ac, hd_err_t *err)
 {
-    hd_pb_fault_t fault = {0};
     hd_pb_arena_t arena;
     const void *msg;
-    char text[256];
-    hd_rc_t rc;
+    hd_rc_t rc = HD_ERROR;
 
     ac->region = cf->region;
     hd_pb_arena_init(&arena, 8 << 20);
-    msg = hd_pb_unpack(type, bytes.data, bytes.len, &arena, &fault);
-    if (msg != NULL) {
+    msg = pb_unpack(type, bytes, &arena, "rbac: ", err);
+    if (msg != NULL)
         rc = read(cf, msg, ac, err);
-    } else {
-        hd_pb_fault_print(&fault, text, sizeof(text));
-        rc = hd_err_set(err, HD_E_RESOURCE, "rbac: %s", text);
-    }
     hd_pb_arena_deinit(&arena);
     return rc;
 }

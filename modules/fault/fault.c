@@ -4,6 +4,7 @@
  */
 #include "hd_module.h"
 #include "lib/pb_match.h"
+#include "lib/pb_unpack.h"
 #include "lib/rand.h"
 #include "ext/common_fault.pb-c.h"
 #include "ext/http_fault.pb-c.h"
@@ -187,21 +188,14 @@ static hd_rc_t build_fault(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *c
                            hd_err_t *err)
 {
     hd_pb_arena_t arena;
-    hd_pb_fault_t fault = {0};
     const PbHttpFault__HTTPFault *f;
-    char text[256];
-    hd_rc_t rc;
+    hd_rc_t rc = HD_ERROR;
 
     (void)is_route;
     hd_pb_arena_init(&arena, 1 << 20);
-    f = hd_pb_unpack(HD_PB(pb_http_fault__httpfault), bytes.data, bytes.len, &arena,
-                     &fault);
-    if (f == NULL) {
-        hd_pb_fault_print(&fault, text, sizeof(text));
-        rc = hd_err_set(err, HD_E_RESOURCE, "fault: %s", text);
-    } else {
+    f = pb_unpack(HD_PB(pb_http_fault__httpfault), bytes, &arena, "fault: ", err);
+    if (f != NULL)
         rc = read_fault(cf, f, conf, err);
-    }
     hd_pb_arena_deinit(&arena);
     return rc;
 }

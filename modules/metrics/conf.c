@@ -2,6 +2,7 @@
 #include "hd_pb.h"
 #include "hd_pb_value.h"
 #include "istio/stats.pb-c.h"
+#include "lib/pb_unpack.h"
 #include "metrics.h"
 
 #include "xds/core.pb-c.h"
@@ -145,19 +146,13 @@ hd_rc_t metrics_build_stats(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *
 {
     metrics_conf_t *mc = conf;
     const PbStats__PluginConfig *msg;
-    hd_pb_fault_t fault = {0};
     hd_pb_arena_t arena;
-    char text[256];
 
     (void)cf;
     (void)is_route;
     hd_pb_arena_init(&arena, 1 << 20);
-    msg = hd_pb_unpack(HD_PB(pb_stats__plugin_config), bytes.data, bytes.len, &arena,
-                       &fault);
-    if (msg == NULL) {
-        hd_pb_fault_print(&fault, text, sizeof(text));
-        hd_ignore(hd_err_set(err, HD_E_RESOURCE, "stats: %s", text));
-    } else {
+    msg = pb_unpack(HD_PB(pb_stats__plugin_config), bytes, &arena, "stats: ", err);
+    if (msg != NULL) {
         mc->is_on = true;
         mc->no_host_fallback = msg->disable_host_header_fallback;
         for (size_t i = 0; i < msg->n_metrics; i++)

@@ -7,6 +7,7 @@
 #include "hd_module.h"
 #include "hd_pb.h"
 #include "hd_pb_value.h"
+#include "lib/pb_unpack.h"
 #include "lib/rand.h"
 #include "xds/route.pb-c.h"
 
@@ -221,21 +222,14 @@ static hd_rc_t build_policy(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *
                             hd_err_t *err)
 {
     hd_pb_arena_t arena;
-    hd_pb_fault_t fault = {0};
     const PbRoute__RetryPolicy *p;
-    char text[256];
-    hd_rc_t rc;
+    hd_rc_t rc = HD_ERROR;
 
     (void)cf, (void)is_route;
     hd_pb_arena_init(&arena, 65536);
-    p = hd_pb_unpack(HD_PB(pb_route__retry_policy), bytes.data, bytes.len, &arena,
-                     &fault);
-    if (p == NULL) {
-        hd_pb_fault_print(&fault, text, sizeof(text));
-        rc = hd_err_set(err, HD_E_RESOURCE, "retry_policy: %s", text);
-    } else {
+    p = pb_unpack(HD_PB(pb_route__retry_policy), bytes, &arena, "retry_policy: ", err);
+    if (p != NULL)
         rc = read_policy(p, conf, err);
-    }
     hd_pb_arena_deinit(&arena);
     return rc;
 }
