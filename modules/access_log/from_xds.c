@@ -83,7 +83,8 @@ hd_rc_t log_from_xds(hd_conf_t *cf, hd_str_t bytes, log_xds_t *to, hd_err_t *err
     if (log == NULL) {
         rc = HD_ERROR;
     } else if (log->filter != NULL) {
-        rc = hd_err_set(err, HD_E_RESOURCE, "filters of access logs aren't known");
+        hd_log(HD_LOG_WARN, "an access log by xDS isn't written: it has a filter");
+        rc = HD_OK;
     } else {
         rc = read_file(cf,
                        log->config_type_case ==

@@ -1,5 +1,7 @@
 /* from_xds: an envoy.config.accesslog.v3.AccessLog: FileAccessLog to standard output or
- * error, in a text format, without a filter. Anything else is refused. */
+ * error, in a text format, without a filter. One with a filter is left out with
+ * a warning: writing too much would be wrong, and losing its listener worse. Anything
+ * else is refused. */
 #pragma once
 #include "operators.h"
 

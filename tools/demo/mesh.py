@@ -103,7 +103,8 @@ class Proxy(Heddle):
             "id": "%s~%s~%s.shop~shop.svc.cluster.local" % (kind, self.ip, name),
             "cluster": account + ".shop",
             "metadata": {"NAMESPACE": "shop", "SERVICE_ACCOUNT": account, "NAME": name,
-                         "INSTANCE_IPS": self.ip, "CLUSTER_ID": "Kubernetes", **metadata},
+                         "INSTANCE_IPS": self.ip, "CLUSTER_ID": "Kubernetes",
+                         "WORKLOAD_NAME": name, **metadata},
         }
         (self.dir / "conf" / "node.json").write_text(json.dumps(node, indent=1) + "\n")
         token = self.dir / "conf" / "token"
@@ -218,7 +219,8 @@ class Mesh:
         (self.dir / "control" / "ca").mkdir(mode=0o700)
         self.give(self.dir / "control" / "ca")
         self.gateway = Proxy(self, "gateway", "router", "gateway", GATEWAY, {
-            "LABELS": {"app": "gateway", "istio": "ingressgateway"}})
+            "LABELS": {"app": "gateway", "istio": "ingressgateway"},
+            "INTERCEPTION_MODE": "NONE"})  # its listeners are on its own address
         self.sidecars = {}
         for name, (account, version, byte, _) in WORKLOADS.items():
             self.sidecars[name] = Proxy(self, name, "sidecar", account, byte, {

@@ -26,7 +26,7 @@ class Show:
 
     def run(self):
         for part in (self.identities, self.canary, self.authorization, self.faults,
-                     self.retry, self.lua, self.worker_death, self.metrics):
+                     self.retry, self.worker_death, self.metrics):
             try:
                 part()
             except client.NO_ANSWER as error:
@@ -56,6 +56,11 @@ class Show:
             if time.monotonic() > deadline:
                 return ""
             time.sleep(0.01)
+
+    def refused_by(self, heddle, answer, request):
+        if answer.status != 403:
+            return "not refused"
+        return policy_of(self.log_line(heddle, request, " 403 "))
 
     # --- the steps ---
 
@@ -127,13 +132,13 @@ class Show:
         reviews = self.mesh.sidecars["reviews-v1"]
 
         answer = self.get("/admin")
-        found = policy_of(self.log_line(page, "GET /admin", " 403 "))
+        found = self.refused_by(page, answer, "GET /admin")
         check(answer.status == 403 and "page-no-admin" in found,
               "gateway %s page /admin      %d  %s" % (ARROW, answer.status, found))
 
         # The reviews' workload asks what only the page may ask, by its own sidecar.
         answer = client.get(reviews.ip, 15001, "/details/1", "details:9080")
-        found = policy_of(self.log_line(details, "GET /details/1", " 403 "))
+        found = self.refused_by(details, answer, "GET /details/1")
         check(answer.status == 403 and found == "none",
               "reviews %s details/1        %d  no policy allows it (%s)"
               % (ARROW, answer.status, found))
@@ -171,9 +176,6 @@ class Show:
                     if asked_as in text]
         check(statuses == ["503", "503", "200"],
               "ratings' access log of that request: %s" % ", ".join(statuses))
-
-    def lua(self):
-        step("A Lua policy's decision")
 
     def worker_death(self):
         step("A worker of the gateway is killed under load")
@@ -213,7 +215,40 @@ class Show:
               "a new worker serves in its place")
 
     def metrics(self):
-        step("The metrics that prove it")
+        step("The metrics that prove it: istio_requests_total of /metrics")
+        self.metrics_until = time.monotonic() + LOG_DEADLINE_S
+        sidecars = self.mesh.sidecars
+        self.counted(self.mesh.gateway, "gateway, all answered", sum(self.asked.values()),
+                     reporter="source")
+        for status in sorted(self.asked):
+            self.counted(self.mesh.gateway, "  of them %d" % status, self.asked[status],
+                         reporter="source", response_code=str(status))
+        self.counted(sidecars["page"], "page, refused", 1, reporter="destination",
+                     response_code="403", connection_security_policy="mutual_tls",
+                     source_principal="spiffe://cluster.local/ns/shop/sa/gateway")
+        for version in sorted(self.reviews):
+            # What the dead worker had asked for was answered, only nobody was there any more.
+            self.counted(sidecars["page"], "page, served by reviews " + version,
+                         self.reviews[version], self.worker_lost, reporter="source",
+                         response_code="200", destination_workload="reviews-" + version)
+        self.counted(sidecars["page"], "page, delayed (flag DI)", 1, response_flags="DI")
+        self.counted(sidecars["page"], "page, aborted (flag FI)", 1, response_flags="FI")
+        self.counted(sidecars["ratings"], "ratings, tries that failed", 2,
+                     reporter="destination", response_code="503")
+        self.counted(sidecars["reviews-v2"], "reviews-v2, ratings failed", 0,
+                     reporter="source", response_code="503")
+
+    def counted(self, proxy, what, n, more=0, **labels):
+        """A request is counted after its answer: asks until it is so."""
+        while True:
+            page = prom.Metrics(proxy.admin("/metrics").text)
+            found = page.sum("istio_requests_total", **labels)
+            is_there = page.sum("istio_requests_total") is not None
+            if is_there and n <= (found or 0) <= n + more:
+                return check(True, "%-30s %5d" % (what, found or 0))
+            if time.monotonic() > self.metrics_until:
+                return check(False, "%-30s %5d" % (what, found or 0), "%d wanted" % n)
+            time.sleep(0.05)
 
 
 # --- reading ---

@@ -2,6 +2,7 @@
 show must notice: t/mesh/demo.t."""
 
 import re
+import shutil
 
 
 def _yaml(mesh, name, pattern, to):
@@ -16,6 +17,20 @@ def _conf(heddle, pattern, to):
     heddle.conf.write_text(text)
 
 
+def _no_module(mesh, name):
+    """Runs a copy of the program beside which that module isn't there."""
+    file = "hd_%s_module.so" % name
+    modules = mesh.dir / "program" / "modules"
+    modules.mkdir(parents=True)
+    for so in (mesh.program.parent / "modules").glob("*.so"):
+        if so.name != file:
+            (modules / so.name).symlink_to(so)
+    index = (mesh.program.parent / "modules" / "modules.index").read_text().splitlines()
+    (modules / "modules.index").write_text(
+        "".join(line + "\n" for line in index if not line.endswith(" " + file)))
+    mesh.program = shutil.copy2(mesh.program, mesh.dir / "program" / "heddle")
+
+
 FEATURES = {
     # nobody is forbidden anything
     "authz": lambda m: _yaml(m, "security", r"---\n(?:#[^\n]*\n)?apiVersion: [^\n]*\n"
@@ -24,6 +39,7 @@ FEATURES = {
     "mtls": lambda m: _yaml(m, "security", r"mode: STRICT", "mode: DISABLE"),
     "fault": lambda m: _yaml(m, "details", r"    fault:\n      \w+: [^\n]*\n", ""),
     "retry": lambda m: _yaml(m, "ratings", r"attempts: 3", "attempts: 0"),
+    "metrics": lambda m: _no_module(m, "metrics"),
     # one version, no weights
     "canary": lambda m: _yaml(m, "reviews", r"      weight: 90\n.*", ""),
     # one worker: its death costs everyone's connections
