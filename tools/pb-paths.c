@@ -1,9 +1,13 @@
 /* pb-paths: what recorded xDS answers say, by field.
  *
- *     pb-paths FILE.pb...          every field that is set in any resource, by its path,
- * sorted pb-paths --unknown FILE.pb   only fields that our .proto files don't have ("#"
- * and number) pb-paths --json FILE.pb      each response as JSON, one a line pb-paths
- * --types             the types that are known by URL
+ *     pb-paths FILE.pb...
+ *         every field that is set in any resource, by its path, sorted
+ *     pb-paths --unknown FILE.pb
+ *         only fields that our .proto files don't have ("#" and number)
+ *     pb-paths --json FILE.pb
+ *         each response as JSON, one a line
+ *     pb-paths --types
+ *         the types that are known by URL
  *
  * A file holds DeltaDiscoveryResponses, or DiscoveryResponses if its name ends in
  * -sotw.pb, each after its length as a varint. Paths begin anew within an Any. */
