@@ -1,5 +1,7 @@
 #include "http/hd_grpc.h"
 #include "core/base/hd_pool.h"
+#include "http/hd_chars.h"
+#include "http/hd_uri.h"
 #include <stdlib.h>
 
 #define HEAD_BYTES 5 /* compressed flag, length in network order */
@@ -104,41 +106,14 @@ const char *hd_grpc_status_name(unsigned status)
     return status < hd_countof(names) ? names[status] : "InvalidCode";
 }
 
-static bool is_plain(unsigned char c)
+static bool needs_escape(unsigned char c)
 {
-    return c >= 0x20 && c <= 0x7e && c != '%';
+    return c < 0x20 || c > 0x7e || c == '%';
 }
 
 hd_str_t hd_grpc_escape(hd_pool_t *pool, hd_str_t text)
 {
-    size_t extra = 0, n = 0;
-    char *out;
-
-    for (size_t i = 0; i < text.len; i++)
-        extra += is_plain((unsigned char)text.data[i]) ? 0 : 2;
-    if (extra == 0)
-        return text;
-    out = hd_pool_alloc_unaligned(pool, text.len + extra);
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned char c = (unsigned char)text.data[i];
-
-        if (is_plain(c)) {
-            out[n++] = (char)c;
-            continue;
-        }
-        out[n++] = '%';
-        out[n++] = "0123456789ABCDEF"[c >> 4];
-        out[n++] = "0123456789ABCDEF"[c & 15];
-    }
-    return hd_str_n(out, n);
-}
-
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = hd_ascii_lower(c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return hd_uri_escape_where(pool, text, needs_escape);
 }
 
 /* What isn't well encoded stays as it is: it is a text for people. */
@@ -151,8 +126,8 @@ hd_str_t hd_grpc_unescape(hd_pool_t *pool, hd_str_t text)
         return text;
     out = hd_pool_alloc_unaligned(pool, text.len);
     for (size_t i = 0; i < text.len; i++) {
-        int high = i + 2 < text.len ? hex(text.data[i + 1]) : -1;
-        int low = i + 2 < text.len ? hex(text.data[i + 2]) : -1;
+        int high = i + 2 < text.len ? hd_hex_value(text.data[i + 1]) : -1;
+        int low = i + 2 < text.len ? hd_hex_value(text.data[i + 2]) : -1;
 
         if (text.data[i] == '%' && high >= 0 && low >= 0) {
             out[n++] = (char)(high << 4 | low);

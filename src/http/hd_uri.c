@@ -5,20 +5,21 @@ static bool needs_escape(unsigned char c)
     return c <= ' ' || c >= 0x7f || c == '%' || c == '?' || c == '#';
 }
 
-hd_str_t hd_uri_escape(hd_pool_t *pool, hd_str_t path)
+hd_str_t hd_uri_escape_where(hd_pool_t *pool, hd_str_t text,
+                             bool (*needs)(unsigned char c))
 {
     size_t extra = 0, n = 0;
     char *out;
 
-    for (size_t i = 0; i < path.len; i++)
-        extra += needs_escape((unsigned char)path.data[i]) ? 2 : 0;
+    for (size_t i = 0; i < text.len; i++)
+        extra += needs((unsigned char)text.data[i]) ? 2 : 0;
     if (extra == 0)
-        return path;
-    out = hd_pool_alloc_unaligned(pool, path.len + extra);
-    for (size_t i = 0; i < path.len; i++) {
-        unsigned char c = (unsigned char)path.data[i];
+        return text;
+    out = hd_pool_alloc_unaligned(pool, text.len + extra);
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.data[i];
 
-        if (!needs_escape(c)) {
+        if (!needs(c)) {
             out[n++] = (char)c;
             continue;
         }
@@ -27,6 +28,11 @@ hd_str_t hd_uri_escape(hd_pool_t *pool, hd_str_t path)
         out[n++] = "0123456789ABCDEF"[c & 15];
     }
     return hd_str_n(out, n);
+}
+
+hd_str_t hd_uri_escape(hd_pool_t *pool, hd_str_t path)
+{
+    return hd_uri_escape_where(pool, path, needs_escape);
 }
 
 bool hd_uri_has_bad_bytes(hd_str_t uri)

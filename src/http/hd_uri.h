@@ -2,6 +2,9 @@
 #pragma once
 #include "http/hd_request.h"
 
+/* <text> with %XX for each byte that <needs> it: <text> itself where none does. */
+hd_str_t hd_uri_escape_where(hd_pool_t *pool, hd_str_t text,
+                             bool (*needs)(unsigned char c));
 /* As nginx writes a normalised path into a request line: space, %, ?, # and what isn't
  * visible ASCII become %XX. Unchanged (and not copied) where there is none. */
 hd_str_t hd_uri_escape(hd_pool_t *pool, hd_str_t path);
