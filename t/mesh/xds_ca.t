@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # The workload's certificate: made of a key of the agent's own by Istio's
-# CreateCertificate (hbone.md §11), as the secrets "default" and "ROOTCA". A listener that
+# CreateCertificate (hbone §11), as the secrets "default" and "ROOTCA". A listener that
 # names them doesn't open before (warming, xds-transport §4).
 use strict;
 use warnings;

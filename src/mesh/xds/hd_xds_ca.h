@@ -1,5 +1,5 @@
 /* hd_xds_ca: the workload's certificate: a key made here, a request signed with it, and
- * Istio's CreateCertificate (hbone.md §11). What comes back is published as the secrets
+ * Istio's CreateCertificate (hbone §11). What comes back is published as the secrets
  * "default" and "ROOTCA"; renewed at half of its life. The key never leaves the process
  * but for the loom's secret area. In the agent. */
 #pragma once
