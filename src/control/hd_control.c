@@ -189,7 +189,7 @@ static void on_commit(void *arg)
     hd_model_clear_changes(control.model);
 }
 
-static hd_rc_t on_start(hd_proc_t *p, hd_err_t *err)
+static hd_rc_t start_control(hd_proc_t *p, hd_err_t *err)
 {
     const control_conf_t *cc = conf_in_force(p);
     hd_pool_t *pool = hd_pool_create(0); /* lives as long as the process */
@@ -217,6 +217,17 @@ static hd_rc_t on_start(hd_proc_t *p, hd_err_t *err)
     return hd_source_dir_create(p->loop, control.model,
                                 &(hd_source_dir_conf_t){.path = cc->config_dir},
                                 &control.source, err);
+}
+
+/* hd_turn_begin: the loop's first turn hasn't begun yet. */
+static hd_rc_t on_start(hd_proc_t *p, hd_err_t *err)
+{
+    hd_rc_t rc;
+
+    hd_turn_begin(p->member);
+    rc = start_control(p, err);
+    hd_turn_sleep(p->member);
+    return rc;
 }
 
 static void on_quit(hd_proc_t *p)
