@@ -45,6 +45,13 @@ static hd_rc_t fail(hd_tls_layer_t *l, int ssl_error)
                         "TLS%s: %s", in_handshake ? " handshake" : "", why);
 }
 
+/* SSL_get_error is right only of an empty error queue; emptying an empty one is dear. */
+static void forget_errors(void)
+{
+    if (ERR_peek_error() != 0)
+        ERR_clear_error();
+}
+
 /* --- handshake --- */
 
 /* What resumption skipped: the certificate that a session stands for has an end, too. */
@@ -162,9 +169,13 @@ static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
         size_t n = 0;
         int error;
 
-        ERR_clear_error();
+        forget_errors();
         if (SSL_read_ex(l->ssl, (char *)to + done, len - done, &n) == 1) {
             done += n;
+            if (hd_tls_is_drained(l) && SSL_has_pending(l->ssl) == 0) {
+                drop_buffers(l); /* a second call would find nothing */
+                break;
+            }
             continue;
         }
         error = SSL_get_error(l->ssl, 0);
@@ -237,7 +248,7 @@ static ssize_t writev_layer(hd_layer_t *layer, const struct iovec *iov, int n)
 
         if (len == 0)
             break;
-        ERR_clear_error();
+        forget_errors();
         if (SSL_write_ex(l->ssl, from, len, &written) != 1 || written != len) {
             /* Our BIO takes all; so this is no "later". */
             hd_ignore(fail(l, SSL_get_error(l->ssl, 0)) != HD_ERROR);

@@ -18,6 +18,7 @@ enum {
 typedef struct {
     hd_tls_layer_t *layer; /* whose call is going on */
     size_t in_at, in_end, out_end;
+    bool below_drained; /* by the last read: asking again is of no use now */
     char in[IN_BYTES], out[OUT_BYTES], plain[HD_TLS_RECORD_MAX];
 } work_t;
 
@@ -108,6 +109,8 @@ static int bio_read(BIO *bio, char *to, int len)
         }
         w->in_at = 0;
         w->in_end = (size_t)n;
+        w->below_drained = n < IN_BYTES && l->layer.below->ops->reads_all &&
+                           !l->layer.conn->peer_closing;
     }
     return (int)take_from(to, (size_t)len, w->in, &w->in_at, w->in_end);
 }
@@ -200,6 +203,14 @@ void hd_tls_enter(hd_tls_layer_t *l)
     w = &works[works_n++];
     w->layer = l;
     w->in_at = w->in_end = w->out_end = 0;
+    w->below_drained = false;
+}
+
+bool hd_tls_is_drained(const hd_tls_layer_t *l)
+{
+    const work_t *w = work_of(l);
+
+    return w->below_drained && w->in_at == w->in_end && l->in == NULL;
 }
 
 hd_rc_t hd_tls_leave(hd_tls_layer_t *l)

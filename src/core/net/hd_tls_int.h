@@ -81,6 +81,8 @@ BIO *hd_tls_bio_create(hd_tls_layer_t *l);
  * fails; leave pushes down what was written and answers as hd_tls_push_out. */
 void hd_tls_enter(hd_tls_layer_t *l);
 hd_rc_t hd_tls_leave(hd_tls_layer_t *l);
+/* Within enter and leave: all ciphertext that is here was taken, and no more is there. */
+bool hd_tls_is_drained(const hd_tls_layer_t *l);
 /* Within enter and leave, between records: makes room for one of full size. HD_AGAIN: the
  * layer below is full, write no more. */
 hd_rc_t hd_tls_make_room(hd_tls_layer_t *l);
