@@ -96,7 +96,8 @@ def fill(msg, value):
             fill(msg.struct_value if isinstance(value, dict) else msg.list_value, value)
         return
     if full.startswith('google.protobuf.') and full.endswith('Value'):
-        msg.value = value.encode() if full.endswith('BytesValue') else value
+        msg.value = value.encode() if full.endswith('BytesValue') \
+            else scalar(msg.DESCRIPTOR.fields_by_name['value'], value)
         msg.SetInParent()
         return
     msg.SetInParent()
@@ -112,6 +113,8 @@ def scalar(field, v):
         return v if isinstance(v, int) else field.enum_type.values_by_name[v].number
     if field.type == field.TYPE_BYTES:
         return v.encode() if isinstance(v, str) else v
+    if isinstance(v, str) and field.type != field.TYPE_STRING:  # protobuf's JSON has 64 bits so
+        return float(v) if field.cpp_type in (field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT) else int(v)
     return v
 
 

@@ -392,7 +392,7 @@ hd_part_t *hd_part_open(hd_state_t *s, int id, hd_err_t *err)
     p->state = s;
     p->shared = s->parts[id];
     p->id = id;
-    p->gauges_from = id == 0 ? 1 : half * (uint32_t)id;
+    p->gauges_from = hd_gauges_from(s, (unsigned)id);
     p->gauges_n = half * (uint32_t)(id + 1) - p->gauges_from;
     p->gauges = calloc(1, p->gauges_n);
     hd_bug_on(p->gauges == NULL);

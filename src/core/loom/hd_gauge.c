@@ -158,6 +158,15 @@ uint32_t hd_gauge_read(hd_member_t *m, hd_gauge_id_t id)
     return (word & SHARED) != 0 ? total_of(word) : hd_gauge_sum(m->state, id);
 }
 
+static unsigned part_of(const hd_state_t *s, hd_gauge_id_t id)
+{
+    unsigned part = HD_ARENAS_MAX - 1;
+
+    while (id < hd_gauges_from(s, part))
+        part--;
+    return part;
+}
+
 /* Steps that begin while this runs may be in neither or in both: healed within a second.
  */
 void hd_gauge_share(hd_member_t *m, hd_gauge_id_t id, bool shared)
@@ -170,7 +179,7 @@ void hd_gauge_share(hd_member_t *m, hd_gauge_id_t id, bool shared)
     word = load_word(s, id);
     if (((word & SHARED) != 0) == shared)
         return;
-    hd_raise(&s->head->totals_n, id + 1);
+    hd_raise(&s->head->totals_n[part_of(s, id)], id + 1);
     hd_store(&s->totals[id].word,
              shared ? SHARED | (next_word(word, hd_gauge_sum(s, id)) & ~SHARED)
                     : next_word(word, 0) & ~SHARED,
@@ -215,18 +224,27 @@ static heal_t heal_one(hd_state_t *s, hd_gauge_id_t id)
                : MOVING;
 }
 
-size_t hd_gauge_heal(hd_member_t *m)
+/* Looks at what is in use only: reading a page of the arena for the first time makes it. */
+static size_t heal_part(hd_state_t *s, unsigned part)
 {
-    hd_state_t *s = m->state;
-    uint32_t n = hd_min(hd_load(&s->head->totals_n, acquire), s->conf.gauges_max);
+    uint32_t n = hd_min(hd_load(&s->head->totals_n[part], acquire), s->conf.gauges_max);
     size_t healed = 0;
 
-    for (hd_gauge_id_t id = 1; id < n; id++) {
+    for (hd_gauge_id_t id = hd_gauges_from(s, part); id < n; id++) {
         uint64_t word = load_word(s, id);
 
         if ((word & SHARED) != 0 && total_of(word) != hd_gauge_sum(s, id))
             healed += heal_one(s, id) == HEALED;
     }
+    return healed;
+}
+
+size_t hd_gauge_heal(hd_member_t *m)
+{
+    size_t healed = 0;
+
+    for (unsigned part = 0; part < HD_ARENAS_MAX; part++)
+        healed += heal_part(m->state, part);
     return healed;
 }
 

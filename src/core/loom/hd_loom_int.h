@@ -26,7 +26,7 @@
         atomic_store_explicit(p, hd_load(p, relaxed) + (n), memory_order_##order);       \
     } while (0)
 
-#define HD_STATE_LAYOUT 1
+#define HD_STATE_LAYOUT 2
 #define HD_PAGE 4096
 
 /* A member's row: what it alone writes (and its reaper once it is dead). */
@@ -62,7 +62,7 @@ typedef struct {
     _Atomic uint32_t members_n; /* rows ever used */
     _Atomic uint32_t families;  /* newest family's record */
     _Atomic uint32_t label_chunks_n, word_chunks_n;
-    _Atomic uint32_t totals_n; /* shared totals lie below */
+    _Atomic uint32_t totals_n[HD_ARENAS_MAX]; /* a part's shared totals lie below */
     hd_arena_shared_t arenas[HD_ARENAS_MAX];
     hd_row_t rows[HD_MEMBERS_MAX];
 } hd_state_head_t;
@@ -141,6 +141,12 @@ static inline void hd_raise(_Atomic uint32_t *p, uint32_t n)
 
 /* hd_member.c */
 void hd_member_grow_pins(hd_member_t *m, int arena, uint32_t n);
+
+/* The gauges of an arena's writer: ids from here on, up to the next part's. */
+static inline uint32_t hd_gauges_from(const hd_state_t *s, unsigned part)
+{
+    return part == 0 ? 1 : s->conf.gauges_max / HD_ARENAS_MAX * part;
+}
 
 /* hd_gauge.c: takes back what member <index> held; its row is nobody's. */
 void hd_gauges_reap(hd_state_t *s, int index);
