@@ -206,10 +206,8 @@ hd_rc_t hd_loading_read(hd_loading_t *l, hd_err_t *err)
     loading = l;
     l->pool = hd_pool_create(0);
     hd_settings_init(l->settings);
-    if (l->running != NULL) {
-        l->settings->modules_n = l->running->modules_n;
-        memcpy(l->settings->modules, l->running->modules, sizeof(l->settings->modules));
-    }
+    if (l->running != NULL)
+        hd_settings_copy_modules(l->settings, l->running);
     (void)snprintf(l->settings->error_log, HD_PATH_MAX_BYTES, "%s", o->error_log.data);
     l->build = (hd_build_t){.settings = l->settings,
                             .ops = &ops,

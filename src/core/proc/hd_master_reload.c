@@ -119,35 +119,40 @@ static void write_pid_file(const char *path)
     }
 }
 
-static void follow_logs(const hd_settings_t *old, const hd_settings_t *s)
+static bool is_log_kept(const hd_settings_t *s)
 {
-    hd_err_t err = {0};
+    return strcmp(in_force.error_log, s->error_log) == 0 &&
+           in_force.log_level == s->log_level;
+}
 
-    hd_log_level = s->log_level;
-    if (old == NULL) {
-        if (hd_use_error_log(s->error_log, &err) != HD_OK)
-            hd_tell(HD_LOG_ALERT, "%s", err.text);
-    } else if (strcmp(old->error_log, s->error_log) != 0 ||
-               old->log_level != s->log_level) {
-        hd_sockets_reopen_logs();
-    }
+static void follow_pid_file(const char *old_path)
+{
+    if (strcmp(old_path, in_force.pid_path) == 0)
+        return;
+    write_pid_file(in_force.pid_path);
+    if (old_path[0] != '\0')
+        hd_ignore(unlink(old_path)); /* may be gone */
 }
 
 static void put_in_force(void)
 {
-    hd_settings_t old = in_force;
     bool had_old = hd_master.was_published;
+    bool keeps_log = had_old && is_log_kept(hd_master.shared);
+    char old_pid_path[HD_PATH_MAX_BYTES] = "";
+    hd_err_t err = {0};
 
-    in_force = *hd_master.shared;
+    if (had_old)
+        memcpy(old_pid_path, in_force.pid_path, sizeof(old_pid_path));
+    hd_settings_copy(&in_force, hd_master.shared);
     hd_master.p->settings = &in_force;
     hd_master.was_published = true;
-    follow_logs(had_old ? &old : NULL, &in_force);
+    hd_log_level = in_force.log_level;
+    if (!had_old && hd_use_error_log(in_force.error_log, &err) != HD_OK)
+        hd_tell(HD_LOG_ALERT, "%s", err.text);
+    else if (had_old && !keeps_log)
+        hd_sockets_reopen_logs();
     hd_sockets_commit(HD_BY_LOADER, true);
-    if (!had_old || strcmp(old.pid_path, in_force.pid_path) != 0) {
-        write_pid_file(in_force.pid_path);
-        if (had_old)
-            hd_ignore(unlink(old.pid_path)); /* may be gone */
-    }
+    follow_pid_file(old_pid_path);
 }
 
 static void on_published(uint64_t changed)

@@ -6,7 +6,8 @@
 
 void hd_settings_init(hd_settings_t *s)
 {
-    memset(s, 0, sizeof(*s));
+    memset(s, 0, offsetof(hd_settings_t, modules_n));
+    s->modules_n = s->logs_n = s->listens_n = 0;
     s->workers_n = 1;
     s->worker_connections = 1024;
     s->uid = s->gid = UINT32_MAX;
@@ -22,6 +23,22 @@ void hd_settings_init(hd_settings_t *s)
     s->log_level = HD_LOG_ERROR;
     (void)snprintf(s->pid_path, sizeof(s->pid_path), "%s", HD_PID_PATH);
     (void)snprintf(s->error_log, sizeof(s->error_log), "%s", HD_ERROR_LOG_PATH);
+}
+
+void hd_settings_copy_modules(hd_settings_t *to, const hd_settings_t *from)
+{
+    to->modules_n = hd_min(from->modules_n, (uint32_t)HD_MODULES_MAX);
+    memcpy(to->modules, from->modules, to->modules_n * sizeof(to->modules[0]));
+}
+
+void hd_settings_copy(hd_settings_t *to, const hd_settings_t *from)
+{
+    memcpy(to, from, offsetof(hd_settings_t, modules_n));
+    hd_settings_copy_modules(to, from);
+    to->logs_n = hd_min(from->logs_n, (uint32_t)HD_LOG_FILES_MAX);
+    memcpy(to->logs, from->logs, to->logs_n * sizeof(to->logs[0]));
+    to->listens_n = hd_min(from->listens_n, (uint32_t)HD_LISTENS_MAX);
+    memcpy(to->listens, from->listens, to->listens_n * sizeof(to->listens[0]));
 }
 
 const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t *next)

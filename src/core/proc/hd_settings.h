@@ -42,6 +42,9 @@ typedef struct hd_settings_s {
 } hd_settings_t;
 
 void hd_settings_init(hd_settings_t *s); /* the defaults */
+/* What is in use of <from>: the lists have room that nobody should touch. */
+void hd_settings_copy(hd_settings_t *to, const hd_settings_t *from);
+void hd_settings_copy_modules(hd_settings_t *to, const hd_settings_t *from);
 /* The name of the directive whose change running processes can't follow; NULL: none. */
 const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t *next);
 /* Copies <spec>, with its path; false: the path is too long. */

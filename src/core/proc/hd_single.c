@@ -121,7 +121,7 @@ static hd_rc_t reload(hd_err_t *err)
     if (rc == HD_OK)
         rc = open_all(&next, err);
     if (rc == HD_OK) {
-        in_force = next;
+        hd_settings_copy(&in_force, &next);
         for (uint32_t i = 0; i < in_force.listens_n; i++)
             hd_ignore(!hd_listen_item_fix(&in_force.listens[i]));
         hd_log(HD_LOG_NOTICE, "reload done: %zu resources changed",
