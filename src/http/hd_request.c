@@ -1,4 +1,5 @@
 #include "http/hd_request.h"
+#include "core/base/hd_spare.h"
 #include "core/os/hd_os.h"
 #include "http/hd_http_xds.h"
 #include "http/hd_request_int.h"
@@ -15,6 +16,7 @@
 
 static _Thread_local hd_pool_t *free_pools[FREE_POOLS_MAX];
 static _Thread_local unsigned free_pools_n;
+static _Thread_local unsigned free_pools_low; /* the least since spares were trimmed */
 static _Thread_local size_t active_n;
 static _Thread_local uint64_t last_id;
 static const hd_action_ops_t *actions[HD_ACT_SERVICE + 1];
@@ -401,7 +403,28 @@ void hd_request_reroute(hd_req_t *req, hd_str_t new_path)
 
 static hd_pool_t *take_pool(void)
 {
-    return free_pools_n > 0 ? free_pools[--free_pools_n] : hd_pool_create(POOL_BYTES);
+    if (free_pools_n == 0)
+        return hd_pool_create(POOL_BYTES);
+    free_pools_n--;
+    free_pools_low = hd_min(free_pools_low, free_pools_n);
+    return free_pools[free_pools_n];
+}
+
+static size_t trim_pools(void)
+{
+    unsigned n = hd_min(free_pools_low, free_pools_n);
+
+    for (unsigned i = 0; i < n; i++)
+        hd_pool_destroy(free_pools[--free_pools_n]);
+    free_pools_low = free_pools_n;
+    return (size_t)n * POOL_BYTES;
+}
+
+static hd_spare_t spare = {.trim = trim_pools};
+
+__attribute__((constructor)) static void register_spare(void)
+{
+    hd_spare_register(&spare);
 }
 
 hd_req_t *hd_request_create(hd_conn_t *c, hd_loop_t *loop, hd_member_t *m,

@@ -1,5 +1,6 @@
 /* core/base/hd_buf: blocks, slices, chains. */
 #include "core/base/hd_buf.h"
+#include "core/base/hd_spare.h"
 #include "tap.h"
 
 static char out[256 * 1024];
@@ -37,6 +38,29 @@ static void test_blocks(void)
     hd_blocks_set_max(SIZE_MAX);
     hd_block_unref(b);
     hd_blocks_trim(0);
+}
+
+/* Between two looks two of three kept blocks were wanted: the third one goes. */
+static void test_spare_blocks(void)
+{
+    const size_t a_block = sizeof(hd_block_t) + HD_BLOCK_BYTES;
+    hd_block_t *b[3];
+
+    for (int i = 0; i < 3; i++)
+        b[i] = hd_block_try_take();
+    for (int i = 0; i < 3; i++)
+        hd_block_unref(b[i]);
+    ok(hd_spares_trim() == 0, "what was wanted since the last look stays");
+    b[0] = hd_block_try_take();
+    b[1] = hd_block_try_take();
+    hd_block_unref(b[1]);
+    b[1] = hd_block_try_take();
+    ok(hd_spares_trim() == a_block, "what nobody wanted goes");
+    hd_block_unref(b[0]);
+    hd_block_unref(b[1]);
+    ok(hd_spares_trim() == 0, "those that are given back now aren't old yet");
+    ok(hd_spares_trim() == 2 * a_block, "in the end all go");
+    ok(hd_spares_trim() == 0 && hd_blocks_in_use() == 0, "and nothing is left");
 }
 
 static void test_add(void)
@@ -215,6 +239,7 @@ static void test_against_model(void)
 int main(void)
 {
     test_blocks();
+    test_spare_blocks();
     test_add();
     test_copy();
     test_move();

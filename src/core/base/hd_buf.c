@@ -1,6 +1,7 @@
 #include "core/base/hd_buf.h"
 #include "core/base/hd_asan.h"
 #include "core/base/hd_log.h"
+#include "core/base/hd_spare.h"
 #include <stdlib.h>
 
 #define SLAB_SLICES 64
@@ -8,6 +9,7 @@
 /* Per thread, so that a worker run as a thread (TSan, master_process off) has its own. */
 static _Thread_local hd_block_t *free_blocks; /* newest first: its bytes are in cache */
 static _Thread_local size_t free_blocks_n, used_blocks_n;
+static _Thread_local size_t free_blocks_low; /* the least since spares were trimmed */
 static _Thread_local size_t blocks_max = SIZE_MAX;
 static _Thread_local hd_slice_t *free_slices;
 
@@ -34,6 +36,7 @@ hd_block_t *hd_block_try_take(void)
     if (hd_likely(b != NULL)) {
         free_blocks = b->_next;
         free_blocks_n--;
+        free_blocks_low = hd_min(free_blocks_low, free_blocks_n);
         hd_asan_unpoison(b->data, HD_BLOCK_BYTES);
     } else {
         b = take_memory(sizeof(*b) + HD_BLOCK_BYTES);
@@ -82,6 +85,22 @@ void hd_blocks_trim(size_t keep)
         hd_asan_unpoison(b->data, HD_BLOCK_BYTES);
         free(b);
     }
+}
+
+static size_t trim_spare(void)
+{
+    size_t n = hd_min(free_blocks_low, free_blocks_n);
+
+    hd_blocks_trim(free_blocks_n - n);
+    free_blocks_low = free_blocks_n;
+    return n * (sizeof(hd_block_t) + HD_BLOCK_BYTES);
+}
+
+static hd_spare_t spare = {.trim = trim_spare};
+
+__attribute__((constructor)) static void register_spare(void)
+{
+    hd_spare_register(&spare);
 }
 
 /* Slices */

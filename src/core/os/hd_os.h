@@ -31,6 +31,11 @@ void hd_os_dont_dump(void *at, size_t bytes);
 void hd_os_wipe(void *at, size_t bytes);
 size_t hd_os_page_bytes(void);
 
+/* Free bytes within malloc's heap, and giving its whole free pages to the system: slow
+ * enough not to be done often. 0 and nothing where malloc doesn't tell. */
+size_t hd_os_heap_free(void);
+void hd_os_heap_trim(void);
+
 /* Fills <out> from the kernel's generator; ends the process where there is none. */
 void hd_os_random(void *out, size_t bytes);
 

@@ -1,12 +1,15 @@
 /* What every process that serves does: modules and hooks started, batches heard of, the
  * graceful end. Worker, agent, control, and all of them in one with master_process off.
  */
+#include "core/base/hd_spare.h"
 #include "core/proc/hd_process_int.h"
 #include <stdlib.h>
 
 #define QUIT_LOOK_MS 20 /* how often is_idle is asked while draining */
 
-static hd_timer_t quit_timer, late_timer;
+#define TRIM_MS 10000   /* memory that was of no use for so long is given back */
+
+static hd_timer_t quit_timer, late_timer, trim_timer;
 
 /* --- L4 filters of modules --- */
 
@@ -49,6 +52,12 @@ void hd_on_ring(void *arg)
     hd_hooks_batch(p);
 }
 
+static void on_trim(hd_timer_t *t)
+{
+    hd_ignore(hd_spares_trim() == 0);
+    hd_timer_set(hd_proc.loop, t, TRIM_MS);
+}
+
 hd_rc_t hd_serve_start(hd_proc_t *p, hd_err_t *err)
 {
     hd_listener_run_filters = run_filters;
@@ -58,6 +67,8 @@ hd_rc_t hd_serve_start(hd_proc_t *p, hd_err_t *err)
     hd_turn_begin(p->member); /* what was published before is read as in a turn */
     hd_on_ring(p);
     hd_turn_sleep(p->member);
+    hd_timer_init(&trim_timer, on_trim);
+    hd_timer_set(p->loop, &trim_timer, TRIM_MS);
     return HD_OK;
 }
 
