@@ -11,7 +11,7 @@
 #include "core/base/hd_str.h"
 
 #define HD_YAML_BYTES_MAX (8u << 20) /* a file */
-#define HD_YAML_NODES_MAX 1000000u    /* of a file, aliases expanded */
+#define HD_YAML_NODES_MAX 1000000u   /* of a file, aliases expanded */
 #define HD_YAML_DEPTH_MAX 40u
 #define HD_YAML_DOCS_MAX 20000u
 

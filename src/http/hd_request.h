@@ -234,11 +234,11 @@ enum {
     X(DOWNSTREAM_CLOSED, "DC")                                                           \
     X(UPSTREAM_TIMEOUT, "UT")                                                            \
     X(UPSTREAM_RESET, "UR")                                                              \
-    X(UPSTREAM_CLOSED, "UC") X(LOCAL_RESET, "LR") X(DELAY_INJECTED, "DI")                \
-        X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX")            \
-            X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE")                           \
-                X(UPSTREAM_PROTOCOL, "UPE") X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM")  \
-                    X(DENIED, "RBAC")
+    X(UPSTREAM_CLOSED, "UC")                                                             \
+    X(LOCAL_RESET, "LR") X(DELAY_INJECTED, "DI") X(FAULT_INJECTED, "FI")                 \
+        X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI")               \
+            X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")                    \
+                X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
 enum {
 #define X(name, text) HD_RFI_##name,
     HD_RESPONSE_FLAGS(X)

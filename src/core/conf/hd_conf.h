@@ -137,8 +137,8 @@ typedef struct {
     hd_rc_t (*load_module)(hd_conf_t *cf, hd_str_t path, hd_err_t *err);
     /* Loads the module whose directive <name> is, if one is known: HD_OK; HD_DECLINED. */
     hd_rc_t (*find_module)(hd_conf_t *cf, hd_str_t name, hd_err_t *err);
-    /* Loads all modules that understand an xDS type: what a control plane will send is not
-     * known beforehand. */
+    /* Loads all modules that understand an xDS type: what a control plane will send is
+     * not known beforehand. */
     hd_rc_t (*find_xds_modules)(hd_conf_t *cf, hd_err_t *err);
     hd_rc_t (*need_listen)(hd_conf_t *cf, const hd_socket_spec_t *spec, unsigned roles,
                            hd_err_t *err);

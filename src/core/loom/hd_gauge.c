@@ -224,7 +224,8 @@ static heal_t heal_one(hd_state_t *s, hd_gauge_id_t id)
                : MOVING;
 }
 
-/* Looks at what is in use only: reading a page of the arena for the first time makes it. */
+/* Looks at what is in use only: reading a page of the arena for the first time makes it.
+ */
 static size_t heal_part(hd_state_t *s, unsigned part)
 {
     uint32_t n = hd_min(hd_load(&s->head->totals_n[part], acquire), s->conf.gauges_max);

@@ -7,7 +7,7 @@
 
 #define QUIT_LOOK_MS 20 /* how often is_idle is asked while draining */
 
-#define TRIM_MS 10000   /* memory that was of no use for so long is given back */
+#define TRIM_MS 10000 /* memory that was of no use for so long is given back */
 
 static hd_timer_t quit_timer, late_timer, trim_timer;
 

@@ -25,10 +25,10 @@ typedef struct {
     hd_conf_t cf; /* what modules get: pool, temp, region, batch, arena, member, build */
     const hd_xds_env_t *env;
     hd_xds_built_t *out;
-    hd_pb_arena_t pb; /* of decoded messages */
-    hd_node_t node;   /* the place, for hd_conf_place */
+    hd_pb_arena_t pb;     /* of decoded messages */
+    hd_node_t node;       /* the place, for hd_conf_place */
     uint16_t name_family; /* which addresses of names are used; AF_UNSPEC: all */
-    bool must_exist;  /* validate_clusters of the routes being built */
+    bool must_exist;      /* validate_clusters of the routes being built */
     uint32_t answer_bytes_max;
 } hd_xds_t;
 
