@@ -17,6 +17,7 @@ my @runs = (
     [mtls => qr/NOT SO without a certificate/],
     [fault => qr/NOT SO details, for end-user: patient/],
     [retry => qr/NOT SO ratings fails twice/],
+    -f "$top/$build/modules/hd_lua_module.so" ? [lua => qr/NOT SO user-agent: SomeBot/] : (),
     [canary => qr/NOT SO the shares follow the weights/],
     [metrics => qr/NOT SO gateway, all answered/],
     [kill => qr/NOT SO the other 0 connections/],

@@ -169,6 +169,10 @@ class Mesh:
         if os.geteuid() == 0:
             shutil.chown(path, "nobody")
 
+    def has_lua(self):
+        """A build without LuaJIT has no such module."""
+        return (self.program.parent / "modules" / "hd_lua_module.so").exists()
+
     def token_for(self, account):
         return self._tokens.setdefault(account, secrets.token_hex(16))
 
@@ -221,6 +225,11 @@ class Mesh:
         self.gateway = Proxy(self, "gateway", "router", "gateway", GATEWAY, {
             "LABELS": {"app": "gateway", "istio": "ingressgateway"},
             "INTERCEPTION_MODE": "NONE"})  # its listeners are on its own address
+        if self.has_lua():
+            conf = self.gateway.dir / "conf"
+            (conf / "front.conf").write_text(
+                self.localised((TOP / "examples/lua_policy/front.conf").read_text()))
+            shutil.copy(TOP / "examples/lua_policy/no_crawlers.lua", conf)
         self.sidecars = {}
         for name, (account, version, byte, _) in WORKLOADS.items():
             self.sidecars[name] = Proxy(self, name, "sidecar", account, byte, {

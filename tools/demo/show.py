@@ -26,7 +26,7 @@ class Show:
 
     def run(self):
         for part in (self.identities, self.canary, self.authorization, self.faults,
-                     self.retry, self.worker_death, self.metrics):
+                     self.retry, self.lua, self.worker_death, self.metrics):
             try:
                 part()
             except client.NO_ANSWER as error:
@@ -176,6 +176,21 @@ class Show:
                     if asked_as in text]
         check(statuses == ["503", "503", "200"],
               "ratings' access log of that request: %s" % ", ".join(statuses))
+
+    def lua(self):
+        if not self.mesh.has_lua():
+            return
+        step("A Lua policy's decision, at the gateway's other door")
+        door = (self.mesh.gateway.ip, 8081)
+        crawler = client.get(*door, "/?book=1", HOST, user_agent="SomeBot/1.0")
+        self.tally([crawler] if crawler.json else [])  # it should not have got so far
+        check(crawler.status == 403 and crawler.text.startswith("no crawlers"),
+              "user-agent: SomeBot/1.0 asks for a book: %d \"%s\""
+              % (crawler.status, crawler.text.strip()[:40]))
+        reader = client.get(*door, "/?book=1", HOST, user_agent="Reader/1.0")
+        self.tally([reader] if reader.status == 200 else [])
+        check(reader.status == 200 and reader.json.get("book") == "1",
+              "user-agent: Reader/1.0  asks for a book: %d" % reader.status)
 
     def worker_death(self):
         step("A worker of the gateway is killed under load")

@@ -40,6 +40,8 @@ FEATURES = {
     "fault": lambda m: _yaml(m, "details", r"    fault:\n      \w+: [^\n]*\n", ""),
     "retry": lambda m: _yaml(m, "ratings", r"attempts: 3", "attempts: 0"),
     "metrics": lambda m: _no_module(m, "metrics"),
+    # a policy that decides nothing
+    "lua": lambda m: (m.gateway.dir / "conf" / "no_crawlers.lua").write_text("\n"),
     # one version, no weights
     "canary": lambda m: _yaml(m, "reviews", r"      weight: 90\n.*", ""),
     # one worker: its death costs everyone's connections
