@@ -11,11 +11,15 @@ use Heddle;
 my $hd = Heddle->new->conf(<<'EOC');
 http {
     client_max_body_size 0;
+    # the back end closes each connection: one that was kept would be closing under a POST
+    upstream fresh { server 127.0.0.1:%%PORT_1%%; keepalive 0; }
     server {
         listen 127.0.0.1:%%PORT_0%%;
         location / { proxy_pass http://127.0.0.1:%%PORT_1%%; proxy_http_version 1.1; proxy_request_buffering off; }
         location /ws { proxy_pass http://127.0.0.1:%%PORT_1%%; proxy_http_version 1.1;
                        proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }
+        location /both { proxy_pass http://fresh; proxy_http_version 1.1; proxy_request_buffering off; }
+        location /early { proxy_pass http://fresh; proxy_http_version 1.1; proxy_request_buffering off; }
         location /plain { proxy_pass http://127.0.0.1:%%PORT_1%%; }
     }
 }
