@@ -62,9 +62,10 @@ hd_rc_t hd_serve_start(hd_proc_t *p, hd_err_t *err)
 {
     hd_listener_run_filters = run_filters;
     hd_files_set_loop(p->loop);
+    hd_turn_begin(p->member); /* what was published before is read as in a turn */
     if (start_modules(p, err) != HD_OK || hd_hooks_start(p, err) != HD_OK)
         return HD_ERROR;
-    hd_turn_begin(p->member); /* what was published before is read as in a turn */
+    hd_turn_begin(p->member); /* hooks that had a turn of their own have ended it */
     hd_on_ring(p);
     hd_turn_sleep(p->member);
     hd_timer_init(&trim_timer, on_trim);
