@@ -53,7 +53,7 @@ $_->reset for @conns;
 $_->send($request) for @conns;
 $_->response for @conns;
 my $again = (private_kb($worker) - $before) * 1024 / $n;
-cmp_ok $again, '<', $each * 1.5, 'the memory of those that went is used again' unless Heddle::is_sanitized();
+cmp_ok $again, '<', $each * 2 + 1024, 'the memory of those that went is used again' unless Heddle::is_sanitized();
 $_->reset for @conns;
 $hd->stop;
 
