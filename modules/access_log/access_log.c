@@ -245,7 +245,7 @@ static const hd_directive_t directives[] = {
          "NAME [escape=default|json|none] TEXT …: a line of variables; \"combined\" is "
          "there already"},
     {.name = "access_log",
-     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION,
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_IF,
      .args_n = 1,
      .args_max = HD_ARGS_ANY,
      .repeats = true,

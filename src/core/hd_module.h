@@ -214,7 +214,7 @@ typedef struct {
     hd_str_t upstream_host, cluster, route, protocol;
     hd_str_t upstream_peer, upstream_self; /* verified identities; empty: no mTLS */
     hd_str_t error;                        /* why it failed; empty */
-    uint32_t grpc_status; /* UINT32_MAX: none */
+    uint32_t grpc_status;                  /* UINT32_MAX: none */
     bool is_grpc, upstream_is_reused;
     const hd_cluster_t *cluster_conf; /* in this turn; NULL: none */
     const hd_endpoint_t *endpoint;

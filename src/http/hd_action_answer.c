@@ -33,6 +33,7 @@ static hd_rc_t start_answer(hd_req_t *req)
     type = route->content_type.len > 0 ? route->content_type
                                        : hd_http_type_of(req->loc, req->head.path);
     hd_response_local(req, route->status, type, text, 0, "direct_response");
+    req->has_own_text = route->text != NULL;
     /* nginx names the type of an empty answer, too */
     if (route->status / 100 == 2 && route->status != 204 && text.len == 0)
         hd_headers_add_id(&req->res.headers, HD_H_CONTENT_TYPE, HD_STR("Content-Type"),
@@ -140,7 +141,11 @@ static hd_rc_t start_redirect(hd_req_t *req)
     bool is_xds = req->http != NULL && req->http->is_xds;
     hd_str_t location;
 
-    if (route->text == NULL) {
+    if (req->redirect_to.len > 0) {
+        location = req->redirect_to;
+        if (location.data[0] == '/')
+            location = hd_http_absolute_url(req, location);
+    } else if (route->text == NULL) {
         location = compose_location(req);
     } else {
         if (eval_text(req, &location) != HD_OK)

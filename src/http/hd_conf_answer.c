@@ -1,70 +1,13 @@
-/* return, add_header: answers made here, and fields added to any answer. */
+/* add_header: fields added to any answer. */
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_int.h"
 
 #define HEADERS_MAX 100
 
 typedef struct {
-    uint32_t return_of; /* the place that returns: not inherited */
-    unsigned status;
-    const hd_expr_t *text; /* body, or Location */
     const hd_header_op_conf_t *headers;
     uint32_t headers_n;
 } answer_conf_t;
-
-static bool is_redirect(unsigned status)
-{
-    return status == 301 || status == 302 || status == 303 || status == 307 ||
-           status == 308;
-}
-
-/* return CODE [TEXT|URL] | URL. The first one counts, as in nginx, where it ends the
- * rewrite phase. */
-static hd_rc_t set_return(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
-{
-    answer_conf_t *ac = conf;
-    hd_str_t text = cf->node->args_n == 2 ? args[1] : HD_STR_NONE;
-    uint64_t status;
-    hd_expr_t *expr = NULL;
-
-    if (hd_str_to_u64(args[0], 999, &status)) {
-        if (cf->node->args_n == 2 && hd_expr_compile(cf, text, &expr, err) != HD_OK)
-            return HD_ERROR;
-    } else {
-        if (cf->node->args_n == 2 || (!hd_str_has_prefix(args[0], HD_STR("http://")) &&
-                                      !hd_str_has_prefix(args[0], HD_STR("https://")) &&
-                                      !hd_str_has_prefix(args[0], HD_STR("$scheme"))))
-            return hd_err_set(
-                err, HD_E_CONF,
-                "invalid return code \"%.*s\": CODE, CODE TEXT, CODE URL or "
-                "a URL with http:// or https://",
-                HD_STR_ARG(args[0]));
-        status = 302;
-        if (hd_expr_compile(cf, args[0], &expr, err) != HD_OK)
-            return HD_ERROR;
-    }
-    if (!cf->is_first)
-        return HD_OK;
-    ac->return_of = hd_http_build_of(cf)->place->id;
-    ac->status = (unsigned)status;
-    ac->text = expr;
-    return HD_OK;
-}
-
-hd_rc_t hd_http_answer_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *route,
-                             hd_err_t *err)
-{
-    const answer_conf_t *ac = hd_http_look(cf, &hd_answer_module);
-
-    (void)err;
-    if (ac->return_of != place->id)
-        return HD_DECLINED;
-    route->action =
-        is_redirect(ac->status) && ac->text != NULL ? HD_ACT_REDIRECT : HD_ACT_ANSWER;
-    route->status = ac->status;
-    route->text = ac->text;
-    return HD_OK;
-}
 
 /* add_header NAME VALUE [always]: a block with one inherits none, as in nginx. */
 static hd_rc_t add_header(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
@@ -106,15 +49,8 @@ void hd_http_headers_route(const hd_conf_t *cf, hd_route_t *route)
 }
 
 static const hd_directive_t directives[] = {
-    {.name = "return",
-     .scope = HD_IN_SERVER | HD_IN_LOCATION,
-     .args_n = 1,
-     .args_max = 2,
-     .repeats = true,
-     .set = set_return,
-     .help = "CODE [TEXT] | CODE URL | URL: answers with it; 444 closes the connection"},
     {.name = "add_header",
-     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION,
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_IF,
      .args_n = 2,
      .args_max = 3,
      .repeats = true,

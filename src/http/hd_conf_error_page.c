@@ -93,7 +93,7 @@ static bool may_replace(const hd_req_t *req)
         return false;
     if (!req->is_local_reply)
         return route->proxy != NULL && !route->proxy->pass_errors;
-    return route->text == NULL;
+    return !req->has_own_text;
 }
 
 static bool is_redirect(unsigned status)
@@ -135,7 +135,7 @@ static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
 
 static const hd_directive_t directives[] = {
     {.name = "error_page",
-     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION,
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_IF,
      .args_n = 2,
      .args_max = HD_ARGS_ANY,
      .repeats = true,

@@ -298,4 +298,5 @@ void hd_http_conf_register(void)
     hd_ignore(hd_module_add(&hd_answer_module) == 0);
     hd_ignore(hd_module_add(&hd_error_page_module) == 0);
     hd_ignore(hd_module_add(&hd_map_module) == 0);
+    hd_ignore(hd_module_add(&hd_rewrite_module) == 0);
 }

@@ -15,7 +15,8 @@ typedef enum {
     HD_PLACE_PREFIX,
     HD_PLACE_EXACT,
     HD_PLACE_REGEX,
-    HD_PLACE_NAMED
+    HD_PLACE_NAMED,
+    HD_PLACE_IF, /* an `if` block in one of these */
 } hd_place_kind_t;
 
 /* A server or location being read. */
@@ -27,6 +28,7 @@ typedef struct hd_place_s {
     const hd_node_t *node;
     struct hd_place_s *outer; /* NULL: a server */
     hd_array_t *inner;        /* hd_location_t, in order of text */
+    hd_array_t *rewrites;     /* of hd_conf_rewrite.c; NULL: none */
 } hd_place_t;
 
 /* A server block, as sketched. */
@@ -56,7 +58,7 @@ typedef struct hd_http_build_s {
 } hd_http_build_t;
 
 extern const hd_module_t hd_http_module, hd_http_core_module, hd_proxy_module,
-    hd_answer_module, hd_error_page_module, hd_map_module;
+    hd_answer_module, hd_error_page_module, hd_map_module, hd_rewrite_module;
 
 /* The walk that <cf> is part of. */
 hd_http_build_t *hd_http_build_of(const hd_conf_t *cf);
@@ -107,11 +109,19 @@ void hd_http_core_fill(const hd_conf_t *cf, hd_http_conf_t *http);
 bool hd_http_core_is_http2(const hd_conf_t *cf);
 bool hd_http_core_is_internal(const hd_conf_t *cf, const hd_place_t *place);
 
+/* --- hd_conf_rewrite.c --- */
+/* Compiles what rewrite directives <place> has, into <route>. Last, when all else of it
+ * is known. */
+void hd_http_make_rewrite(hd_conf_t *cf, const hd_place_t *place, hd_route_t *route);
+/* The server or location that <place> is or, as an `if`, lies in. */
+const hd_place_t *hd_http_location_of(const hd_place_t *place);
+/* Is <id> the place, or one around it that an `if` takes such settings from as aren't
+ * inherited otherwise? */
+bool hd_http_is_of(const hd_place_t *place, uint32_t id);
+
 /* --- hd_conf_proxy.c --- */
 /* HD_DECLINED: there is no proxy_pass in this place. */
 hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *route,
                             hd_err_t *err);
 /* --- hd_conf_answer.c --- */
-hd_rc_t hd_http_answer_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *route,
-                             hd_err_t *err);
 void hd_http_headers_route(const hd_conf_t *cf, hd_route_t *route);

@@ -164,6 +164,7 @@ static hd_rc_t make_slash_redirect(hd_conf_t *cf, const hd_place_t *p, hd_locati
     route->status = 301;
     route->text = text;
     route->proxy = NULL;
+    route->rewrite = NULL;
     l->slash_redirect = route;
     return HD_OK;
 }
@@ -177,6 +178,7 @@ static const hd_route_t *make_refused(hd_conf_t *cf, const hd_route_t *route)
     refused->action = HD_ACT_NONE;
     refused->proxy = NULL;
     refused->text = NULL;
+    refused->rewrite = NULL;
     return refused;
 }
 
@@ -336,20 +338,22 @@ hd_rc_t hd_http_make_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t **
                            hd_err_t *err)
 {
     hd_route_t *route = hd_pool_new(cf->pool, hd_route_t);
+    const hd_place_t *where = hd_http_location_of(place);
     hd_rc_t rc;
 
     route->name = hd_str_dup(cf->pool, place->path);
     route->loc = hd_http_core_loc(cf);
-    if (place->kind == HD_PLACE_PREFIX || place->kind == HD_PLACE_EXACT)
+    if (where->kind == HD_PLACE_PREFIX || where->kind == HD_PLACE_EXACT)
         route->matched_prefix = route->name;
     hd_http_headers_route(cf, route);
-    rc = hd_http_answer_route(cf, place, route, err);
-    if (rc == HD_DECLINED)
-        rc = hd_http_proxy_route(cf, place, route, err);
+    rc = hd_http_proxy_route(cf, place, route, err);
     if (rc != HD_OK && rc != HD_DECLINED)
         return rc;
     route->filters_are_chain = true;
     *out = route;
-    return hd_http_make_filters(cf, HD_FILTERS_OF_ROUTE, route, &route->filters,
-                                &route->filters_n, err);
+    if (hd_http_make_filters(cf, HD_FILTERS_OF_ROUTE, route, &route->filters,
+                             &route->filters_n, err) != HD_OK)
+        return HD_ERROR;
+    hd_http_make_rewrite(cf, place, route);
+    return HD_OK;
 }

@@ -1,4 +1,4 @@
-/* map SOURCE $NAME { … } and set $NAME VALUE: variables made by configuration. */
+/* map SOURCE $NAME { … }: variables made by configuration. */
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_int.h"
 #include "http/hd_value_map.h"
@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #define ENTRIES_MAX 100000
-#define SETS_MAX 200
 
 /* --- map --- */
 
@@ -193,87 +192,6 @@ hd_rc_t hd_http_make_maps(hd_conf_t *cf, const hd_node_t *http,
     return HD_OK;
 }
 
-/* --- set --- */
-
-typedef struct {
-    hd_attr_t name;
-    const hd_expr_t *value;
-} set_t;
-
-/* Those of the server run first, then those of the location itself; what stands between
- * is not inherited, as in nginx. */
-typedef struct {
-    const set_t *sets;
-    uint32_t n, of_server_n;
-    uint32_t place; /* whose the rest are */
-} set_conf_t;
-
-static hd_rc_t add_set(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
-{
-    const hd_place_t *place = hd_http_build_of(cf)->place;
-    set_conf_t *sc = conf;
-    uint32_t n = sc->place == place->id ? sc->n : sc->of_server_n;
-    hd_expr_t *value;
-    set_t *list;
-
-    if (args[0].len < 2 || args[0].data[0] != '$')
-        return hd_err_set(err, HD_E_CONF,
-                          "invalid variable name \"%.*s\": it begins with $",
-                          HD_STR_ARG(args[0]));
-    if (n == SETS_MAX)
-        return hd_err_set(err, HD_E_CONF, "more than %d set here", SETS_MAX);
-    list = hd_pool_new_n(cf->pool, set_t, n + 1);
-    if (n > 0)
-        memcpy(list, sc->sets, n * sizeof(*list));
-    if (hd_attr_key(cf->pool,
-                    hd_str_dup_lower(cf->temp, hd_str_sub(args[0], 1, args[0].len)), true,
-                    &list[n].name, err) != HD_OK ||
-        hd_expr_compile(cf, args[1], &value, err) != HD_OK)
-        return HD_ERROR;
-    if (list[n].name.def != 0 &&
-        !(hd_attr_def(list[n].name.def)->flags & HD_ATTR_SETTABLE))
-        return hd_err_set(err, HD_E_CONF,
-                          "the duplicate \"%.*s\" variable: it is built in",
-                          HD_STR_ARG(list[n].name.name));
-    list[n].value = value;
-    sc->sets = list;
-    sc->n = n + 1;
-    sc->place = place->id;
-    if (place->kind == HD_PLACE_SERVER)
-        sc->of_server_n = sc->n;
-    return HD_OK;
-}
-
-static hd_rc_t on_conf(hd_conf_t *cf, void *conf, hd_err_t *err)
-{
-    const hd_place_t *place = hd_http_build_of(cf)->place;
-    set_conf_t *sc = conf;
-
-    (void)err;
-    if (place != NULL && sc->place != place->id)
-        sc->n = sc->of_server_n;
-    if (sc->n == 0)
-        *sc = (set_conf_t){.sets = NULL};
-    return HD_OK;
-}
-
-static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
-{
-    const set_conf_t *sc = conf;
-    hd_attr_of_t of = hd_req_attr_of(req);
-
-    for (uint32_t i = 0; i < sc->n; i++) {
-        hd_val_t value = {.type = HD_VAL_STR};
-
-        if (hd_expr_eval(sc->sets[i].value, req, &value.str) != HD_OK)
-            return hd_req_fail(req, 500, HD_E_INTERNAL, "set: no value");
-        value.str = hd_str_dup(hd_req_pool(req), value.str); /* as it is now */
-        if (hd_attr_set(&of, &sc->sets[i].name, value) != HD_OK)
-            return hd_req_fail(req, 500, HD_E_INTERNAL, "set: it can't be set");
-    }
-    return HD_OK;
-}
-
 static const hd_directive_t directives[] = {
     {.name = "map",
      .scope = HD_IN_HTTP,
@@ -284,13 +202,6 @@ static const hd_directive_t directives[] = {
      .help =
          "SOURCE $NAME { [hostnames;] [volatile;] VALUE RESULT; ~REGEX RESULT; default "
          "RESULT; }: a variable whose value depends on SOURCE"},
-    {.name = "set",
-     .scope = HD_IN_SERVER | HD_IN_LOCATION,
-     .args_n = 2,
-     .repeats = true,
-     .set = add_set,
-     .declares = 1,
-     .help = "$NAME VALUE: gives a variable a value for the request"},
     {0},
 };
 
@@ -298,8 +209,4 @@ const hd_module_t hd_map_module = {
     .abi = HD_MODULE_ABI,
     .name = "map",
     .directives = directives,
-    .conf_size = sizeof(set_conf_t),
-    .phase = HD_PHASE_REWRITE,
-    .on_conf = on_conf,
-    .on_request_headers = on_request_headers,
 };

@@ -83,7 +83,7 @@ static hd_rc_t set_pass(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
                           HD_STR_ARG(args[0]));
     pc->host_port = hd_str_dup(cf->pool, pc->host_port);
     pc->uri = hd_str_dup(cf->pool, pc->uri);
-    if (pc->has_uri && !pc->is_variable && !may_have_uri(place))
+    if (pc->has_uri && !pc->is_variable && !may_have_uri(hd_http_location_of(place)))
         return hd_err_set(err, HD_E_CONF,
                           "\"proxy_pass\" cannot have URI part in location given by "
                           "regular expression, or inside named location");
@@ -369,7 +369,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
     hd_proxy_conf_t *proxy;
     hd_weighted_t *target;
 
-    if (conf_of(cf)->pass_of != place->id)
+    if (!hd_http_is_of(place, conf_of(cf)->pass_of))
         return HD_DECLINED;
     pc = hd_conf_of(cf, &hd_proxy_module);
     proxy = hd_pool_new(cf->pool, hd_proxy_conf_t);
@@ -424,7 +424,7 @@ static const hd_conf_enum_t versions[] = {
 
 static const hd_directive_t directives[] = {
     {.name = "proxy_pass",
-     .scope = HD_IN_LOCATION,
+     .scope = HD_IN_LOCATION | HD_IN_IF,
      .args_n = 1,
      .set = set_pass,
      .help = "http[s]://UPSTREAM[URI]: where requests go; a URI replaces what the "

@@ -29,9 +29,6 @@ static hd_rc_t make_vhost(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t *s
     if (hd_http_make_route(&at, &place, &route, err) != HD_OK)
         return hd_conf_blame(cf, s->node, err);
     b->place = NULL;
-    /* `return` of the server itself answers before a location is looked for */
-    if (route->action != HD_ACT_NONE)
-        place.inner->n = 0;
     locations = hd_http_make_locations(&at, &place);
     locations->server_route = route;
     for (size_t i = 0; i < s->names.n; i++)

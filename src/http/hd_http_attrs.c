@@ -72,6 +72,15 @@ GET(args)
     set_str(out, of->req->head.query);
 }
 
+static hd_rc_t set_args(of_t *of, hd_val_t value)
+{
+    if (value.type != HD_VAL_STR)
+        return HD_ERROR;
+    of->req->head.query = value.str;
+    of->req->path_changed = true;
+    return HD_OK;
+}
+
 GET(is_args)
 {
     UNUSED_REST;
@@ -747,7 +756,12 @@ static const hd_attr_def_t defs[] = {
     A("uri", uri, HD_VAL_STR, R, "normalised path"),
     A("document_uri", uri, HD_VAL_STR, R, "the same as $uri"),
     A("request_uri", request_uri, HD_VAL_STR, R, "path and query as received"),
-    A("args", args, HD_VAL_STR, R, "query"),
+    {.name = "args",
+     .type = HD_VAL_STR,
+     .flags = R | HD_ATTR_SETTABLE,
+     .get = get_args,
+     .set = set_args,
+     .help = "query"},
     A("query_string", args, HD_VAL_STR, R, "the same as $args"),
     A("is_args", is_args, HD_VAL_STR, R, "\"?\" if there is a query"),
     A("request_method", request_method, HD_VAL_STR, R, "GET, POST, …"),

@@ -207,6 +207,7 @@ static local_t *begin_local(hd_req_t *req, unsigned status, uint64_t flag,
     hd_response_clear(req);
     hd_request_add_flag(req, flag);
     req->details = details;
+    req->has_own_text = false;
     init_head(req, status);
     if ((req->http == NULL || !req->http->is_xds) && is_closing(status))
         req->no_keepalive = true;
@@ -236,6 +237,8 @@ void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t b
 
     if (local == NULL)
         return;
+    if (body.data == NULL && status >= 300)
+        req->error_status = 0; /* an error by itself, in the place of an error page too */
     if (body.data == NULL && status >= 300 && status != 304) {
         body = is_xds ? plain_words(req, status) : html_page(req, status);
         type = is_xds ? HD_STR("text/plain") : HD_STR("text/html");

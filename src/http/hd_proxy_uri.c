@@ -36,7 +36,7 @@ static void set_path_nginx(hd_proxy_t *p)
     const hd_proxy_conf_t *conf = p->conf;
     hd_str_t path = req->head.path;
 
-    if (!conf->has_uri) {
+    if (!conf->has_uri || req->leaves_location) {
         if (req->path_changed)
             req->up_path = with_query(req, hd_uri_escape(req->pool, path));
         return;

@@ -3,6 +3,7 @@
 #include "core/os/hd_os.h"
 #include "http/hd_http_xds.h"
 #include "http/hd_request_int.h"
+#include "http/hd_rewrite.h"
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -96,6 +97,48 @@ static bool is_too_large(const hd_req_t *req)
     return req->bytes_received > max || req->head.content_length > (int64_t)max;
 }
 
+/* By nginx's locations: the server's rewrite directives, then location after location as
+ * long as theirs change the URI. HD_ERROR: answered. */
+static hd_rc_t find_location(hd_req_t *req)
+{
+    const hd_locations_t *l = req->vhost->routes;
+    const hd_route_t *server = l->server_route;
+    bool changed = false;
+    hd_rc_t rc = HD_OK;
+
+    req->redirect_to = HD_STR_NONE;
+    req->leaves_location = false;
+    if (req->reroute_to.len > 0) {
+        req->route = hd_router_find_named(req->vhost, req->reroute_to);
+        req->reroute_to = HD_STR_NONE;
+    } else {
+        req->route = server;
+        if (server->rewrite != NULL)
+            rc = hd_rewrite_run(req, server->rewrite, &changed);
+        if (rc == HD_OK)
+            req->route = hd_router_find(req, req->vhost);
+    }
+    while (rc == HD_OK && req->route != NULL && req->route != server &&
+           req->route->rewrite != NULL) {
+        rc = hd_rewrite_run(req, req->route->rewrite, &changed);
+        if (rc != HD_OK || !changed)
+            break;
+        if (++req->reroutes > REROUTES_MAX)
+            rc = hd_req_err(req, HD_E_CONF,
+                            "rewrite or internal redirection cycle while processing "
+                            "\"%.*s\"",
+                            HD_STR_ARG(req->head.path));
+        else
+            req->route = hd_router_find(req, req->vhost);
+    }
+    if (rc != HD_ERROR)
+        return HD_OK;
+    req->loc = req->route->loc;
+    hd_filters_select(req);
+    hd_response_fail(req, 500, 0, "rewrite_failed");
+    return HD_ERROR;
+}
+
 static hd_rc_t find_route(hd_req_t *req)
 {
     if (req->http == NULL) /* a call of our own brings its route */
@@ -106,11 +149,13 @@ static hd_rc_t find_route(hd_req_t *req)
     if (req->vhost != NULL && req->vhost->require_tls &&
         !hd_str_eq(req->head.scheme, HD_STR("https")))
         return redirect_to_tls(req);
-    req->route = req->vhost == NULL ? NULL
-                 : req->reroute_to.len > 0
-                     ? hd_router_find_named(req->vhost, req->reroute_to)
-                     : hd_router_find(req, req->vhost);
-    req->reroute_to = HD_STR_NONE;
+    if (req->vhost != NULL && req->vhost->router == HD_ROUTER_LOCATIONS) {
+        if (find_location(req) != HD_OK)
+            return HD_ERROR;
+    } else {
+        req->route = req->vhost == NULL ? NULL : hd_router_find(req, req->vhost);
+        req->reroute_to = HD_STR_NONE;
+    }
     req->target = NULL;
     if (req->route == NULL) {
         hd_filters_select(req);
@@ -208,8 +253,8 @@ static void take_path(hd_req_t *req)
         return;
     req->head.path =
         at < 0 ? req->reroute_to : hd_str_sub(req->reroute_to, 0, (size_t)at);
-    if (at >= 0)
-        req->head.query = hd_str_sub(req->reroute_to, (size_t)at + 1, SIZE_MAX);
+    req->head.query =
+        at < 0 ? HD_STR_NONE : hd_str_sub(req->reroute_to, (size_t)at + 1, SIZE_MAX);
     req->reroute_to = HD_STR_NONE;
     req->up_path = HD_STR_NONE;
     req->path_changed = true;
@@ -224,6 +269,7 @@ static bool begin_reroute(hd_req_t *req)
         hd_response_local(req, 500, HD_STR_NONE, HD_STR_NONE, 0, "too_many_reroutes");
         return false;
     }
+    req->is_internal = true;
     hd_request_act(req, NULL);
     hd_response_clear(req);
     req->filter_at = req->body_filter_at = 0;

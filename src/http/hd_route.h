@@ -117,7 +117,8 @@ typedef struct hd_route_s {
     const hd_filter_conf_t *filters;
     uint32_t filters_n;
     bool filters_are_chain;
-    const struct hd_http_loc_s *loc; /* limits and time-outs of the request's side */
+    const struct hd_rewrite_s *rewrite; /* nginx's rewrite directives; NULL: none */
+    const struct hd_http_loc_s *loc;    /* limits and time-outs of the request's side */
 } hd_route_t;
 
 /* Which file name extension has which type: nginx's `types`. Sorted by extension, lower

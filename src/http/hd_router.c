@@ -266,7 +266,7 @@ static const hd_route_t *find_by_location(hd_req_t *req, const hd_locations_t *l
     }
     if (loc == NULL)
         return l->server_route;
-    if (loc->is_internal && req->reroutes == 0)
+    if (loc->is_internal && !req->is_internal)
         return loc->refused;
     return loc->route;
 }

@@ -66,7 +66,7 @@ my @rows = (
     [location("proxy_pass http://127.0.0.1:1;\nproxy_pass http://127.0.0.1:2;"), 3, '"proxy_pass" directive is duplicate: it stands in ' . "$path:2"],
     [server('location ~ x { proxy_pass http://127.0.0.1:1/x; }'), 2, '"proxy_pass" cannot have URI part in location given by regular expression, or inside named location'],
     [server('location @x { proxy_pass http://127.0.0.1:1/x; }'), 2, '"proxy_pass" cannot have URI part'],
-    [server('proxy_pass http://127.0.0.1:1;'), 2, '"proxy_pass" directive is not allowed here: it may stand in location, server in stream'],
+    [server('proxy_pass http://127.0.0.1:1;'), 2, '"proxy_pass" directive is not allowed here: it may stand in location, if, server in stream'],
     [location('proxy_pass http://$nosuch;'), 2, 'unknown "nosuch" variable'],
     [location('proxy_pass http://$remote_adr;'), 2, 'unknown "remote_adr" variable: did you mean "$remote_addr"?'],
     [location('proxy_set_header "a b" c;'), 2, '"a b" is not a field name'],

@@ -30,7 +30,8 @@
 #define HD_IN_XDS 0x800u /* xds { … }: where the agent gets its configuration */
 #define HD_IN_ADMIN 0x1000u
 #define HD_IN_LIMIT_EXCEPT 0x2000u
-#define HD_IN_TYPES 0x4000u /* blocks of free-form lines: map, types, split_clients */
+#define HD_IN_TYPES 0x4000u     /* blocks of free-form lines: map, types, split_clients */
+#define HD_IN_SERVER_IF 0x8000u /* an `if` of a server: rewrite directives only */
 
 #define HD_ARGS_ANY 255
 #define HD_ARG_LAST 255

@@ -122,6 +122,7 @@ static const struct {
     {HD_IN_LOCATION, "location"},
     {HD_IN_UPSTREAM, "upstream"},
     {HD_IN_IF, "if"},
+    {HD_IN_SERVER_IF, "if in server"},
     {HD_IN_LIMIT_EXCEPT, "limit_except"},
     {HD_IN_STREAM, "stream"},
     {HD_IN_STREAM_SERVER, "server in stream"},

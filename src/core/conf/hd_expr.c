@@ -17,8 +17,11 @@ static hd_rc_t read_name(hd_str_t text, hd_str_t *name, size_t *len, hd_err_t *e
     bool braced = text.len > 0 && text.data[0] == '{';
     size_t from = braced ? 1 : 0, end = from;
 
-    while (end < text.len && is_name_char(text.data[end]))
-        end++;
+    if (!braced && text.len > 0 && text.data[0] >= '1' && text.data[0] <= '9')
+        end = 1; /* a group is one digit */
+    else
+        while (end < text.len && is_name_char(text.data[end]))
+            end++;
     *name = hd_str_sub(text, from, end - from);
     if (braced && (end == text.len || text.data[end] != '}'))
         return hd_err_set(err, HD_E_CONF,

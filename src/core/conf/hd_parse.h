@@ -24,6 +24,7 @@ typedef struct hd_node_s {
     bool is_block;
     struct hd_node_s *first, *last, *next; /* children; siblings */
     struct hd_node_s *parent;
+    uint32_t index;     /* its number in its block, where order has a meaning */
     uint32_t uses;      /* hd_conf: how often it was applied */
     const void *_entry; /* hd_conf: the directive it is, in the block being applied */
     bool _is_first;     /* hd_conf: the first of its name in its block */
