@@ -13,6 +13,7 @@
 #include "http/hd_upool.h"
 #include "mesh/admin/hd_admin.h"
 #include "mesh/hd_balance.h"
+#include "mesh/hd_conf_guard.h"
 #include "mesh/hd_conf_upstream.h"
 #include "mesh/xds/hd_xds_agent.h"
 #include "stream/hd_conf_stream.h"
@@ -28,9 +29,16 @@ static const char *const raw_blocks[] = {"*_by_lua_block", NULL};
 
 /* --- upstream conns in a process that serves --- */
 
+/* A ring: something was published, or another worker asks for an idle conn's place. */
 static void refresh_pools(hd_proc_t *p)
 {
     hd_upool_refresh(p->member);
+    hd_upool_yield(p->member);
+}
+
+static void ask_all(void)
+{
+    hd_process_ring(&hd_proc);
 }
 
 /* Idle upstream conns are nothing to wait for. */
@@ -61,12 +69,14 @@ static void register_parts(void)
     hd_parse_set_raw_blocks(raw_blocks);
     hd_process_register();
     hd_balancer = &hd_mesh_balancer;
+    hd_upool_ask = ask_all;
     hd_conf_cluster = &hd_mesh_conf_cluster;
     hd_http_register();
     hd_ignore(hd_tcp_protocol() == 0); /* found by name from now on */
     hd_ignore(hd_module_add(&hd_ssl_module) == 0);
     hd_ignore(hd_module_add(&hd_proxy_ssl_module) == 0);
     hd_ignore(hd_module_add(&hd_upstream_module) == 0);
+    hd_ignore(hd_module_add(&hd_guard_module) == 0);
     hd_xds_register();
     hd_admin_register();
     hd_http_conf_register();

@@ -7,25 +7,14 @@ typedef struct {
     hd_req_t *req;
     hd_pick_t pick;
     hd_conn_t *up; /* being opened; NULL: none, or given to the tunnel */
-    hd_gauge_id_t counted;
     bool is_picked;
 } tunnel_t;
-
-static hd_gauge_id_t conns_gauge(const tunnel_t *t)
-{
-    const hd_slot_t *slot = t->pick.cluster_slot;
-
-    return slot->gauges_n > HD_CG_CONNS ? slot->gauges_first + HD_CG_CONNS
-                                        : HD_GAUGE_NONE;
-}
 
 /* At the request's end: the log still asks where it went. */
 static void free_tunnel(void *arg)
 {
     tunnel_t *t = arg;
 
-    if (t->counted != HD_GAUGE_NONE)
-        hd_gauge_down(t->req->member, t->counted);
     if (t->is_picked)
         hd_balancer->release(t->req->member, &t->pick,
                              t->req->response_started && !t->req->is_local_reply
@@ -84,19 +73,19 @@ static hd_rc_t refuse(hd_req_t *req, const hd_err_t *err)
 static hd_rc_t open_conn(tunnel_t *t, hd_err_t *err)
 {
     const hd_cluster_t *cluster = t->pick.cluster;
-    hd_gauge_id_t gauge = conns_gauge(t);
+    hd_gauge_id_t counted;
     hd_socket_spec_t spec = {.bind = cluster->bind,
                              .family = t->pick.addr.family,
                              .type = SOCK_STREAM,
                              .nodelay = t->pick.addr.family != AF_UNIX};
 
-    if (gauge != HD_GAUGE_NONE &&
-        !hd_gauge_try_up(t->req->member, gauge, cluster->max_conns))
+    if (!hd_cluster_try_count(t->req->member, t->pick.cluster_slot, cluster, false,
+                              HD_CG_CONNS, &counted))
         return hd_err_set(err, HD_E_LIMIT, "max_connections of %.*s is reached",
                           HD_STR_ARG(cluster->name));
-    t->counted = gauge;
     t->up = hd_conn_connect(t->req->loop, &t->pick.addr, &spec,
                             cluster->connect_timeout_ms, &connecting, t, err);
+    hd_conn_count(t->up, t->req->member, counted);
     if (t->up == NULL)
         return HD_ERROR;
     t->up->is_upstream = true;

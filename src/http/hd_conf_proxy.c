@@ -27,6 +27,7 @@ typedef struct {
     uint64_t connect_timeout_ms, send_timeout_ms, read_timeout_ms; /* 0: 60 s */
     uint64_t accepted;
     uint32_t version; /* 0: 1.1 */
+    uint32_t is_high;
     bool no_buffering, no_request_buffering, no_redirect, intercepts;
 } proxy_conf_t;
 
@@ -380,6 +381,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .targets_n = 1,
         .weights_total = 1,
         .protocol = pc->version == HD_UP_HTTP2 ? HD_UP_HTTP2 : HD_UP_HTTP1,
+        .is_high = pc->is_high != 0,
         .has_protocol = true,
         .uri = pc->is_variable ? pc->url : NULL,
         .has_uri = pc->has_uri && !pc->is_variable,
@@ -419,6 +421,8 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
 static const hd_conf_enum_t versions[] = {
     {"1.1", HD_UP_HTTP1}, {"2", HD_UP_HTTP2}, {NULL, 0}};
 
+static const hd_conf_enum_t priorities[] = {{"default", 0}, {"high", 1}, {NULL, 0}};
+
 #define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
 #define AT(field) offsetof(proxy_conf_t, field)
 
@@ -443,6 +447,13 @@ static const hd_directive_t directives[] = {
      .offset = AT(version),
      .post = versions,
      .help = "1.1|2: spoken with the upstream; 1.1"},
+    {.name = "proxy_priority",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_enum,
+     .offset = AT(is_high),
+     .post = priorities,
+     .help = "default|high: which of the group's circuit_breaker limits count; default"},
     {.name = "proxy_connect_timeout",
      .scope = IN_ANY,
      .args_n = 1,

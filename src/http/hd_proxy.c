@@ -70,32 +70,16 @@ static bool may_try_again(const hd_proxy_t *p)
            !p->replay_lost && p->attempts < p->conf->tries_max;
 }
 
-/* How many retries the cluster lets be under way: a share of its active requests
- * (retry_budget), else a number. */
-static uint32_t retries_max(const hd_proxy_t *p, const hd_cluster_t *c)
-{
-    uint64_t active;
-
-    if (c->retry_budget_permille == 0)
-        return c->max_retries;
-    active = hd_gauge_read(p->req->member, p->cluster->gauges_first + HD_CG_REQUESTS);
-    return (uint32_t)hd_max(active * c->retry_budget_permille / 1000,
-                            (uint64_t)c->retry_budget_min);
-}
-
 /* A place among them, from the verdict to the try's end: who waits to try again counts,
  * too. */
 static bool try_count_retry(hd_proxy_t *p)
 {
     const hd_try_t *last = p->req->tries;
 
-    if (p->retry_counted || p->cluster->gauges_n <= HD_CG_RETRIES || last == NULL ||
-        !last->is_picked)
+    if (p->retry_counted != HD_GAUGE_NONE || last == NULL || !last->is_picked)
         return true;
-    p->retry_counted =
-        hd_gauge_try_up(p->req->member, p->cluster->gauges_first + HD_CG_RETRIES,
-                        retries_max(p, last->pick.cluster));
-    return p->retry_counted;
+    return hd_cluster_try_count(p->req->member, p->cluster, last->pick.cluster,
+                                p->conf->is_high, HD_CG_RETRIES, &p->retry_counted);
 }
 
 static void drop_retry(hd_proxy_t *p)
@@ -103,9 +87,9 @@ static void drop_retry(hd_proxy_t *p)
     p->retry_due = false;
     if (hd_timer_is_set(&p->backoff))
         hd_timer_stop(p->req->loop, &p->backoff);
-    if (p->retry_counted)
-        hd_gauge_down(p->req->member, p->cluster->gauges_first + HD_CG_RETRIES);
-    p->retry_counted = false;
+    if (p->retry_counted != HD_GAUGE_NONE)
+        hd_gauge_down(p->req->member, p->retry_counted);
+    p->retry_counted = HD_GAUGE_NONE;
 }
 
 /* Whether another try may follow, for which a place is taken. Where not, the result that

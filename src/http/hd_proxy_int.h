@@ -14,8 +14,9 @@ typedef struct hd_proxy_s {
     hd_chain_t replay, held;
     size_t replay_max;
     int64_t length; /* of the body, as far as it is known */
-    bool replay_lost, body_complete, waits_for_body, retry_due, retry_counted, is_over;
-    hd_try_t *winner; /* whose response it is */
+    bool replay_lost, body_complete, waits_for_body, retry_due, is_over;
+    hd_gauge_id_t retry_counted; /* a place among the cluster's retries; 0: none */
+    hd_try_t *winner;            /* whose response it is */
     hd_timer_t backoff;
     uint32_t attempts;
     uint64_t hash;

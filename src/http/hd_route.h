@@ -89,6 +89,7 @@ typedef struct {
     uint32_t tries_max;    /* at most so many attempts, whoever asks for them */
     const hd_hash_policy_t *hashes;
     uint32_t hashes_n;
+    bool is_high;                /* routing priority: limits of its own */
     bool allow_upgrade;          /* websocket */
     bool pass_errors;            /* nginx: proxy_intercept_errors off */
     bool pass_server, pass_date; /* nginx: proxy_pass_header Server, Date */

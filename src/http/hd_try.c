@@ -233,17 +233,14 @@ static void list_tried(hd_try_t *t)
     t->pick.tried_n = n;
 }
 
+/* Its place among the cluster's active requests, taken when it has a conn: until then it
+ * is pending. A try that is repeated has it already. */
 static bool try_count_request(hd_try_t *t)
 {
-    const hd_slot_t *slot = t->pick.cluster_slot;
-
-    if (slot->gauges_n <= HD_CG_REQUESTS)
+    if (t->counted_request != HD_GAUGE_NONE)
         return true;
-    if (!hd_gauge_try_up(t->req->member, slot->gauges_first + HD_CG_REQUESTS,
-                         t->pick.cluster->max_requests))
-        return false;
-    t->counted_request = true;
-    return true;
+    return hd_cluster_try_count(t->req->member, t->pick.cluster_slot, t->pick.cluster,
+                                t->pick.is_high, HD_CG_REQUESTS, &t->counted_request);
 }
 
 static hd_rc_t pick(hd_try_t *t)
@@ -270,13 +267,6 @@ static hd_rc_t pick(hd_try_t *t)
     if (t->proxy->conf->tls != NULL)
         t->pick.tls =
             t->proxy->conf->tls; /* proxy_ssl_*: the route's before the cluster's */
-    if (!try_count_request(t)) {
-        hd_ignore(hd_req_err(req, HD_E_LIMIT, "upstream \"%.*s\" has %u active requests",
-                             HD_STR_ARG(t->pick.cluster->name),
-                             t->pick.cluster->max_requests));
-        fail(t, HD_FAIL_OVERFLOW, HD_RESULT_CANCELLED, NULL);
-        return HD_ERROR;
-    }
     return HD_OK;
 }
 
@@ -330,6 +320,7 @@ static void fill_key(const hd_try_t *t, hd_upool_key_t *key)
         .addr = t->pick.addr,
         .bind = t->pick.cluster->bind,
         .protocol = (uint8_t)protocol_of(t),
+        .is_high = t->pick.is_high && t->pick.cluster->high != NULL,
     };
     if (t->pick.tls != NULL)
         fill_tls_key(t, key);
@@ -363,6 +354,16 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
     int64_t length = p->length;
     uint64_t timeout_ms;
 
+    if (!try_count_request(t)) {
+        hd_upool_put_back(u);
+        hd_ignore(hd_req_err(req, HD_E_LIMIT, "upstream \"%.*s\" has %u active requests",
+                             HD_STR_ARG(t->pick.cluster->name),
+                             hd_cluster_breaker(t->pick.cluster_slot, t->pick.cluster,
+                                                t->pick.is_high, HD_CG_REQUESTS)
+                                 .max));
+        fail(t, HD_FAIL_OVERFLOW, HD_RESULT_CANCELLED, NULL);
+        return;
+    }
     t->connected_ns = hd_loop_now_ns(req->loop);
     t->x = hd_exchange_begin(u, req->pool, &exchange_user, t);
     hd_bug_on(t->x == NULL); /* the pool gave it for just this */
@@ -485,9 +486,10 @@ void hd_try_start(hd_proxy_t *p)
     t->until_ns = UINT64_MAX;
     t->result = HD_RESULT_CANCELLED;
     t->counted_retry = p->retry_counted;
-    p->retry_counted = false; /* the try's now */
+    p->retry_counted = HD_GAUGE_NONE; /* the try's now */
     hd_timer_init(&t->timer, on_timer);
     t->pick.cluster_slot = p->cluster;
+    t->pick.is_high = p->conf->is_high;
     t->pick.hash = p->hash;
     t->pick.has_hash = p->has_hash;
     if (target != NULL) {
@@ -521,11 +523,11 @@ void hd_try_end(hd_try_t *t, hd_pick_result_t result)
     t->x = NULL;
     if (x != NULL)
         x->upconn->codec->cancel(x);
-    if (t->counted_request)
-        hd_gauge_down(m, t->pick.cluster_slot->gauges_first + HD_CG_REQUESTS);
-    if (t->counted_retry)
-        hd_gauge_down(m, t->pick.cluster_slot->gauges_first + HD_CG_RETRIES);
-    t->counted_request = t->counted_retry = false;
+    if (t->counted_request != HD_GAUGE_NONE)
+        hd_gauge_down(m, t->counted_request);
+    if (t->counted_retry != HD_GAUGE_NONE)
+        hd_gauge_down(m, t->counted_retry);
+    t->counted_request = t->counted_retry = HD_GAUGE_NONE;
 }
 
 void hd_try_release(hd_try_t *t)

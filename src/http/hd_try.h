@@ -45,7 +45,7 @@ typedef struct hd_try_s {
     hd_str_t peer_principal, own_principal; /* on the conn; in the request's pool */
     hd_pick_result_t result;
     bool is_waiting, is_picked, is_repeated, is_paused, was_reused;
-    bool counted_request, counted_retry;
+    hd_gauge_id_t counted_request, counted_retry; /* HD_GAUGE_NONE: not counted */
 } hd_try_t;
 
 extern const hd_action_ops_t

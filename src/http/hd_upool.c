@@ -7,20 +7,28 @@
  * HTTP/2: one conn being opened serves all that wait. */
 #include "http/hd_upool.h"
 #include "core/base/hd_log.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define BUCKETS_MIN 64
 #define STARVED_MS 10        /* how often a pool at max_conns looks again */
+#define HOLD_OFF_MS 20       /* who gave way lets others have what came free */
+#define SLICE_MS 200         /* a conn's turn while others wait */
+#define ASK_MS 20            /* other workers are asked at most so often */
 #define GIVE_UP_MS 100       /* how often a holder of idle conns looks who waits */
 #define STREAMS_EXPECTED 100 /* of an HTTP/2 conn not yet open */
 
 typedef struct upcluster_s {
     hd_link_t link;
     const hd_slot_t *slot;
+    bool is_high;
     hd_link_t idle; /* upconn_t.idle_link, oldest first */
     uint32_t idle_n, pools_n, waits_n;
-    uint32_t max_conns;
+    hd_breaker_t conns, pending, pools;
+    hd_gauge_id_t requests;
+    uint64_t asked_ns, hold_off_ns;
+    uint32_t conns_n; /* open or being opened here */
     hd_loop_t *loop;
     hd_member_t *m;
     hd_timer_t look; /* set while there are idle conns under a finite max_conns */
@@ -28,7 +36,6 @@ typedef struct upcluster_s {
 
 typedef struct {
     uint32_t idle_timeout_ms, keepalive, requests_per_conn, conn_lifetime_ms, max_streams;
-    uint32_t max_conns, max_pending;
     uint64_t version; /* of the cluster they are from */
 } limits_t;
 
@@ -43,6 +50,9 @@ struct hd_upool_s {
     hd_link_t waits;
     uint32_t conns_n, connecting_n, waits_n;
     limits_t limits;
+    hd_endpoint_state_t *endpoint; /* where max_conns is its own; NULL: it isn't */
+    uint32_t endpoint_max;
+    hd_gauge_id_t counted;   /* among the cluster's pools */
     const hd_slot_t *secret; /* whose version is in the key; NULL: none */
     bool is_h2;              /* as far as conns have shown */
     bool is_draining, is_serving;
@@ -54,7 +64,7 @@ typedef struct {
     hd_upconn_t u;
     hd_link_t idle_link;
     hd_member_t *m;
-    hd_gauge_id_t conns; /* counted there; HD_GAUGE_NONE: no more */
+    hd_gauge_id_t conns[2]; /* counted there: cluster's, endpoint's */
     bool is_idle, is_open;
 } upconn_t;
 
@@ -63,6 +73,8 @@ static _Thread_local struct {
     size_t room, n, conns_n;
     hd_link_t clusters;
 } table;
+
+void (*hd_upool_ask)(void);
 
 typedef struct hd_upool_s upool_t;
 
@@ -113,8 +125,8 @@ static bool is_same_key(const hd_upool_key_t *a, const hd_upool_key_t *b)
     return a->cluster == b->cluster && a->tls_hash == b->tls_hash &&
            a->secret_version == b->secret_version && a->protocol == b->protocol &&
            a->mark == b->mark && a->netns == b->netns &&
-           a->transparent == b->transparent && is_same_addr(&a->addr, &b->addr) &&
-           is_same_addr(&a->bind, &b->bind) &&
+           a->transparent == b->transparent && a->is_high == b->is_high &&
+           is_same_addr(&a->addr, &b->addr) && is_same_addr(&a->bind, &b->bind) &&
            is_same_addr(&a->proxy_source, &b->proxy_source) &&
            is_same_str(a->source_identity, b->source_identity) &&
            is_same_str(a->sni, b->sni);
@@ -137,7 +149,7 @@ static size_t path_bytes(const hd_addr_t *a)
 
 static void on_look(hd_timer_t *t);
 
-static upcluster_t *cluster_of(const hd_slot_t *slot)
+static upcluster_t *cluster_of(const hd_slot_t *slot, bool is_high)
 {
     upcluster_t *c;
 
@@ -146,13 +158,14 @@ static upcluster_t *cluster_of(const hd_slot_t *slot)
     hd_list_each(link, &table.clusters)
     {
         c = hd_list_entry(link, upcluster_t, link);
-        if (c->slot == slot)
+        if (c->slot == slot && c->is_high == is_high)
             return c;
     }
     c = calloc(1, sizeof(*c));
     hd_bug_on(c == NULL);
     c->slot = slot;
-    c->max_conns = UINT32_MAX;
+    c->is_high = is_high;
+    c->conns.max = UINT32_MAX;
     hd_list_init(&c->idle);
     hd_timer_init(&c->look, on_look);
     hd_list_add_first(&table.clusters, &c->link);
@@ -211,7 +224,7 @@ static upool_t *create_pool(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_
     hd_post_init(&p->serve, on_serve);
     hd_timer_init(&p->starved, on_starved);
     p->is_h2 = key->protocol == HD_UP_HTTP2;
-    p->cluster = cluster_of(key->cluster);
+    p->cluster = cluster_of(key->cluster, key->is_high);
     p->cluster->loop = loop;
     p->cluster->m = m;
     p->cluster->pools_n++;
@@ -243,6 +256,8 @@ static void destroy_if_unused(upool_t *p)
 
     if (p->conns_n > 0 || p->waits_n > 0)
         return;
+    if (p->counted != HD_GAUGE_NONE)
+        hd_gauge_down(p->m, p->counted);
     for (at = &table.buckets[p->hash & (table.room - 1)]; *at != p; at = &(*at)->next)
         ;
     *at = p->next;
@@ -255,16 +270,6 @@ static void destroy_if_unused(upool_t *p)
     hd_post_cancel(&p->serve);
     hd_timer_stop(p->loop, &p->starved);
     free(p);
-}
-
-static hd_gauge_id_t slot_gauge(const hd_slot_t *slot, unsigned which)
-{
-    return which < slot->gauges_n ? slot->gauges_first + which : HD_GAUGE_NONE;
-}
-
-static hd_gauge_id_t gauge_of(const upool_t *p, unsigned which)
-{
-    return slot_gauge(p->key.cluster, which);
 }
 
 /* --- conns --- */
@@ -282,9 +287,11 @@ static void uncount(void *arg)
 {
     upconn_t *uc = arg;
 
-    if (uc->conns != HD_GAUGE_NONE)
-        hd_gauge_down(uc->m, uc->conns);
-    uc->conns = HD_GAUGE_NONE;
+    for (size_t i = 0; i < hd_countof(uc->conns); i++) {
+        if (uc->conns[i] != HD_GAUGE_NONE)
+            hd_gauge_down(uc->m, uc->conns[i]);
+        uc->conns[i] = HD_GAUGE_NONE;
+    }
 }
 
 /* Out of its pool; the count of conns is another matter. */
@@ -299,6 +306,7 @@ static void take_out(upconn_t *uc)
     if (!uc->is_open)
         p->connecting_n--;
     p->conns_n--;
+    p->cluster->conns_n--;
     table.conns_n--;
     hd_timer_stop(p->loop, &uc->u.idle);
     uc->u.pool = NULL;
@@ -313,7 +321,6 @@ static void close_conn(upconn_t *uc)
     bool is_busy = uc->u.active > 0;
 
     take_out(uc);
-    uncount(uc);
     if (c == NULL)
         return;
     uc->u.conn = NULL;
@@ -321,6 +328,10 @@ static void close_conn(upconn_t *uc)
         hd_conn_reset(c);
     else
         hd_conn_close(c, 0);
+    /* only now, or another worker's could be there before this one is gone; one that
+     * still says goodbye (TLS) is counted until it has */
+    if (c->state == HD_CONN_CLOSED)
+        uncount(uc);
 }
 
 static void on_idle(hd_timer_t *t)
@@ -345,36 +356,91 @@ static bool is_worn(const upool_t *p, const upconn_t *uc)
 /* Another worker waits for a conn, and there is no place but what idles here. */
 static bool is_wanted_elsewhere(const upcluster_t *c)
 {
-    hd_gauge_id_t conns = slot_gauge(c->slot, HD_CG_CONNS);
-    hd_gauge_id_t pending = slot_gauge(c->slot, HD_CG_PENDING);
+    return c->conns.max != UINT32_MAX && c->conns.gauge != HD_GAUGE_NONE &&
+           hd_gauge_read(c->m, c->conns.gauge) >= c->conns.max &&
+           hd_gauge_read(c->m, c->pending.gauge) > c->waits_n;
+}
 
-    return c->max_conns != UINT32_MAX && conns != HD_GAUGE_NONE &&
-           hd_gauge_read(c->m, conns) >= c->max_conns &&
-           hd_gauge_read(c->m, pending) > c->waits_n;
+/* Another worker was refused at this endpoint's max_conns; who sees it first answers. */
+static bool is_endpoint_wanted(const upool_t *p)
+{
+    return p->endpoint != NULL &&
+           atomic_load_explicit(&p->endpoint->wanted, memory_order_relaxed) != 0 &&
+           atomic_exchange_explicit(&p->endpoint->wanted, 0, memory_order_relaxed) != 0;
+}
+
+static bool has_limits(const upool_t *p)
+{
+    return p->cluster->conns.max != UINT32_MAX || p->endpoint != NULL;
+}
+
+/* Gives up what others wait for. True: conns stay that may be asked for. */
+static bool yield_idle(upcluster_t *c)
+{
+    bool again = false;
+
+    if (c->idle_n > 0 && is_wanted_elsewhere(c))
+        close_conn(hd_list_entry(c->idle.next, upconn_t, idle_link));
+    hd_list_each(link, &c->idle)
+    {
+        upconn_t *uc = hd_list_entry(link, upconn_t, idle_link);
+
+        again |= has_limits(uc->u.pool);
+        if (is_endpoint_wanted(uc->u.pool))
+            close_conn(uc);
+    }
+    return again;
 }
 
 static void on_look(hd_timer_t *t)
 {
     upcluster_t *c = hd_container_of(t, upcluster_t, look);
 
-    if (c->idle_n > 0 && is_wanted_elsewhere(c))
-        close_conn(hd_list_entry(c->idle.next, upconn_t, idle_link));
-    if (c->idle_n > 0 && c->max_conns != UINT32_MAX)
+    if (yield_idle(c))
         hd_timer_set(c->loop, t, GIVE_UP_MS);
+}
+
+void hd_upool_yield(hd_member_t *m)
+{
+    if (table.clusters.next == NULL)
+        return;
+    hd_list_each(link, &table.clusters)
+    {
+        upcluster_t *c = hd_list_entry(link, upcluster_t, link);
+
+        if (c->m == m)
+            hd_ignore(yield_idle(c));
+    }
+}
+
+/* Refused: holders of idle conns in other workers are rung up. */
+static void ask_others(upool_t *p)
+{
+    upcluster_t *c = p->cluster;
+    uint64_t now_ns = hd_loop_now_ns(p->loop);
+
+    if (c->asked_ns != 0 && now_ns - c->asked_ns < (uint64_t)ASK_MS * 1000000)
+        return;
+    c->asked_ns = now_ns;
+    if (hd_upool_ask != NULL)
+        hd_upool_ask();
 }
 
 static void make_idle(upool_t *p, upconn_t *uc)
 {
-    if (p->limits.max_conns != UINT32_MAX && !hd_timer_is_set(&p->cluster->look))
+    if (has_limits(p) && !hd_timer_is_set(&p->cluster->look))
         hd_timer_set(p->loop, &p->cluster->look, GIVE_UP_MS);
     uc->is_idle = true;
     hd_list_add_last(&p->cluster->idle, &uc->idle_link);
     p->cluster->idle_n++;
     if (p->limits.idle_timeout_ms > 0)
         hd_timer_set(p->loop, &uc->u.idle, p->limits.idle_timeout_ms);
-    if ((p->cluster->idle_n > p->limits.keepalive || is_wanted_elsewhere(p->cluster)) &&
-        p->waits_n == 0)
+    if (p->waits_n > 0)
+        return;
+    if (p->cluster->idle_n > p->limits.keepalive || is_wanted_elsewhere(p->cluster))
         close_conn(hd_list_entry(p->cluster->idle.next, upconn_t, idle_link));
+    else if (is_endpoint_wanted(p))
+        close_conn(uc);
 }
 
 /* Exchanges that it may carry at once; the peer's SETTINGS may change it. */
@@ -398,6 +464,28 @@ static void settle_conn(upool_t *p, upconn_t *uc)
         make_idle(p, uc);
 }
 
+/* This worker has more of the cluster's conns than its share of those who want one. */
+static bool has_more_than_share(const upcluster_t *c, uint32_t pending)
+{
+    uint64_t all = (uint64_t)hd_gauge_read(c->m, c->conns.gauge) + pending;
+    uint64_t mine = (uint64_t)c->conns_n + c->waits_n;
+
+    return c->conns_n > (c->conns.max * mine + all - 1) / all;
+}
+
+/* Nothing idles anywhere, and requests wait here and elsewhere: a worker that has a conn
+ * must not keep it for its own for ever. */
+static bool is_others_turn(const upool_t *p, const upconn_t *uc)
+{
+    const upcluster_t *c = p->cluster;
+    bool is_over = hd_loop_now_ns(p->loop) - uc->u.born_ns > SLICE_MS * 1000000ull;
+
+    if (is_over && is_endpoint_wanted(p))
+        return true;
+    return is_wanted_elsewhere(c) &&
+           (is_over || has_more_than_share(c, hd_gauge_read(c->m, c->pending.gauge)));
+}
+
 void hd_upconn_release(hd_upconn_t *u, bool reusable)
 {
     upconn_t *uc = hd_container_of(u, upconn_t, u);
@@ -410,6 +498,10 @@ void hd_upconn_release(hd_upconn_t *u, bool reusable)
         u->draining = true;
     if (is_worn(p, uc))
         u->draining = true;
+    if (u->active == 0 && p->waits_n > 0 && has_limits(p) && is_others_turn(p, uc)) {
+        p->cluster->hold_off_ns = hd_loop_now_ns(p->loop) + HOLD_OFF_MS * 1000000ull;
+        u->draining = true;
+    }
     if (u->draining && u->active == 0) {
         close_conn(uc);
         return;
@@ -417,6 +509,17 @@ void hd_upconn_release(hd_upconn_t *u, bool reusable)
     settle_conn(p, uc);
     if (p->waits_n > 0)
         hd_post(p->loop, &p->serve); /* not at once: the codec is in the middle of it */
+}
+
+void hd_upool_put_back(hd_upconn_t *u)
+{
+    upconn_t *uc = hd_container_of(u, upconn_t, u);
+
+    if (u->pool == NULL)
+        return;
+    settle_conn(u->pool, uc);
+    if (u->pool != NULL && u->pool->waits_n > 0)
+        hd_post(u->pool->loop, &u->pool->serve);
 }
 
 void hd_upconn_gone(hd_upconn_t *u)
@@ -503,19 +606,62 @@ static void on_early_bytes(hd_conn_t *c)
 static const hd_conn_handler_t connecting_handler = {
     .on_open = on_open, .on_readable = on_early_bytes, .on_closed = on_connect_failed};
 
-/* A place under max_conns: free, or made so by closing an idle conn of this cluster. */
-static bool try_count_conn(upool_t *p)
+/* An idle conn of this cluster (<state>: to this endpoint); NULL: none. */
+static upconn_t *find_idle(const upcluster_t *c, const hd_endpoint_state_t *state)
 {
-    hd_gauge_id_t g = gauge_of(p, HD_CG_CONNS);
+    hd_list_each(link, &c->idle)
+    {
+        upconn_t *uc = hd_list_entry(link, upconn_t, idle_link);
 
-    if (g == HD_GAUGE_NONE)
+        if (state == NULL || uc->u.pool->endpoint == state)
+            return uc;
+    }
+    return NULL;
+}
+
+/* One place: free, or made so by closing an idle conn. */
+static bool try_count_at(upool_t *p, hd_breaker_t b, const hd_endpoint_state_t *state)
+{
+    upconn_t *idle;
+
+    if (hd_gauge_try_up(p->m, b.gauge, b.max))
         return true;
-    if (hd_gauge_try_up(p->m, g, p->limits.max_conns))
-        return true;
-    if (hd_list_is_empty(&p->cluster->idle))
+    idle = find_idle(p->cluster, state);
+    if (idle == NULL)
         return false;
-    close_conn(hd_list_entry(p->cluster->idle.next, upconn_t, idle_link));
-    return hd_gauge_try_up(p->m, g, p->limits.max_conns);
+    close_conn(idle);
+    return hd_gauge_try_up(p->m, b.gauge, b.max);
+}
+
+/* A place under the cluster's limit and the endpoint's. */
+static bool try_count_conn(upool_t *p, hd_gauge_id_t counted[2])
+{
+    hd_breaker_t of_endpoint = {p->endpoint != NULL ? p->endpoint->conns : HD_GAUGE_NONE,
+                                p->endpoint_max};
+    hd_breaker_t of_cluster = p->cluster->conns;
+
+    counted[0] = counted[1] = HD_GAUGE_NONE;
+    if (has_limits(p) && hd_loop_now_ns(p->loop) < p->cluster->hold_off_ns)
+        return false;
+    if (of_cluster.gauge != HD_GAUGE_NONE && !try_count_at(p, of_cluster, NULL)) {
+        /* as many requests as conns: none idles, but for those of HTTP/2, whose holders
+         * look by themselves */
+        if (hd_gauge_read(p->m, p->cluster->requests) <
+            hd_gauge_read(p->m, of_cluster.gauge))
+            ask_others(p);
+        return false;
+    }
+    counted[0] = of_cluster.gauge;
+    if (of_endpoint.gauge != HD_GAUGE_NONE &&
+        !try_count_at(p, of_endpoint, p->endpoint)) {
+        if (counted[0] != HD_GAUGE_NONE)
+            hd_gauge_down(p->m, counted[0]);
+        atomic_store_explicit(&p->endpoint->wanted, 1, memory_order_relaxed);
+        ask_others(p);
+        return false;
+    }
+    counted[1] = of_endpoint.gauge;
+    return true;
 }
 
 static void fill_spec(const upool_t *p, const hd_cluster_t *cluster,
@@ -576,18 +722,20 @@ static hd_rc_t push_tls(upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_err_
 static hd_rc_t start_connect(upool_t *p, const hd_pick_t *pick, uint64_t timeout_ms,
                              hd_err_t *err)
 {
+    hd_gauge_id_t counted[2];
     hd_socket_spec_t spec;
     hd_conn_t *c;
     upconn_t *uc;
 
-    if (!try_count_conn(p))
+    if (!try_count_conn(p, counted))
         return HD_AGAIN;
     fill_spec(p, pick->cluster, &spec);
     c = hd_conn_connect(p->loop, &p->key.addr, &spec, timeout_ms, &connecting_handler,
                         NULL, err);
     if (c == NULL) {
-        if (gauge_of(p, HD_CG_CONNS) != HD_GAUGE_NONE)
-            hd_gauge_down(p->m, gauge_of(p, HD_CG_CONNS));
+        for (size_t i = 0; i < hd_countof(counted); i++)
+            if (counted[i] != HD_GAUGE_NONE)
+                hd_gauge_down(p->m, counted[i]);
         return HD_ERROR;
     }
     uc = hd_pool_new(hd_conn_pool(c), upconn_t);
@@ -595,12 +743,13 @@ static hd_rc_t start_connect(upool_t *p, const hd_pick_t *pick, uint64_t timeout
     uc->u.pool = p;
     uc->u.born_ns = hd_loop_now_ns(p->loop);
     uc->m = p->m;
-    uc->conns = gauge_of(p, HD_CG_CONNS);
+    memcpy(uc->conns, counted, sizeof(counted));
     hd_pool_defer(hd_conn_pool(c), uncount, uc);
     hd_timer_init(&uc->u.idle, on_idle);
     hd_list_init(&uc->idle_link);
     hd_list_add_last(&p->connecting, &uc->u.link);
     p->conns_n++;
+    p->cluster->conns_n++;
     p->connecting_n++;
     table.conns_n++;
     c->is_upstream = true;
@@ -632,18 +781,19 @@ void hd_upool_cancel(hd_pool_wait_t *w)
     hd_list_remove(&w->_link);
     p->waits_n--;
     p->cluster->waits_n--;
-    if (gauge_of(p, HD_CG_PENDING) != HD_GAUGE_NONE)
-        hd_gauge_down(p->m, gauge_of(p, HD_CG_PENDING));
+    if (w->_pending != HD_GAUGE_NONE)
+        hd_gauge_down(p->m, w->_pending);
     if (p->waits_n == 0)
         hd_post(p->loop, &p->serve); /* it may be unused now */
 }
 
 static bool try_add_wait(upool_t *p, hd_pool_wait_t *w)
 {
-    hd_gauge_id_t g = gauge_of(p, HD_CG_PENDING);
+    hd_breaker_t b = p->cluster->pending;
 
-    if (g != HD_GAUGE_NONE && !hd_gauge_try_up(p->m, g, p->limits.max_pending))
+    if (b.gauge != HD_GAUGE_NONE && !hd_gauge_try_up(p->m, b.gauge, b.max))
         return false;
+    w->_pending = b.gauge;
     w->_pool = p;
     hd_list_add_last(&p->waits, &w->_link);
     p->waits_n++;
@@ -769,13 +919,89 @@ static void set_limits(upool_t *p, const hd_pick_t *pick)
         .requests_per_conn = c->requests_per_conn,
         .conn_lifetime_ms = c->conn_lifetime_ms,
         .max_streams = c->max_streams,
-        .max_conns = c->max_conns,
-        .max_pending = c->max_pending,
         .version = pick->cluster_region != NULL ? pick->cluster_region->version : 0,
     };
-    p->cluster->max_conns = c->max_conns;
+    p->cluster->conns =
+        hd_cluster_breaker(p->key.cluster, c, p->key.is_high, HD_CG_CONNS);
+    p->cluster->pending =
+        hd_cluster_breaker(p->key.cluster, c, p->key.is_high, HD_CG_PENDING);
+    p->cluster->requests =
+        hd_cluster_breaker(p->key.cluster, c, p->key.is_high, HD_CG_REQUESTS).gauge;
+    p->cluster->pools =
+        hd_cluster_breaker(p->key.cluster, c, p->key.is_high, HD_CG_POOLS);
     if (pick->tls != NULL && pick->tls->certs_n > 0)
         p->secret = pick->tls->certs[0];
+}
+
+static void drain_pool(upool_t *p)
+{
+    p->is_draining = true;
+    hd_list_each(link, &p->ready)
+    {
+        upconn_t *uc = hd_list_entry(link, upconn_t, u.link);
+
+        uc->u.draining = true;
+        if (uc->u.active == 0)
+            close_conn(uc);
+        else
+            settle_conn(p, uc);
+    }
+    hd_list_each(link, &p->busy)
+    {
+        hd_list_entry(link, upconn_t, u.link)->u.draining = true;
+    }
+}
+
+static bool has_active(const upool_t *p)
+{
+    hd_list_each(link, &p->ready)
+    {
+        if (hd_list_entry(link, upconn_t, u.link)->u.active > 0)
+            return true;
+    }
+    return !hd_list_is_empty(&p->busy);
+}
+
+/* Ends another pool of the cluster that nobody uses now. False: there is none. */
+static bool try_end_idle_pool(const upool_t *but)
+{
+    for (size_t i = 0; i < table.room; i++) {
+        for (upool_t *p = table.buckets[i]; p != NULL; p = p->next) {
+            if (p == but || p->cluster != but->cluster || p->waits_n > 0 ||
+                p->counted == HD_GAUGE_NONE || p->connecting_n > 0 || has_active(p))
+                continue;
+            drain_pool(p);
+            hd_gauge_down(p->m, p->counted);
+            p->counted = HD_GAUGE_NONE;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* nginx's max_conns: it stands on the endpoint, whose version may say another. */
+static void set_endpoint(upool_t *p, const hd_endpoint_t *e)
+{
+    bool is_limited = e != NULL && e->max_conns > 0 && e->state != NULL;
+
+    p->endpoint = is_limited ? e->state : NULL;
+    p->endpoint_max = is_limited ? e->max_conns : 0;
+}
+
+/* A place among the cluster's pools; one that has only idle conns makes room. */
+static bool try_count_pool(upool_t *p)
+{
+    hd_breaker_t b = p->cluster->pools;
+
+    if (p->counted != HD_GAUGE_NONE || b.gauge == HD_GAUGE_NONE ||
+        b.max == HD_GAUGE_NO_LIMIT)
+        return true;
+    while (!hd_gauge_try_up(p->m, b.gauge, b.max)) {
+        if (!try_end_idle_pool(p))
+            return false;
+    }
+    p->counted = b.gauge;
+    return true;
 }
 
 hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
@@ -791,6 +1017,12 @@ hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
     if (pick->cluster_region == NULL ||
         p->limits.version != pick->cluster_region->version)
         set_limits(p, pick);
+    set_endpoint(p, pick->endpoint);
+    if (p->conns_n + p->waits_n == 0 && !try_count_pool(p)) {
+        hd_post(loop, &p->serve); /* it goes */
+        return hd_err_set(err, HD_E_LIMIT, "the cluster has its %u connection pools",
+                          p->cluster->pools.max);
+    }
     uc = p->waits_n > 0 && !fresh_only ? NULL : take_ready(p, fresh_only);
     if (uc != NULL) {
         *u = &uc->u;
@@ -821,25 +1053,6 @@ hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
 }
 
 /* --- draining --- */
-
-static void drain_pool(upool_t *p)
-{
-    p->is_draining = true;
-    hd_list_each(link, &p->ready)
-    {
-        upconn_t *uc = hd_list_entry(link, upconn_t, u.link);
-
-        uc->u.draining = true;
-        if (uc->u.active == 0)
-            close_conn(uc);
-        else
-            settle_conn(p, uc);
-    }
-    hd_list_each(link, &p->busy)
-    {
-        hd_list_entry(link, upconn_t, u.link)->u.draining = true;
-    }
-}
 
 static bool has_tls(const hd_cluster_t *c, uint64_t hash)
 {

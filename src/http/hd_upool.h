@@ -2,7 +2,8 @@
  *
  * The key holds whatever the peer could see differ; two requests share a conn only if all
  * of it is equal. Limits are the cluster's gauges, exact over all workers: idle pooled
- * conns count against max_conns; a worker that is refused asks for one to be given up.
+ * conns count against max_conns; a worker that is refused asks for one to be given up
+ * (cluster: by the gauge of those that wait; endpoint: by the word in its state).
  */
 #pragma once
 #include "http/hd_codec.h"
@@ -20,6 +21,7 @@ typedef struct {
     int32_t netns;
     bool transparent;
     uint8_t protocol; /* hd_up_protocol_t asked for */
+    bool is_high;     /* counted with the cluster's limits of priority HIGH */
 } hd_upool_key_t;
 
 typedef struct hd_pool_wait_s {
@@ -29,18 +31,26 @@ typedef struct hd_pool_wait_s {
     hd_link_t _link;
     struct hd_upool_s *_pool;
     const hd_pick_t *_pick;
+    hd_gauge_id_t _pending; /* counted there */
     uint64_t _until_ns, _timeout_ms;
     bool _fresh_only;
 } hd_pool_wait_t;
 
 /* A conn for <key>, whose strings are copied when they are new. HD_OK: *u, on which an
  * exchange is to be begun at once. HD_AGAIN: <wait> is called; <pick> and <wait> stay in
- * place until then or hd_upool_cancel. HD_ERROR: <err>; HD_E_LIMIT: max_pending is
- * reached. <fresh_only>: a conn that has carried nothing yet. */
+ * place until then or hd_upool_cancel. HD_ERROR: <err>; HD_E_LIMIT: max_pending or
+ * max_pools is reached. <fresh_only>: a conn that has carried nothing yet. */
 hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
                      const hd_pick_t *pick, uint64_t connect_timeout_ms, bool fresh_only,
                      hd_upconn_t **u, hd_pool_wait_t *wait, hd_err_t *err) HD_MUST_CHECK;
 void hd_upool_cancel(hd_pool_wait_t *wait);
+/* What hd_upool_get or on_conn gave isn't wanted after all; within the same call. */
+void hd_upool_put_back(hd_upconn_t *u);
+/* How other workers are asked: rings them up, so that they yield. Set at process start;
+ * NULL: there are none. */
+extern void (*hd_upool_ask)(void);
+/* Idle conns that others wait for (other workers ask by a ring) are given up. */
+void hd_upool_yield(hd_member_t *m);
 /* After a batch: conns of removed endpoints, old secrets or removed clusters are drained.
  */
 void hd_upool_refresh(hd_member_t *m);

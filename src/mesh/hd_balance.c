@@ -105,8 +105,8 @@ static bool is_out_of_reach(const hd_pick_t *p, const hd_endpoint_t *e)
 /* What a candidate must satisfy; each round of the search lets go of one wish. */
 enum { WANT_HEALTHY = 1, WANT_UNTRIED = 2 };
 
-static bool may_serve(const hd_pick_t *p, const hd_endpoint_t *e, unsigned wishes,
-                      uint64_t now_ns)
+static bool may_serve(hd_member_t *m, const hd_pick_t *p, const hd_endpoint_t *e,
+                      unsigned wishes, uint64_t now_ns)
 {
     if (e->down || e->health == 3 /* draining */ || is_out_of_reach(p, e))
         return false;
@@ -115,13 +115,15 @@ static bool may_serve(const hd_pick_t *p, const hd_endpoint_t *e, unsigned wishe
     if ((wishes & WANT_HEALTHY) &&
         (e->health == 2 || e->health == 4 || hd_endpoint_is_ejected(e, now_ns)))
         return false;
+    if (hd_endpoint_is_full(m, e))
+        return false;
     return !(wishes & WANT_UNTRIED) || !was_tried(p, &e->addr);
 }
 
 /* Endpoints of the best priority that has any; backup servers are nginx's second
  * priority. */
-static uint32_t gather(const hd_pick_t *p, const hd_endpoints_t *eps, view_t *v,
-                       unsigned wishes, uint64_t now_ns)
+static uint32_t gather(hd_member_t *m, const hd_pick_t *p, const hd_endpoints_t *eps,
+                       view_t *v, unsigned wishes, uint64_t now_ns)
 {
     unsigned best = UINT32_MAX;
     uint32_t n = 0;
@@ -130,7 +132,7 @@ static uint32_t gather(const hd_pick_t *p, const hd_endpoints_t *eps, view_t *v,
         const hd_endpoint_t *e = &eps->items[i];
         unsigned priority = e->priority + (e->backup ? 256u : 0u);
 
-        if (priority > best || !may_serve(p, e, wishes, now_ns))
+        if (priority > best || !may_serve(m, p, e, wishes, now_ns))
             continue;
         if (priority < best) {
             best = priority;
@@ -259,16 +261,20 @@ static const hd_tls_conf_t *choose_tls(const hd_cluster_t *c, const hd_endpoint_
     return t != NULL ? t->tls : c->tls;
 }
 
-static void answer(hd_member_t *m, hd_pick_t *p, const hd_endpoint_t *e,
-                   const hd_addr_t *addr)
+/* False: others have taken its last place (max_conns) meanwhile. */
+static bool try_answer(hd_member_t *m, hd_pick_t *p, const hd_endpoint_t *e,
+                       const hd_addr_t *addr)
 {
+    if (e != NULL && e->state != NULL && e->state->requests != HD_GAUGE_NONE) {
+        if (!hd_gauge_try_up(m, e->state->requests,
+                             e->max_conns > 0 ? e->max_conns : HD_GAUGE_NO_LIMIT))
+            return false;
+        p->counted = true;
+    }
     p->endpoint = e;
     p->addr = *addr;
     p->tls = choose_tls(p->cluster, e);
-    if (e != NULL && e->state != NULL && e->state->requests != HD_GAUGE_NONE) {
-        hd_gauge_up(m, e->state->requests);
-        p->counted = true;
-    }
+    return true;
 }
 
 static void let_go(hd_member_t *m, hd_pick_t *p)
@@ -291,6 +297,18 @@ static hd_rc_t no_healthy(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
                       HD_STR_ARG(name));
 }
 
+static uint32_t gather_best(hd_member_t *m, const hd_pick_t *p, const hd_endpoints_t *eps,
+                            view_t *v, uint64_t now_ns)
+{
+    uint32_t n = gather(m, p, eps, v, WANT_HEALTHY | WANT_UNTRIED, now_ns);
+
+    if (n == 0)
+        n = gather(m, p, eps, v, WANT_HEALTHY, now_ns);
+    if (n == 0) /* all are ejected: better one of them than none (panic) */
+        n = gather(m, p, eps, v, WANT_UNTRIED, now_ns);
+    return n > 0 ? n : gather(m, p, eps, v, 0, now_ns);
+}
+
 static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
 {
     const hd_endpoints_t *eps;
@@ -309,17 +327,12 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
     if (v == NULL || eps->n == 0)
         return no_healthy(m, p, err);
     now_ns = hd_clock_mono_ns();
-    n = gather(p, eps, v, WANT_HEALTHY | WANT_UNTRIED, now_ns);
-    if (n == 0)
-        n = gather(p, eps, v, WANT_HEALTHY, now_ns);
-    if (n == 0) /* all are ejected: better one of them than none (panic) */
-        n = gather(p, eps, v, WANT_UNTRIED, now_ns);
-    if (n == 0)
-        n = gather(p, eps, v, 0, now_ns);
-    if (n == 0)
-        return no_healthy(m, p, err);
-    at = choose(m, p, eps, v, n);
-    answer(m, p, &eps->items[at], &eps->items[at].addr);
+    do {
+        n = gather_best(m, p, eps, v, now_ns);
+        if (n == 0)
+            return no_healthy(m, p, err);
+        at = choose(m, p, eps, v, n);
+    } while (!try_answer(m, p, &eps->items[at], &eps->items[at].addr));
     return HD_OK;
 }
 
@@ -332,7 +345,7 @@ static hd_rc_t pick_original_dst(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
         return no_healthy(m, p, err);
     if (mesh != NULL && mesh->port_override != 0)
         addr.port = mesh->port_override;
-    answer(m, p, NULL, &addr);
+    hd_ignore(!try_answer(m, p, NULL, &addr)); /* no endpoint, no limit */
     return HD_OK;
 }
 

@@ -1,5 +1,6 @@
 #include "mesh/hd_conf_upstream.h"
 #include "core/proc/hd_modules.h"
+#include "mesh/hd_conf_guard.h"
 #include "mesh/hd_endpoint_state.h"
 
 #include <netdb.h>
@@ -17,6 +18,7 @@ typedef struct {
     uint32_t lb, keepalive, keepalive_requests;
     uint64_t keepalive_timeout_ms, keepalive_time_ms;
     bool has_keepalive;
+    const hd_guard_conf_t *guard; /* NULL: no block */
 } upstream_conf_t;
 
 /* --- server NAME parameters; --- */
@@ -292,6 +294,7 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
         .max_pending = UINT32_MAX,
         .max_requests = UINT32_MAX,
         .max_retries = UINT32_MAX,
+        .max_pools = UINT32_MAX,
         .idle_timeout_ms = uc->keepalive_timeout_ms > 0
                                ? (uint32_t)uc->keepalive_timeout_ms
                                : IDLE_TIMEOUT_MS,
@@ -301,9 +304,14 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
             uc->keepalive_time_ms > 0 ? (uint32_t)uc->keepalive_time_ms : 3600000,
     };
     *slot = s;
-    /* the servers' list pointer differs at each reading, so it is left out of the hash */
+    /* the pointers differ at each reading, so they are left out of the hash */
     hash = mix(hash_servers(1, uc->servers), &uc->lb,
-               sizeof(*uc) - offsetof(upstream_conf_t, lb));
+               offsetof(upstream_conf_t, guard) - offsetof(upstream_conf_t, lb));
+    if (uc->guard != NULL) {
+        hash = hd_guard_hash(uc->guard, hash);
+        if (hd_guard_apply(cf, uc->guard, s, c, pool, err) != HD_OK)
+            return HD_ERROR;
+    }
     rc = hd_batch_put(cf->batch, s, r, c, hash, err);
     return rc == HD_DONE ? HD_OK : rc;
 }
@@ -317,8 +325,8 @@ static hd_rc_t enter_upstream(hd_conf_t *cf, const hd_str_t *args, void *conf,
                               hd_err_t *err)
 {
     bool is_stream = cf->scope == HD_IN_STREAM;
-    const upstream_conf_t *uc;
     const hd_slot_t *slot;
+    upstream_conf_t *uc;
     void **confs;
 
     (void)conf;
@@ -329,6 +337,7 @@ static hd_rc_t enter_upstream(hd_conf_t *cf, const hd_str_t *args, void *conf,
     if (uc->servers == NULL)
         return hd_err_set(err, HD_E_CONF, "upstream \"%.*s\" has no server",
                           HD_STR_ARG(args[0]));
+    uc->guard = confs[hd_module_number(&hd_guard_module)];
     return put_cluster(cf, slot_name(cf, args[0], is_stream), uc, &slot, err);
 }
 

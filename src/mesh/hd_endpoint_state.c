@@ -32,7 +32,7 @@ void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e
         e->state->requests = first;
         e->state->conns = first + 1;
     }
-    if (shared)
+    if (shared || e->max_conns > 0)
         hd_gauge_share(m, e->state->requests, true);
     if (e->max_conns > 0)
         hd_gauge_share(m, e->state->conns, true);
@@ -45,6 +45,12 @@ void hd_endpoint_drop_state(hd_member_t *m, hd_str_t cluster, const hd_addr_t *a
 
     hd_gauge_drop(m, name);
     hd_cell_drop(m, CELL_KIND, name);
+}
+
+bool hd_endpoint_is_full(hd_member_t *m, const hd_endpoint_t *e)
+{
+    return e->max_conns > 0 && e->state != NULL && e->state->requests != HD_GAUGE_NONE &&
+           hd_gauge_read(m, e->state->requests) >= e->max_conns;
 }
 
 bool hd_endpoint_is_ejected(const hd_endpoint_t *e, uint64_t now_ns)

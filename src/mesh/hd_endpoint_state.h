@@ -10,6 +10,8 @@ void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e
                               bool shared);
 /* By its writer, when the endpoint is in no version any more. */
 void hd_endpoint_drop_state(hd_member_t *m, hd_str_t cluster, const hd_addr_t *addr);
+/* Has it as many requests (of all workers) as its max_conns allows? */
+bool hd_endpoint_is_full(hd_member_t *m, const hd_endpoint_t *e);
 bool hd_endpoint_is_ejected(const hd_endpoint_t *e, uint64_t now_ns);
 /* Counts a request's outcome; may eject. */
 void hd_endpoint_report(const hd_cluster_t *c, const hd_endpoint_t *e,

@@ -20,7 +20,8 @@ typedef struct {
     hd_pick_t pick;
     hd_addr_t tried[TRIED_MAX];
     uint32_t attempts;
-    bool is_picked, is_counted; /* the balancer, the cluster's gauge want to know */
+    bool is_picked;           /* the balancer wants to know of the end */
+    hd_gauge_id_t counted[2]; /* cluster's and endpoint's conns, until <up> has them */
     bool header_sent, is_tls_on;
     hd_tunnel_t *tunnel;
     hd_post_t wake;
@@ -35,15 +36,20 @@ static _Thread_local session_t *logged; /* whose end is being logged; else NULL 
 
 /* --- letting go --- */
 
+static void give_counts(session_t *s, hd_conn_t *up)
+{
+    for (size_t i = 0; i < hd_countof(s->counted); i++) {
+        hd_conn_count(up, s->member, s->counted[i]);
+        s->counted[i] = HD_GAUGE_NONE;
+    }
+}
+
 static void release_pick(session_t *s, hd_pick_result_t result)
 {
-    const hd_slot_t *cluster = s->target->cluster;
-
-    if (s->is_counted)
-        hd_gauge_down(s->member, cluster->gauges_first + HD_CG_CONNS);
+    give_counts(s, NULL);
     if (s->is_picked)
         hd_balancer->release(s->member, &s->pick, result, 0);
-    s->is_counted = s->is_picked = false;
+    s->is_picked = false;
 }
 
 static void drop_upstream(session_t *s)
@@ -221,19 +227,24 @@ static void connect_upstream(session_t *s)
     s->header_sent = s->is_tls_on = false;
     s->up = hd_conn_connect(s->loop, &s->pick.addr, &bind, timeout_ms, &up_handler, s,
                             &s->err);
+    give_counts(s, s->up);
     if (s->up == NULL || (!s->conf->send_proxy_protocol && push_tls(s) != HD_OK))
         lose_try(s, HD_RESULT_CONNECT);
 }
 
-static bool try_count(session_t *s)
+/* A place among the endpoint's conns: conns that linger count, sessions that the
+ * balancer counts don't. */
+static bool try_count_endpoint(session_t *s)
 {
-    const hd_slot_t *slot = s->target->cluster;
+    const hd_endpoint_t *e = s->pick.endpoint;
 
-    if (slot->gauges_n <= HD_CG_CONNS)
+    if (e == NULL || e->max_conns == 0 || e->state == NULL ||
+        e->state->conns == HD_GAUGE_NONE)
         return true;
-    s->is_counted = hd_gauge_try_up(s->member, slot->gauges_first + HD_CG_CONNS,
-                                    s->pick.cluster->max_conns);
-    return s->is_counted;
+    if (!hd_gauge_try_up(s->member, e->state->conns, e->max_conns))
+        return false;
+    s->counted[1] = e->state->conns;
+    return true;
 }
 
 /* --- choosing --- */
@@ -290,7 +301,17 @@ static void start_try(session_t *s)
     }
     s->is_picked = true;
     s->attempts++;
-    if (!try_count(s)) {
+    if (!try_count_endpoint(s)) {
+        hd_ignore(hd_err_set(&s->err, HD_E_LIMIT, "a server has its %u connections",
+                             s->pick.endpoint->max_conns));
+        if (s->attempts <= TRIED_MAX)
+            s->tried[s->attempts - 1] = s->pick.addr;
+        release_pick(s, HD_RESULT_CANCELLED);
+        hd_post(s->loop, &s->wake);
+        return;
+    }
+    if (!hd_cluster_try_count(s->member, s->target->cluster, s->pick.cluster, false,
+                              HD_CG_CONNS, &s->counted[0])) {
         hd_ignore(hd_err_set(&s->err, HD_E_LIMIT,
                              "cluster \"%.*s\" has its %u connections",
                              HD_STR_ARG(s->target->name), s->pick.cluster->max_conns));

@@ -407,6 +407,7 @@ TAP_UNUSED static void reset_conf(void)
     *cluster = (hd_cluster_t){.name = HD_STR("up"),
                               .connect_timeout_ms = 5000,
                               .max_conns = UINT32_MAX,
+                              .max_pools = UINT32_MAX,
                               .max_pending = UINT32_MAX,
                               .max_requests = UINT32_MAX,
                               .max_retries = UINT32_MAX,

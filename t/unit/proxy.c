@@ -286,6 +286,7 @@ static void test_request_limit(void)
     finish_request();
     is_str(client.seen, "head 503;end;finished;", "max_requests is reached");
     hd_gauge_down(member, g);
+    close(up_accept()); /* a request is active once it has a conn, before it is pending */
     check_clean("request limit");
 }
 

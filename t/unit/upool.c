@@ -207,6 +207,27 @@ static void test_given_up(void)
     hd_gauge_down(member, cluster_slot->gauges_first + HD_CG_PENDING);
 }
 
+/* A pool is a key: one that only idles makes room for another. */
+static void test_pools(void)
+{
+    hd_upool_key_t other = key_now();
+    want_t a, b;
+
+    reset();
+    cluster->max_pools = 1;
+    other.sni = HD_STR("other");
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    is_int(get_by(&b, &other, false), HD_ERROR, "max_pools: the other one is in use");
+    is_int(err.code, HD_E_LIMIT);
+    put_back(&a);
+    is_int(get_by(&b, &other, false), HD_AGAIN, "it idles: it ends");
+    turn_until(loop, b.u != NULL);
+    is_int(gauge(HD_CG_POOLS), 1);
+    is_int(get(&a), HD_ERROR, "and the other way round");
+    put_back(&b);
+}
+
 static void test_refused(void)
 {
     hd_upool_key_t key = key_now();
@@ -357,6 +378,7 @@ int main(void)
     test_queue();
     test_room();
     test_given_up();
+    test_pools();
     test_refused();
     test_idle();
     test_worn();

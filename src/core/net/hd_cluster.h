@@ -26,7 +26,14 @@ typedef enum {
 } hd_up_protocol_t;
 
 /* Gauges of a cluster's slot: slot->gauges_first + … */
-enum { HD_CG_CONNS, HD_CG_PENDING, HD_CG_REQUESTS, HD_CG_RETRIES, HD_CG_N };
+enum { HD_CG_CONNS, HD_CG_PENDING, HD_CG_REQUESTS, HD_CG_RETRIES, HD_CG_POOLS, HD_CG_N };
+
+/* Limits of requests of routing priority HIGH, and their own gauges. */
+typedef struct {
+    hd_gauge_id_t gauges_first; /* HD_CG_N of them */
+    uint32_t max[HD_CG_N];      /* by HD_CG_…; UINT32_MAX: none */
+    uint32_t retry_budget_permille, retry_budget_min;
+} hd_breakers_t;
 
 typedef struct {
     hd_str_t key, value;
@@ -71,6 +78,7 @@ typedef struct hd_endpoint_state_s {
     _Atomic uint64_t ejected_until_ns;
     _Atomic uint32_t fails;
     _Atomic uint32_t health; /* active health checks' word */
+    _Atomic uint32_t wanted; /* a worker was refused at max_conns: give an idle one up */
     _Atomic uint64_t picked;
 } hd_endpoint_state_t;
 
@@ -92,8 +100,10 @@ typedef struct hd_cluster_s {
     hd_up_protocol_t protocol;
     uint32_t connect_timeout_ms;
     uint32_t max_conns, max_pending, max_requests, max_retries; /* UINT32_MAX: none */
-    uint32_t retry_budget_permille, retry_budget_min;           /* 0: max_retries holds */
-    uint32_t idle_timeout_ms; /* of pooled conns; 0: none */
+    uint32_t max_pools;
+    uint32_t retry_budget_permille, retry_budget_min; /* 0: max_retries holds */
+    const hd_breakers_t *high; /* of priority HIGH; NULL: counted with the others */
+    uint32_t idle_timeout_ms;  /* of pooled conns; 0: none */
     uint32_t keepalive; /* idle conns a worker keeps: nginx's keepalive N; 0: none */
     uint32_t requests_per_conn; /* 0: no limit */
     uint32_t conn_lifetime_ms;  /* 0: none */
@@ -129,6 +139,7 @@ typedef struct hd_pick_s {
         *tried; /* endpoints of earlier tries: avoided while others are there */
     uint32_t tried_n;
     uint32_t try_timeout_ms; /* of this try, by a module; 0: as the route says */
+    bool is_high;            /* routing priority HIGH: limits of its own */
     /* answered; pinned until release */
     const hd_region_t *cluster_region, *endpoints_region;
     const hd_cluster_t *cluster;
@@ -137,6 +148,28 @@ typedef struct hd_pick_s {
     const hd_tls_conf_t *tls; /* by transport match; NULL: plain */
     bool counted;             /* the endpoint's requests gauge is up */
 } hd_pick_t;
+
+/* One limit of a cluster and the gauge it holds: HD_GAUGE_NONE: nothing is counted. Who
+ * counts up keeps the gauge's id for counting down: another version may say another. */
+typedef struct {
+    hd_gauge_id_t gauge;
+    uint32_t max;
+} hd_breaker_t;
+hd_breaker_t hd_cluster_breaker(const hd_slot_t *slot, const hd_cluster_t *c,
+                                bool is_high, unsigned which);
+/* How many retries may be under way now: a share of the requests that are active or wait
+ * (retry_budget), else a number. */
+uint32_t hd_cluster_retries_max(hd_member_t *m, const hd_slot_t *slot,
+                                const hd_cluster_t *c, bool is_high);
+/* Counts <which> up where it is limited; false: the limit is reached. *<counted>: to be
+ * counted down, HD_GAUGE_NONE: nothing. */
+bool hd_cluster_try_count(hd_member_t *m, const hd_slot_t *slot, const hd_cluster_t *c,
+                          bool is_high, unsigned which,
+                          hd_gauge_id_t *counted) HD_MUST_CHECK;
+
+/* What was counted for a conn is counted down once it is closed for good, lingering
+ * included: the peer never sees more of them than the limit says. <c> NULL: at once. */
+void hd_conn_count(hd_conn_t *c, hd_member_t *m, hd_gauge_id_t counted);
 
 typedef enum {
     HD_RESULT_OK,      /* a response, see status */

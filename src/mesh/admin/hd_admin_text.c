@@ -54,11 +54,15 @@ static void put_counts(hd_admin_answer_t *a, const hd_cluster_t *c)
     static const char *const names[HD_CG_N] = {[HD_CG_CONNS] = "connections",
                                                [HD_CG_PENDING] = "pending",
                                                [HD_CG_REQUESTS] = "requests",
-                                               [HD_CG_RETRIES] = "retries"};
+                                               [HD_CG_RETRIES] = "retries",
+                                               [HD_CG_POOLS] = "pools"};
 
     for (uint32_t i = 0; i < HD_CG_N && i < a->slot->gauges_n; i++)
         hd_admin_print(a, "%.*s::active_%s::%u\n", HD_STR_ARG(c->name), names[i],
                        hd_gauge_sum(hd_proc.state, a->slot->gauges_first + i));
+    for (uint32_t i = 0; c->high != NULL && i < HD_CG_N; i++)
+        hd_admin_print(a, "%.*s::high_priority::active_%s::%u\n", HD_STR_ARG(c->name),
+                       names[i], hd_gauge_sum(hd_proc.state, c->high->gauges_first + i));
 }
 
 static void put_endpoints(hd_admin_answer_t *a, const hd_cluster_t *c)

@@ -1,4 +1,5 @@
 #include "mesh/xds/hd_xds_int.h"
+#include "mesh/hd_breakers.h"
 #include "core/loom/hd_gauge.h"
 
 #include <stdio.h>
@@ -308,20 +309,9 @@ static uint64_t hash_of(hd_str_t bytes)
 static hd_rc_t add_gauges(hd_xds_t *x, hd_slot_t *slot, const hd_cluster_t *c,
                           hd_err_t *err)
 {
-    const uint32_t limits[HD_CG_N] = {[HD_CG_CONNS] = c->max_conns,
-                                      [HD_CG_PENDING] = c->max_pending,
-                                      [HD_CG_REQUESTS] = c->max_requests,
-                                      [HD_CG_RETRIES] = c->max_retries};
-
     if (hd_slot_add_gauges(x->env->arena, slot, HD_CG_N, err) != HD_OK)
         return HD_ERROR;
-    for (uint32_t i = 0; i < HD_CG_N; i++) {
-        bool is_budget =
-            c->retry_budget_permille > 0 && (i == HD_CG_REQUESTS || i == HD_CG_RETRIES);
-
-        hd_gauge_share(x->env->member, slot->gauges_first + i,
-                       limits[i] != HD_GAUGE_NO_LIMIT || is_budget);
-    }
+    hd_breakers_share(x->env->member, slot, c);
     return HD_OK;
 }
 

@@ -1,5 +1,6 @@
 /* CDS. Defaults are Envoy's. */
 #include "mesh/xds/hd_xds_int.h"
+#include "mesh/hd_breakers.h"
 #include "mesh/hd_mesh_cluster.h"
 #include "ext/lb_least_request.pb-c.h"
 #include "ext/lb_wrr_locality.pb-c.h"
@@ -111,32 +112,65 @@ static hd_rc_t set_typed_lb(hd_xds_t *x, const PbCluster__LoadBalancingPolicy *m
 
 /* --- limits and health --- */
 
-static void set_breakers(hd_xds_t *x, const PbCluster__CircuitBreakers *msg,
-                         hd_cluster_t *c)
+static void set_budget(const PbCluster__CircuitBreakers__Thresholds__RetryBudget *msg,
+                       uint32_t *permille, uint32_t *least)
 {
-    c->max_conns = c->max_pending = c->max_requests = 1024;
-    c->max_retries = 3;
+    double percent;
+
+    if (msg == NULL)
+        return;
+    percent = msg->budget_percent != NULL ? msg->budget_percent->value : 20;
+    *permille = (uint32_t)(hd_min(hd_max(percent, 0.1), 100.0) * 10);
+    *least = hd_pb_u32(msg->min_retry_concurrency, 3);
+}
+
+static hd_rc_t set_high(hd_xds_t *x, hd_str_t name,
+                        const PbCluster__CircuitBreakers__Thresholds *t, hd_cluster_t *c,
+                        hd_err_t *err)
+{
+    hd_breakers_t *high = hd_pool_new(x->cf.pool, hd_breakers_t);
+
+    high->max[HD_CG_CONNS] = hd_pb_u32(t->max_connections, HD_BREAKER_DEFAULT);
+    high->max[HD_CG_PENDING] = hd_pb_u32(t->max_pending_requests, HD_BREAKER_DEFAULT);
+    high->max[HD_CG_REQUESTS] = hd_pb_u32(t->max_requests, HD_BREAKER_DEFAULT);
+    high->max[HD_CG_RETRIES] = hd_pb_u32(t->max_retries, HD_BREAKER_RETRIES);
+    high->max[HD_CG_POOLS] = hd_pb_u32(t->max_connection_pools, HD_GAUGE_NO_LIMIT);
+    set_budget(t->retry_budget, &high->retry_budget_permille, &high->retry_budget_min);
+    if (!hd_breakers_add_high(x->env->member, name, high))
+        return hd_err_set(err, HD_E_LIMIT, "no room for the gauges of priority HIGH");
+    c->high = high;
+    return HD_OK;
+}
+
+/* Of several thresholds of one priority the first counts, as in Envoy. */
+static hd_rc_t set_breakers(hd_xds_t *x, hd_str_t name,
+                            const PbCluster__CircuitBreakers *msg, hd_cluster_t *c,
+                            hd_err_t *err)
+{
+    bool is_set = false;
+
+    c->max_conns = c->max_pending = c->max_requests = HD_BREAKER_DEFAULT;
+    c->max_retries = HD_BREAKER_RETRIES;
+    c->max_pools = HD_GAUGE_NO_LIMIT;
     for (size_t i = 0; msg != NULL && i < msg->n_thresholds; i++) {
         const PbCluster__CircuitBreakers__Thresholds *t = msg->thresholds[i];
 
-        if (t->priority != PB_CORE__ROUTING_PRIORITY__DEFAULT) {
-            hd_xds_note(x, "circuit_breakers: of priority HIGH: there is one priority");
+        if (t->priority == PB_CORE__ROUTING_PRIORITY__HIGH) {
+            if (c->high == NULL && set_high(x, name, t, c, err) != HD_OK)
+                return HD_ERROR;
             continue;
         }
-        c->max_conns = hd_pb_u32(t->max_connections, 1024);
-        c->max_pending = hd_pb_u32(t->max_pending_requests, 1024);
-        c->max_requests = hd_pb_u32(t->max_requests, 1024);
-        c->max_retries = hd_pb_u32(t->max_retries, 3);
-        if (t->retry_budget != NULL) {
-            double percent = t->retry_budget->budget_percent != NULL
-                                 ? t->retry_budget->budget_percent->value
-                                 : 20;
-
-            c->retry_budget_permille =
-                (uint32_t)(hd_min(hd_max(percent, 0.1), 100.0) * 10);
-            c->retry_budget_min = hd_pb_u32(t->retry_budget->min_retry_concurrency, 3);
-        }
+        if (is_set)
+            continue;
+        is_set = true;
+        c->max_conns = hd_pb_u32(t->max_connections, HD_BREAKER_DEFAULT);
+        c->max_pending = hd_pb_u32(t->max_pending_requests, HD_BREAKER_DEFAULT);
+        c->max_requests = hd_pb_u32(t->max_requests, HD_BREAKER_DEFAULT);
+        c->max_retries = hd_pb_u32(t->max_retries, HD_BREAKER_RETRIES);
+        c->max_pools = hd_pb_u32(t->max_connection_pools, HD_GAUGE_NO_LIMIT);
+        set_budget(t->retry_budget, &c->retry_budget_permille, &c->retry_budget_min);
     }
+    return HD_OK;
 }
 
 static uint32_t enforced(const Pb__UInt32Value *n, const Pb__UInt32Value *percent,
@@ -469,7 +503,8 @@ hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
             ? set_typed_lb(x, msg->load_balancing_policy, c, err) != HD_OK
             : set_lb(msg, c, err) != HD_OK)
         return HD_ERROR;
-    set_breakers(x, msg->circuit_breakers, c);
+    if (set_breakers(x, c->name, msg->circuit_breakers, c, err) != HD_OK)
+        return HD_ERROR;
     set_panic(msg->common_lb_config, c);
     set_keepalive(msg->upstream_connection_options, c);
     set_service(x, msg->metadata, c);

@@ -44,7 +44,7 @@ static const entry_t entries[] = {
     {CLUSTER "CircuitBreakers", "thresholds"},
     {CLUSTER "CircuitBreakers.Thresholds",
      "priority max_connections max_pending_requests max_requests max_retries "
-     "retry_budget"},
+     "max_connection_pools retry_budget"},
     {CLUSTER "CircuitBreakers.Thresholds.RetryBudget",
      "budget_percent min_retry_concurrency"},
     {CLUSTER "OutlierDetection",
@@ -147,7 +147,8 @@ static const entry_t entries[] = {
     {ROUTE "QueryParameterMatcher", "name string_match present_match"},
     {ROUTE "RouteAction",
      "cluster cluster_header weighted_clusters !cluster_specifier_plugin !metadata_match "
-     "prefix_rewrite host_rewrite_literal auto_host_rewrite !host_rewrite_header "
+     "prefix_rewrite host_rewrite_literal auto_host_rewrite priority "
+     "!host_rewrite_header "
      "!host_rewrite_path_regex timeout retry_policy hash_policy "
      "cluster_not_found_response_code max_grpc_timeout idle_timeout upgrade_configs "
      "!hedge_policy !max_internal_redirects regex_rewrite !retry_policy_typed_config "

@@ -365,6 +365,7 @@ static hd_rc_t set_proxy(hd_xds_t *x, const action_t *msg,
     route->action = HD_ACT_PROXY;
     route->proxy = p;
     p->no_cluster_status = no_cluster_status(msg);
+    p->is_high = msg->priority == PB_CORE__ROUTING_PRIORITY__HIGH;
     if (set_clusters(x, msg, p, err) != HD_OK ||
         set_rewrites(x, msg, match, p, err) != HD_OK ||
         set_host(x, msg, p, err) != HD_OK || set_times(msg, p, err) != HD_OK ||

@@ -1,0 +1,180 @@
+#!/usr/bin/perl
+# Circuit breakers are exact over all workers: with four of them under full load the upstream
+# never has more connections or requests than allowed, and has just as many. Idle connections of
+# one worker make room for another's; a worker's death gives its places back. The same by file and
+# by xDS (DR-CP-1, 6, 7, 9), for HTTP and TCP; nginx's max_conns.
+use strict;
+use warnings;
+use lib 't/lib';
+use Test::More;
+use Heddle;
+use Heddle::Counter;
+use Heddle::Xds;
+
+plan skip_all => 'no h2load' unless grep { -x "$_/h2load" } split /:/, $ENV{PATH};
+
+my %up; # by way
+my ($conns, $requests, $pending) = (6, 4, 3);
+
+sub file_way {
+    my $hd = Heddle->new(workers => 4)->conf(<<"EOC");
+http {
+    upstream both    { server 127.0.0.1:%%PORT_10%%; circuit_breaker connections=$conns requests=$requests; }
+    upstream conns   { server 127.0.0.1:%%PORT_11%%; circuit_breaker connections=$conns; }
+    upstream pending { server 127.0.0.1:%%PORT_12%%; circuit_breaker connections=$conns pending=$pending; }
+    upstream prio    { server 127.0.0.1:%%PORT_13%%; circuit_breaker requests=1; circuit_breaker priority=high requests=2; }
+    upstream server  { server 127.0.0.1:%%PORT_16%% max_conns=$conns; }
+    server {
+        listen 127.0.0.1:%%PORT_0%%;
+        access_log off;
+        location /both { proxy_pass http://both; }
+        location /conns { proxy_pass http://conns; }
+        location /pending { proxy_pass http://pending; }
+        location /prio { proxy_pass http://prio; }
+        location /prio/high { proxy_pass http://prio; proxy_priority high; }
+        location /server { proxy_pass http://server; proxy_read_timeout 30s; }
+    }
+}
+stream {
+    upstream tcp { server 127.0.0.1:%%PORT_17%%; circuit_breaker connections=$conns; }
+    upstream tcp_server { server 127.0.0.1:%%PORT_18%% max_conns=$conns; }
+    server { listen 127.0.0.1:%%PORT_1%%; proxy_pass tcp; }
+    server { listen 127.0.0.1:%%PORT_2%%; proxy_pass tcp_server; }
+}
+admin %%ADMIN%%;
+EOC
+    return $hd;
+}
+
+sub xds_way {
+    my $hd = Heddle->new(workers => 4)->conf(<<'EOC');
+xds { server 127.0.0.1:%%PORT_xds%%; node_id sidecar~127.0.0.1~a.b~b.svc.cluster.local; }
+admin %%ADMIN%%;
+EOC
+    my $xds = Heddle::Xds->new($hd, 'xds');
+    my $all = 1000000;
+    my $cluster = sub {
+        my ($name, $port, %max) = @_;
+        return Heddle::Xds::cluster($name, $hd->port($port), circuit_breakers => {thresholds => [
+            {max_connections => $all, max_pending_requests => $all, max_requests => $all, %max},
+            ($name eq 'prio' ? {priority => 'HIGH', max_requests => 2} : ())]});
+    };
+    $xds->serve(
+        CDS => [
+            $cluster->('both', 10, max_connections => $conns, max_requests => $requests),
+            $cluster->('conns', 11, max_connections => $conns),
+            $cluster->('pending', 12, max_connections => $conns, max_pending_requests => $pending),
+            $cluster->('prio', 13, max_requests => 1),
+            $cluster->('tcp', 17, max_connections => $conns),
+        ],
+        LDS => [
+            Heddle::Xds::listener('front', $hd->port(0), route_config => Heddle::Xds::routes('in',
+                ['/prio/high' => 'prio', action => {priority => 'HIGH'}],
+                map { ["/$_" => $_] } qw(both conns pending prio))),
+            {name => 'tcp', address => Heddle::Xds::address($hd->port(1)), filter_chains => [{filters => [
+                {name => 'tcp', typed_config => {cluster => 'tcp', stat_prefix => 'tcp',
+                    '@type' => 'type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy'}}]}]},
+        ],
+    )->start;
+    $hd->{xds_server} = $xds;
+    return $hd;
+}
+
+# Codes of <n> requests over 48 connections.
+sub load {
+    my ($hd, $uri, $n) = @_;
+    my $out = qx{h2load --h1 -t 1 -c 48 -n $n http://127.0.0.1:@{[$hd->port(0)]}$uri 2>&1};
+    my ($ok, $errors) = $out =~ /status codes: (\d+) 2xx, \d+ 3xx, \d+ 4xx, (\d+) 5xx/ or die $out;
+    return ($ok, $errors);
+}
+
+sub count { my ($hd, $what) = @_; return ($hd->admin('/clusters')->body =~ /^\Q$what\E::(\d+)$/m)[0] }
+
+sub tcp_at_once {
+    my ($hd, $port, $n) = @_;
+    my @socks = map { $hd->connect($port) } 1 .. $n;
+    $_->send('hello') for @socks;
+    my @open = grep { defined $_->read_until(qr/hello/) } @socks;
+    return (scalar @open, \@socks);
+}
+
+for my $way ('file', 'xds') {
+    next if $way eq 'xds' && $Heddle::Xds::missing;
+    my $hd = $way eq 'file' ? file_way() : xds_way();
+    my %up = map { $_ => Heddle::Counter->new($hd, $_, ($_ == 13 ? () : (limit => $conns))) } 10 .. 13, 16;
+    $up{$_} = Heddle::Counter->new($hd, $_, tcp => 1, limit => $conns) for 17, 18;
+    $hd->start;
+    $hd->wait_for(sub { Heddle::Port::is_listening($hd->port(0)) && Heddle::Port::is_listening($hd->port(1)) },
+        'listeners');
+
+    my ($ok, $bad) = load($hd, '/both', 4000);
+    my $max = $up{10}->max;
+    is $max->{active}, $requests, "$way: as many requests at once as allowed, and not one more";
+    cmp_ok $max->{conns}, '<=', $conns, "$way: nor connections";
+    is $ok, $max->{requests}, "$way: $ok were answered, each by the upstream";
+    cmp_ok $bad, '>', 0, "$way: $bad are refused beyond";
+    my $refused = qx{h2load --h1 -v -t 1 -c 40 -n 200 http://127.0.0.1:@{[$hd->port(0)]}/both 2>&1};
+    like $refused, qr/x-envoy-overloaded: true/, "$way: and told why" if $way eq 'xds';
+
+    ($ok, $bad) = load($hd, '/conns', 600);
+    $max = $up{11}->max;
+    is $max->{conns}, $conns, "$way: as many connections as allowed, and not one more";
+    is "$ok $bad", '600 0', "$way: the others wait, whichever worker has them, and all are served";
+
+    ($ok, $bad) = load($hd, '/pending', 600);
+    $max = $up{12}->max;
+    is $max->{conns}, $conns, "$way: connections, where few may wait";
+    cmp_ok $bad, '>', 0, "$way: $bad found no place to wait";
+
+    # HIGH has limits of its own
+    $up{13}->set(hold => 0.2);
+    load($hd, '/prio/high', 48);
+    is $up{13}->max->{active}, 2, "$way: priority HIGH";
+    $up{13}->reset;
+    load($hd, '/prio', 48);
+    is $up{13}->max->{active}, 1, "$way: beside the others";
+    $up{13}->set(hold => 0.001);
+
+    my ($open, $socks) = tcp_at_once($hd, 1, 30);
+    is $open, $conns, "$way: TCP: as many as allowed";
+    is $up{17}->max->{conns}, $conns, "$way: and not one more";
+    undef $socks;
+    $hd->wait_for(sub { !count($hd, ($way eq 'file' ? 'tcp' : 'tcp') . '::active_connections') }, 'sessions to end');
+    ($open, $socks) = tcp_at_once($hd, 1, 30);
+    is $open, $conns, "$way: all places are free again";
+    undef $socks;
+
+    if ($way eq 'file') { # nginx's own limit
+        load($hd, '/server', 600);
+        $max = $up{16}->max;
+        is "$max->{active} $max->{conns}", "$conns $conns", 'max_conns: requests and connections';
+        ($open, $socks) = tcp_at_once($hd, 2, 30);
+        is "$open " . $up{18}->max->{conns}, "$conns $conns", 'max_conns: TCP';
+        undef $socks;
+    }
+
+    # a worker dies with all it holds
+    $up{10}->set(hold => 0.02);
+    my $load = fork // die;
+    if (!$load) {
+        load($hd, '/both', 2000);
+        POSIX::_exit(0);
+    }
+    $up{10}->reset;
+    $hd->wait_for(sub { $up{10}->max->{active} == $requests }, 'full use');
+    $hd->expect_log(qr/exited on signal 9/);
+    kill 'KILL', ($hd->workers)[0];
+    $hd->wait_log(qr/exited on signal 9/);
+    waitpid $load, 0;
+    $hd->wait_for(sub { !count($hd, 'both::active_requests') && !count($hd, 'both::active_pending') },
+        'counts of the dead one to be taken back');
+    $hd->wait_for(sub { $up{10}->max->{now} == count($hd, 'both::active_connections') },
+        'as many connections as the upstream has');
+    $up{10}->reset;
+    load($hd, '/both', 1000);
+    $max = $up{10}->max;
+    is $max->{active}, $requests, "$way: after a worker's death all places are there";
+    cmp_ok $max->{conns}, '<=', $conns, "$way: and none too many";
+    $hd->stop;
+}
+done_testing;
