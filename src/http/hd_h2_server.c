@@ -9,6 +9,9 @@
 #define STREAMS_MAX 128 /* nginx's default */
 #define IDLE_TIMEOUT_MS 75000
 #define LINGER_MS 5000
+/* Of a body that nobody wants so much is read, and for so long, before it is cut off. */
+#define UNWANTED_BYTES 65536
+#define UNWANTED_MS 2000
 
 typedef struct h2_server_s h2_server_t;
 
@@ -19,17 +22,20 @@ typedef struct {
     hd_link_t link;
     hd_h2_out_t out;
     uint32_t head_bytes, unconsumed;
+    uint32_t unwanted;   /* so much of the body may still come; see stop_body */
     unsigned bad_status; /* the head breaks a rule of ours: answered with this */
     const char *bad_why;
     bool started, closed, remote_ended, in_trailers;
-    bool end_sent;  /* our END_STREAM is out */
-    bool head_only; /* it goes with the head: gRPC's Trailers-Only among them */
+    bool end_sent;    /* our END_STREAM is out */
+    bool is_unwanted; /* and the rest of the request is dropped */
+    bool is_long;     /* the request's body, by its announcement, or it waits for 100 */
+    bool head_only;   /* it goes with the head: gRPC's Trailers-Only among them */
 } h2_stream_t;
 
 struct h2_server_s {
     hd_h2_session_t s; /* first: callbacks get it */
     hd_http_entry_t entry;
-    hd_timer_t timer;
+    hd_timer_t timer, unwanted; /* idle; bodies that are dropped */
     hd_link_t link, streams;
     uint32_t head_bytes_max, fields_max, requests_n, requests_max;
     bool is_draining;
@@ -77,6 +83,7 @@ static void end_conn(h2_server_t *h, hd_err_code_t code, const char *why, bool l
         free_stream(st);
     }
     hd_timer_stop(c->loop, &h->timer);
+    hd_timer_stop(c->loop, &h->unwanted);
     hd_list_remove(&h->link);
     hd_h2_session_deinit(&h->s);
     free(h);
@@ -175,15 +182,56 @@ static void abort_response(hd_req_t *req, uint32_t h2_error)
     hd_h2_session_flush_later(&st->server->s);
 }
 
-/* RFC 9113 §8.1: a whole response before a whole request: we want no more of it. Not
- * before the response is out, since a reset overtakes what is queued. */
-static void stop_body(h2_stream_t *st)
+/* RFC 9113 §8.1: a whole response before a whole request: we want no more of it. */
+static void cut_body(h2_stream_t *st)
 {
-    if (st->closed || st->remote_ended || !st->end_sent || st->req != NULL)
-        return;
+    st->is_unwanted = false;
     nghttp2_submit_rst_stream(st->server->s.ng, NGHTTP2_FLAG_NONE, st->id,
                               NGHTTP2_NO_ERROR);
     hd_h2_session_flush_later(&st->server->s);
+}
+
+/* The response is out, and the request isn't all there: what is short is read to its end,
+ * since clients take a reset for a failure. Not before the response is out: a reset
+ * overtakes what is queued. */
+static void stop_body(h2_stream_t *st)
+{
+    hd_conn_t *c = st->server->s.conn;
+
+    if (st->closed || st->remote_ended || !st->end_sent || st->req != NULL ||
+        st->is_unwanted)
+        return;
+    if (st->is_long) {
+        cut_body(st);
+        return;
+    }
+    st->is_unwanted = true;
+    st->unwanted = UNWANTED_BYTES;
+    if (!hd_timer_is_set(&st->server->unwanted))
+        hd_timer_set(c->loop, &st->server->unwanted, UNWANTED_MS);
+}
+
+static void drop_data(h2_stream_t *st, size_t len)
+{
+    if (!st->is_unwanted)
+        return;
+    if (len > st->unwanted)
+        cut_body(st);
+    else
+        st->unwanted -= (uint32_t)len;
+}
+
+static void on_unwanted_due(hd_timer_t *t)
+{
+    h2_server_t *h = hd_container_of(t, h2_server_t, unwanted);
+
+    hd_list_each(link, &h->streams)
+    {
+        h2_stream_t *st = hd_list_entry(link, h2_stream_t, link);
+
+        if (st->is_unwanted)
+            cut_body(st);
+    }
 }
 
 static void on_finished(hd_req_t *req)
@@ -383,6 +431,7 @@ static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
     f = hd_headers_get(&head->headers, HD_H_EXPECT);
     head->expects_continue =
         f != NULL && !ended && hd_str_eq_nocase(f->value, HD_STR("100-continue"));
+    st->is_long = head->content_length > UNWANTED_BYTES || head->expects_continue;
     st->req->head_bytes_received = st->head_bytes;
     if (st->bad_status == 0 && hd_http_normalize_path(head->raw_path, http, st->req->pool,
                                                       &head->path, &head->query) != HD_OK)
@@ -474,6 +523,8 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
     nghttp2_session_consume_connection(ng, len);
     if (st == NULL || st->req == NULL || st->bad_status != 0) {
         nghttp2_session_consume_stream(ng, id, len);
+        if (st != NULL)
+            drop_data(st, len);
         return 0;
     }
     hd_chain_init(&body);
@@ -628,11 +679,13 @@ void hd_h2_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_
         hd_conn_reset(c);
         return;
     }
+    h->s.frames.block_bytes_max = hd_max(h->head_bytes_max, (uint32_t)65536);
     h->s.out_of = out_of;
     h->s.on_out_drained = on_out_drained;
     hd_list_init(&h->streams);
     hd_list_add_last(&conns, &h->link);
     hd_timer_init(&h->timer, on_due);
+    hd_timer_init(&h->unwanted, on_unwanted_due);
     hd_conn_set_handler(c, &handler, h);
     submit_settings(h, http);
     hd_h2_session_flush_later(&h->s);

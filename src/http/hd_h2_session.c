@@ -241,6 +241,8 @@ bool hd_h2_glitch(hd_h2_session_t *s, int32_t weight)
     s->glitches -= weight;
     if (s->glitches >= 0)
         return true;
+    if (s->is_ending)
+        return false;
     hd_ignore(
         hd_conn_fail(s->conn, HD_E_LIMIT, "HTTP/2: too many resets, pings or settings"));
     hd_h2_session_goaway(s, NGHTTP2_ENHANCE_YOUR_CALM);
@@ -253,6 +255,7 @@ void hd_h2_session_goaway(hd_h2_session_t *s, uint32_t error)
     int32_t last = nghttp2_session_get_last_proc_stream_id(s->ng);
 
     s->goaway_sent = true;
+    s->is_ending |= error != NGHTTP2_NO_ERROR;
     if (error != NGHTTP2_NO_ERROR)
         nghttp2_session_terminate_session2(s->ng, last, error);
     else
@@ -260,11 +263,44 @@ void hd_h2_session_goaway(hd_h2_session_t *s, uint32_t error)
     hd_h2_session_flush_later(s);
 }
 
+static hd_rc_t feed(hd_h2_session_t *s, const uint8_t *bytes, size_t n)
+{
+    ssize_t used;
+
+    s->in_recv = true;
+    used = nghttp2_session_mem_recv(s->ng, bytes, n);
+    s->in_recv = false;
+    hd_h2_session_flush_later(s);
+    if (used >= 0)
+        return HD_OK;
+    s->is_broken = true;
+    return hd_conn_fail(s->conn, HD_E_PROTOCOL, "HTTP/2: %s",
+                        nghttp2_strerror((int)used));
+}
+
+/* What came goes to nghttp2 up to the first frame in fault, which ends the conn. */
+static hd_rc_t take_input(hd_h2_session_t *s, const uint8_t *bytes, uint32_t n)
+{
+    hd_h2_verdict_t v = hd_h2_frames_pass(&s->frames, bytes, n);
+
+    if (v.good > 0 && feed(s, bytes, v.good) != HD_OK)
+        return HD_ERROR;
+    if (v.error != 0 && !s->is_ending) {
+        hd_ignore(hd_conn_fail(s->conn, HD_E_PROTOCOL, "HTTP/2: %s", v.why));
+        hd_h2_session_goaway(s, v.error);
+    } else if (v.glitches > 0) {
+        hd_ignore(hd_h2_glitch(s, (int32_t)v.glitches));
+    }
+    return HD_OK;
+}
+
 hd_rc_t hd_h2_session_read(hd_h2_session_t *s)
 {
-    for (unsigned i = 0; i < READS_PER_TURN && s->conn->is_readable; i++) {
+    for (unsigned i = 0; i < READS_PER_TURN && s->conn->is_readable && !s->is_ending;
+         i++) {
         hd_block_t *block = hd_block_try_take();
-        ssize_t n, used;
+        ssize_t n;
+        hd_rc_t rc;
 
         if (block == NULL)
             return HD_AGAIN;
@@ -274,19 +310,13 @@ hd_rc_t hd_h2_session_read(hd_h2_session_t *s)
             return n == 0 ? HD_DONE : n == HD_IO_AGAIN ? HD_OK : HD_ERROR;
         }
         s->in_block = block;
-        s->in_recv = true;
-        used = nghttp2_session_mem_recv(s->ng, (const uint8_t *)block->data, (size_t)n);
-        s->in_recv = false;
+        rc = take_input(s, (const uint8_t *)block->data, (uint32_t)n);
         s->in_block = NULL;
         hd_block_unref(block);
-        hd_h2_session_flush_later(s);
-        if (used < 0) {
-            s->is_broken = true;
-            return hd_conn_fail(s->conn, HD_E_PROTOCOL, "HTTP/2: %s",
-                                nghttp2_strerror((int)used));
-        }
+        if (rc != HD_OK)
+            return rc;
     }
-    if (s->conn->is_readable)
+    if (s->conn->is_readable && !s->is_ending)
         hd_conn_wake(s->conn);
     return HD_OK;
 }
@@ -322,6 +352,8 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
     if (rc != 0)
         return HD_ERROR;
     s->conn = c;
+    s->frames.is_server = is_server;
+    s->frames.preface = is_server ? HD_H2_PREFACE_BYTES : 0;
     s->glitches = GLITCHES_MAX;
     s->glitches_at_ns = hd_loop_now_ns(c->loop);
     hd_post_init(&s->flush, on_flush);

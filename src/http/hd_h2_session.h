@@ -9,6 +9,7 @@
  */
 #pragma once
 #include "http/hd_codec.h"
+#include "http/hd_h2_frames.h"
 
 #include <nghttp2/nghttp2.h>
 
@@ -39,6 +40,8 @@ struct hd_h2_session_s {
     uint64_t glitches_at_ns;
     uint32_t streams; /* open */
     bool in_recv, in_send, is_broken, goaway_sent, goaway_received;
+    bool is_ending;        /* GOAWAY with an error: nothing more is read */
+    hd_h2_frames_t frames; /* looks at what comes before nghttp2 does */
     /* Of the side's stream: its output. NULL: it is gone. */
     hd_h2_out_t *(*out_of)(hd_h2_session_t *s, int32_t stream_id);
     /* The stream's output fell below the low mark after having been high. */

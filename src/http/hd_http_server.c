@@ -95,6 +95,22 @@ static void serve(sniff_t *s, bool is_h2)
         hd_h1_serve(c, entry.listener, entry.chain);
 }
 
+/* A first line of three words whose last names no version: neither protocol. HTTP/2 says
+ * so by its own error (RFC 9113 §3.4), which a client of it with a bad preface reads. */
+static bool is_no_http1(hd_str_t bytes)
+{
+    ssize_t end = hd_str_find_char(bytes, '\r');
+    hd_str_t line = hd_str_sub(bytes, 0, end < 0 ? 0 : (size_t)end);
+    ssize_t first = hd_str_find_char(line, ' ');
+    ssize_t second =
+        first < 0 ? -1
+                  : hd_str_find_char(hd_str_sub(line, (size_t)first + 1, line.len), ' ');
+
+    return second >= 0 &&
+           !hd_str_has_prefix_nocase(
+               hd_str_sub(line, (size_t)(first + second) + 2, line.len), HD_STR("HTTP/"));
+}
+
 static void on_readable(hd_conn_t *c)
 {
     hd_str_t bytes;
@@ -107,7 +123,7 @@ static void on_readable(hd_conn_t *c)
     if (bytes.len == 0)
         return;
     if (memcmp(bytes.data, preface, hd_min(bytes.len, PREFACE_BYTES)) != 0)
-        serve(c->owner, false);
+        serve(c->owner, is_no_http1(bytes));
     else if (bytes.len >= PREFACE_BYTES)
         serve(c->owner, true);
 }
