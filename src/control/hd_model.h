@@ -179,6 +179,9 @@ const hd_object_t *const *hd_model_services_of(hd_model_t *model, hd_str_t host,
  * as above, of those it sees (SC-10, EXP-1); a wildcard ServiceEntry if nothing is exact.
  * NULL if none. */
 const hd_object_t *hd_model_find_service(hd_model_t *model, hd_str_t host, hd_str_t ns);
+/* The VirtualServices that list exactly this host (a wildcard too), oldest first. */
+const hd_object_t *const *hd_model_virtual_services_of(hd_model_t *model, hd_str_t host,
+                                                       size_t *n);
 /* The DestinationRules that a client in <client_ns> uses for <host>, whose service lies
  * in <service_ns> (may be unset): of the first namespace that has any, those of the most
  * specific host, oldest first (DR-6, DR-7). At most <max>; returns how many. Merging

@@ -53,7 +53,7 @@ struct hd_model_s {
     void (*on_commit)(void *arg);
     void *arg;
 
-    hd_index_t by_age[HD_KIND_N], by_ns[HD_KIND_N], slices, hosts, pod_ips;
+    hd_index_t by_age[HD_KIND_N], by_ns[HD_KIND_N], slices, hosts, vs_hosts, pod_ips;
     hd_pool_t *changes_pool;
     hd_change_t *changes;
     size_t changes_n;

@@ -20,6 +20,8 @@ void hd_model_drop_indexes(hd_model_t *model, hd_kind_t kind)
         drop_index(&model->slices);
     if (kind == HD_KIND_SERVICE || kind == HD_KIND_SERVICE_ENTRY)
         drop_index(&model->hosts);
+    if (kind == HD_KIND_VIRTUAL_SERVICE)
+        drop_index(&model->vs_hosts);
     if (kind == HD_KIND_POD)
         drop_index(&model->pod_ips);
 }
@@ -80,6 +82,15 @@ static size_t add_slice(const hd_object_t *obj, hd_index_entry_t *to)
 static size_t add_hosts(const hd_object_t *obj, hd_index_entry_t *to)
 {
     const hd_strs_t *hosts = &obj->service->hosts;
+
+    for (size_t i = 0; to != NULL && i < hosts->n; i++)
+        to[i] = (hd_index_entry_t){hosts->items[i], HD_STR_NONE, obj};
+    return hosts->n;
+}
+
+static size_t add_vs_hosts(const hd_object_t *obj, hd_index_entry_t *to)
+{
+    const hd_strs_t *hosts = &obj->virtual_service->hosts;
 
     for (size_t i = 0; to != NULL && i < hosts->n; i++)
         to[i] = (hd_index_entry_t){hosts->items[i], HD_STR_NONE, obj};
@@ -203,6 +214,14 @@ const hd_object_t *const *hd_model_services_of(hd_model_t *model, hd_str_t host,
 {
     return find_range(need_index(model, &model->hosts, HD_KIND_SERVICE,
                                  HD_KIND_SERVICE_ENTRY, add_hosts),
+                      host, HD_STR_NONE, n);
+}
+
+const hd_object_t *const *hd_model_virtual_services_of(hd_model_t *model, hd_str_t host,
+                                                       size_t *n)
+{
+    return find_range(need_index(model, &model->vs_hosts, HD_KIND_VIRTUAL_SERVICE,
+                                 HD_KIND_N, add_vs_hosts),
                       host, HD_STR_NONE, n);
 }
 

@@ -334,8 +334,7 @@ static void add_endpoint(endpoints_t *e, hd_str_t ip, int64_t port, int64_t weig
 
 static const hd_k8s_node_t *node_named(hd_tr_t *t, hd_str_t name)
 {
-    const hd_object_t *o =
-        name.len > 0 ? hd_model_get(t->model, HD_KIND_NODE, HD_STR(""), name) : NULL;
+    const hd_object_t *o = name.len > 0 ? hd_tr_node(t, name) : NULL;
 
     return o != NULL ? o->node : NULL;
 }
@@ -360,7 +359,7 @@ static void add_slice(endpoints_t *e, const hd_object_t *svc,
         if ((!ep->ready && !svc->service->publish_not_ready) || ep->terminating)
             continue;
         for (hd_each(ip, ep->addresses)) {
-            const hd_object_t *pod = hd_model_pod_by_ip(e->t->model, *ip);
+            const hd_object_t *pod = hd_tr_pod_by_ip(e->t, *ip);
 
             if (e->subset != NULL && e->subset->n > 0 &&
                 (pod == NULL || !hd_labels_match(e->subset, &pod->labels)))
@@ -401,7 +400,7 @@ static void gather(endpoints_t *e, const hd_object_t *svc, const hd_service_port
         add_entries(e, svc->service, port);
         return;
     }
-    slices = hd_model_slices_of(e->t->model, svc->ns, svc->name, &n);
+    slices = hd_tr_slices_of(e->t, svc, &n);
     for (size_t i = 0; i < n; i++)
         add_slice(e, svc, slices[i]->slice, port);
 }
@@ -551,14 +550,14 @@ static void put_service_port(hd_tr_t *t, const hd_object_t *svc, hd_str_t host,
                              const hd_service_port_t *port)
 {
     const hd_object_t *rules[8];
-    size_t rules_n = hd_model_find_rules(t->model, t->proxy->ns, svc->ns, host, rules,
-                                         hd_countof(rules));
+    size_t rules_n = hd_tr_find_rules(t, svc->ns, host, rules, hd_countof(rules));
     outbound_t base = {.svc = svc, .host = host, .port = port};
 
+    hd_tr_depend_object(t, svc);
     for (size_t i = 0; i < rules_n; i++) {
         const hd_destination_rule_t *dr = rules[i]->destination_rule;
 
-        if (dr->selector.n > 0 && !hd_labels_match(&dr->selector, &t->labels))
+        if (dr->selector.n > 0 && !hd_labels_match(&dr->selector, hd_tr_labels(t)))
             continue;
         base.rule = rules[i];
         apply_policy(&base.policy, dr->policy, port->number);
@@ -578,6 +577,11 @@ void hd_tr_outbound_clusters(hd_tr_t *t)
 {
     static const hd_kind_t kinds[] = {HD_KIND_SERVICE, HD_KIND_SERVICE_ENTRY};
 
+    if (hd_tr_begin(t, false, false, "which services")) { /* without resources */
+        hd_tr_depend_kind(t, HD_KIND_SERVICE);
+        hd_tr_depend_kind(t, HD_KIND_SERVICE_ENTRY);
+        hd_tr_end(t);
+    }
     for (unsigned k = 0; k < hd_countof(kinds); k++) {
         size_t n;
         const hd_object_t *const *list = hd_model_list(t->model, kinds[k], &n);
@@ -593,8 +597,14 @@ void hd_tr_outbound_clusters(hd_tr_t *t)
                 if (hd_host_is_wildcard(*host))
                     continue;
                 for (hd_each(port, svc->ports)) {
-                    if (port->protocol != HD_PROTO_UDP)
-                        put_service_port(t, list[i], *host, port);
+                    if (port->protocol == HD_PROTO_UDP ||
+                        !hd_tr_begin(t, false, false, "cluster of %s %.*s/%.*s %.*s:%lld",
+                                     hd_kind_plural(kinds[k]), HD_STR_ARG(list[i]->ns),
+                                     HD_STR_ARG(list[i]->name), HD_STR_ARG(*host),
+                                     (long long)port->number))
+                        continue;
+                    put_service_port(t, list[i], *host, port);
+                    hd_tr_end(t);
                 }
             }
         }
@@ -611,7 +621,7 @@ static int64_t target_port(hd_tr_t *t, const hd_service_port_t *port)
         return port->target;
     if (port->target_name.len == 0)
         return port->number;
-    pod = hd_model_pod_by_ip(t->model, t->proxy->ips[0]);
+    pod = hd_tr_pod_by_ip(t, t->proxy->ips[0]);
     if (pod == NULL)
         return HD_UNSET;
     for (hd_each(p, pod->pod->ports)) {
@@ -624,13 +634,12 @@ static int64_t target_port(hd_tr_t *t, const hd_service_port_t *port)
 size_t hd_tr_own_ports(hd_tr_t *t, hd_tr_own_port_t *ports, size_t max)
 {
     size_t n, found = 0;
-    const hd_object_t *const *list =
-        hd_model_list_ns(t->model, HD_KIND_SERVICE, t->proxy->ns, &n);
+    const hd_object_t *const *list = hd_tr_list_ns(t, HD_KIND_SERVICE, t->proxy->ns, &n);
 
     for (size_t i = 0; i < n; i++) {
         const hd_mesh_service_t *svc = list[i]->service;
 
-        if (svc->selector.n == 0 || !hd_labels_match(&svc->selector, &t->labels))
+        if (svc->selector.n == 0 || !hd_labels_match(&svc->selector, hd_tr_labels(t)))
             continue;
         for (hd_each(port, svc->ports)) {
             int64_t target = target_port(t, port);
@@ -653,9 +662,9 @@ static policy_t inbound_policy(hd_tr_t *t, const hd_tr_own_port_t *own)
 {
     const hd_object_t *rules[4];
     policy_t p = {0};
-    size_t n = hd_model_find_rules(t->model, t->proxy->ns, own->service->ns,
-                                   own->service->service->hosts.items[0], rules,
-                                   hd_countof(rules));
+    size_t n =
+        hd_tr_find_rules(t, own->service->ns, own->service->service->hosts.items[0],
+                         rules, hd_countof(rules));
 
     for (size_t i = 0; i < n; i++)
         apply_policy(&p, rules[i]->destination_rule->policy, own->port->number);
@@ -710,10 +719,14 @@ static void put_inbound(hd_tr_t *t, const hd_tr_own_port_t *own)
 void hd_tr_inbound_clusters(hd_tr_t *t)
 {
     hd_tr_own_port_t ports[64];
-    size_t n = hd_tr_own_ports(t, ports, hd_countof(ports));
+    size_t n;
 
+    if (!hd_tr_begin(t, true, false, "inbound clusters"))
+        return;
+    n = hd_tr_own_ports(t, ports, hd_countof(ports));
     for (size_t i = 0; i < n; i++)
         put_inbound(t, &ports[i]);
+    hd_tr_end(t);
 }
 
 /* Whatever the client speaks, to wherever it meant to go; idle ones for five minutes. */
@@ -769,9 +782,12 @@ static void put_fixed(hd_tr_t *t, const char *name, bool is_original, bool is_in
 
 void hd_tr_fixed_clusters(hd_tr_t *t)
 {
-    put_fixed(t, "BlackHoleCluster", false, false);
-    if (t->proxy->kind != HD_PROXY_SIDECAR)
+    if (!hd_tr_begin(t, false, false, "fixed clusters"))
         return;
-    put_fixed(t, "PassthroughCluster", true, false);
-    put_fixed(t, "InboundPassthroughCluster", true, true);
+    put_fixed(t, "BlackHoleCluster", false, false);
+    if (t->proxy->kind == HD_PROXY_SIDECAR) {
+        put_fixed(t, "PassthroughCluster", true, false);
+        put_fixed(t, "InboundPassthroughCluster", true, true);
+    }
+    hd_tr_end(t);
 }

@@ -254,7 +254,7 @@ static PbListener__FilterChain *inbound_chain(hd_tr_t *t, const hd_tr_own_port_t
 static void add_inbound_chains(hd_tr_t *t, PbListener__Listener *l,
                                const hd_tr_own_port_t *own, bool match_port)
 {
-    hd_mtls_mode_t mode = hd_tr_mtls_mode(t, t->proxy->ns, &t->labels, own->target);
+    hd_mtls_mode_t mode = hd_tr_mtls_mode(t, t->proxy->ns, hd_tr_labels(t), own->target);
     size_t first = l->n_filter_chains;
     bool is_http =
         hd_proto_is_http(own->port->protocol) || own->port->protocol == HD_PROTO_AUTO;
@@ -360,7 +360,6 @@ static void put_http_port(hd_tr_t *t, int64_t port)
     l->listener_filters_timeout = hd_tr_duration(t, 0);
     l->continue_on_listener_filters_timeout = true;
     put(t, l);
-    put_routes(t, hd_tr_sidecar_routes(t, port));
 }
 
 static void put_tcp_port(hd_tr_t *t, const hd_mesh_service_t *svc, hd_str_t host,
@@ -383,7 +382,33 @@ static void put_tcp_port(hd_tr_t *t, const hd_mesh_service_t *svc, hd_str_t host
     }
 }
 
-/* Each port that any visible service has. */
+static void put_tcp_ports(hd_tr_t *t, const hd_object_t *svc, const hd_service_port_t *p)
+{
+    if (!hd_tr_begin(t, false, false, "listeners of %s %.*s/%.*s:%lld",
+                     hd_kind_plural(svc->kind), HD_STR_ARG(svc->ns),
+                     HD_STR_ARG(svc->name), (long long)p->number))
+        return;
+    hd_tr_depend_object(t, svc);
+    for (hd_each(host, svc->service->hosts))
+        put_tcp_port(t, svc->service, *host, p);
+    hd_tr_end(t);
+}
+
+/* The listener depends on nothing, the routes on much. */
+static void put_http_ports(hd_tr_t *t, int64_t port)
+{
+    if (hd_tr_begin(t, false, false, "listener %lld", (long long)port)) {
+        put_http_port(t, port);
+        hd_tr_end(t);
+    }
+    if (hd_tr_begin(t, false, false, "routes %lld", (long long)port)) {
+        put_routes(t, hd_tr_sidecar_routes(t, port));
+        hd_tr_end(t);
+    }
+}
+
+/* Each port that any visible service has; hd_tr_outbound_clusters has entered that the
+ * view depends on which services there are. */
 static void put_outbound_ports(hd_tr_t *t)
 {
     static const hd_kind_t kinds[] = {HD_KIND_SERVICE, HD_KIND_SERVICE_ENTRY};
@@ -405,15 +430,14 @@ static void put_outbound_ports(hd_tr_t *t)
                 if (p->protocol == HD_PROTO_UDP)
                     continue;
                 if (!hd_proto_is_http(p->protocol) && p->protocol != HD_PROTO_AUTO) {
-                    for (hd_each(host, svc->hosts))
-                        put_tcp_port(t, svc, *host, p);
+                    put_tcp_ports(t, list[i], p);
                     continue;
                 }
                 while (at < done_n && done[at] != p->number)
                     at++;
                 if (at == done_n && done_n < PORTS_MAX) {
                     done[done_n++] = p->number;
-                    put_http_port(t, p->number);
+                    put_http_ports(t, p->number);
                 }
             }
         }
@@ -433,20 +457,30 @@ static void put_explicit_proxy(hd_tr_t *t)
                     hcm_filter(t, OUTBOUND, hd_tr_printf(t, "outbound_%s;", name),
                                "http_proxy", NULL)));
     put(t, l);
-    put_routes(t, hd_tr_sidecar_routes(t, 0));
 }
 
 void hd_tr_sidecar_listeners(hd_tr_t *t)
 {
-    if (hd_str_eq(t->proxy->interception_mode, HD_STR("NONE"))) {
-        put_plain_inbound(t);
-    } else {
-        put_virtual_outbound(t);
+    bool intercepts = !hd_str_eq(t->proxy->interception_mode, HD_STR("NONE"));
+
+    if (intercepts)
         put_outbound_ports(t);
-        put_virtual_inbound(t);
+    if (hd_tr_begin(t, true, false, "own listeners")) {
+        if (intercepts) {
+            put_virtual_outbound(t);
+            put_virtual_inbound(t);
+        } else {
+            put_plain_inbound(t);
+        }
+        if (t->proxy->http_proxy_port != 0)
+            put_explicit_proxy(t);
+        hd_tr_end(t);
     }
-    if (t->proxy->http_proxy_port != 0)
-        put_explicit_proxy(t);
+    if (t->proxy->http_proxy_port != 0 &&
+        hd_tr_begin(t, false, false, "routes http_proxy")) {
+        put_routes(t, hd_tr_sidecar_routes(t, 0));
+        hd_tr_end(t);
+    }
 }
 
 /* --- gateways: plain HTTP; servers with TLS are reported by the model and left out ---
@@ -473,7 +507,21 @@ static void put_gateway_port(hd_tr_t *t, const hd_server_t *server)
                     hcm_filter(t, GATEWAY, hd_tr_printf(t, "outbound_%s;", name),
                                hd_tr_printf(t, "http.%lld", (long long)port), NULL)));
     put(t, l);
-    put_routes(t, hd_tr_gateway_routes(t, port));
+}
+
+static void put_server(hd_tr_t *t, const hd_server_t *server)
+{
+    long long port = server->port.number;
+
+    if (hd_tr_begin(t, true, true, "gateway listener %.*s:%lld", HD_STR_ARG(server->bind),
+                    port)) {
+        put_gateway_port(t, server);
+        hd_tr_end(t);
+    }
+    if (hd_tr_begin(t, true, true, "gateway routes %lld", port)) {
+        put_routes(t, hd_tr_gateway_routes(t, server->port.number));
+        hd_tr_end(t);
+    }
 }
 
 void hd_tr_gateway_listeners(hd_tr_t *t)
@@ -481,14 +529,18 @@ void hd_tr_gateway_listeners(hd_tr_t *t)
     size_t n;
     const hd_object_t *const *list = hd_model_list(t->model, HD_KIND_GATEWAY, &n);
 
+    if (hd_tr_begin(t, false, true, "which gateways")) { /* without resources */
+        hd_tr_depend_kind(t, HD_KIND_GATEWAY);
+        hd_tr_end(t);
+    }
     for (size_t i = 0; i < n; i++) {
         const hd_gateway_t *gw = list[i]->gateway;
 
-        if (!hd_labels_match(&gw->selector, &t->labels))
+        if (!hd_labels_match(&gw->selector, &t->_labels)) /* "labels" has entered them */
             continue;
         for (hd_each(server, gw->servers)) {
             if (is_plain_http(server))
-                put_gateway_port(t, server);
+                put_server(t, server);
         }
     }
 }

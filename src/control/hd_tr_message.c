@@ -212,6 +212,7 @@ void hd_tr_put(hd_tr_t *t, hd_view_kind_t kind, const char *name, const void *ms
     ProtobufCBinaryData bytes;
 
     hd_bug_on(!hd_pb_pack(msg, &t->pb, &bytes));
-    hd_view_give(t->view, hd_xres_create(kind, hd_str_c(name),
-                                         hd_str_n((const char *)bytes.data, bytes.len)));
+    t->stats->resources++;
+    hd_part_give(t->part, hd_xres_share(t->shelf, kind, hd_str_c(name),
+                                        hd_str_n((const char *)bytes.data, bytes.len)));
 }

@@ -545,7 +545,7 @@ static bool applies(hd_tr_t *t, const hd_object_t *o)
     if (!hd_str_eq(o->ns, t->proxy->ns) &&
         !hd_str_eq(o->ns, hd_model_root_namespace(t->model)))
         return false;
-    return hd_labels_match(&ap->selector, &t->labels);
+    return hd_labels_match(&ap->selector, hd_tr_labels(t));
 }
 
 static void add_filter(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm,
@@ -579,6 +579,10 @@ static void add_filter(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm,
 /* A CUSTOM policy whose provider we don't know denies what it matches (AP-CUST-3). */
 void hd_tr_rbac_filters(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm)
 {
+    hd_str_t plural = hd_str_c(hd_kind_plural(HD_KIND_AUTHORIZATION_POLICY));
+
+    hd_part_depend(t->part, HD_DEP_IN_NS, plural, t->proxy->ns);
+    hd_part_depend(t->part, HD_DEP_IN_NS, plural, hd_model_root_namespace(t->model));
     add_filter(t, hcm, HD_AUTHZ_CUSTOM, PB_RBAC__RBAC__ACTION__DENY);
     add_filter(t, hcm, HD_AUTHZ_AUDIT, PB_RBAC__RBAC__ACTION__LOG);
     add_filter(t, hcm, HD_AUTHZ_DENY, PB_RBAC__RBAC__ACTION__DENY);

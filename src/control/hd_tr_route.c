@@ -9,6 +9,7 @@ typedef struct {
     const char *gateway; /* "mesh", or "NS/NAME" */
     int64_t port;        /* of the listener */
     bool any_port;       /* services of other ports are known there, too: gateways */
+    hd_map_t *domains;   /* of the table so far; NULL: only one virtual host */
 } scope_t;
 
 /* --- small parts --- */
@@ -242,7 +243,7 @@ static void put_fault(hd_tr_t *t, PbRoute__Route *route, const hd_fault_t *f)
  * listener's. */
 static char *destination(const scope_t *s, const hd_destination_t *d)
 {
-    const hd_object_t *svc = hd_model_find_service(s->t->model, d->host, s->t->proxy->ns);
+    const hd_object_t *svc = hd_tr_find_service(s->t, d->host);
     int64_t port = d->port;
 
     if (port == HD_UNSET && svc != NULL && svc->service->ports.n == 1 &&
@@ -255,8 +256,7 @@ static char *destination(const scope_t *s, const hd_destination_t *d)
 static void set_hash(hd_tr_t *t, PbRoute__RouteAction *a, hd_str_t host)
 {
     const hd_object_t *rules[4];
-    size_t n = hd_model_find_rules(t->model, t->proxy->ns, HD_STR_NONE, host, rules,
-                                   hd_countof(rules));
+    size_t n = hd_tr_find_rules(t, HD_STR_NONE, host, rules, hd_countof(rules));
     const hd_dr_lb_t *lb = n > 0 && rules[0]->destination_rule->policy != NULL
                                ? rules[0]->destination_rule->policy->blocks.lb
                                : NULL;
@@ -478,7 +478,7 @@ static bool is_for(const scope_t *s, const hd_http_match_t *m)
         return false;
     if (m->port != HD_UNSET && m->port != s->port)
         return false;
-    if (m->source_labels.n > 0 && !hd_labels_match(&m->source_labels, &s->t->labels))
+    if (m->source_labels.n > 0 && !hd_labels_match(&m->source_labels, hd_tr_labels(s->t)))
         return false;
     return m->source_namespace.len == 0 ||
            hd_str_eq(m->source_namespace, s->t->proxy->ns);
@@ -536,31 +536,38 @@ static void add_routes(const scope_t *s, PbRoute__VirtualHost *vh, const hd_obje
     }
 }
 
-/* The VirtualService of a host for these routes: the most specific host that covers it,
- * the oldest of those. */
-static const hd_object_t *find_vs(const scope_t *s, hd_str_t host)
+/* The oldest of those that list exactly <host> and count here. */
+static const hd_object_t *find_vs_of(const scope_t *s, hd_str_t host)
 {
     size_t n;
-    const hd_object_t *const *list =
-        hd_model_list(s->t->model, HD_KIND_VIRTUAL_SERVICE, &n);
-    const hd_object_t *best = NULL;
-    hd_str_t best_host = HD_STR_NONE;
+    const hd_object_t *const *list = hd_model_virtual_services_of(s->t->model, host, &n);
 
     for (size_t i = 0; i < n; i++) {
         const hd_virtual_service_t *vs = list[i]->virtual_service;
 
-        if (!has_gateway(&vs->gateways, s->gateway) ||
-            !hd_is_exported(&vs->export_to, list[i]->ns, s->t->proxy->ns))
-            continue;
-        for (hd_each(h, vs->hosts)) {
-            if (hd_host_covers(*h, host) &&
-                (best == NULL || hd_host_cmp_specific(*h, best_host) < 0)) {
-                best = list[i];
-                best_host = *h;
-            }
-        }
+        if (has_gateway(&vs->gateways, s->gateway) &&
+            hd_is_exported(&vs->export_to, list[i]->ns, s->t->proxy->ns))
+            return list[i];
     }
-    return best;
+    return NULL;
+}
+
+/* The VirtualService of a host for these routes: the most specific host that covers it
+ * (HOST-5), the oldest of those. */
+static const hd_object_t *find_vs(const scope_t *s, hd_str_t host)
+{
+    const hd_object_t *found = find_vs_of(s, host);
+    char wild[256];
+
+    hd_part_depend_host(s->t->part, HD_DEP_VS, host);
+    for (size_t i = 1; found == NULL && i < host.len && host.len < sizeof(wild); i++) {
+        if (host.data[i] != '.')
+            continue;
+        wild[0] = '*';
+        memcpy(wild + 1, host.data + i, host.len - i);
+        found = find_vs_of(s, hd_str_n(wild, host.len - i + 1));
+    }
+    return found != NULL ? found : find_vs_of(s, HD_STR("*"));
 }
 
 /* <host>: the service's, for retries and hashing; unset: neither. */
@@ -625,26 +632,20 @@ static void add_domains(hd_tr_t *t, PbRoute__VirtualHost *vh, const hd_object_t 
     }
 }
 
-static bool has_domain(const PbRoute__RouteConfiguration *rc, const char *domain)
-{
-    for (size_t v = 0; v < rc->n_virtual_hosts; v++) {
-        for (size_t d = 0; d < rc->virtual_hosts[v]->n_domains; d++) {
-            if (strcmp(rc->virtual_hosts[v]->domains[d], domain) == 0)
-                return true;
-        }
-    }
-    return false;
-}
-
 /* A domain stands once in a table: the first virtual host has it. */
-static void add_vhost(hd_tr_t *t, PbRoute__RouteConfiguration *rc,
+static void add_vhost(const scope_t *s, PbRoute__RouteConfiguration *rc,
                       PbRoute__VirtualHost *vh)
 {
+    hd_tr_t *t = s->t;
     size_t kept = 0;
 
     for (size_t d = 0; d < vh->n_domains; d++) {
-        if (!has_domain(rc, vh->domains[d]))
-            vh->domains[kept++] = vh->domains[d];
+        hd_str_t domain = hd_str_c(vh->domains[d]);
+
+        if (hd_map_get(s->domains, domain) != NULL)
+            continue;
+        hd_map_put(s->domains, domain, vh);
+        vh->domains[kept++] = vh->domains[d];
     }
     vh->n_domains = kept;
     vh->include_request_attempt_count = true;
@@ -670,7 +671,8 @@ static void add_service_vhost(const scope_t *s, PbRoute__RouteConfiguration *rc,
                               const hd_service_port_t *port, bool is_proxy)
 {
     hd_tr_t *t = s->t;
-    scope_t here = {.t = t, .gateway = "mesh", .port = port->number};
+    scope_t here = {
+        .t = t, .gateway = "mesh", .port = port->number, .domains = s->domains};
     PbRoute__VirtualHost *vh = HD_TR_NEW(t, PbRoute__VirtualHost, pb_route__virtual_host);
     const hd_object_t *vs = find_vs(&here, host);
 
@@ -681,7 +683,7 @@ static void add_service_vhost(const scope_t *s, PbRoute__RouteConfiguration *rc,
     if (vh->n_routes == 0 && vs == NULL)
         add_default_route(t, vh, hd_tr_cluster_name(t, port->number, HD_STR_NONE, host),
                           "default", host);
-    add_vhost(t, rc, vh);
+    add_vhost(s, rc, vh);
 }
 
 /* Hosts of VirtualServices that no service of this port has: virtual hosts of their own,
@@ -690,7 +692,7 @@ static void add_vs_hosts(const scope_t *s, PbRoute__RouteConfiguration *rc)
 {
     hd_tr_t *t = s->t;
     size_t n;
-    const hd_object_t *const *list = hd_model_list(t->model, HD_KIND_VIRTUAL_SERVICE, &n);
+    const hd_object_t *const *list = hd_tr_list(t, HD_KIND_VIRTUAL_SERVICE, &n);
 
     for (size_t i = 0; i < n; i++) {
         const hd_virtual_service_t *vs = list[i]->virtual_service;
@@ -702,19 +704,21 @@ static void add_vs_hosts(const scope_t *s, PbRoute__RouteConfiguration *rc)
             PbRoute__VirtualHost *vh;
             char *domain = hd_tr_text(t, *h);
 
-            if (has_domain(rc, domain))
+            if (hd_map_get(s->domains, *h) != NULL)
                 continue;
             vh = HD_TR_NEW(t, PbRoute__VirtualHost, pb_route__virtual_host);
             vh->name = hd_tr_printf(t, "%s:80", domain);
             HD_TR_ADD(t, vh, domains, domain);
             add_routes(s, vh, list[i]);
-            add_vhost(t, rc, vh);
+            add_vhost(s, rc, vh);
         }
     }
 }
 
-static void add_catch_all(hd_tr_t *t, PbRoute__RouteConfiguration *rc, bool is_proxy)
+static void add_catch_all(const scope_t *s, PbRoute__RouteConfiguration *rc,
+                          bool is_proxy)
 {
+    hd_tr_t *t = s->t;
     PbRoute__VirtualHost *vh = HD_TR_NEW(t, PbRoute__VirtualHost, pb_route__virtual_host);
 
     HD_TR_ADD(t, vh, domains, "*");
@@ -733,7 +737,7 @@ static void add_catch_all(hd_tr_t *t, PbRoute__RouteConfiguration *rc, bool is_p
         route->direct_response->status = 502;
         HD_TR_ADD(t, vh, routes, route);
     }
-    add_vhost(t, rc, vh);
+    add_vhost(s, rc, vh);
 }
 
 /* <port> 0: the explicit proxy's table, with all ports. */
@@ -744,8 +748,14 @@ PbRoute__RouteConfiguration *hd_tr_sidecar_routes(hd_tr_t *t, int64_t port)
     PbRoute__RouteConfiguration *rc =
         new_table(t, is_proxy ? hd_tr_printf(t, "http_proxy")
                               : hd_tr_printf(t, "%lld", (long long)port));
-    scope_t s = {.t = t, .gateway = "mesh", .port = port};
+    scope_t s = {.t = t, .gateway = "mesh", .port = port, .domains = hd_map_create()};
 
+    if (is_proxy) {
+        hd_tr_depend_kind(t, HD_KIND_SERVICE);
+        hd_tr_depend_kind(t, HD_KIND_SERVICE_ENTRY);
+    } else {
+        hd_tr_depend_port(t, port);
+    }
     rc->ignore_port_in_host_matching = !is_proxy;
     for (unsigned k = 0; k < hd_countof(kinds); k++) {
         size_t n;
@@ -768,7 +778,8 @@ PbRoute__RouteConfiguration *hd_tr_sidecar_routes(hd_tr_t *t, int64_t port)
     }
     if (port == 80)
         add_vs_hosts(&s, rc);
-    add_catch_all(t, rc, is_proxy);
+    add_catch_all(&s, rc, is_proxy);
+    hd_map_destroy(s.domains);
     return rc;
 }
 
@@ -838,6 +849,8 @@ static void add_server(hd_tr_t *t, PbRoute__RouteConfiguration *rc,
     size_t n;
     const hd_object_t *const *list = hd_model_list(t->model, HD_KIND_VIRTUAL_SERVICE, &n);
 
+    hd_part_depend(t->part, HD_DEP_GATEWAY, hd_str_c(s.gateway), HD_STR_NONE);
+
     for (size_t i = 0; i < n; i++) {
         const hd_virtual_service_t *vs = list[i]->virtual_service;
 
@@ -858,13 +871,13 @@ PbRoute__RouteConfiguration *hd_tr_gateway_routes(hd_tr_t *t, int64_t port)
     PbRoute__RouteConfiguration *rc =
         new_table(t, hd_tr_printf(t, "http.%lld", (long long)port));
     size_t n;
-    const hd_object_t *const *list = hd_model_list(t->model, HD_KIND_GATEWAY, &n);
+    const hd_object_t *const *list = hd_tr_list(t, HD_KIND_GATEWAY, &n);
 
     rc->ignore_port_in_host_matching = true;
     for (size_t i = 0; i < n; i++) {
         const hd_gateway_t *gw = list[i]->gateway;
 
-        if (!hd_labels_match(&gw->selector, &t->labels))
+        if (!hd_labels_match(&gw->selector, hd_tr_labels(t)))
             continue;
         for (hd_each(server, gw->servers)) {
             if (server->port.number == port)

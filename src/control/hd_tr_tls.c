@@ -18,7 +18,7 @@ static hd_mtls_mode_t mode_in(hd_tr_t *t, hd_str_t ns, const hd_labels_t *labels
 {
     size_t n;
     const hd_object_t *const *list =
-        hd_model_list_ns(t->model, HD_KIND_PEER_AUTHENTICATION, ns, &n);
+        hd_tr_list_ns(t, HD_KIND_PEER_AUTHENTICATION, ns, &n);
 
     for (size_t i = 0; i < n; i++) {
         const hd_peer_auth_t *pa = list[i]->peer_auth;

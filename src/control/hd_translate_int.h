@@ -32,14 +32,47 @@
 
 /* One translation for one proxy. */
 typedef struct {
-    hd_pool_t *pool;
+    hd_pool_t *pool;  /* of the part being made; the view's between parts */
     hd_pb_arena_t pb; /* of packed parts */
     hd_model_t *model;
     hd_str_t trust_domain;
     const hd_proxy_t *proxy;
-    hd_labels_t labels; /* the proxy's, sorted */
     hd_view_t *view;
+    hd_parts_t *parts;
+    hd_xres_shelf_t *shelf;
+    hd_translator_stats_t *stats;
+    hd_part_t *part; /* being made */
+    hd_pool_t *view_pool;
+    uint64_t serial;     /* of this translation */
+    hd_str_t class_name; /* what parts for several proxies see of the proxy */
+    hd_str_t self_name;  /* all of it */
+    hd_labels_t _labels; /* sorted; hd_tr_labels */
+    hd_str_t labels_text;
 } hd_tr_t;
+
+/* --- parts (hd_translate.c): each lookup within one enters what it depends on --- */
+
+/* A part of this name for all proxies of a class, or for this proxy alone (<is_self>).
+ * False: the view has it already, from before. True: its resources are put now, until
+ * hd_tr_end. The name is "LETTER/rest"; sees_all: exports don't limit it (gateways). */
+bool hd_tr_begin(hd_tr_t *t, bool is_self, bool sees_all, const char *fmt, ...)
+    HD_PRINTF(4, 5);
+void hd_tr_end(hd_tr_t *t);
+/* The proxy's labels: the part is for proxies of equal labels from here on. */
+const hd_labels_t *hd_tr_labels(hd_tr_t *t);
+void hd_tr_depend_kind(hd_tr_t *t, hd_kind_t kind);
+void hd_tr_depend_object(hd_tr_t *t, const hd_object_t *obj);
+void hd_tr_depend_port(hd_tr_t *t, int64_t port);
+const hd_object_t *const *hd_tr_list(hd_tr_t *t, hd_kind_t kind, size_t *n);
+const hd_object_t *const *hd_tr_list_ns(hd_tr_t *t, hd_kind_t kind, hd_str_t ns,
+                                        size_t *n);
+const hd_object_t *hd_tr_node(hd_tr_t *t, hd_str_t name);
+const hd_object_t *const *hd_tr_slices_of(hd_tr_t *t, const hd_object_t *svc, size_t *n);
+const hd_object_t *hd_tr_pod_by_ip(hd_tr_t *t, hd_str_t ip);
+/* As the proxy's namespace means <host>. */
+const hd_object_t *hd_tr_find_service(hd_tr_t *t, hd_str_t host);
+size_t hd_tr_find_rules(hd_tr_t *t, hd_str_t service_ns, hd_str_t host,
+                        const hd_object_t **rules, size_t max);
 
 /* --- messages (hd_tr_message.c) --- */
 

@@ -63,10 +63,76 @@ hd_xres_t *hd_xres_ref(hd_xres_t *r)
     return r;
 }
 
+/* --- the shelf: a name's resources are chained, the first one's name is the map's key
+ * --- */
+
+void hd_xres_shelf_init(hd_xres_shelf_t *shelf)
+{
+    *shelf = (hd_xres_shelf_t){0};
+    for (unsigned k = 0; k < HD_VIEW_KINDS_N; k++)
+        shelf->_by_name[k] = hd_map_create();
+}
+
+void hd_xres_shelf_deinit(hd_xres_shelf_t *shelf)
+{
+    for (unsigned k = 0; k < HD_VIEW_KINDS_N; k++) {
+        size_t at = 0;
+        hd_str_t name;
+        void *first;
+
+        while (hd_map_next(shelf->_by_name[k], &at, &name, &first)) {
+            for (hd_xres_t *r = first; r != NULL; r = r->_next_same)
+                r->_shelf = NULL;
+        }
+        hd_map_destroy(shelf->_by_name[k]);
+    }
+}
+
+hd_xres_t *hd_xres_share(hd_xres_shelf_t *shelf, hd_view_kind_t kind, hd_str_t name,
+                         hd_str_t bytes)
+{
+    hd_xres_t *first = hd_map_get(shelf->_by_name[kind], name), *r;
+    uint64_t version = hash(bytes);
+
+    for (r = first; r != NULL; r = r->_next_same) {
+        if (r->version == version && hd_str_eq(r->bytes, bytes))
+            return hd_xres_ref(r);
+    }
+    r = hd_xres_create(kind, name, bytes);
+    r->_shelf = shelf;
+    shelf->made_n++;
+    if (first == NULL) {
+        hd_map_put(shelf->_by_name[kind], r->name, r);
+    } else {
+        r->_next_same = first->_next_same;
+        first->_next_same = r;
+    }
+    return r;
+}
+
+static void unshelve(hd_xres_t *r)
+{
+    hd_map_t *map = r->_shelf->_by_name[r->kind];
+    hd_xres_t *first = hd_map_get(map, r->name);
+
+    if (first != r) {
+        while (first->_next_same != r)
+            first = first->_next_same;
+        first->_next_same = r->_next_same;
+        return;
+    }
+    hd_map_remove(map, r->name);
+    if (r->_next_same != NULL)
+        hd_map_put(map, r->_next_same->name, r->_next_same);
+}
+
 void hd_xres_unref(hd_xres_t *r)
 {
-    if (--r->refs == 0)
-        free(r);
+    if (--r->refs > 0)
+        return;
+    if (r->_shelf != NULL)
+        unshelve(r);
+    free(r);
 }
 
 void hd_view_init(hd_view_t *v)
@@ -81,6 +147,9 @@ void hd_view_deinit(hd_view_t *v)
             hd_xres_unref(v->sets[k].items[i]);
         free(v->sets[k].items);
     }
+    for (uint32_t i = 0; i < v->_parts_n; i++)
+        hd_part_unref(v->_parts[i]);
+    free(v->_parts);
     hd_view_init(v);
 }
 
@@ -94,6 +163,27 @@ void hd_view_give(hd_view_t *v, hd_xres_t *r)
         hd_bug_on(s->items == NULL);
     }
     s->items[s->n++] = r;
+}
+
+void hd_view_add_part(hd_view_t *v, hd_part_t *part)
+{
+    if (v->_parts_n == v->_parts_room) {
+        v->_parts_room = v->_parts_room == 0 ? 16 : v->_parts_room * 2;
+        v->_parts = realloc(v->_parts, v->_parts_room * sizeof(v->_parts[0]));
+        hd_bug_on(v->_parts == NULL);
+    }
+    v->_parts[v->_parts_n++] = hd_part_ref(part);
+    for (uint32_t i = 0; i < part->n; i++)
+        hd_view_give(v, hd_xres_ref(part->items[i]));
+}
+
+bool hd_view_is_current(const hd_view_t *v)
+{
+    for (uint32_t i = 0; i < v->_parts_n; i++) {
+        if (v->_parts[i]->is_stale)
+            return false;
+    }
+    return true;
 }
 
 static int by_name(const void *a, const void *b)

@@ -337,7 +337,9 @@ void hd_xds_server_on_commit(void)
     server.version++;
     hd_list_each(link, &server.clients)
     {
-        hd_list_entry(link, client_t, link)->dirty = true;
+        client_t *c = hd_list_entry(link, client_t, link);
+
+        c->dirty |= !hd_view_is_current(&c->view);
     }
     hd_post(server.conf.loop, &server.work);
 }
