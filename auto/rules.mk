@@ -147,7 +147,7 @@ check-all: tests
 # The same under ASan and UBSan (and TSan), each in a build directory of its own.
 asan:
 	@test -f objs-asan/Makefile || ./configure $(HD_ARGS) --builddir=objs-asan \
-	    --with-sanitizers=address,undefined >/dev/null
+	    --with-debug --with-sanitizers=address,undefined >/dev/null
 	@$(MAKE) --no-print-directory BUILD=objs-asan check
 
 tsan:
