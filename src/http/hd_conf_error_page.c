@@ -115,10 +115,11 @@ static hd_rc_t redirect(hd_req_t *req, unsigned status, hd_str_t url)
 static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
 {
     unsigned status = req->res.status;
-    const page_t *page =
-        status < 300 || !may_replace(req) ? NULL : find_page(conf, status);
+    const page_t *page = NULL;
     hd_str_t uri;
 
+    if (status >= 300 && may_replace(req))
+        page = find_page(conf, req->local_code != 0 ? req->local_code : status);
     if (page == NULL || hd_expr_eval(page->uri, req, &uri) != HD_OK || uri.len == 0)
         return HD_OK;
     req->has_error_page = true;

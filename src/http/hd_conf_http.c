@@ -140,6 +140,7 @@ static hd_rc_t sketch_server(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t
     if (hd_http_enter(cf, s->node, &place, HD_IN_SERVER, &at, err) != HD_OK)
         return HD_ERROR;
     s->has_cert = hd_conf_ssl_has_cert(&at);
+    s->verifies = hd_conf_ssl_verifies(&at);
     s->is_http2 = hd_http_core_is_http2(&at);
     if (s->names.n == 0 && add_name(b, HD_STR_NONE, err) != HD_OK)
         return HD_ERROR;

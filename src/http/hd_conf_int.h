@@ -36,7 +36,7 @@ typedef struct {
     hd_node_t *node;
     hd_array_t listens; /* hd_conf_listen_t */
     hd_array_t names;   /* hd_str_t, lower case but for regular expressions */
-    bool has_cert, is_http2;
+    bool has_cert, is_http2, verifies; /* verifies: its clients' certificates */
 } hd_conf_server_t;
 
 /* An address listened on. */

@@ -13,6 +13,20 @@ static bool are_same_servers(const hd_conf_address_t *a, const hd_conf_address_t
                   a->servers.n * sizeof(hd_conf_server_t *)) == 0;
 }
 
+/* How the server's clients are verified: a conn whose handshake did it otherwise, or not
+ * at all, is none of its. */
+static hd_rc_t note_tls(hd_conf_t *cf, hd_vhost_t *vhost, hd_err_t *err)
+{
+    const hd_tls_conf_t *tls = NULL;
+
+    if (hd_conf_ssl_verifies(cf) &&
+        hd_conf_ssl_server(cf, HD_STR_NONE, &tls, err) != HD_OK)
+        return HD_ERROR;
+    vhost->tls_client_hash = tls != NULL ? tls->client_hash : 0;
+    vhost->needs_client_cert = tls != NULL && tls->verify == HD_TLS_VERIFY_REQUIRED;
+    return HD_OK;
+}
+
 static hd_rc_t make_vhost(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t *s,
                           hd_vhost_t *vhost, hd_err_t *err)
 {
@@ -41,7 +55,11 @@ static hd_rc_t make_vhost(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t *s
                                  &groups, err) != HD_OK)
             return hd_conf_blame(cf, s->node, err);
     }
-    *vhost = (hd_vhost_t){.groups = hd_array_copy(&groups, cf->pool),
+    if (note_tls(&at, vhost, err) != HD_OK)
+        return hd_conf_blame(cf, hd_conf_find(s->node, HD_STR("ssl_verify_client")), err);
+    *vhost = (hd_vhost_t){.tls_client_hash = vhost->tls_client_hash,
+                          .needs_client_cert = vhost->needs_client_cert,
+                          .groups = hd_array_copy(&groups, cf->pool),
                           .groups_n = (uint32_t)groups.n,
                           .name = domains[0],
                           .domains = domains,
@@ -142,6 +160,9 @@ static hd_str_t alpn_of(bool is_http2)
 static hd_rc_t fill_http(hd_conf_t *cf, const hd_conf_address_t *a, bool is_http2,
                          hd_http_conf_t *http, hd_err_t *err)
 {
+    for (size_t i = 0; i < a->servers.n && a->listen.is_ssl; i++)
+        if ((*hd_array_at(&a->servers, hd_conf_server_t *, i))->verifies)
+            http->tls_checks = HD_HTTP_TLS_CLIENT;
     http->codec = is_http2 ? HD_CODEC_AUTO : HD_CODEC_HTTP1;
     http->routes = a->routes;
     http->loc = hd_http_core_loc(cf);
@@ -191,71 +212,44 @@ static void match_names(hd_conf_t *cf, const hd_conf_server_t *s,
                         hd_filter_chain_t *chain)
 {
     hd_str_t *names = hd_pool_new_n(cf->pool, hd_str_t, s->names.n);
-    uint32_t n = 0;
+    hd_match_t *regexes = hd_pool_new_n(cf->pool, hd_match_t, s->names.n);
+    uint32_t n = 0, regexes_n = 0;
 
     for (size_t i = 0; i < s->names.n; i++) {
         hd_str_t name = *hd_array_at(&s->names, hd_str_t, i);
 
         if (name.len == 0)
             continue;
-        if (name.data[0] == '~' || name.data[name.len - 1] == '*') {
-            hd_conf_t at = *cf;
-
-            at.node = s->node;
-            hd_conf_warn(&at,
-                         "server name \"%.*s\" can't choose a certificate: only exact "
-                         "names and *.x can",
-                         HD_STR_ARG(name));
-            continue;
-        }
-        names[n++] = hd_str_dup(cf->pool, name);
+        if (name.data[0] == '~')
+            regexes[regexes_n++] =
+                (hd_match_t){.kind = HD_MATCH_REGEX,
+                             .part = true,
+                             .ignore_case = true,
+                             .text = hd_str_dup(cf->pool, hd_str_sub(name, 1, name.len))};
+        else
+            names[n++] = hd_str_dup(cf->pool, name);
     }
     chain->match.server_names = names;
     chain->match.server_names_n = n;
+    chain->match.server_regexes = regexes;
+    chain->match.server_regexes_n = regexes_n;
 }
 
-/* Who speaks plain HTTP to an ssl address is told so, as by nginx. */
-static hd_rc_t make_plain_chain(hd_conf_t *cf, const hd_filter_chain_t *first,
-                                hd_filter_chain_t *chain, hd_err_t *err)
+/* Who speaks plain HTTP to an ssl address is told so (497), as by nginx. */
+static void make_plain_chain(hd_conf_t *cf, const hd_filter_chain_t *first,
+                             hd_filter_chain_t *chain)
 {
-    static const char page[] =
-        "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port"
-        "</title></head>\r\n<body>\r\n<center><h1>400 Bad Request</h1></center>\r\n"
-        "<center>The plain HTTP request was sent to HTTPS port</center>\r\n"
-        "<hr><center>heddle</center>\r\n</body>\r\n</html>\r\n";
     hd_http_conf_t *http = hd_pool_new(cf->pool, hd_http_conf_t);
-    hd_routes_t *routes = hd_pool_new(cf->pool, hd_routes_t);
-    hd_vhost_t *vhost = hd_pool_new(cf->pool, hd_vhost_t);
-    hd_locations_t *locations = hd_pool_new(cf->pool, hd_locations_t);
-    hd_route_t *route = hd_pool_new(cf->pool, hd_route_t);
-    hd_expr_t *text;
 
-    if (hd_expr_compile(cf, hd_str_c(page), &text, err) != HD_OK)
-        return HD_ERROR;
     *http = *(const hd_http_conf_t *)first->protocol_conf;
     http->codec = HD_CODEC_HTTP1;
-    http->routes = NULL;
-    http->inline_routes = routes;
-    route->name = hd_str_dup(cf->pool, HD_STR("plain HTTP"));
-    route->action = HD_ACT_ANSWER;
-    route->status = 400;
-    route->text = text;
-    route->content_type = hd_str_dup(cf->pool, HD_STR("text/html"));
-    route->loc = http->loc;
-    locations->server_route = route;
-    vhost->name = route->name;
-    vhost->router = HD_ROUTER_LOCATIONS;
-    vhost->routes = locations;
-    routes->name = route->name;
-    routes->vhosts = routes->default_vhost = vhost;
-    routes->vhosts_n = 1;
+    http->tls_checks = HD_HTTP_TLS_MISSING;
     *chain =
-        (hd_filter_chain_t){.name = route->name,
+        (hd_filter_chain_t){.name = hd_str_dup(cf->pool, HD_STR("plain HTTP")),
                             .match.transport = hd_str_dup(cf->pool, HD_STR("raw_buffer")),
                             .protocol = first->protocol,
                             .protocol_conf = http,
                             .handshake_timeout_ms = first->handshake_timeout_ms};
-    return hd_routes_index(cf->pool, routes, true, err);
 }
 
 /* A server of an ssl address that isn't the default one gets a chain if its settings
@@ -289,12 +283,11 @@ static hd_rc_t make_chains(hd_http_build_t *b, hd_conf_t *cf, const hd_conf_addr
             return HD_ERROR;
         match_names(cf, s, &chains[n]);
         differ += chains[n].tls->hash != first->tls->hash;
-        n += chains[n].match.server_names_n > 0;
+        n += chains[n].match.server_names_n + chains[n].match.server_regexes_n > 0;
     }
     if (differ == 0)
         n = 0; /* any chain is the default one */
-    if (make_plain_chain(cf, first, &chains[n++], err) != HD_OK)
-        return HD_ERROR;
+    make_plain_chain(cf, first, &chains[n++]);
     l->filters |= HD_LF_TLS_INSPECTOR;
     l->filters_timeout_ms = first->handshake_timeout_ms;
     l->continue_on_timeout = false;
@@ -353,6 +346,7 @@ static hd_rc_t put_listener(hd_http_build_t *b, hd_conf_t *outer, hd_conf_addres
         return HD_ERROR;
     l = hd_pool_new(cf.pool, hd_listener_t);
     l->name = hd_str_dup(cf.pool, name);
+    l->region = cf.region;
     l->socket = a->listen.socket;
     if (l->socket.bind.family == AF_UNIX)
         l->socket.bind.path = hd_str_dup(cf.pool, l->socket.bind.path);

@@ -13,6 +13,12 @@ typedef enum {
     HD_XFCC_ALWAYS_FORWARD_ONLY,
 } hd_xfcc_t;
 
+/* What is left to be asked of a conn at each request, since it is answered in HTTP. */
+enum {
+    HD_HTTP_TLS_MISSING = 1, /* plain HTTP where TLS is spoken */
+    HD_HTTP_TLS_CLIENT = 2,  /* some server of this address verifies its clients */
+};
+
 typedef struct hd_http_conf_s {
     hd_str_t stat_prefix;
     hd_codec_kind_t codec;
@@ -44,6 +50,7 @@ typedef struct hd_http_conf_s {
     uint32_t requests_per_conn;
     uint32_t h2_streams, h2_stream_window, h2_conn_window;
     const hd_http_loc_t *loc; /* before a route is known */
+    uint8_t tls_checks;       /* HD_HTTP_TLS_… */
     uint8_t tracing;          /* modules read their own conf; reserved */
 } hd_http_conf_t;
 

@@ -102,8 +102,16 @@ static hd_str_t html_page(hd_req_t *req, unsigned status)
 {
     hd_str_t reason = hd_http_reason(status);
     const char *server = req->loc->server_tokens ? SERVER_TOKENS : SERVER;
+    const char *words = status == 400 ? hd_http_tls_words(req->local_code) : NULL;
     char title[64];
 
+    if (words != NULL)
+        return hd_str_printf(req->pool,
+                             "<html>\r\n<head><title>400 %s</title></head>\r\n<body>\r\n"
+                             "<center><h1>400 Bad Request</h1></center>\r\n"
+                             "<center>%s</center>\r\n<hr><center>%s</center>\r\n"
+                             "</body>\r\n</html>\r\n",
+                             words, words, server);
     snprintf(title, sizeof(title), "%u %.*s", status, HD_STR_ARG(reason));
     return hd_str_printf(req->pool,
                          "<html>\r\n<head><title>%s</title></head>\r\n<body>\r\n"

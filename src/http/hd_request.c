@@ -159,6 +159,8 @@ static hd_rc_t find_route(hd_req_t *req)
     req->target = NULL;
     if (req->route == NULL) {
         hd_filters_select(req);
+        if (req->http->tls_checks != 0 && hd_http_tls_check(req) != HD_OK)
+            return HD_ERROR;
         hd_response_local(req, 404, HD_STR_NONE, HD_STR_NONE, HD_RF(NO_ROUTE),
                           "route_not_found");
         return HD_DONE;
@@ -171,6 +173,8 @@ static hd_rc_t find_route(hd_req_t *req)
         req->loc = req->vhost->loc;
     req->filter_at = 0;
     hd_filters_select(req);
+    if (req->http->tls_checks != 0 && hd_http_tls_check(req) != HD_OK)
+        return HD_ERROR;
     if (is_too_large(req))
         return hd_req_fail(req, 413, HD_E_LIMIT,
                            "client intended to send too large body");

@@ -159,6 +159,8 @@ struct hd_req_s {
     /* --- where it is --- */
     uint8_t step; /* hd_step_t; changed in hd_request.c only */
     uint8_t reroutes;
+    uint16_t local_code; /* nginx's 495, 496, 497: 400 for the client, of which error_page
+                            may be told by these; 0: none */
     uint16_t error_status; /* replaces the answer's, where error_page says so; 0: not */
     hd_str_t redirect_to;  /* Location that `rewrite` has made; empty: the route's */
     hd_str_t reroute_to; /* with HD_REROUTE: path[?query], or "@name"; empty: as it is */

@@ -44,3 +44,9 @@ void hd_local_sign(hd_req_t *req);
 /* --- hd_header_ops.c --- */
 void hd_header_ops_request(hd_req_t *req);
 void hd_header_ops_response(hd_req_t *req);
+
+/* --- hd_http_tls.c --- */
+/* Is the conn as the server found needs it? If not, an answer has been made. */
+hd_rc_t hd_http_tls_check(hd_req_t *req);
+/* nginx's words for local_code; NULL: it has none. */
+const char *hd_http_tls_words(unsigned local_code);

@@ -18,6 +18,8 @@ typedef struct hd_vhost_s {
     const hd_str_t *domains; /* lower case: exact, "*.suffix", "prefix.*", "*", "~regex",
                                 and for nginx's servers "": no authority */
     uint32_t domains_n;
+    uint64_t tls_client_hash; /* how its clients are verified (hd_tls_conf_t); 0: not */
+    bool needs_client_cert;
     uint8_t router;     /* hd_router_kind_t */
     const void *routes; /* hd_locations_t or hd_matches_t */
     const hd_header_op_conf_t *request_ops, *response_ops;

@@ -156,10 +156,11 @@ static hd_rc_t make_chain(hd_conf_t *cf, const server_t *s, const hd_conf_listen
     }
     if (make_tcp(cf, sc, tcp, err) != HD_OK)
         return hd_conf_blame(cf, hd_conf_find(s->node, HD_STR("proxy_ssl")), err);
-    *chain = (hd_filter_chain_t){.name = tcp->stat_prefix,
-                                 .protocol = hd_tcp_protocol(),
-                                 .protocol_conf = tcp,
-                                 .handshake_timeout_ms = 60000};
+    *chain =
+        (hd_filter_chain_t){.name = tcp->stat_prefix,
+                            .protocol = hd_tcp_protocol(),
+                            .protocol_conf = tcp,
+                            .handshake_timeout_ms = hd_conf_ssl_handshake_timeout_ms(cf)};
     make_filters(cf, chain);
     if (!l->is_ssl)
         return HD_OK;

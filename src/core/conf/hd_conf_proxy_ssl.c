@@ -5,7 +5,7 @@
 #include "core/conf/hd_module_table.h"
 
 typedef struct {
-    hd_str_t cert, key, trust, crls, ciphers, name;
+    hd_str_t cert, key, trust, crls, ciphers, name, passwords, commands;
     uint32_t verify_depth;
     uint8_t versions; /* bits; 0: both */
     bool is_on, verify, server_name, no_session_reuse;
@@ -20,12 +20,7 @@ static hd_rc_t set_path(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
 {
     hd_str_t *path = (hd_str_t *)((char *)conf + cf->directive->offset);
 
-    if (hd_str_find_char(args[0], '$') >= 0)
-        return hd_err_set(err, HD_E_CONF,
-                          "variables are not supported here: the file is "
-                          "read with the configuration");
-    *path = args[0].len == 0 ? HD_STR_NONE : hd_conf_path(cf, args[0], true);
-    return HD_OK;
+    return hd_conf_tls_path(cf, args[0], path, err);
 }
 
 static hd_rc_t set_name(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
@@ -63,7 +58,8 @@ static hd_rc_t put_cert(hd_conf_t *cf, const proxy_ssl_conf_t *pc, hd_tls_conf_t
                         hd_err_t *err)
 {
     const hd_slot_t **certs = hd_pool_new_n(cf->pool, const hd_slot_t *, 1);
-    hd_conf_secret_t files = {.cert = pc->cert, .key = pc->key};
+    hd_conf_secret_t files = {
+        .cert = pc->cert, .key = pc->key, .passwords = pc->passwords};
 
     if (pc->cert.len == 0)
         return HD_OK;
@@ -114,6 +110,7 @@ hd_rc_t hd_conf_ssl_upstream(hd_conf_t *cf, hd_str_t host, hd_str_t alpn,
     hd_conf_tls_versions(pc->versions, tls);
     tls->session_cache = tls->session_tickets = !pc->no_session_reuse;
     tls->ciphers = hd_str_dup(cf->pool, pc->ciphers);
+    tls->commands = hd_str_dup(cf->pool, pc->commands);
     tls->alpn = hd_str_dup(cf->pool, alpn);
     if (pc->server_name && !is_ip(name)) /* RFC 6066 §3: no literal addresses */
         tls->sni = name;
@@ -201,6 +198,26 @@ static const hd_directive_t directives[] = {
      .set = set_session_reuse,
      .offset = AT(no_session_reuse),
      .help = "on|off: sessions with upstreams are resumed; on"},
+    {.name = "proxy_ssl_conf_command",
+     .scope = IN_PROXIES,
+     .args_n = 2,
+     .repeats = true,
+     .set = hd_conf_add_tls_command,
+     .offset = AT(commands),
+     .help = "NAME VALUE: a command of OpenSSL's SSL_CONF_cmd, for TLS with upstreams"},
+    {.name = "proxy_ssl_password_file",
+     .scope = IN_PROXIES,
+     .args_n = 1,
+     .set = set_path,
+     .offset = AT(passwords),
+     .help = "FILE: passphrases of proxy_ssl_certificate_key, a line each"},
+    {.name = "proxy_ssl_certificate_cache",
+     .scope = IN_PROXIES,
+     .args_n = 1,
+     .args_max = 3,
+     .set = hd_conf_tls_no_effect,
+     .post = "certificates are read with the configuration and stay",
+     .help = "off|max=N …: accepted; certificates are read with the configuration"},
     {0},
 };
 

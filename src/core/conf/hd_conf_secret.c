@@ -46,6 +46,32 @@ static hd_rc_t read_all(int fd, char *to, size_t bytes, hd_str_t *text)
     return HD_OK;
 }
 
+/* nginx's "data:…": the text stands in the configuration. */
+static bool is_data(hd_str_t path)
+{
+    return hd_str_has_prefix(path, HD_STR("data:"));
+}
+
+static char *take_room(hd_conf_t *cf, hd_pool_t *pool, hd_region_t *r, size_t bytes,
+                       hd_err_t *err)
+{
+    return r != NULL ? hd_batch_secret(cf->batch, r, bytes + 1, err)
+                     : hd_pool_alloc_unaligned(pool, bytes + 1);
+}
+
+static hd_rc_t copy_text(hd_conf_t *cf, hd_str_t from, hd_pool_t *pool, hd_region_t *r,
+                         hd_str_t *text, hd_err_t *err)
+{
+    char *to = take_room(cf, pool, r, from.len, err);
+
+    if (to == NULL)
+        return HD_ERROR;
+    if (from.len > 0)
+        memcpy(to, from.data, from.len);
+    *text = hd_str_n(to, from.len);
+    return HD_OK;
+}
+
 /* Reads <path> into <pool>, or for a key (<r> set) into the secret area. */
 static hd_rc_t read_file(hd_conf_t *cf, hd_str_t path, const char *what, hd_pool_t *pool,
                          hd_region_t *r, hd_str_t *text, hd_err_t *err)
@@ -57,10 +83,11 @@ static hd_rc_t read_file(hd_conf_t *cf, hd_str_t path, const char *what, hd_pool
 
     if (path.len == 0)
         return HD_OK;
+    if (is_data(path))
+        return copy_text(cf, hd_str_sub(path, 5, path.len), pool, r, text, err);
     if (open_file(cf, path, what, &fd, &bytes, err) != HD_OK)
         return HD_ERROR;
-    to = r != NULL ? hd_batch_secret(cf->batch, r, bytes + 1, err)
-                   : hd_pool_alloc_unaligned(pool, bytes + 1);
+    to = take_room(cf, pool, r, bytes, err);
     rc = to == NULL ? HD_ERROR : read_all(fd, to, bytes, text);
     if (rc != HD_OK && to != NULL)
         hd_ignore(hd_err_set_sys(err, errno, "cannot read %s \"%.*s\"", what,
@@ -69,15 +96,48 @@ static hd_rc_t read_file(hd_conf_t *cf, hd_str_t path, const char *what, hd_pool
     return rc;
 }
 
+/* A key that has a passphrase is unlocked here, once: workers get it open, in the secret
+ * area. */
+static hd_rc_t read_key(hd_conf_t *cf, const hd_conf_secret_t *files, hd_region_t *r,
+                        hd_secret_t *s, hd_err_t *err)
+{
+    hd_str_t locked, words, key;
+    hd_pool_t *temp;
+    hd_rc_t rc = HD_ERROR;
+
+    if (files->passwords.len == 0 || files->key.len == 0)
+        return read_file(cf, files->key, "certificate key", NULL, r, &s->key_pem, err);
+    temp = hd_pool_create(0);
+    if (read_file(cf, files->key, "certificate key", temp, NULL, &locked, err) == HD_OK &&
+        read_file(cf, files->passwords, "passphrases", temp, NULL, &words, err) ==
+            HD_OK &&
+        hd_tls_key_unlock(locked, words, temp, &key, err) == HD_OK) {
+        rc = copy_text(cf, key, NULL, r, &s->key_pem, err);
+        explicit_bzero((char *)(uintptr_t)key.data, key.len);
+        explicit_bzero((char *)(uintptr_t)words.data, words.len);
+    }
+    hd_pool_destroy(temp);
+    return rc;
+}
+
+/* A key's text is no part of a message. */
+static hd_str_t shown(hd_str_t path)
+{
+    return is_data(path) ? HD_STR("data:...") : path;
+}
+
 static hd_rc_t read_secret(hd_conf_t *cf, const hd_conf_secret_t *files, hd_region_t *r,
                            hd_pool_t *pool, hd_secret_t *s, hd_err_t *err)
 {
     if (read_file(cf, files->cert, "certificate", pool, NULL, &s->chain_pem, err) !=
             HD_OK ||
-        read_file(cf, files->key, "certificate key", pool, r, &s->key_pem, err) !=
+        read_key(cf, files, r, s, err) != HD_OK ||
+        read_file(cf, files->ocsp, "OCSP response", pool, NULL, &s->ocsp_der, err) !=
             HD_OK ||
         read_file(cf, files->trust, "trusted certificates", pool, NULL, &s->trust_pem,
                   err) != HD_OK ||
+        read_file(cf, files->more_trust, "trusted certificates", pool, NULL,
+                  &s->more_trust_pem, err) != HD_OK ||
         read_file(cf, files->crls, "revocation list", pool, NULL, &s->crl_pem, err) !=
             HD_OK)
         return HD_ERROR;
@@ -85,9 +145,11 @@ static hd_rc_t read_secret(hd_conf_t *cf, const hd_conf_secret_t *files, hd_regi
         return HD_OK;
     return files->cert.len > 0
                ? hd_err_prefix(err, "certificate \"%.*s\" with key \"%.*s\": ",
-                               HD_STR_ARG(files->cert), HD_STR_ARG(files->key))
+                               HD_STR_ARG(shown(files->cert)),
+                               HD_STR_ARG(shown(files->key)))
                : hd_err_prefix(
-                     err, "trusted certificates \"%.*s\": ", HD_STR_ARG(files->trust));
+                     err, "trusted certificates \"%.*s\": ",
+                     HD_STR_ARG(files->trust.len > 0 ? files->trust : files->more_trust));
 }
 
 static uint64_t hash_secret(const hd_secret_t *s)
@@ -96,21 +158,37 @@ static uint64_t hash_secret(const hd_secret_t *s)
 
     h = hd_hash64(s->key_pem.data, s->key_pem.len, h);
     h = hd_hash64(s->trust_pem.data, s->trust_pem.len, h);
+    h = hd_hash64(s->more_trust_pem.data, s->more_trust_pem.len, h);
+    h = hd_hash64(s->ocsp_der.data, s->ocsp_der.len, h);
     return hd_hash64(s->crl_pem.data, s->crl_pem.len, h) | 1;
+}
+
+static hd_str_t name_of(hd_conf_t *cf, hd_str_t path)
+{
+    return is_data(path)
+               ? hd_str_printf(cf->temp, "data:%016llx",
+                               (unsigned long long)hd_hash64(path.data, path.len, 1))
+               : path;
 }
 
 hd_rc_t hd_conf_secret_slot(hd_conf_t *cf, const hd_conf_secret_t *files,
                             const hd_slot_t **slot, hd_err_t *err)
 {
-    hd_str_t name = hd_str_printf(cf->temp, "file:%.*s|%.*s|%.*s|%.*s",
-                                  HD_STR_ARG(files->cert), HD_STR_ARG(files->key),
-                                  HD_STR_ARG(files->trust), HD_STR_ARG(files->crls));
-    hd_slot_t *s = hd_slot_find_or_add(cf->arena, HD_RES_SECRET, name, err);
+    hd_str_t cert = name_of(cf, files->cert), key = name_of(cf, files->key);
+    hd_str_t name =
+        hd_str_printf(cf->temp, "file:%.*s|%.*s|%.*s|%.*s", HD_STR_ARG(cert),
+                      HD_STR_ARG(key), HD_STR_ARG(files->trust), HD_STR_ARG(files->crls));
+    hd_slot_t *s;
     hd_secret_t *secret;
     hd_region_t *r;
     hd_pool_t *pool;
     hd_rc_t rc;
 
+    if (files->more_trust.len + files->ocsp.len + files->passwords.len > 0)
+        name = hd_str_printf(cf->temp, "%.*s|%.*s|%.*s|%.*s", HD_STR_ARG(name),
+                             HD_STR_ARG(files->more_trust), HD_STR_ARG(files->ocsp),
+                             HD_STR_ARG(files->passwords));
+    s = hd_slot_find_or_add(cf->arena, HD_RES_SECRET, name, err);
     if (s == NULL)
         return HD_ERROR;
     *slot = s;
@@ -126,4 +204,10 @@ hd_rc_t hd_conf_secret_slot(hd_conf_t *cf, const hd_conf_secret_t *files,
     }
     rc = hd_batch_put(cf->batch, s, r, secret, hash_secret(secret), err);
     return rc == HD_DONE ? HD_OK : rc;
+}
+
+hd_rc_t hd_conf_read_text(hd_conf_t *cf, hd_str_t path, const char *what, hd_str_t *text,
+                          hd_err_t *err)
+{
+    return read_file(cf, path, what, cf->pool, NULL, text, err);
 }

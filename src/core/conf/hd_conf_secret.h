@@ -3,12 +3,18 @@
 #pragma once
 #include "core/conf/hd_conf.h"
 
-/* Absolute paths; empty: none. */
+/* Absolute paths; empty: none. <cert> and <key> may be "data:" and the text itself. */
 typedef struct {
     hd_str_t cert, key;   /* both or none */
+    hd_str_t passwords;   /* of the key, a line each */
+    hd_str_t ocsp;        /* DER: what is stapled to the certificate */
     hd_str_t trust, crls; /* roots to verify peers by */
+    hd_str_t more_trust;  /* further roots, which clients aren't told of */
 } hd_conf_secret_t;
 
 /* Reads and checks the files. The error names the file and what is wrong with it. */
 hd_rc_t hd_conf_secret_slot(hd_conf_t *cf, const hd_conf_secret_t *files,
                             const hd_slot_t **slot, hd_err_t *err) HD_MUST_CHECK;
+/* The text of a file that is no secret, in cf->pool. */
+hd_rc_t hd_conf_read_text(hd_conf_t *cf, hd_str_t path, const char *what, hd_str_t *text,
+                          hd_err_t *err) HD_MUST_CHECK;

@@ -7,12 +7,16 @@
 typedef struct {
     const hd_str_t *certs, *keys; /* paths */
     uint32_t certs_n, keys_n;
-    hd_str_t ciphers, groups, client_ca, trusted_ca, crls;
-    uint64_t session_timeout_ms; /* 0: 5 minutes */
-    uint32_t verify;             /* hd_tls_verify_t */
+    hd_str_t ciphers, groups, client_ca, trusted_ca, crls, dhparam, passwords, stapling,
+        commands;
+    hd_str_t alpn;                 /* wire form */
+    uint64_t session_timeout_ms;   /* 0: 5 minutes */
+    uint64_t handshake_timeout_ms; /* 0: 60 s */
+    uint64_t buffer_bytes;         /* 0: 16 KB */
+    uint32_t verify;               /* hd_tls_verify_t */
     uint32_t verify_depth;
     uint8_t versions; /* bits; 0: both */
-    bool prefer_server_ciphers, cache, no_tickets;
+    bool prefer_server_ciphers, cache, no_tickets, rejects, staples;
 } ssl_conf_t;
 
 enum { TLS_1_2 = 1, TLS_1_3 = 2 };
@@ -24,25 +28,39 @@ static const ssl_conf_t *conf_of(const hd_conf_t *cf)
 
 /* --- directives --- */
 
+hd_rc_t hd_conf_tls_path(hd_conf_t *cf, hd_str_t arg, hd_str_t *path, hd_err_t *err)
+{
+    if (hd_str_has_prefix(arg, HD_STR("data:")) &&
+        hd_str_find_char(arg, '$') < 0) { /* PEM has none: else it is a variable */
+        *path = hd_str_dup(cf->pool, arg);
+        return HD_OK;
+    }
+    if (hd_str_find_char(arg, '$') >= 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "variables in the name of a certificate are not supported: "
+                          "files are read with the configuration, by who may read keys");
+    if (hd_str_has_prefix(arg, HD_STR("engine:")) ||
+        hd_str_has_prefix(arg, HD_STR("store:")))
+        return hd_err_set(err, HD_E_CONF,
+                          "a file is expected, or data: and PEM text, not \"%.*s\"",
+                          HD_STR_ARG(arg));
+    *path = arg.len == 0 ? HD_STR_NONE : hd_conf_path(cf, arg, true);
+    return HD_OK;
+}
+
 static hd_rc_t add_path(hd_conf_t *cf, hd_str_t arg, const hd_str_t **list, uint32_t *n,
                         hd_err_t *err)
 {
-    hd_str_t *longer;
+    hd_str_t *longer, path;
 
-    if (hd_str_find_char(arg, '$') >= 0)
-        return hd_err_set(err, HD_E_CONF,
-                          "variables in the name of a certificate are not "
-                          "supported");
-    if (hd_str_has_prefix(arg, HD_STR("data:")) ||
-        hd_str_has_prefix(arg, HD_STR("engine:")))
-        return hd_err_set(err, HD_E_CONF, "a file is expected, not \"%.*s\"",
-                          HD_STR_ARG(arg));
+    if (hd_conf_tls_path(cf, arg, &path, err) != HD_OK)
+        return HD_ERROR;
     if (cf->is_first)
         *n = 0;
     longer = hd_pool_new_n(cf->pool, hd_str_t, *n + 1);
     if (*n > 0)
         memcpy(longer, *list, *n * sizeof(*longer));
-    longer[(*n)++] = hd_conf_path(cf, arg, true);
+    longer[(*n)++] = path;
     *list = longer;
     return HD_OK;
 }
@@ -69,6 +87,113 @@ static hd_rc_t set_path(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
     (void)err;
     *path = hd_conf_path(cf, args[0], true);
     return HD_OK;
+}
+
+hd_rc_t hd_conf_add_tls_command(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                hd_err_t *err)
+{
+    hd_str_t *list = (hd_str_t *)((char *)conf + cf->directive->offset);
+    hd_str_t before = cf->is_first ? HD_STR_NONE : *list;
+    size_t len = before.len + args[0].len + args[1].len + 2;
+    char *to;
+
+    if (len > 65536)
+        return hd_err_set(err, HD_E_CONF, "more than 64 KB of commands");
+    to = hd_pool_alloc_unaligned(cf->pool, len + 1);
+    if (before.len > 0)
+        memcpy(to, before.data, before.len);
+    memcpy(to + before.len, args[0].data, args[0].len);
+    to[before.len + args[0].len] = '\0';
+    if (args[1].len > 0)
+        memcpy(to + before.len + args[0].len + 1, args[1].data, args[1].len);
+    to[len - 1] = '\0';
+    *list = hd_str_n(to, len);
+    return HD_OK;
+}
+
+hd_rc_t hd_conf_tls_no_effect(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    (void)args, (void)conf, (void)err;
+    if (cf->node->uses == 1)
+        hd_conf_warn(cf, "has no effect: %s", (const char *)cf->directive->post);
+    return HD_OK;
+}
+
+hd_rc_t hd_conf_tls_only_off(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err)
+{
+    (void)conf;
+    if (hd_str_eq(args[0], HD_STR("off")))
+        return HD_OK;
+    return hd_err_set(err, HD_E_CONF,
+                      "invalid value \"%.*s\": only off is known here: %s",
+                      HD_STR_ARG(args[0]), (const char *)cf->directive->post);
+}
+
+/* Early data may be replayed by anyone who saw it (RFC 8446 §8); none is taken, and
+ * clients send it again after the handshake. */
+static hd_rc_t set_early_data(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    bool is_on = hd_str_eq(args[0], HD_STR("on"));
+
+    (void)conf;
+    if (!is_on && !hd_str_eq(args[0], HD_STR("off")))
+        return hd_err_set(err, HD_E_CONF, "invalid value \"%.*s\": on or off",
+                          HD_STR_ARG(args[0]));
+    if (is_on && cf->node->uses == 1)
+        hd_conf_warn(cf, "early data isn't taken: clients send it after the handshake");
+    return HD_OK;
+}
+
+static hd_rc_t set_stapling(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    const ssl_conf_t *sc = conf;
+
+    if (hd_set_flag(cf, args, conf, err) != HD_OK)
+        return HD_ERROR;
+    if (sc->staples && cf->node->uses == 1)
+        hd_conf_warn(cf, "responders aren't asked: what ssl_stapling_file holds is "
+                         "stapled");
+    return HD_OK;
+}
+
+static hd_rc_t set_alpn(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    ssl_conf_t *sc = conf;
+    size_t len = 0;
+    char *to;
+
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        if (args[i].len == 0 || args[i].len > 255)
+            return hd_err_set(err, HD_E_CONF, "a protocol's name has 1 to 255 bytes");
+        len += args[i].len + 1;
+    }
+    to = hd_pool_alloc_unaligned(cf->pool, len + 1);
+    sc->alpn = hd_str_n(to, len);
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        *to++ = (char)args[i].len;
+        memcpy(to, args[i].data, args[i].len);
+        to += args[i].len;
+    }
+    return HD_OK;
+}
+
+static hd_rc_t set_buffer_size(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                               hd_err_t *err)
+{
+    const ssl_conf_t *sc = conf;
+
+    if (hd_set_size(cf, args, conf, err) != HD_OK)
+        return HD_ERROR;
+    return sc->buffer_bytes > 0
+               ? HD_OK
+               : hd_err_set(
+                     err, HD_E_CONF,
+                     "\"ssl_buffer_size\" must be greater than 0 (records hold 16k "
+                     "at most)");
 }
 
 /* TLS 1.0 and 1.1 are no longer spoken (RFC 8996). */
@@ -142,14 +267,6 @@ static hd_rc_t set_session_cache(hd_conf_t *cf, const hd_str_t *args, void *conf
     return HD_OK;
 }
 
-static hd_rc_t set_dhparam(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
-{
-    (void)args, (void)conf, (void)err;
-    if (cf->node->uses == 1)
-        hd_conf_warn(cf, "not used: key exchange is by elliptic curves");
-    return HD_OK;
-}
-
 /* --- settings --- */
 
 void hd_conf_tls_versions(uint8_t versions, hd_tls_conf_t *tls)
@@ -161,15 +278,23 @@ void hd_conf_tls_versions(uint8_t versions, hd_tls_conf_t *tls)
 static hd_rc_t put_certs(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls,
                          hd_err_t *err)
 {
-    const hd_slot_t **certs = hd_pool_new_n(cf->pool, const hd_slot_t *, sc->certs_n);
+    const hd_slot_t **certs =
+        hd_pool_new_n(cf->pool, const hd_slot_t *, hd_max(sc->certs_n, 1u));
 
-    if (sc->keys_n != sc->certs_n)
+    if (sc->stapling.len > 0 && sc->certs_n > 1)
+        return hd_err_set(err, HD_E_CONF,
+                          "ssl_stapling_file is for one certificate, and there are %u",
+                          sc->certs_n);
+    if (sc->keys_n != sc->certs_n) /* not with rejects alone: none of both */
         return hd_err_set(err, HD_E_CONF,
                           "no \"ssl_certificate_key\" is defined for "
                           "certificate \"%.*s\"",
                           HD_STR_ARG(sc->certs[hd_min(sc->keys_n, sc->certs_n - 1)]));
     for (uint32_t i = 0; i < sc->certs_n; i++) {
-        hd_conf_secret_t files = {.cert = sc->certs[i], .key = sc->keys[i]};
+        hd_conf_secret_t files = {.cert = sc->certs[i],
+                                  .key = sc->keys[i],
+                                  .passwords = sc->passwords,
+                                  .ocsp = sc->staples ? sc->stapling : HD_STR_NONE};
 
         if (hd_conf_secret_slot(cf, &files, &certs[i], err) != HD_OK)
             return HD_ERROR;
@@ -182,24 +307,41 @@ static hd_rc_t put_certs(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls
 static hd_rc_t put_trust(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls,
                          hd_err_t *err)
 {
-    hd_conf_secret_t files = {.trust =
-                                  sc->client_ca.len > 0 ? sc->client_ca : sc->trusted_ca,
-                              .crls = sc->crls};
+    hd_conf_secret_t files = {
+        .trust = sc->client_ca, .more_trust = sc->trusted_ca, .crls = sc->crls};
 
     if (sc->verify == HD_TLS_VERIFY_NONE)
         return HD_OK;
-    if (files.trust.len == 0)
+    if (files.trust.len + files.more_trust.len == 0 &&
+        sc->verify != HD_TLS_VERIFY_OPTIONAL_NO_CA)
         return hd_err_set(err, HD_E_CONF,
                           "no \"ssl_client_certificate\" or \"ssl_trusted_certificate\" "
                           "for ssl_verify_client");
     tls->verify = (hd_tls_verify_t)sc->verify;
     tls->verify_depth = (uint16_t)(sc->verify_depth > 0 ? sc->verify_depth : 1);
-    return hd_conf_secret_slot(cf, &files, &tls->trust, err);
+    /* HTTP can say what is wrong (495, 496), to who sees no alerts; stream can't. */
+    tls->verify_late = (cf->scope & (HD_IN_STREAM | HD_IN_STREAM_SERVER)) == 0 ||
+                       sc->verify == HD_TLS_VERIFY_OPTIONAL_NO_CA;
+    return files.trust.len + files.more_trust.len > 0
+               ? hd_conf_secret_slot(cf, &files, &tls->trust, err)
+               : HD_OK;
 }
 
 bool hd_conf_ssl_has_cert(const hd_conf_t *cf)
 {
-    return conf_of(cf)->certs_n > 0;
+    return conf_of(cf)->certs_n > 0 || conf_of(cf)->rejects;
+}
+
+bool hd_conf_ssl_verifies(const hd_conf_t *cf)
+{
+    return conf_of(cf)->verify != HD_TLS_VERIFY_NONE;
+}
+
+uint32_t hd_conf_ssl_handshake_timeout_ms(const hd_conf_t *cf)
+{
+    uint64_t ms = conf_of(cf)->handshake_timeout_ms;
+
+    return ms == 0 ? 60000 : (uint32_t)hd_min(ms, UINT32_MAX);
 }
 
 hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **out,
@@ -209,17 +351,23 @@ hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **o
     hd_tls_conf_t *tls = hd_pool_new(cf->pool, hd_tls_conf_t);
 
     *out = NULL;
-    if (sc->certs_n == 0)
+    if (sc->certs_n == 0 && !sc->rejects)
         return HD_OK;
     if (put_certs(cf, sc, tls, err) != HD_OK || put_trust(cf, sc, tls, err) != HD_OK)
+        return HD_ERROR;
+    if (sc->dhparam.len > 0 &&
+        hd_conf_read_text(cf, sc->dhparam, "DH parameters", &tls->dh_pem, err) != HD_OK)
         return HD_ERROR;
     hd_conf_tls_versions(sc->versions, tls);
     tls->session_tickets = !sc->no_tickets;
     tls->session_cache = sc->cache;
     tls->prefer_server_ciphers = sc->prefer_server_ciphers;
+    tls->rejects = sc->rejects;
+    tls->record_bytes = (uint16_t)hd_min(sc->buffer_bytes, 16384u);
     tls->ciphers = hd_str_dup(cf->pool, sc->ciphers);
     tls->groups = hd_str_dup(cf->pool, sc->groups);
-    tls->alpn = hd_str_dup(cf->pool, alpn);
+    tls->commands = hd_str_dup(cf->pool, sc->commands);
+    tls->alpn = hd_str_dup(cf->pool, sc->alpn.len > 0 ? sc->alpn : alpn);
     tls->session_timeout_s =
         sc->session_timeout_ms == 0
             ? 300
@@ -242,10 +390,12 @@ static hd_rc_t set_groups(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     return HD_OK;
 }
 
-static const hd_conf_enum_t verify_names[] = {{"off", HD_TLS_VERIFY_NONE},
-                                              {"on", HD_TLS_VERIFY_REQUIRED},
-                                              {"optional", HD_TLS_VERIFY_OPTIONAL},
-                                              {NULL, 0}};
+static const hd_conf_enum_t verify_names[] = {
+    {"off", HD_TLS_VERIFY_NONE},
+    {"on", HD_TLS_VERIFY_REQUIRED},
+    {"optional", HD_TLS_VERIFY_OPTIONAL},
+    {"optional_no_ca", HD_TLS_VERIFY_OPTIONAL_NO_CA},
+    {NULL, 0}};
 
 #define IN_SERVERS (HD_IN_HTTP | HD_IN_SERVER | HD_IN_STREAM | HD_IN_STREAM_SERVER)
 #define AT(field) offsetof(ssl_conf_t, field)
@@ -290,8 +440,102 @@ static const hd_directive_t directives[] = {
     {.name = "ssl_dhparam",
      .scope = IN_SERVERS,
      .args_n = 1,
-     .set = set_dhparam,
-     .help = "FILE: accepted; key exchange is by elliptic curves only"},
+     .set = set_path,
+     .offset = AT(dhparam),
+     .help =
+         "FILE: parameters of finite-field Diffie-Hellman, for DHE ciphers of TLS 1.2"},
+    {.name = "ssl_conf_command",
+     .scope = IN_SERVERS,
+     .args_n = 2,
+     .repeats = true,
+     .set = hd_conf_add_tls_command,
+     .offset = AT(commands),
+     .help = "NAME VALUE: a command of OpenSSL's SSL_CONF_cmd, as in Options "
+             "PrioritizeChaCha; over the other settings"},
+    {.name = "ssl_password_file",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = set_path,
+     .offset = AT(passwords),
+     .help = "FILE: passphrases of private keys, a line each, tried in turn"},
+    {.name = "ssl_buffer_size",
+     .scope = HD_IN_HTTP | HD_IN_SERVER,
+     .args_n = 1,
+     .set = set_buffer_size,
+     .offset = AT(buffer_bytes),
+     .help = "SIZE: the largest record sent; 16k"},
+    {.name = "ssl_early_data",
+     .scope = HD_IN_HTTP | HD_IN_SERVER,
+     .args_n = 1,
+     .set = set_early_data,
+     .help = "on|off: accepted; early data is never taken"},
+    {.name = "ssl_reject_handshake",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(rejects),
+     .help = "on|off: every handshake is refused (unrecognized_name), as by a default "
+             "server for names that nobody has; off"},
+    {.name = "ssl_alpn",
+     .scope = HD_IN_STREAM | HD_IN_STREAM_SERVER,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .set = set_alpn,
+     .help =
+         "PROTOCOL …: protocols that are agreed on, in order; clients that offer none "
+         "of them are refused"},
+    {.name = "ssl_handshake_timeout",
+     .scope = HD_IN_STREAM | HD_IN_STREAM_SERVER,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(handshake_timeout_ms),
+     .help = "TIME: how long a handshake may take; 60s"},
+    {.name = "ssl_stapling",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = set_stapling,
+     .offset = AT(staples),
+     .help = "on|off: an OCSP response is stapled to the certificate; off"},
+    {.name = "ssl_stapling_file",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = set_path,
+     .offset = AT(stapling),
+     .help = "FILE: the OCSP response, DER (openssl ocsp -respout), read with the "
+             "configuration"},
+    {.name = "ssl_stapling_responder",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_conf_tls_no_effect,
+     .post = "responders aren't asked: ssl_stapling_file",
+     .help = "URL: accepted; responders aren't asked"},
+    {.name = "ssl_stapling_verify",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_conf_tls_only_off,
+     .post = "a response of ssl_stapling_file is checked to be about the certificate",
+     .help = "off: responses aren't verified, but checked to be about the certificate"},
+    {.name = "ssl_ocsp",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_conf_tls_only_off,
+     .post = "clients' certificates are checked by ssl_crl",
+     .help = "off: clients' certificates aren't asked about at responders; ssl_crl"},
+    {.name = "ssl_certificate_cache",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .args_max = 3,
+     .set = hd_conf_tls_no_effect,
+     .post = "certificates are read with the configuration and stay",
+     .help =
+         "off|max=N [inactive=TIME] [valid=TIME]: accepted; certificates are read with "
+         "the configuration"},
+    {.name = "ssl_certificate_compression",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_conf_tls_only_off,
+     .post = "this OpenSSL has no compression of certificates",
+     .help = "off: certificates aren't compressed"},
     {.name = "ssl_session_cache",
      .scope = IN_SERVERS,
      .args_n = 1,
@@ -323,7 +567,7 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .set = set_path,
      .offset = AT(trusted_ca),
-     .help = "FILE: the same; used where ssl_client_certificate is not given"},
+     .help = "FILE: further ones, which clients aren't told of"},
     {.name = "ssl_crl",
      .scope = IN_SERVERS,
      .args_n = 1,
@@ -336,7 +580,10 @@ static const hd_directive_t directives[] = {
      .set = hd_set_enum,
      .offset = AT(verify),
      .post = verify_names,
-     .help = "on|off|optional: whether clients need a certificate; off"},
+     .help =
+         "on|off|optional|optional_no_ca: whether clients need a certificate: on and "
+         "optional refuse bad ones (400, by error_page as 495 and 496), optional_no_ca "
+         "lets in those of unknown roots; off"},
     {.name = "ssl_verify_depth",
      .scope = IN_SERVERS,
      .args_n = 1,

@@ -10,7 +10,9 @@ extern const hd_module_t hd_ssl_module, hd_proxy_ssl_module;
  * is no certificate. <alpn>: wire form. */
 hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **tls,
                            hd_err_t *err) HD_MUST_CHECK;
-bool hd_conf_ssl_has_cert(const hd_conf_t *cf);
+bool hd_conf_ssl_has_cert(const hd_conf_t *cf); /* or rejects all handshakes */
+bool hd_conf_ssl_verifies(const hd_conf_t *cf); /* asks clients for certificates */
+uint32_t hd_conf_ssl_handshake_timeout_ms(const hd_conf_t *cf);
 /* The settings towards an upstream named <host> (without port). */
 hd_rc_t hd_conf_ssl_upstream(hd_conf_t *cf, hd_str_t host, hd_str_t alpn,
                              const hd_tls_conf_t **tls, hd_err_t *err) HD_MUST_CHECK;

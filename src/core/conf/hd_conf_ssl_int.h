@@ -7,3 +7,15 @@
 hd_rc_t hd_conf_set_tls_versions(hd_conf_t *cf, const hd_str_t *args, void *conf,
                                  hd_err_t *err);
 void hd_conf_tls_versions(uint8_t versions, hd_tls_conf_t *tls);
+
+/* A setter for ssl_conf_command; .offset is of a hd_str_t, which grows. */
+hd_rc_t hd_conf_add_tls_command(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                hd_err_t *err);
+/* A setter of what is read and has no effect, the reason being in .post. */
+hd_rc_t hd_conf_tls_no_effect(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err);
+/* A setter of what only "off" (or none) may be said of; .post: why. */
+hd_rc_t hd_conf_tls_only_off(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err);
+/* A path, or "data:" and the text; variables are refused. */
+hd_rc_t hd_conf_tls_path(hd_conf_t *cf, hd_str_t arg, hd_str_t *path, hd_err_t *err);

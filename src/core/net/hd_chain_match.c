@@ -9,6 +9,8 @@
 typedef struct {
     const hd_addr_t *local, *remote, *direct; /* as policies see it, and the socket's */
     hd_str_t server_name, transport, app_protocol, alpn;
+    hd_member_t *member;
+    const hd_region_t *region;
     bool is_same_host; /* remote is loopback or our own address */
 } seen_t;
 
@@ -40,9 +42,22 @@ static int score_destination(const hd_chain_match_t *m, const seen_t *seen)
     return score_cidrs(m->destinations, m->destinations_n, seen->local);
 }
 
+/* nginx's order: exact, the longest "*.x", the longest "x.*", the first regex. */
+enum { SCORE_REGEX = 2, SCORE_PREFIX = 1000, SCORE_SUFFIX = 1000000 };
+
+static int score_regexes(const hd_chain_match_t *m, const seen_t *seen)
+{
+    for (uint32_t i = 0; i < m->server_regexes_n && seen->region != NULL; i++) {
+        if (hd_match(seen->member, seen->region, &m->server_regexes[i], seen->server_name,
+                     NULL))
+            return SCORE_REGEX;
+    }
+    return 0;
+}
+
 static int score_server_name(const hd_chain_match_t *m, const seen_t *seen)
 {
-    int best = m->server_names_n == 0 ? 1 : 0;
+    int best = m->server_names_n + m->server_regexes_n == 0 ? 1 : 0;
 
     for (uint32_t i = 0; i < m->server_names_n; i++) {
         hd_str_t name = m->server_names[i], suffix = hd_str_sub(name, 1, name.len);
@@ -52,9 +67,13 @@ static int score_server_name(const hd_chain_match_t *m, const seen_t *seen)
         if (name.len > 2 && name.data[0] == '*' && name.data[1] == '.' &&
             seen->server_name.len > suffix.len &&
             hd_str_has_suffix(seen->server_name, suffix))
-            best = hd_max(best, (int)suffix.len);
+            best = hd_max(best, SCORE_SUFFIX + (int)suffix.len);
+        if (name.len > 2 && hd_str_has_suffix(name, HD_STR(".*")) &&
+            seen->server_name.len > name.len - 1 &&
+            hd_str_has_prefix(seen->server_name, hd_str_sub(name, 0, name.len - 1)))
+            best = hd_max(best, SCORE_PREFIX + (int)name.len);
     }
-    return best;
+    return best > 0 || seen->server_name.len == 0 ? best : score_regexes(m, seen);
 }
 
 static int score_transport(const hd_chain_match_t *m, const seen_t *seen)
@@ -184,6 +203,8 @@ const hd_filter_chain_t *hd_listener_match(const hd_listener_t *l, const hd_conn
     uint32_t *left = n <= ON_STACK ? few : take_room(n);
     seen_t seen = see(c);
 
+    if ((seen.region = l->region) != NULL)
+        seen.member = hd_loop_member(c->loop);
     for (uint32_t i = 0; i < n; i++)
         left[i] = i;
     for (size_t i = 0; i < hd_countof(criteria) && n > 0; i++)

@@ -17,8 +17,10 @@ typedef struct {
     uint16_t destination_port; /* 0: any */
     const hd_cidr_t *destinations;
     uint32_t destinations_n;      /* 0: any */
-    const hd_str_t *server_names; /* lower case; "*.x" is a suffix */
+    const hd_str_t *server_names; /* lower case; "*.x" is a suffix, "x.*" a beginning */
     uint32_t server_names_n;
+    const hd_match_t *server_regexes; /* asked behind all names, in order (nginx) */
+    uint32_t server_regexes_n;
     hd_str_t transport; /* "tls", "raw_buffer"; empty: any */
     const hd_str_t *app_protocols;
     uint32_t app_protocols_n;
@@ -64,6 +66,7 @@ typedef struct {
 
 typedef struct hd_listener_s {
     hd_str_t name;
+    const hd_region_t *region; /* its own; NULL where no chain has regexes */
     hd_addr_t addr;
     hd_socket_spec_t socket;
     bool bind;             /* false: reached only by hand-off from another listener */

@@ -206,13 +206,16 @@ static const char *gather(hd_tls_layer_t *l, const struct iovec **iov, int *n, s
                           size_t *len)
 {
     char *to = hd_tls_plain_buffer(l);
+    size_t max = l->ctx->conf.record_bytes;
 
+    if (max == 0)
+        max = HD_TLS_RECORD_MAX;
     *len = 0;
-    while (*n > 0 && *len < HD_TLS_RECORD_MAX) {
+    while (*n > 0 && *len < max) {
         const char *from = (const char *)(*iov)->iov_base + *at;
         size_t left = (*iov)->iov_len - *at;
-        size_t piece = hd_min(left, HD_TLS_RECORD_MAX - *len);
-        bool is_alone = *len == 0 && (piece == HD_TLS_RECORD_MAX || *n == 1);
+        size_t piece = hd_min(left, max - *len);
+        bool is_alone = *len == 0 && (piece == max || *n == 1);
 
         if (!is_alone && piece > 0)
             memcpy(to + *len, from, piece);
@@ -364,7 +367,7 @@ static hd_rc_t check_certs(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
         *version = *version * 1000003 + hd_slot_get(m, conf->certs[i])->version;
         good_n++;
     }
-    if (good_n > 0 || (conf->certs_n == 0 && !l->ctx->is_server))
+    if (good_n > 0 || (conf->certs_n == 0 && (!l->ctx->is_server || conf->rejects)))
         return HD_OK;
     return hd_err_set(err, HD_E_TLS, "%s",
                       conf->certs_n > 0 ? why.text : "this server has no certificate");

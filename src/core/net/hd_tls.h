@@ -26,8 +26,10 @@
 typedef struct {
     hd_str_t chain_pem; /* leaf first; empty: no certificate here */
     hd_str_t key_pem;
-    hd_str_t trust_pem; /* roots to verify peers by; empty: none here */
+    hd_str_t trust_pem;      /* roots to verify peers by; empty: none here */
+    hd_str_t more_trust_pem; /* further ones, which clients aren't told of */
     hd_str_t crl_pem;
+    hd_str_t ocsp_der;   /* stapled to the certificate; empty: none */
     int64_t not_after_s; /* of the leaf, Unix time; 0: unknown */
     hd_str_t spiffe_id;  /* of the leaf */
 } hd_secret_t;
@@ -35,7 +37,8 @@ typedef struct {
 typedef enum {
     HD_TLS_VERIFY_NONE,
     HD_TLS_VERIFY_OPTIONAL,
-    HD_TLS_VERIFY_REQUIRED
+    HD_TLS_VERIFY_REQUIRED,
+    HD_TLS_VERIFY_OPTIONAL_NO_CA, /* verify_late; roots may be unknown */
 } hd_tls_verify_t;
 
 typedef struct hd_tls_conf_s {
@@ -49,7 +52,13 @@ typedef struct hd_tls_conf_s {
     uint16_t verify_depth;             /* 0: OpenSSL's */
     bool session_tickets, session_cache, prefer_server_ciphers;
     bool is_mesh;     /* its certificates are workload identities */
-    hd_str_t ciphers; /* OpenSSL's list for TLS 1.2; empty: default */
+    bool verify_late; /* server: a client's certificate that is bad or missing doesn't end
+                         the handshake: hd_tls_judge_client tells */
+    bool rejects;     /* server: refuses every handshake, and needs no certificate */
+    uint16_t record_bytes; /* plaintext of a record written; 0: 16384 */
+    hd_str_t dh_pem;       /* parameters of finite-field DH for TLS 1.2; empty: none */
+    hd_str_t commands;     /* OpenSSL's SSL_CONF_cmd: "Name\0value\0" each */
+    hd_str_t ciphers;      /* OpenSSL's list for TLS 1.2; empty: default */
     hd_str_t ciphersuites;
     hd_str_t groups;
     hd_str_t alpn;          /* wire form (length-prefixed), in order of preference */
@@ -59,7 +68,8 @@ typedef struct hd_tls_conf_s {
     hd_str_t
         verify_host; /* client: DNS name to check when there are no sans; empty: none */
     uint32_t session_timeout_s;
-    uint64_t hash; /* of all above, by hd_tls_conf_seal */
+    uint64_t hash;        /* of all above, by hd_tls_conf_seal */
+    uint64_t client_hash; /* server: of how clients are verified; 0: they aren't */
 } hd_tls_conf_t;
 
 void hd_tls_conf_seal(hd_tls_conf_t *conf); /* computes the hash; last step of building */
@@ -99,6 +109,31 @@ bool hd_tls_is_on(const hd_conn_t *c); /* there is a TLS layer, its handshake is
 const hd_tls_peer_t *hd_tls_peer(hd_conn_t *c);
 /* The peer's certificate; empty: none. */
 hd_str_t hd_tls_peer_pem(hd_conn_t *c);
+/* Facts that few ask for: made anew in <pool>, in nginx's form; empty: there is none. */
+typedef enum {
+    HD_TLS_CIPHERS, /* offered by the client: names, or 0x1301, between ':' */
+    HD_TLS_CURVE,
+    HD_TLS_CURVES,
+    HD_TLS_SESSION_ID, /* hex */
+    HD_TLS_SIGALG,     /* by which we signed; as RFC 8446 §4.2.3 calls it */
+    HD_TLS_PEER_SIGALG,
+    HD_TLS_PEER_FINGERPRINT, /* SHA-1, hex */
+    HD_TLS_PEER_SUBJECT_LEGACY,
+    HD_TLS_PEER_ISSUER_LEGACY,
+    HD_TLS_PEER_START, /* as "Nov 28 23:05:25 2026 GMT" */
+    HD_TLS_PEER_END,
+    HD_TLS_PEER_REMAIN, /* days */
+} hd_tls_fact_t;
+hd_str_t hd_tls_fact(hd_conn_t *c, hd_tls_fact_t what, hd_pool_t *pool);
+/* What verify_late left open. <why>: OpenSSL's words, or NULL. */
+typedef enum {
+    HD_TLS_CLIENT_GOOD,
+    HD_TLS_CLIENT_BAD,
+    HD_TLS_CLIENT_NO_CERT
+} hd_tls_client_state_t;
+hd_tls_client_state_t hd_tls_judge_client(const hd_conn_t *c, const char **why);
+/* client_hash of the settings that the handshake was made by; 0: not TLS. */
+uint64_t hd_tls_client_hash(const hd_conn_t *c);
 
 /* Tries what the settings say, for builders: ciphers, groups, versions, regexes. Secrets
  * are not looked at. */
@@ -112,6 +147,10 @@ void hd_tls_set_ticket_seed(const uint8_t seed[32]);
  * spiffe_id; for builders. Says which part is wrong and how. An expired certificate is a
  * warning in the log. */
 hd_rc_t hd_secret_check(hd_secret_t *s, hd_pool_t *pool, hd_err_t *err) HD_MUST_CHECK;
+/* A private key, PEM, without its passphrase: <pem> itself if it has none, else in
+ * <pool>. <passphrases>: a line each, the first that fits is taken. */
+hd_rc_t hd_tls_key_unlock(hd_str_t pem, hd_str_t passphrases, hd_pool_t *pool,
+                          hd_str_t *out, hd_err_t *err) HD_MUST_CHECK;
 /* Counts across the process, for /metrics. */
 typedef struct {
     uint64_t handshakes, resumed, failed;

@@ -2,6 +2,7 @@
 #include "core/base/hd_log.h"
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <stdlib.h>
 
 /* AES-GCM first: with the CPU's instructions half the cost of ChaCha20; forward secrecy
@@ -75,7 +76,10 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
     add_number(b, conf->verify_depth);
     add_number(b, (uint64_t)conf->session_tickets | (uint64_t)conf->session_cache << 1 |
                       (uint64_t)conf->prefer_server_ciphers << 2 |
-                      (uint64_t)conf->is_mesh << 3);
+                      (uint64_t)conf->is_mesh << 3 | (uint64_t)conf->verify_late << 4 |
+                      (uint64_t)conf->rejects << 5 | (uint64_t)conf->record_bytes << 16);
+    add_text(b, conf->dh_pem);
+    add_text(b, conf->commands);
     add_text(b, conf->ciphers);
     add_text(b, conf->ciphersuites);
     add_text(b, conf->groups);
@@ -107,15 +111,43 @@ static bytes_t make_bytes(const hd_tls_conf_t *conf, bool is_server)
     return b;
 }
 
+static uint64_t hash_bytes(const bytes_t *b)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    uint64_t hash;
+
+    hd_bug_on(EVP_Digest(b->data, b->len, digest, NULL, EVP_sha256(), NULL) != 1);
+    memcpy(&hash, digest, sizeof(hash));
+    return hash != 0 ? hash : 1; /* 0 is "plain" for who compares */
+}
+
+/* What says who is let in, and nothing else. */
+static uint64_t hash_client(const hd_tls_conf_t *conf)
+{
+    hd_tls_conf_t part = {.trust = conf->trust,
+                          .verify = conf->verify,
+                          .verify_late = conf->verify_late,
+                          .verify_depth = conf->verify_depth,
+                          .is_mesh = conf->is_mesh,
+                          .sans = conf->sans,
+                          .sans_n = conf->sans_n};
+    bytes_t b;
+    uint64_t hash;
+
+    if (conf->verify == HD_TLS_VERIFY_NONE)
+        return 0;
+    b = make_bytes(&part, true);
+    hash = hash_bytes(&b);
+    free(b.data);
+    return hash;
+}
+
 void hd_tls_conf_seal(hd_tls_conf_t *conf)
 {
     bytes_t b = make_bytes(conf, false);
-    unsigned char digest[EVP_MAX_MD_SIZE];
 
-    hd_bug_on(EVP_Digest(b.data, b.len, digest, NULL, EVP_sha256(), NULL) != 1);
-    memcpy(&conf->hash, digest, sizeof(conf->hash));
-    if (conf->hash == 0)
-        conf->hash = 1; /* 0 is "plain" for who compares */
+    conf->hash = hash_bytes(&b);
+    conf->client_hash = hash_client(conf);
     free(b.data);
 }
 
@@ -186,6 +218,38 @@ static int on_cert(SSL *ssl, void *arg)
     return 0;
 }
 
+/* Called whether a name was sent or not. */
+static int on_reject(SSL *ssl, int *alert, void *arg)
+{
+    (void)arg;
+    hd_ignore(hd_conn_fail(hd_tls_layer_of(ssl)->layer.conn, HD_E_TLS,
+                           "handshake rejected (ssl_reject_handshake)") != HD_ERROR);
+    *alert = SSL_AD_UNRECOGNIZED_NAME;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+/* The answer of the certificate's issuer that it isn't revoked (RFC 6066 §8), where a
+ * client asks for it. */
+static int on_status(SSL *ssl, void *arg)
+{
+    const hd_tls_ctx_t *ctx = arg;
+    const X509 *leaf = SSL_get_certificate(ssl);
+
+    for (uint32_t i = 0; i < ctx->conf.certs_n && leaf != NULL; i++) {
+        const hd_tls_cert_t *cert =
+            hd_tls_cert_get(ctx->member, ctx->conf.certs[i], NULL);
+        unsigned char *copy;
+
+        if (cert == NULL || cert->ocsp_der.len == 0 || X509_cmp(cert->leaf, leaf) != 0)
+            continue;
+        copy = OPENSSL_memdup(cert->ocsp_der.data, cert->ocsp_der.len);
+        hd_bug_on(copy == NULL);
+        SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)cert->ocsp_der.len); /* taken */
+        return SSL_TLSEXT_ERR_OK;
+    }
+    return SSL_TLSEXT_ERR_NOACK;
+}
+
 /* --- settings -> SSL_CTX --- */
 
 static hd_rc_t fail(hd_err_t *err, const char *what, hd_str_t text)
@@ -245,6 +309,62 @@ static hd_rc_t set_algorithms(hd_tls_ctx_t *ctx, hd_err_t *err)
     return HD_OK;
 }
 
+static hd_rc_t set_dh(hd_tls_ctx_t *ctx, hd_err_t *err)
+{
+    hd_str_t pem = ctx->conf.dh_pem;
+    EVP_PKEY *key;
+    BIO *bio;
+
+    if (pem.len == 0)
+        return HD_OK;
+    bio = BIO_new_mem_buf(pem.data, (int)hd_min(pem.len, 1u << 20));
+    hd_bug_on(bio == NULL);
+    key = PEM_read_bio_Parameters(bio, NULL);
+    BIO_free(bio);
+    if (key == NULL || EVP_PKEY_get_base_id(key) != EVP_PKEY_DH ||
+        SSL_CTX_set0_tmp_dh_pkey(ctx->ssl_ctx, key) != 1) { /* taken if it is good */
+        EVP_PKEY_free(key);
+        return fail(err, "DH parameters", HD_STR("-----BEGIN DH PARAMETERS-----"));
+    }
+    return HD_OK;
+}
+
+/* OpenSSL's own commands, in order, over what the other settings say. */
+static hd_rc_t run_commands(hd_tls_ctx_t *ctx, hd_err_t *err)
+{
+    hd_str_t rest = ctx->conf.commands, name, value;
+    SSL_CONF_CTX *cctx;
+    hd_rc_t rc = HD_OK;
+
+    if (rest.len == 0)
+        return HD_OK;
+    cctx = SSL_CONF_CTX_new();
+    hd_bug_on(cctx == NULL);
+    SSL_CONF_CTX_set_flags(
+        cctx, SSL_CONF_FLAG_FILE | SSL_CONF_FLAG_SHOW_ERRORS | SSL_CONF_FLAG_CERTIFICATE |
+                  (ctx->is_server ? SSL_CONF_FLAG_SERVER : SSL_CONF_FLAG_CLIENT));
+    SSL_CONF_CTX_set_ssl_ctx(cctx, ctx->ssl_ctx);
+    while (rc == HD_OK && hd_str_split(&rest, '\0', &name) &&
+           hd_str_split(&rest, '\0', &value)) {
+        int type;
+        char *n = hd_str_to_c(ctx->pool, name), *v = hd_str_to_c(ctx->pool, value);
+
+        type = SSL_CONF_cmd_value_type(cctx, n);
+        if (type == SSL_CONF_TYPE_FILE || type == SSL_CONF_TYPE_DIR ||
+            type == SSL_CONF_TYPE_STORE)
+            rc = hd_err_set(err, HD_E_CONF,
+                            "command \"%s\": files are not read this way, but by the "
+                            "directives of certificates and roots",
+                            n);
+        else if (SSL_CONF_cmd(cctx, n, v) <= 0)
+            rc = fail(err, "command", hd_str_printf(ctx->pool, "%s %s", n, v));
+    }
+    if (rc == HD_OK && SSL_CONF_CTX_finish(cctx) != 1)
+        rc = fail(err, "commands", HD_STR_NONE);
+    SSL_CONF_CTX_free(cctx);
+    return rc;
+}
+
 static hd_rc_t check_alpn(hd_str_t alpn, hd_err_t *err)
 {
     for (size_t at = 0; at < alpn.len;) {
@@ -275,7 +395,8 @@ static hd_rc_t set_names(hd_tls_ctx_t *ctx, hd_err_t *err)
         return hd_err_set(err, HD_E_CONF,
                           "names to look for in a certificate that isn't verified: set "
                           "the trusted roots too");
-    if (ctx->is_server && conf->verify != HD_TLS_VERIFY_NONE && conf->trust == NULL)
+    if (ctx->is_server && conf->verify != HD_TLS_VERIFY_NONE &&
+        conf->verify != HD_TLS_VERIFY_OPTIONAL_NO_CA && conf->trust == NULL)
         return hd_err_set(err, HD_E_CONF,
                           "a client's certificate is asked for, but by which roots is it "
                           "verified?");
@@ -310,10 +431,17 @@ static void set_ways(hd_tls_ctx_t *ctx)
     SSL_CTX_set_mode(s, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                             SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_cert_cb(s, on_cert, ctx);
+    if (ctx->is_server && conf->rejects)
+        SSL_CTX_set_tlsext_servername_callback(s, on_reject);
+    if (ctx->is_server) {
+        SSL_CTX_set_tlsext_status_cb(s, on_status);
+        SSL_CTX_set_tlsext_status_arg(s, ctx);
+    }
     if (ctx->is_server && conf->verify != HD_TLS_VERIFY_NONE)
         mode = SSL_VERIFY_PEER |
-               (conf->verify == HD_TLS_VERIFY_REQUIRED ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT
-                                                       : 0);
+               (conf->verify == HD_TLS_VERIFY_REQUIRED && !conf->verify_late
+                    ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+                    : 0);
     else if (!ctx->is_server && conf->trust != NULL)
         mode = SSL_VERIFY_PEER;
     SSL_CTX_set_verify(s, mode, NULL);
@@ -347,6 +475,8 @@ static void copy_conf(hd_tls_ctx_t *ctx, const hd_tls_conf_t *conf)
     to->ciphers = hd_str_dup(ctx->pool, conf->ciphers);
     to->ciphersuites = hd_str_dup(ctx->pool, conf->ciphersuites);
     to->groups = hd_str_dup(ctx->pool, conf->groups);
+    to->dh_pem = hd_str_dup(ctx->pool, conf->dh_pem);
+    to->commands = hd_str_dup(ctx->pool, conf->commands);
     to->alpn = hd_str_dup(ctx->pool, conf->alpn);
     to->sni = hd_str_dup(ctx->pool, conf->sni);
     to->verify_host = hd_str_dup(ctx->pool, conf->verify_host);
@@ -395,7 +525,8 @@ static void *create_ctx(hd_member_t *m, const void *owner, const void *arg, hd_e
     hd_bug_on(ctx->ssl_ctx == NULL);
     set_ways(ctx);
     hd_tls_sessions_init(ctx);
-    if (set_algorithms(ctx, err) != HD_OK || set_names(ctx, err) != HD_OK) {
+    if (set_algorithms(ctx, err) != HD_OK || set_dh(ctx, err) != HD_OK ||
+        set_names(ctx, err) != HD_OK || run_commands(ctx, err) != HD_OK) {
         destroy_ctx(m, ctx);
         return NULL;
     }

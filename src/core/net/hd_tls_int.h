@@ -7,6 +7,7 @@
  *   hd_tls_verify.c   is the peer whom it should be?
  *   hd_tls_session.c  tickets, session ids, the client's sessions
  *   hd_tls_peer.c     facts of the peer's certificate
+ *   hd_tls_facts.c    facts that few ask for
  */
 #pragma once
 #include "core/loom/hd_regex.h"
@@ -27,6 +28,7 @@ typedef struct {
     X509 *leaf;
     STACK_OF(X509) * chain;
     EVP_PKEY *key;
+    hd_str_t ocsp_der; /* its own copy; empty: none */
 } hd_tls_cert_t;
 
 typedef struct {
@@ -114,6 +116,8 @@ int hd_tls_find_spiffe(const GENERAL_NAMES *names, hd_str_t *id, int *uris_n);
 /* A name holds a zero byte: a try to fool whoever compares C strings. */
 bool hd_tls_has_nul(const GENERAL_NAMES *names);
 hd_str_t hd_tls_name_text(const ASN1_STRING *s); /* lent */
+/* OpenSSL's own verification goes on for a peer without a certificate or roots. */
+bool hd_tls_checks_peer(const hd_tls_conf_t *conf, bool is_server);
 bool hd_tls_is_spiffe_id(hd_str_t id);
 
 /* --- session --- */
@@ -134,3 +138,5 @@ void hd_tls_error_text(const hd_tls_layer_t *l, int ssl_error, bool in_handshake
                        char *out, size_t room);
 /* At the handshake's end: names and protocols into the conn's facts. */
 void hd_tls_facts_set(hd_tls_layer_t *l);
+hd_str_t hd_tls_hex(hd_pool_t *pool, const unsigned char *bytes, size_t n);
+hd_str_t hd_tls_print_bio(hd_pool_t *pool, BIO *bio);

@@ -128,7 +128,7 @@ void hd_tls_facts_set(hd_tls_layer_t *l)
         facts->local_principal = find_principal(c->pool, own->leaf);
 }
 
-static hd_str_t hex(hd_pool_t *pool, const unsigned char *bytes, size_t n)
+hd_str_t hd_tls_hex(hd_pool_t *pool, const unsigned char *bytes, size_t n)
 {
     static const char digits[] = "0123456789abcdef";
     char *out = hd_pool_alloc_unaligned(pool, 2 * n + 1);
@@ -141,7 +141,7 @@ static hd_str_t hex(hd_pool_t *pool, const unsigned char *bytes, size_t n)
     return hd_str_n(out, 2 * n);
 }
 
-static hd_str_t print_bio(hd_pool_t *pool, BIO *bio)
+hd_str_t hd_tls_print_bio(hd_pool_t *pool, BIO *bio)
 {
     char *data;
     long n = BIO_get_mem_data(bio, &data);
@@ -156,7 +156,7 @@ static hd_str_t print_name(hd_pool_t *pool, const X509_NAME *name)
 
     hd_bug_on(bio == NULL);
     hd_ignore(X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253));
-    text = print_bio(pool, bio);
+    text = hd_tls_print_bio(pool, bio);
     BIO_free(bio);
     return text;
 }
@@ -165,7 +165,8 @@ static hd_str_t print_serial(hd_pool_t *pool, const X509 *cert)
 {
     const ASN1_INTEGER *serial = X509_get0_serialNumber((X509 *)(uintptr_t)cert);
 
-    return hex(pool, ASN1_STRING_get0_data(serial), (size_t)ASN1_STRING_length(serial));
+    return hd_tls_hex(pool, ASN1_STRING_get0_data(serial),
+                      (size_t)ASN1_STRING_length(serial));
 }
 
 static const hd_str_t *copy_names(hd_pool_t *pool, const GENERAL_NAMES *names, int type,
@@ -194,7 +195,7 @@ static void read_cert(hd_tls_peer_t *p, hd_pool_t *pool, X509 *cert)
     p->issuer = print_name(pool, X509_get_issuer_name(cert));
     p->serial = print_serial(pool, cert);
     if (X509_digest(cert, EVP_sha256(), digest, &digest_len) == 1)
-        p->fingerprint_sha256 = hex(pool, digest, digest_len);
+        p->fingerprint_sha256 = hd_tls_hex(pool, digest, digest_len);
     p->not_before_s = hd_tls_time_s(X509_get0_notBefore(cert));
     p->not_after_s = hd_tls_time_s(X509_get0_notAfter(cert));
     p->uri_sans = copy_names(pool, names, GEN_URI, &p->uri_sans_n);
@@ -223,7 +224,10 @@ const hd_tls_peer_t *hd_tls_peer(hd_conn_t *c)
     if (cert != NULL) {
         read_cert(p, c->pool, cert);
         if (!p->verified)
-            p->verify_error = HD_STR("nobody asked for it to be verified");
+            p->verify_error = SSL_get_verify_mode(l->ssl) == SSL_VERIFY_NONE
+                                  ? HD_STR("nobody asked for it to be verified")
+                                  : hd_str_c(X509_verify_cert_error_string(
+                                        SSL_get_verify_result(l->ssl)));
     }
     c->facts->tls = p;
     return p;
@@ -241,7 +245,7 @@ hd_str_t hd_tls_peer_pem(hd_conn_t *c)
     bio = BIO_new(BIO_s_mem());
     hd_bug_on(bio == NULL);
     if (PEM_write_bio_X509(bio, cert) == 1)
-        p->leaf_pem = print_bio(c->pool, bio);
+        p->leaf_pem = hd_tls_print_bio(c->pool, bio);
     BIO_free(bio);
     return p->leaf_pem;
 }

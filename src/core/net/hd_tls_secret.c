@@ -1,6 +1,7 @@
 #include "core/net/hd_tls_int.h"
 #include "core/base/hd_log.h"
 #include <openssl/err.h>
+#include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
@@ -101,8 +102,8 @@ static EVP_PKEY *read_key(hd_str_t pem, hd_err_t *err)
     if (key == NULL) {
         if (is_locked) {
             ERR_clear_error();
-            hd_ignore(fail(err, "the private key has a passphrase: store it without") !=
-                      HD_ERROR);
+            hd_ignore(fail(err, "the private key has a passphrase: store it without, or "
+                                "give it by ssl_password_file") != HD_ERROR);
         } else if (hd_str_find(pem, HD_STR("PRIVATE KEY-----")) < 0) {
             ERR_clear_error();
             hd_ignore(fail(err, "the private key: no \"-----BEGIN PRIVATE KEY-----\" in "
@@ -127,6 +128,7 @@ static void free_cert(hd_tls_cert_t *cert)
     X509_free(cert->leaf);
     sk_X509_pop_free(cert->chain, X509_free);
     EVP_PKEY_free(cert->key);
+    free((char *)(uintptr_t)cert->ocsp_der.data);
     free(cert);
 }
 
@@ -145,6 +147,50 @@ static hd_rc_t check_fit(hd_tls_cert_t *cert, hd_err_t *err)
     return fail(err, "the private key doesn't belong to the certificate");
 }
 
+/* Only what clients would read as an answer, and as one about this certificate. */
+static hd_rc_t check_ocsp(const hd_tls_cert_t *cert, hd_str_t der, hd_err_t *err)
+{
+    const unsigned char *at = (const unsigned char *)der.data;
+    OCSP_RESPONSE *answer = d2i_OCSP_RESPONSE(NULL, &at, (long)der.len);
+    OCSP_BASICRESP *basic = NULL;
+    bool is_about = false;
+    int status = answer != NULL ? OCSP_response_status(answer) : -1;
+
+    if (answer != NULL && status == OCSP_RESPONSE_STATUS_SUCCESSFUL)
+        basic = OCSP_response_get1_basic(answer);
+    for (int i = 0; basic != NULL && i < OCSP_resp_count(basic) && !is_about; i++) {
+        const OCSP_CERTID *id = OCSP_SINGLERESP_get0_id(OCSP_resp_get0(basic, i));
+        ASN1_INTEGER *serial = NULL;
+
+        hd_ignore(
+            OCSP_id_get0_info(NULL, NULL, NULL, &serial, (OCSP_CERTID *)(uintptr_t)id));
+        is_about = serial != NULL &&
+                   ASN1_INTEGER_cmp(serial, X509_get0_serialNumber(cert->leaf)) == 0;
+    }
+    OCSP_BASICRESP_free(basic);
+    OCSP_RESPONSE_free(answer);
+    ERR_clear_error();
+    if (status != OCSP_RESPONSE_STATUS_SUCCESSFUL)
+        return fail(err, status < 0 ? "the OCSP response is damaged (DER is expected)"
+                                    : "the OCSP response tells of a failure");
+    return is_about ? HD_OK : fail(err, "the OCSP response is about another certificate");
+}
+
+static hd_rc_t take_ocsp(hd_tls_cert_t *cert, hd_str_t der, hd_err_t *err)
+{
+    char *copy;
+
+    if (der.len == 0)
+        return HD_OK;
+    if (check_ocsp(cert, der, err) != HD_OK)
+        return HD_ERROR;
+    copy = malloc(der.len);
+    hd_bug_on(copy == NULL);
+    memcpy(copy, der.data, der.len);
+    cert->ocsp_der = hd_str_n(copy, der.len);
+    return HD_OK;
+}
+
 static hd_tls_cert_t *make_cert(const hd_secret_t *s, hd_err_t *err)
 {
     hd_tls_cert_t *cert = calloc(1, sizeof(*cert));
@@ -153,7 +199,7 @@ static hd_tls_cert_t *make_cert(const hd_secret_t *s, hd_err_t *err)
     if ((cert->chain = read_certs(s->chain_pem, "the certificate chain", err)) != NULL &&
         (cert->key = read_key(s->key_pem, err)) != NULL) {
         cert->leaf = sk_X509_shift(cert->chain);
-        if (check_fit(cert, err) == HD_OK)
+        if (check_fit(cert, err) == HD_OK && take_ocsp(cert, s->ocsp_der, err) == HD_OK)
             return cert;
     }
     free_cert(cert);
@@ -189,28 +235,37 @@ static void free_trust(hd_tls_trust_t *trust)
     free(trust);
 }
 
-static hd_tls_trust_t *make_trust(const hd_secret_t *s, hd_err_t *err)
+static hd_rc_t add_roots(hd_tls_trust_t *trust, hd_str_t pem, bool is_told, hd_err_t *err)
 {
-    STACK_OF(X509) *certs = read_certs(s->trust_pem, "the trusted roots", err);
-    hd_tls_trust_t *trust;
-    bool good = true;
+    STACK_OF(X509) * certs;
 
-    if (certs == NULL)
-        return NULL;
-    trust = calloc(1, sizeof(*trust));
-    hd_bug_on(trust == NULL || (trust->store = X509_STORE_new()) == NULL ||
-              (trust->names = sk_X509_NAME_new_null()) == NULL);
+    if (pem.len == 0)
+        return HD_OK;
+    if ((certs = read_certs(pem, "the trusted roots", err)) == NULL)
+        return HD_ERROR;
     for (int i = 0; i < sk_X509_num(certs); i++) {
         X509 *cert = sk_X509_value(certs, i);
-        X509_NAME *name = X509_NAME_dup(X509_get_subject_name(cert));
+        X509_NAME *name;
 
         hd_bug_on(X509_STORE_add_cert(trust->store, cert) != 1); /* twice is fine */
+        if (!is_told)
+            continue;
+        name = X509_NAME_dup(X509_get_subject_name(cert));
         hd_bug_on(name == NULL || sk_X509_NAME_push(trust->names, name) == 0);
     }
     sk_X509_pop_free(certs, X509_free);
-    if (s->crl_pem.len > 0)
-        good = add_crls(trust->store, s->crl_pem, err) == HD_OK;
-    if (good)
+    return HD_OK;
+}
+
+static hd_tls_trust_t *make_trust(const hd_secret_t *s, hd_err_t *err)
+{
+    hd_tls_trust_t *trust = calloc(1, sizeof(*trust));
+
+    hd_bug_on(trust == NULL || (trust->store = X509_STORE_new()) == NULL ||
+              (trust->names = sk_X509_NAME_new_null()) == NULL);
+    if (add_roots(trust, s->trust_pem, true, err) == HD_OK &&
+        add_roots(trust, s->more_trust_pem, false, err) == HD_OK &&
+        (s->crl_pem.len == 0 || add_crls(trust->store, s->crl_pem, err) == HD_OK))
         return trust;
     free_trust(trust);
     return NULL;
@@ -282,6 +337,75 @@ const hd_tls_trust_t *hd_tls_trust_get(hd_member_t *m, const hd_slot_t *slot,
 
 /* --- for builders --- */
 
+typedef struct {
+    hd_str_t passphrase;
+    bool was_asked;
+} ask_t;
+
+static int tell_passphrase(char *buf, int size, int writing, void *arg)
+{
+    ask_t *ask = arg;
+
+    (void)writing;
+    ask->was_asked = true;
+    if (ask->passphrase.len > (size_t)size)
+        return -1;
+    memcpy(buf, ask->passphrase.data, ask->passphrase.len);
+    return (int)ask->passphrase.len;
+}
+
+static EVP_PKEY *try_key(hd_str_t pem, ask_t *ask)
+{
+    BIO *bio = open_text(pem);
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, tell_passphrase, ask);
+
+    BIO_free(bio);
+    ERR_clear_error();
+    return key;
+}
+
+static hd_str_t print_key(EVP_PKEY *key, hd_pool_t *pool)
+{
+    BIO *bio = BIO_new(BIO_s_secmem());
+    char *data;
+    long n;
+    hd_str_t out;
+
+    hd_bug_on(bio == NULL ||
+              PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) != 1);
+    n = BIO_get_mem_data(bio, &data);
+    out = hd_str_dup(pool, hd_str_n(data, (size_t)n));
+    OPENSSL_cleanse(data, (size_t)n);
+    BIO_free(bio);
+    return out;
+}
+
+hd_rc_t hd_tls_key_unlock(hd_str_t pem, hd_str_t passphrases, hd_pool_t *pool,
+                          hd_str_t *out, hd_err_t *err)
+{
+    ask_t ask = {HD_STR_NONE, false};
+    hd_str_t rest = passphrases;
+    EVP_PKEY *key = NULL;
+    int n = 0;
+
+    *out = pem;
+    while (key == NULL && hd_str_split(&rest, '\n', &ask.passphrase)) {
+        if (ask.passphrase.len > 0 && ask.passphrase.data[ask.passphrase.len - 1] == '\r')
+            ask.passphrase.len--;
+        n++;
+        key = try_key(pem, &ask);
+        if (!ask.was_asked) { /* it has none, or is damaged: hd_secret_check tells */
+            EVP_PKEY_free(key);
+            return HD_OK;
+        }
+    }
+    if (key == NULL)
+        return fail(err, "none of the %d passphrases opens the private key", n);
+    *out = print_key(key, pool);
+    EVP_PKEY_free(key);
+    return HD_OK;
+}
+
 static hd_rc_t fill_facts(hd_secret_t *s, const X509 *leaf, hd_pool_t *pool,
                           hd_err_t *err)
 {
@@ -322,7 +446,7 @@ hd_rc_t hd_secret_check(hd_secret_t *s, hd_pool_t *pool, hd_err_t *err)
         return hd_err_set(err, HD_E_TLS, "a private key without its certificate");
     if (s->chain_pem.len > 0 && s->key_pem.len == 0)
         return hd_err_set(err, HD_E_TLS, "a certificate without its private key");
-    if (s->trust_pem.len == 0 && s->crl_pem.len > 0)
+    if (s->trust_pem.len + s->more_trust_pem.len == 0 && s->crl_pem.len > 0)
         return hd_err_set(err, HD_E_TLS, "revocation lists without roots");
     if (s->chain_pem.len > 0) {
         hd_tls_cert_t *cert = make_cert(s, err);
@@ -332,7 +456,7 @@ hd_rc_t hd_secret_check(hd_secret_t *s, hd_pool_t *pool, hd_err_t *err)
         rc = fill_facts(s, cert->leaf, pool, err);
         free_cert(cert);
     }
-    if (rc == HD_OK && s->trust_pem.len > 0) {
+    if (rc == HD_OK && s->trust_pem.len + s->more_trust_pem.len > 0) {
         hd_tls_trust_t *trust = make_trust(s, err);
 
         if (trust == NULL)

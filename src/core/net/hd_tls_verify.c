@@ -313,6 +313,28 @@ static hd_rc_t check_names(hd_tls_layer_t *l, X509 *leaf, const GENERAL_NAMES *n
     return HD_OK;
 }
 
+/* nginx goes on to the end, so that the last error is what $ssl_client_verify tells. */
+static _Thread_local bool late_failed;
+
+static int go_on(int good, X509_STORE_CTX *sctx)
+{
+    (void)sctx;
+    late_failed |= good != 1;
+    return 1;
+}
+
+/* Any error stays in <sctx>, and the handshake goes on (hd_tls_judge_client). */
+static bool verify_late(X509_STORE_CTX *sctx)
+{
+    late_failed = false;
+    X509_STORE_CTX_set_verify_cb(sctx, go_on);
+    if (X509_verify_cert(sctx) == 1 && !late_failed)
+        return X509_STORE_CTX_get_error(sctx) == X509_V_OK;
+    if (X509_STORE_CTX_get_error(sctx) == X509_V_OK)
+        X509_STORE_CTX_set_error(sctx, X509_V_ERR_UNSPECIFIED);
+    return false;
+}
+
 int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
 {
     const hd_tls_ctx_t *ctx = arg;
@@ -330,13 +352,15 @@ int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
         return 1;
     }
     X509_VERIFY_PARAM_set_time(X509_STORE_CTX_get0_param(sctx), (time_t)now_s);
-    if (X509_verify_cert(sctx) != 1) {
+    if (ctx->conf.verify_late) {
+        if (!verify_late(sctx))
+            return 1;
+    } else if (X509_verify_cert(sctx) != 1) {
         hd_ignore(refuse_path(l, sctx) != HD_ERROR);
         if (X509_STORE_CTX_get_error(sctx) == X509_V_OK)
             X509_STORE_CTX_set_error(sctx, X509_V_ERR_UNSPECIFIED);
         return 0;
     }
-    (void)ctx;
     names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
     rc = check_names(l, leaf, names, &error);
     GENERAL_NAMES_free(names);
