@@ -45,8 +45,9 @@ struct hd_exchange_s {
     hd_pool_t *pool; /* of the request */
     hd_res_head_t res;
     hd_headers_t trailers;
-    bool head_written;   /* a byte of the request may have reached the peer */
-    bool is_reused_conn; /* the conn has carried an exchange before */
+    bool head_written; /* a byte of the request may have reached the peer; good in on_end
+                        */
+    bool is_reused_conn; /* the conn has carried an exchange or idled before */
     bool upgraded; /* 101 or 2xx to CONNECT: take the conn with hd_exchange_take_conn */
     void *_codec;
 };
@@ -75,6 +76,7 @@ struct hd_upconn_s {
     hd_timer_t idle;
     uint64_t born_ns;
     uint32_t exchanges;           /* begun so far */
+    uint32_t idle_ms;             /* how long it idled before the exchange begun last */
     uint32_t active, streams_max; /* h1: 0 or 1 of 1 */
     bool draining; /* no new exchange (Connection: close, GOAWAY, lifetime) */
     void *_codec;
@@ -89,6 +91,10 @@ hd_exchange_t *hd_exchange_begin(hd_upconn_t *u, hd_pool_t *pool,
                                  const hd_exchange_user_t *user, void *owner);
 /* By codecs: an exchange ended; <reusable>: both messages complete, nothing unread. */
 void hd_upconn_release(hd_upconn_t *u, bool reusable);
+/* Before one of these two: the peer ended the conn while it idled, or about the time that
+ * it was used again; or it said how long it lets a conn idle (Keep-Alive: timeout). */
+void hd_upconn_peer_closed(hd_upconn_t *u);
+void hd_upconn_peer_told(hd_upconn_t *u, uint32_t idle_ms);
 void hd_upconn_gone(hd_upconn_t *u); /* the conn closed: out of its pool, gauges down */
 
 /* --- HTTP/1 text (hd_h1_parse.c, hd_h1_write.c): pure functions, fuzzed --- */

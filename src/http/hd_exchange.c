@@ -12,7 +12,7 @@ hd_exchange_t *hd_exchange_begin(hd_upconn_t *u, hd_pool_t *pool,
     x->owner = owner;
     x->upconn = u;
     x->pool = pool;
-    x->is_reused_conn = u->exchanges > 0;
+    x->is_reused_conn = u->exchanges > 0 || u->idle_ms > 0;
     u->active++;
     u->exchanges++;
     return x;

@@ -19,6 +19,7 @@ typedef struct {
     hd_block_t *block; /* received bytes [from, to); NULL while idle */
     size_t from, to, scan_from;
     uint64_t left;
+    uint64_t sent_before, ack_mark; /* the conn's, when the exchange began */
     hd_chunked_t chunked;
     uint16_t interims_n;
     uint8_t state;
@@ -40,12 +41,29 @@ static void drop_block(h1_client_t *h)
     h->from = h->to = h->scan_from = 0;
 }
 
+/* It ended about when it was used again, before a byte of an answer. */
+static void note_lost_race(h1_client_t *h)
+{
+    const hd_conn_t *c = h->up->conn;
+
+    if (h->state != HEAD || h->interims_n > 0 || h->from != h->to)
+        return;
+    if (h->x->is_reused_conn)
+        hd_upconn_peer_closed(h->up);
+    /* Can't anything of the request have come to the peer's notice? Then it may go
+     * elsewhere, even if repeating it weren't safe. */
+    if (c->bytes_out == h->sent_before || hd_conn_has_missed(c, h->ack_mark))
+        h->x->head_written = false;
+}
+
 /* The exchange failed: its user hears of it, the conn is of no further use. */
 static void end_badly(h1_client_t *h, hd_exchange_end_t why, const hd_err_t *err)
 {
     hd_exchange_t *x = h->x;
     hd_upconn_t *up = h->up;
 
+    if (x != NULL && (why == HD_XR_CLOSED || why == HD_XR_RESET))
+        note_lost_race(h);
     h->x = NULL;
     up->draining = true;
     drop_block(h);
@@ -61,6 +79,24 @@ static void refuse(h1_client_t *h, hd_exchange_end_t how, const char *why)
     hd_ignore(
         hd_err_set(&err, HD_E_PROTOCOL, "upstream sent an invalid response: %s", why));
     end_badly(h, how, &err);
+}
+
+/* Keep-Alive: timeout=N, in seconds (RFC 2068 §19.7.1.1, still sent by many). */
+static void note_keep_alive(h1_client_t *h, const hd_headers_t *headers)
+{
+    const hd_field_t *f = hd_headers_get(headers, HD_H_KEEP_ALIVE);
+    hd_str_t rest, param;
+    uint64_t s;
+
+    if (hd_likely(f == NULL))
+        return;
+    rest = f->value;
+    while (hd_str_split(&rest, ',', &param)) {
+        param = hd_str_trim(param);
+        if (hd_str_has_prefix_nocase(param, HD_STR("timeout=")) &&
+            hd_str_to_u64(hd_str_sub(param, 8, param.len), 1000000, &s))
+            hd_upconn_peer_told(h->up, (uint32_t)s * 1000);
+    }
 }
 
 /* Both messages are over: the conn is free for the next exchange, or it isn't worth it.
@@ -143,6 +179,7 @@ static bool read_head(h1_client_t *h)
         x->user->on_interim(x);
         return h->x == x;
     }
+    note_keep_alive(h, &x->res.headers);
     if (!x->res.has_body) {
         hd_block_t *block = h->block;
 
@@ -312,6 +349,8 @@ static void on_readable(hd_conn_t *c)
     h1_client_t *h = c->owner;
 
     if (h->state == IDLE) { /* nothing may come now: an end, or bytes nobody asked for */
+        if (c->peer_closing)
+            hd_upconn_peer_closed(h->up);
         end_badly(h, HD_XR_CLOSED, NULL);
         return;
     }
@@ -350,6 +389,8 @@ static void on_closed(hd_conn_t *c)
 {
     h1_client_t *h = c->owner;
 
+    if (h->state == IDLE)
+        hd_upconn_peer_closed(h->up);
     end_badly(h, HD_XR_RESET, c->err);
 }
 
@@ -403,6 +444,10 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
 
     h->x = x;
     h->state = HEAD;
+    h->sent_before = x->upconn->conn->bytes_out;
+    h->ack_mark = x->is_reused_conn && !hd_method_is_idempotent(head->method_id)
+                      ? hd_conn_ack_mark(x->upconn->conn)
+                      : 0;
     h->was_head = head->method_id == HD_M_HEAD;
     h->was_connect = head->method_id == HD_M_CONNECT;
     h->wants_upgrade = head->is_upgrade;

@@ -46,6 +46,13 @@ typedef enum {
     HD_M_TRACE
 } hd_method_t;
 
+/* RFC 9110 §9.2.2; one that we don't know isn't. */
+static inline bool hd_method_is_idempotent(uint8_t method_id)
+{
+    return method_id != HD_M_POST && method_id != HD_M_PATCH &&
+           method_id != HD_M_CONNECT && method_id != HD_M_OTHER;
+}
+
 typedef enum {
     HD_HTTP_09 = 9,
     HD_HTTP_10 = 10,

@@ -123,15 +123,10 @@ static void on_writable(hd_exchange_t *x)
     hd_proxy_on_writable(t->proxy);
 }
 
-/* May the same request go out once more without anybody noticing? RFC 9110 §9.2.2; the
- * conn was closed by the peer while it idled, before a byte of an answer. */
+/* May the same request go out once more without anybody noticing? The conn was closed by
+ * the peer while it idled, before a byte of an answer. */
 static bool may_repeat(const hd_try_t *t, hd_exchange_end_t why)
 {
-    const hd_req_t *req = t->req;
-    bool is_idempotent =
-        req->head.method_id != HD_M_POST && req->head.method_id != HD_M_PATCH &&
-        req->head.method_id != HD_M_CONNECT && req->head.method_id != HD_M_OTHER;
-
     if (t->is_repeated || t->status != 0 || t->proxy->replay_lost ||
         t->step >= HD_TRY_STEP_BODY)
         return false;
@@ -139,7 +134,18 @@ static bool may_repeat(const hd_try_t *t, hd_exchange_end_t why)
         return true;
     if (!t->was_reused || (why != HD_XR_CLOSED && why != HD_XR_RESET))
         return false;
-    return is_idempotent || !t->x->head_written;
+    return hd_method_is_idempotent(t->req->head.method_id) || !t->x->head_written;
+}
+
+/* It is within the budget of retries, and given back with them. */
+static bool try_count_repeat(hd_try_t *t)
+{
+    if (t->counted_retry != HD_GAUGE_NONE ||
+        hd_cluster_try_count(t->req->member, t->pick.cluster_slot, t->pick.cluster,
+                             t->pick.is_high, HD_CG_RETRIES, &t->counted_retry))
+        return true;
+    hd_request_add_flag(t->req, HD_RF(UPSTREAM_OVERFLOW));
+    return false;
 }
 
 static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
@@ -160,7 +166,7 @@ static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
         .refused_stream = why == HD_XR_REFUSED,
     };
 
-    if (may_repeat(t, why)) {
+    if (may_repeat(t, why) && try_count_repeat(t)) {
         t->x = NULL;
         t->is_repeated = true;
         t->step = HD_TRY_STEP_CONNECT;
@@ -443,7 +449,10 @@ static void get_conn(hd_try_t *t)
 
     fill_key(t, &key);
     t->wait.on_conn = on_conn;
-    rc = hd_upool_get(t->req->loop, t->req->member, &key, &t->pick, ms, t->is_repeated,
+    rc = hd_upool_get(t->req->loop, t->req->member, &key, &t->pick, ms,
+                      t->is_repeated                                    ? HD_UPOOL_FRESH
+                      : hd_method_is_idempotent(t->req->head.method_id) ? HD_UPOOL_ANY
+                                                                        : HD_UPOOL_SURE,
                       &u, &t->wait, &err);
     if (rc == HD_AGAIN)
         t->is_waiting = true;

@@ -8,8 +8,9 @@
  *
  * The request's body is kept for another try up to proxy->replay_bytes; beyond it no try
  * follows. A conn that was kept alive and closed before a byte of the answer: the request
- * is repeated once on a fresh conn where that is safe (idempotent, or no byte written, or
- * refused), without counting as a retry.
+ * is repeated once on a fresh conn where that is safe (idempotent, or the peer has
+ * received no byte of it, or refused it), as long as the budget of retries lets it, but
+ * not as a try of its own.
  *
  * A try's pick is released when another try follows it, else at the request's end: the
  * log still asks where it went.

@@ -7,6 +7,7 @@
  * HTTP/2: one conn being opened serves all that wait. */
 #include "http/hd_upool.h"
 #include "core/base/hd_log.h"
+#include "http/hd_peer_idle.h"
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #define SLICE_MS 200         /* a conn's turn while others wait */
 #define ASK_MS 20            /* other workers are asked at most so often */
 #define GIVE_UP_MS 100       /* how often a holder of idle conns looks who waits */
+#define LOOK_AFTER_MS 3      /* a younger conn isn't worth a system call */
 #define STREAMS_EXPECTED 100 /* of an HTTP/2 conn not yet open */
 
 typedef struct upcluster_s {
@@ -65,6 +67,7 @@ typedef struct {
     hd_link_t idle_link;
     hd_member_t *m;
     hd_gauge_id_t conns[2]; /* counted there: cluster's, endpoint's */
+    uint64_t idle_since_ns;
     bool is_idle, is_open;
 } upconn_t;
 
@@ -334,12 +337,35 @@ static void close_conn(upconn_t *uc)
         uncount(uc);
 }
 
+static uint32_t idle_ms_of(const upool_t *p, const upconn_t *uc)
+{
+    return (uint32_t)hd_min((hd_loop_now_ns(p->loop) - uc->idle_since_ns) / 1000000,
+                            (uint64_t)UINT32_MAX);
+}
+
+void hd_upconn_peer_closed(hd_upconn_t *u)
+{
+    upconn_t *uc = hd_container_of(u, upconn_t, u);
+
+    if (u->pool != NULL)
+        hd_peer_idle_closed(u->pool->hash,
+                            uc->is_idle ? idle_ms_of(u->pool, uc) : u->idle_ms);
+}
+
+void hd_upconn_peer_told(hd_upconn_t *u, uint32_t idle_ms)
+{
+    if (u->pool != NULL)
+        hd_peer_idle_told(u->pool->hash, idle_ms);
+}
+
 static void on_idle(hd_timer_t *t)
 {
     upconn_t *uc = hd_container_of(t, upconn_t, u.idle);
 
-    if (uc->u.active == 0) /* else it is set anew when it idles */
-        close_conn(uc);
+    if (uc->u.active > 0) /* else it is set anew when it idles */
+        return;
+    hd_peer_idle_open(uc->u.pool->hash, idle_ms_of(uc->u.pool, uc));
+    close_conn(uc);
 }
 
 static bool is_worn(const upool_t *p, const upconn_t *uc)
@@ -428,13 +454,22 @@ static void ask_others(upool_t *p)
 
 static void make_idle(upool_t *p, upconn_t *uc)
 {
+    uint32_t keep_ms;
+
     if (has_limits(p) && !hd_timer_is_set(&p->cluster->look))
         hd_timer_set(p->loop, &p->cluster->look, GIVE_UP_MS);
     uc->is_idle = true;
     hd_list_add_last(&p->cluster->idle, &uc->idle_link);
     p->cluster->idle_n++;
+    uc->idle_since_ns = hd_loop_now_ns(p->loop);
+    if (uc->u.exchanges > 1) /* it was open then, and has served */
+        hd_peer_idle_open(p->hash, uc->u.idle_ms);
+    uc->u.idle_ms = 0;
+    keep_ms = hd_peer_idle_keep(p->hash);
     if (p->limits.idle_timeout_ms > 0)
-        hd_timer_set(p->loop, &uc->u.idle, p->limits.idle_timeout_ms);
+        keep_ms = hd_min(keep_ms, p->limits.idle_timeout_ms);
+    if (keep_ms != UINT32_MAX)
+        hd_timer_set(p->loop, &uc->u.idle, keep_ms);
     if (p->waits_n > 0)
         return;
     if (p->cluster->idle_n > p->limits.keepalive || is_wanted_elsewhere(p->cluster))
@@ -514,10 +549,14 @@ void hd_upconn_release(hd_upconn_t *u, bool reusable)
 void hd_upool_put_back(hd_upconn_t *u)
 {
     upconn_t *uc = hd_container_of(u, upconn_t, u);
+    uint64_t since_ns = uc->idle_since_ns;
 
     if (u->pool == NULL)
         return;
+    u->idle_ms = 0;
     settle_conn(u->pool, uc);
+    if (uc->is_idle) /* all the time */
+        uc->idle_since_ns = since_ns;
     if (u->pool != NULL && u->pool->waits_n > 0)
         hd_post(u->pool->loop, &u->pool->serve);
 }
@@ -801,15 +840,41 @@ static bool try_add_wait(upool_t *p, hd_pool_wait_t *w)
     return true;
 }
 
-/* A ready conn; <fresh_only>: one that has carried nothing. */
-static upconn_t *take_ready(upool_t *p, bool fresh_only)
+/* Has it idled too long? A request that can't be repeated asks more, and learns. */
+static bool is_stale(const upool_t *p, const upconn_t *uc, hd_upool_want_t want)
+{
+    uint32_t idle_ms;
+    hd_rc_t rc;
+
+    if (!uc->is_idle)
+        return false;
+    idle_ms = idle_ms_of(p, uc);
+    if (idle_ms >= hd_peer_idle_usable(p->hash, false))
+        return true;
+    if (want != HD_UPOOL_SURE)
+        return false;
+    rc = idle_ms < LOOK_AFTER_MS ? HD_OK : hd_conn_look(uc->u.conn);
+    if (rc == HD_DONE || (rc == HD_AGAIN && uc->u.streams_max == 1))
+        return true;
+    if (uc->u.exchanges == 0 || idle_ms < hd_peer_idle_usable(p->hash, true))
+        return false;
+    hd_peer_idle_open(p->hash, idle_ms);
+    return true;
+}
+
+static upconn_t *take_ready(upool_t *p, hd_upool_want_t want)
 {
     hd_list_each(link, &p->ready)
     {
         upconn_t *uc = hd_list_entry(link, upconn_t, u.link);
 
-        if (fresh_only && uc->u.exchanges > 0)
+        if (want == HD_UPOOL_FRESH && uc->u.exchanges > 0)
             continue;
+        if (is_stale(p, uc, want)) {
+            if (uc->u.streams_max == 1) /* those behind it idle longer */
+                break;
+            continue;
+        }
         if (uc->u.draining || uc->u.active >= streams_max(p, uc)) {
             settle_conn(p, uc);
             continue;
@@ -822,6 +887,7 @@ static upconn_t *take_ready(upool_t *p, bool fresh_only)
                 settle_conn(p, uc);
             continue;
         }
+        uc->u.idle_ms = uc->is_idle ? idle_ms_of(p, uc) : 0;
         unlist_idle(uc);
         if (uc->u.active + 1 >= streams_max(p, uc)) { /* this exchange fills it */
             hd_list_remove(&uc->u.link);
@@ -839,10 +905,10 @@ static hd_pool_wait_t *match_wait(upool_t *p, upconn_t **uc)
     {
         hd_pool_wait_t *w = hd_list_entry(link, hd_pool_wait_t, _link);
 
-        *uc = take_ready(p, w->_fresh_only);
+        *uc = take_ready(p, w->_want);
         if (*uc != NULL)
             return w;
-        if (!w->_fresh_only)
+        if (w->_want == HD_UPOOL_ANY)
             break;
     }
     return NULL;
@@ -1005,8 +1071,9 @@ static bool try_count_pool(upool_t *p)
 }
 
 hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
-                     const hd_pick_t *pick, uint64_t connect_timeout_ms, bool fresh_only,
-                     hd_upconn_t **u, hd_pool_wait_t *wait, hd_err_t *err)
+                     const hd_pick_t *pick, uint64_t connect_timeout_ms,
+                     hd_upool_want_t want, hd_upconn_t **u, hd_pool_wait_t *wait,
+                     hd_err_t *err)
 {
     uint64_t hash = hash_key(key);
     upool_t *p = find_pool(key, hash);
@@ -1023,7 +1090,7 @@ hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
         return hd_err_set(err, HD_E_LIMIT, "the cluster has its %u connection pools",
                           p->cluster->pools.max);
     }
-    uc = p->waits_n > 0 && !fresh_only ? NULL : take_ready(p, fresh_only);
+    uc = p->waits_n > 0 && want != HD_UPOOL_FRESH ? NULL : take_ready(p, want);
     if (uc != NULL) {
         *u = &uc->u;
         return HD_OK;
@@ -1034,7 +1101,7 @@ hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
         connect_timeout_ms == 0
             ? UINT64_MAX
             : hd_loop_now_ns(loop) + hd_min(connect_timeout_ms, 1000000000u) * 1000000;
-    wait->_fresh_only = fresh_only;
+    wait->_want = (uint8_t)want;
     if (!try_add_wait(p, wait)) {
         hd_post(loop, &p->serve); /* a pool without conns goes */
         return hd_err_set(err, HD_E_LIMIT, "too many requests wait for a connection");

@@ -24,6 +24,14 @@ typedef struct {
     bool is_high;     /* counted with the cluster's limits of priority HIGH */
 } hd_upool_key_t;
 
+/* Which of a pool's conns will do. */
+typedef enum {
+    HD_UPOOL_ANY,
+    HD_UPOOL_SURE,  /* not one that its peer may just have closed: the request couldn't be
+                       repeated */
+    HD_UPOOL_FRESH, /* one that has carried nothing yet */
+} hd_upool_want_t;
+
 typedef struct hd_pool_wait_s {
     /* <u> with room for one exchange, which is to be begun within this call; or NULL:
      * <err> says why (HD_E_TIMEOUT, HD_E_TLS …). Never from within hd_upool_get. */
@@ -33,16 +41,17 @@ typedef struct hd_pool_wait_s {
     const hd_pick_t *_pick;
     hd_gauge_id_t _pending; /* counted there */
     uint64_t _until_ns, _timeout_ms;
-    bool _fresh_only;
+    uint8_t _want;
 } hd_pool_wait_t;
 
 /* A conn for <key>, whose strings are copied when they are new. HD_OK: *u, on which an
  * exchange is to be begun at once. HD_AGAIN: <wait> is called; <pick> and <wait> stay in
  * place until then or hd_upool_cancel. HD_ERROR: <err>; HD_E_LIMIT: max_pending or
- * max_pools is reached. <fresh_only>: a conn that has carried nothing yet. */
+ * max_pools is reached. */
 hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
-                     const hd_pick_t *pick, uint64_t connect_timeout_ms, bool fresh_only,
-                     hd_upconn_t **u, hd_pool_wait_t *wait, hd_err_t *err) HD_MUST_CHECK;
+                     const hd_pick_t *pick, uint64_t connect_timeout_ms,
+                     hd_upool_want_t want, hd_upconn_t **u, hd_pool_wait_t *wait,
+                     hd_err_t *err) HD_MUST_CHECK;
 void hd_upool_cancel(hd_pool_wait_t *wait);
 /* What hd_upool_get or on_conn gave isn't wanted after all; within the same call. */
 void hd_upool_put_back(hd_upconn_t *u);

@@ -1,6 +1,7 @@
 /* The proxy action over HTTP/1 upstreams: sockets of the test. What a try's end means,
  * retries as a module asks for them, bodies, time-outs, the race with a closing conn. */
 
+#include "http/hd_peer_idle.h"
 #include "http_test.h"
 
 /* A module that says what the test wants of a try's result. */
@@ -39,6 +40,7 @@ static void reset(void)
 {
     hd_upool_close_all(loop);
     turn_some(loop);
+    hd_peer_idle_forget(); /* tests close in unheard-of ways */
     reset_conf();
     set_upstream(&up_addr);
     verdict = HD_TRY_DONE;

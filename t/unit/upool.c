@@ -43,7 +43,8 @@ static hd_rc_t get_by(want_t *w, const hd_upool_key_t *key, bool fresh)
     w->pick.cluster = cluster;
     w->pick.addr = key->addr;
     hd_err_clear(&err);
-    rc = hd_upool_get(loop, member, key, &w->pick, 5000, fresh, &w->u, &w->wait, &err);
+    rc = hd_upool_get(loop, member, key, &w->pick, 5000,
+                      fresh ? HD_UPOOL_FRESH : HD_UPOOL_ANY, &w->u, &w->wait, &err);
     if (rc == HD_OK)
         w->x = hd_exchange_begin(w->u, pool, &no_user, w);
     return rc;

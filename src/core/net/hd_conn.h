@@ -199,6 +199,18 @@ const hd_addr_t *hd_conn_remote(const hd_conn_t *c);
 const hd_addr_t *hd_conn_local(const hd_conn_t *c); /* the original destination, if any */
 /* An error has ended it, and on_closed won't tell a new owner any more. */
 bool hd_conn_is_dead(const hd_conn_t *c);
+/* Asks the kernel about a conn that idles, without reading: HD_OK nothing is there,
+ * HD_AGAIN bytes are, HD_DONE it has ended. One system call; HD_OK for a stack that isn't
+ * over a socket. */
+hd_rc_t hd_conn_look(const hd_conn_t *c);
+/* What the peer's kernel has confirmed at most, of all that was sent so far; for
+ * hd_conn_has_missed. A bare socket knows it by itself, else this is a system call. 0:
+ * not known. */
+uint64_t hd_conn_ack_mark(const hd_conn_t *c);
+/* The peer has closed; had it, when it did so, received not a byte of what was sent since
+ * <mark>? Its FIN would have confirmed them (RFC 9293 §3.4), so it can't have acted on
+ * them. False: it may have. */
+bool hd_conn_has_missed(const hd_conn_t *c, uint64_t mark);
 /* The bottom's descriptor when the stack is a bare socket, else -1 (splice). */
 int hd_conn_bare_fd(const hd_conn_t *c);
 size_t hd_conns_open(const hd_loop_t *loop);

@@ -1,6 +1,7 @@
 /* The bottom layer over a descriptor, and how it comes to be: accepted or connected. */
 #include "core/base/hd_log.h"
 #include "core/net/hd_conn_int.h"
+#include "core/os/hd_os.h"
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -129,6 +130,49 @@ bool hd_layer_socket_has_unread(const hd_layer_t *l)
     int n = 0;
 
     return ioctl(fd_of(l), FIONREAD, &n) == 0 && n > 0;
+}
+
+hd_rc_t hd_conn_look(const hd_conn_t *c)
+{
+    ssize_t n;
+    char byte;
+
+    if (!hd_layer_is_socket(c->bottom))
+        return HD_OK;
+    do
+        n = recv(fd_of(c->bottom), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n > 0)
+        return HD_AGAIN;
+    return n < 0 && errno == EAGAIN ? HD_OK : HD_DONE;
+}
+
+static bool is_inet(const hd_conn_t *c)
+{
+    return hd_layer_is_socket(c->bottom) &&
+           (c->remote.family == AF_INET || c->remote.family == AF_INET6);
+}
+
+uint64_t hd_conn_ack_mark(const hd_conn_t *c)
+{
+    uint64_t acked;
+
+    if (!is_inet(c))
+        return 0;
+    if (c->top == c->bottom) /* the SYN is counted, too */
+        return c->bytes_out + 1;
+    return hd_os_tcp_acked(fd_of(c->bottom), &acked) == 0 ? acked : 0;
+}
+
+bool hd_conn_has_missed(const hd_conn_t *c, uint64_t mark)
+{
+    uint64_t acked;
+
+    /* A reset alone confirms nothing; after a FIN the kernel says EPIPE in its place. */
+    if (mark == 0 || !is_inet(c) ||
+        (c->err != NULL && (c->top != c->bottom || c->err->sys_errno != EPIPE)))
+        return false;
+    return hd_os_tcp_acked(fd_of(c->bottom), &acked) == 0 && acked <= mark;
 }
 
 static hd_rc_t socket_shutdown(hd_layer_t *l)

@@ -36,6 +36,11 @@ size_t hd_os_page_bytes(void);
 size_t hd_os_heap_free(void);
 void hd_os_heap_trim(void);
 
+/* How many bytes the TCP peer's kernel has acknowledged since the connection began, its
+ * SYN counted as one (RFC 4898 tcpEStatsAppHCThruOctetsAcked). -1: not TCP, or not told.
+ */
+int hd_os_tcp_acked(int fd, uint64_t *bytes);
+
 /* Fills <out> from the kernel's generator; ends the process where there is none. */
 void hd_os_random(void *out, size_t bytes);
 

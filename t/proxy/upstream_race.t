@@ -1,0 +1,127 @@
+#!/usr/bin/perl
+# The race for a kept-alive upstream connection, for requests that must not be done twice: the
+# upstream closes what idles, at about the time when it is used again. A POST is repeated only if
+# the upstream's kernel had received no byte of it when it closed, so no answer is lost and
+# nothing is done twice (RFC 9110 §9.2.2, RFC 9112 §9.3.1). What upstreams let idle is learnt.
+use strict;
+use warnings;
+use lib 't/lib';
+use Test::More;
+use Heddle;
+use IO::Select;
+use Time::HiRes qw(time);
+
+# h2load's word on <n> requests by <clients>, each client <rps> a second.
+sub load {
+    my ($hd, $n, $clients, @args) = @_;
+    my $out = `h2load --h1 -n $n -c $clients @args http://127.0.0.1:@{[$hd->port(0)]}/load 2>&1`;
+    my ($failed) = $out =~ /(\d+) failed/ or return "no result: $out";
+    my ($good) = $out =~ /status codes: (\d+) 2xx/;
+    return "$good good, $failed failed";
+}
+
+# A back end that closes each connection when it has idled for <ms>->(): HTTP/1, counts POSTs.
+sub fickle {
+    my ($ms) = @_;
+    return sub {
+        my ($first) = @_; # tcp_backend forks for each connection: this one serves alone
+        my ($buf, $posts) = ('', 0);
+        my $select = IO::Select->new($first);
+        my $until;
+        while (1) {
+            my $wait = defined $until ? $until - time : 60;
+            if ($wait <= 0 || !$select->can_read($wait)) {
+                next if defined $until && $until > time;
+                last;
+            }
+            sysread $first, $buf, 65536, length $buf or last;
+            while ($buf =~ /\r\n\r\n/) {
+                my ($head, $rest) = ($`, $');
+                my $len = $head =~ /^content-length: (\d+)/mi ? $1 : 0;
+                last if length $rest < $len;
+                $buf = substr $rest, $len;
+                syswrite $first, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                if ($head =~ /^POST/) {
+                    open my $f, '>>', $main::count or die $!;
+                    syswrite $f, "x";
+                }
+                $until = time + $ms->() / 1000;
+            }
+        }
+        close $first;
+    };
+}
+
+my $conf = <<'EOC';
+http {
+    client_body_buffer_size 16k;
+    upstream u { server 127.0.0.1:%%PORT_1%%; keepalive 64; }
+    server {
+        listen 127.0.0.1:%%PORT_0%%; keepalive_requests 100000;
+        location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }
+    }
+}
+EOC
+
+our $count;
+my $hd = Heddle->new(workers => 2)->conf($conf);
+$count = $hd->dir . '/posts';
+my $body = $hd->write('body', 'y' x 3000);
+$hd->tcp_backend(1, fickle(sub { 5 + rand 45 }));
+$hd->start;
+is load($hd, 1200, 30, '--rps 60'), '1200 good, 0 failed', 'GET, closed after 5 to 50 ms: all answered';
+is load($hd, 1200, 30, '--rps 60', "-d $body"), '1200 good, 0 failed', 'POST: all answered';
+is -s $count, 1200, 'none done twice';
+$hd->stop;
+
+# ---- a connection that is closed at once
+
+$hd = Heddle->new(workers => 1)->conf($conf);
+$count = $hd->dir . '/posts';
+$hd->tcp_backend(1, fickle(sub { 0 }));
+$hd->start;
+is load($hd, 500, 10), '500 good, 0 failed', 'GET, closed with each answer: all answered';
+is load($hd, 1000, 10, "-d $body"), '1000 good, 0 failed', 'POST: all answered';
+is -s $count, 1000, 'none done twice';
+$hd->stop;
+
+# ---- a genuine peer
+
+my ($nginx) = grep { -x } '/usr/sbin/nginx', '/usr/local/sbin/nginx';
+SKIP: {
+    skip 'needs nginx', 4 unless $nginx;
+    for my $case (['1ms', 3000, 40], ['1s', 90, 30, '--rps 1']) {
+        my ($timeout, $n, $clients, @args) = @$case;
+        my $up = Heddle->new(program => $nginx)->conf(<<"EOC");
+http {
+    access_log off; client_body_temp_path %%DIR%%/t1; proxy_temp_path %%DIR%%/t2;
+    fastcgi_temp_path %%DIR%%/t3; uwsgi_temp_path %%DIR%%/t4; scgi_temp_path %%DIR%%/t5;
+    keepalive_timeout $timeout;
+    server { listen 127.0.0.1:%%PORT_1%%; location / { return 200 "ok"; } }
+}
+EOC
+        $up->start;
+        my $front = Heddle->new(workers => 2, ports => $up->{ports})->conf($conf);
+        my $posted = $front->write('body', 'y' x 3000);
+        $front->start;
+        is load($front, $n, $clients, @args), "$n good, 0 failed", "nginx closes after $timeout: GET";
+        is load($front, $n, $clients, @args, "-d $posted"), "$n good, 0 failed", 'POST';
+        $front->stop;
+    }
+}
+
+# ---- what the upstream says of itself (Keep-Alive: timeout=N)
+
+$hd = Heddle->new->conf($conf);
+$hd->tcp_backend(1, sub {
+    my ($sock) = @_;
+    while (sysread $sock, my $buf, 65536) {
+        syswrite $sock, "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1, max=100\r\nContent-Length: 2\r\n\r\nok";
+    }
+    open my $f, '>', $hd->dir . '/closed' or die $!;
+});
+$hd->start;
+is $hd->get('/')->body, 'ok', 'an upstream that lets a connection idle for 1 s';
+ok $hd->wait_for(sub { -e $hd->dir . '/closed' }, 'its end'), 'is not held to it: we close first';
+
+done_testing;
