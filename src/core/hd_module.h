@@ -155,6 +155,9 @@ bool hd_req_next_header(hd_req_t *req, uint32_t *at, hd_str_t *name, hd_str_t *v
 bool hd_res_next_header(hd_req_t *req, uint32_t *at, hd_str_t *name, hd_str_t *value);
 unsigned hd_res_status(hd_req_t *req);
 void hd_res_set_status(hd_req_t *req, unsigned status);
+/* Does the client take gzip, and may this response be compressed for it (nginx's
+ * gzip_http_version, gzip_proxied, gzip_disable)? */
+bool hd_req_takes_gzip(hd_req_t *req);
 
 /* Answers with <body> (copied) instead of going on; returns HD_DONE. <flag>: response
  * flag for the log ("FI", "RBAC", …), <details> likewise (Envoy's response code details).

@@ -48,8 +48,15 @@ hd_str_t hd_http_absolute_url(hd_req_t *req, hd_str_t path)
     hd_str_t host = req->head.authority;
     bool is_tls = hd_str_eq(req->head.scheme, HD_STR("https"));
     uint16_t port = req->conn != NULL ? hd_conn_local(req->conn)->port : 0;
-    ssize_t at = hd_str_find_char(host, ':');
+    ssize_t at;
     char local[HD_ADDR_TEXT_MAX];
+
+    if (req->loc->relative_redirect)
+        return path;
+    if (req->loc->server_name_in_redirect && req->vhost != NULL &&
+        req->vhost->name.len > 0)
+        host = req->vhost->name;
+    at = hd_str_find_char(host, ':');
 
     if (host.len == 0 && req->conn != NULL) {
         host = hd_addr_print_ip(hd_conn_local(req->conn), local);
@@ -64,7 +71,7 @@ hd_str_t hd_http_absolute_url(hd_req_t *req, hd_str_t path)
     } else if (at >= 0) {
         host = hd_str_sub(host, 0, (size_t)at);
     }
-    if (port == 0 || port == (is_tls ? 443 : 80))
+    if (port == 0 || req->loc->no_port_in_redirect || port == (is_tls ? 443 : 80))
         return hd_str_printf(req->pool, "%.*s://%.*s%.*s", HD_STR_ARG(req->head.scheme),
                              HD_STR_ARG(host), HD_STR_ARG(path));
     return hd_str_printf(req->pool, "%.*s://%.*s:%u%.*s", HD_STR_ARG(req->head.scheme),

@@ -49,6 +49,7 @@ void hd_http_core_defaults(hd_conf_t *cf)
     };
     cc->loc.client_max_body_size = 1 << 20;
     cc->loc.server_tokens = true;
+    cc->loc.warns_uninitialized = true;
     cc->loc.default_type = hd_str_dup(cf->pool, HD_STR("text/plain"));
     cc->loc.types = default_types(cf->pool);
 }
@@ -172,6 +173,20 @@ static hd_rc_t set_types(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err
     return HD_OK;
 }
 
+hd_rc_t hd_http_core_types(hd_conf_t *cf, const hd_node_t *block, hd_err_t *err)
+{
+    for (const hd_node_t *n = block->first; n != NULL; n = n->next) {
+        hd_conf_t at = *cf;
+
+        if (!hd_str_eq(n->name, HD_STR("types")))
+            continue;
+        at.node = n;
+        if (set_types(&at, n->args, hd_conf_of(cf, &hd_http_core_module), err) != HD_OK)
+            return hd_conf_blame(cf, n, err);
+    }
+    return HD_OK;
+}
+
 static const hd_conf_enum_t tokens_names[] = {
     {"on", 1}, {"off", 0}, {"build", 1}, {NULL, 0}};
 
@@ -214,6 +229,87 @@ static hd_rc_t accept_error_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
     if (cf->node->uses == 1)
         hd_conf_warn(cf, "an error_log of a block isn't kept apart: its lines go to the "
                          "main one");
+    return HD_OK;
+}
+
+static const hd_conf_enum_t proxied_names[] = {{"any", HD_GZIP_ANY},
+                                               {"auth", HD_GZIP_AUTH},
+                                               {"expired", HD_GZIP_EXPIRED},
+                                               {"no-cache", HD_GZIP_NO_CACHE},
+                                               {"no-store", HD_GZIP_NO_STORE},
+                                               {"private", HD_GZIP_PRIVATE},
+                                               {"no_last_modified", HD_GZIP_NO_LM},
+                                               {"no_etag", HD_GZIP_NO_ETAG},
+                                               {"off", 0},
+                                               {NULL, 0}};
+
+static hd_rc_t set_gzip_proxied(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+
+    cc->loc.gzip_proxied = 0;
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        const hd_conf_enum_t *e = proxied_names;
+
+        while (e->name != NULL && !hd_str_eq(hd_str_c(e->name), args[i]))
+            e++;
+        if (e->name == NULL)
+            return hd_err_set(
+                err, HD_E_CONF,
+                "invalid value \"%.*s\": off, any, auth, expired, no-cache, "
+                "no-store, private, no_last_modified, no_etag",
+                HD_STR_ARG(args[i]));
+        cc->loc.gzip_proxied |= e->value;
+    }
+    return HD_OK;
+}
+
+static hd_rc_t set_gzip_disable(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+    hd_match_t *list = hd_pool_new_n(cf->pool, hd_match_t, cf->node->args_n);
+
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        hd_str_t text = args[i];
+
+        if (hd_str_eq(text, HD_STR("msie6"))) /* nginx's short name */
+            text = HD_STR("MSIE [4-6]\\.(?!.*SV1)");
+        list[i] = (hd_match_t){.kind = HD_MATCH_REGEX,
+                               .part = true,
+                               .ignore_case = true,
+                               .text = hd_str_dup(cf->pool, text)};
+        if (hd_match_check(&list[i], err) != HD_OK)
+            return HD_ERROR;
+    }
+    cc->loc.gzip_disable = list;
+    cc->loc.gzip_disable_n = cf->node->args_n;
+    return HD_OK;
+}
+
+static hd_rc_t set_gzip_version(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+
+    (void)cf;
+    cc->loc.gzip_on_http10 = hd_str_eq(args[0], HD_STR("1.0"));
+    return cc->loc.gzip_on_http10 || hd_str_eq(args[0], HD_STR("1.1"))
+               ? HD_OK
+               : hd_err_set(err, HD_E_CONF, "invalid value \"%.*s\": 1.0 or 1.1",
+                            HD_STR_ARG(args[0]));
+}
+
+/* on|off for a field that says the opposite. */
+static hd_rc_t set_not_flag(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    bool *field = (bool *)((char *)conf + cf->directive->offset);
+
+    if (hd_set_flag(cf, args, conf, err) != HD_OK)
+        return HD_ERROR;
+    *field = !*field;
     return HD_OK;
 }
 
@@ -370,7 +466,66 @@ static const hd_directive_t directives[] = {
      .args_max = 2,
      .set = accept_error_log,
      .help = "FILE [LEVEL]: accepted; all lines go to the program's log"},
-    ACCEPTED_FLAG("sendfile", IN_ANY, "on|off: accepted; no files are sent"),
+    {.name = "chunked_transfer_encoding",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_not_flag,
+     .offset = AT(loc.no_chunked),
+     .help = "on|off: bodies of unknown length go in chunks, or to the connection's end; "
+             "on"},
+    {.name = "absolute_redirect",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_not_flag,
+     .offset = AT(loc.relative_redirect),
+     .help = "on|off: Location of redirects made here is a whole URL; on"},
+    {.name = "port_in_redirect",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_not_flag,
+     .offset = AT(loc.no_port_in_redirect),
+     .help = "on|off: with the port listened on; on"},
+    {.name = "server_name_in_redirect",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(loc.server_name_in_redirect),
+     .help = "on|off: with the server's first name, whatever Host says; off"},
+    {.name = "uninitialized_variable_warn",
+     .scope = IN_ANY | HD_IN_IF | HD_IN_SERVER_IF,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(loc.warns_uninitialized),
+     .help = "on|off: variables used before they have a value are logged; on"},
+    {.name = "gzip_vary",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(loc.gzip_vary),
+     .help = "on|off: Vary: Accept-Encoding where gzip or gzip_static may change the "
+             "answer; off"},
+    {.name = "gzip_http_version",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_gzip_version,
+     .help = "1.0|1.1: the least version that gets compressed answers; 1.1"},
+    {.name = "gzip_proxied",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .set = set_gzip_proxied,
+     .help = "off|any|expired|no-cache|no-store|private|no_last_modified|no_etag|auth …: "
+             "which answers to proxies (with Via) are compressed; off"},
+    {.name = "gzip_disable",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .set = set_gzip_disable,
+     .help = "REGEX …: user agents that get no compressed answers"},
+    ACCEPTED_FLAG("sendfile", IN_ANY | HD_IN_IF,
+                  "on|off: accepted; files are read by blocks"),
+    ACCEPTED_FLAG("msie_padding", IN_ANY, "on|off: accepted; error pages aren't padded"),
+    ACCEPTED_FLAG("msie_refresh", IN_ANY, "on|off: accepted; redirects stay redirects"),
     ACCEPTED_FLAG("tcp_nopush", IN_ANY, "on|off: accepted; writes are gathered anyway"),
     ACCEPTED_FLAG("tcp_nodelay", IN_ANY, "on|off: accepted; it is always on"),
     ACCEPTED_FLAG("reset_timedout_connection", IN_ANY,

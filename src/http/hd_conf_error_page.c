@@ -15,6 +15,7 @@ typedef struct {
 typedef struct {
     const page_t *pages;
     uint32_t n;
+    bool recursive;
 } error_conf_t;
 
 /* --- error_page CODE … [=[CODE]] URI --- */
@@ -85,11 +86,11 @@ static const page_t *find_page(const error_conf_t *ec, unsigned status)
 
 /* An upstream's answer only with proxy_intercept_errors, our own unless it has its text
  * (return CODE TEXT). */
-static bool may_replace(const hd_req_t *req)
+static bool may_replace(const hd_req_t *req, const error_conf_t *ec)
 {
     const hd_route_t *route = req->route;
 
-    if (req->has_error_page || route == NULL) /* once: no recursive_error_pages */
+    if ((req->has_error_page && !ec->recursive) || route == NULL)
         return false;
     if (!req->is_local_reply)
         return route->proxy != NULL && !route->proxy->pass_errors;
@@ -118,8 +119,10 @@ static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
     const page_t *page = NULL;
     hd_str_t uri;
 
-    if (status >= 300 && may_replace(req))
+    if (status >= 300 && may_replace(req, conf))
         page = find_page(conf, req->local_code != 0 ? req->local_code : status);
+    if (status >= 300 && req->is_local_reply && !req->has_own_text)
+        req->has_error_page |= !((const error_conf_t *)conf)->recursive;
     if (page == NULL || hd_expr_eval(page->uri, req, &uri) != HD_OK || uri.len == 0)
         return HD_OK;
     req->has_error_page = true;
@@ -143,6 +146,12 @@ static const hd_directive_t directives[] = {
      .set = set_error_page,
      .help = "CODE … [=[CODE]] URI|@NAME|URL: what answers in place of an error; a block "
              "with one inherits none"},
+    {.name = "recursive_error_pages",
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = offsetof(error_conf_t, recursive),
+     .help = "on|off: an error page's own error may have another one; off"},
     {0},
 };
 

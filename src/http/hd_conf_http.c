@@ -240,7 +240,8 @@ hd_rc_t hd_http_begin(hd_http_build_t *b, hd_conf_t *outer, hd_res_type_t type,
     b->place = NULL;
     hd_http_core_defaults(cf);
     cf->node = b->node;
-    if (hd_conf_apply_simple(cf, b->node, HD_IN_HTTP, err) != HD_OK)
+    if (hd_conf_apply_simple(cf, b->node, HD_IN_HTTP, err) != HD_OK ||
+        hd_http_core_types(cf, b->node, err) != HD_OK)
         return HD_ERROR;
     cf->scope = HD_IN_HTTP;
     return hd_conf_complete(cf, HD_IN_HTTP, err);
@@ -300,4 +301,6 @@ void hd_http_conf_register(void)
     hd_ignore(hd_module_add(&hd_error_page_module) == 0);
     hd_ignore(hd_module_add(&hd_map_module) == 0);
     hd_ignore(hd_module_add(&hd_rewrite_module) == 0);
+    hd_ignore(hd_module_add(&hd_file_module) == 0);
+    hd_ignore(hd_module_add(&hd_try_files_module) == 0);
 }

@@ -58,7 +58,8 @@ typedef struct hd_http_build_s {
 } hd_http_build_t;
 
 extern const hd_module_t hd_http_module, hd_http_core_module, hd_proxy_module,
-    hd_answer_module, hd_error_page_module, hd_map_module, hd_rewrite_module;
+    hd_answer_module, hd_error_page_module, hd_map_module, hd_rewrite_module,
+    hd_file_module, hd_try_files_module;
 
 /* The walk that <cf> is part of. */
 hd_http_build_t *hd_http_build_of(const hd_conf_t *cf);
@@ -103,11 +104,17 @@ hd_rc_t hd_http_make_filters(hd_conf_t *cf, hd_filters_t which, const hd_route_t
 
 /* --- hd_conf_core.c --- */
 void hd_http_core_defaults(hd_conf_t *cf);
+/* The `types` of <block>, where only its simple directives are applied. */
+hd_rc_t hd_http_core_types(hd_conf_t *cf, const hd_node_t *block, hd_err_t *err);
 const hd_http_loc_t *hd_http_core_loc(const hd_conf_t *cf);
 /* Fills what of an HTTP server's settings comes from its own block. */
 void hd_http_core_fill(const hd_conf_t *cf, hd_http_conf_t *http);
 bool hd_http_core_is_http2(const hd_conf_t *cf);
 bool hd_http_core_is_internal(const hd_conf_t *cf, const hd_place_t *place);
+
+/* --- hd_conf_file.c --- */
+/* Its files, where nothing else answers. */
+hd_rc_t hd_http_file_route(hd_conf_t *cf, hd_route_t *route);
 
 /* --- hd_conf_rewrite.c --- */
 /* Compiles what rewrite directives <place> has, into <route>. Last, when all else of it

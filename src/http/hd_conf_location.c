@@ -349,6 +349,8 @@ hd_rc_t hd_http_make_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t **
     rc = hd_http_proxy_route(cf, place, route, err);
     if (rc != HD_OK && rc != HD_DECLINED)
         return rc;
+    if (hd_http_file_route(cf, route) != HD_OK)
+        return HD_ERROR;
     route->filters_are_chain = true;
     *out = route;
     if (hd_http_make_filters(cf, HD_FILTERS_OF_ROUTE, route, &route->filters,

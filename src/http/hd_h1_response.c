@@ -27,7 +27,7 @@ static void put_framing(hd_h1_server_t *h, hd_h1_writer_t *w, const hd_req_t *re
         hd_h1_put_lit(w, "Content-Length: ");
         hd_h1_put_u64(w, (uint64_t)length);
         hd_h1_put(w, "\r\n", 2);
-    } else if (req->head.version >= HD_HTTP_11) {
+    } else if (req->head.version >= HD_HTTP_11 && !req->loc->no_chunked) {
         hd_h1_put_lit(w, "Transfer-Encoding: chunked\r\n");
         h->response_chunked = true;
     } else {

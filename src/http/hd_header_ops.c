@@ -1,4 +1,5 @@
 /* Fields added, set and removed by configuration, around the filters. */
+#include "http/hd_expires.h"
 #include "http/hd_request_int.h"
 
 /* nginx's add_header without `always`: these statuses only. */
@@ -129,6 +130,8 @@ void hd_header_ops_response(hd_req_t *req)
         return;
     if (req->target != NULL)
         apply(req, h, req->target->response_ops, req->target->response_ops_n, true);
+    if (route->expires != NULL && is_ordinary(req->res.status))
+        hd_expires_put(req, route->expires);
     apply(req, h, route->response_ops, route->response_ops_n, true);
     if (req->vhost != NULL) {
         apply(req, h, req->vhost->response_ops, req->vhost->response_ops_n, true);

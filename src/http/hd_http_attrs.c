@@ -1,10 +1,13 @@
 /* nginx's variables of requests. Most are cheap to look up, so they are asked anew each
  * time rather than entered into the request's table of values (VOLATILE). */
 #include "core/net/hd_tls.h"
+#include "http/hd_file.h"
 #include "http/hd_request_int.h"
 #include "http/hd_try.h"
 #include "http/hd_uri.h"
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -192,6 +195,38 @@ GET(server_name)
 {
     UNUSED_REST;
     set_str(out, of->req->vhost != NULL ? of->req->vhost->name : HD_STR(""));
+}
+
+/* --- files --- */
+
+GET(document_root)
+{
+    hd_str_t root;
+
+    UNUSED_REST;
+    if (hd_file_root(of->req, &root) == HD_OK)
+        set_str(out, root);
+}
+
+GET(realpath_root)
+{
+    hd_str_t root;
+    char real[PATH_MAX];
+
+    UNUSED_REST;
+    if (hd_file_root(of->req, &root) == HD_OK &&
+        realpath(hd_str_to_c(of->pool, root), real) != NULL)
+        set_str(out, hd_str_dup(of->pool, hd_str_c(real)));
+}
+
+GET(request_filename)
+{
+    hd_str_t path;
+    size_t root_len;
+
+    UNUSED_REST;
+    if (hd_file_name(of->req, of->req->head.path, &path, &root_len) == HD_OK)
+        set_str(out, path);
 }
 
 /* --- fields --- */
@@ -855,6 +890,9 @@ static const hd_attr_def_t defs[] = {
     A("request_completion", request_completion, HD_VAL_STR, R, "OK if it was answered"),
     A("request_time", request_time, HD_VAL_STR, R, "seconds since it began"),
     A("request_id", request_id, HD_VAL_STR, R, "32 hex digits, unique"),
+    A("document_root", document_root, HD_VAL_STR, R, "root or alias in force"),
+    A("realpath_root", realpath_root, HD_VAL_STR, R, "the same without symbolic links"),
+    A("request_filename", request_filename, HD_VAL_STR, R, "the file's name"),
     A("server_name", server_name, HD_VAL_STR, R, "name of the server that answers"),
     A("http_", http, HD_VAL_STR, FAMILY, "a field of the request"),
     A("sent_http_", sent_http, HD_VAL_STR, FAMILY, "a field of the response"),

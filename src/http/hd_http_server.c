@@ -3,6 +3,7 @@
 #include "http/hd_action_answer.h"
 #include "http/hd_action_tunnel.h"
 #include "http/hd_codec.h"
+#include "http/hd_file.h"
 #include "http/hd_http.h"
 #include "http/hd_request_int.h"
 #include "http/hd_value_map.h"
@@ -207,6 +208,7 @@ void hd_http_register(void)
         return;
     number = hd_protocol_register(&protocol);
     hd_action_register(HD_ACT_PROXY, &hd_proxy_action);
+    hd_action_register(HD_ACT_FILE, &hd_file_action);
     hd_action_register(HD_ACT_ANSWER, &hd_answer_action);
     hd_action_register(HD_ACT_REDIRECT, &hd_redirect_action);
     hd_action_register(HD_ACT_TUNNEL, &hd_tunnel_action);

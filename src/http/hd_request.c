@@ -107,7 +107,7 @@ static hd_rc_t find_location(hd_req_t *req)
     hd_rc_t rc = HD_OK;
 
     req->redirect_to = HD_STR_NONE;
-    req->leaves_location = false;
+    req->leaves_location = req->adds_to_alias = false;
     if (req->reroute_to.len > 0) {
         req->route = hd_router_find_named(req->vhost, req->reroute_to);
         req->reroute_to = HD_STR_NONE;
@@ -251,14 +251,16 @@ static hd_rc_t (*const steps[HD_STEP_FINISH])(hd_req_t *req) = {
 /* Where a reroute goes: a path takes the place of the request's, "@name" doesn't. */
 static void take_path(hd_req_t *req)
 {
-    ssize_t at = hd_str_find_char(req->reroute_to, '?');
+    ssize_t at = req->reroute_is_exact ? -1 : hd_str_find_char(req->reroute_to, '?');
 
     if (req->reroute_to.len == 0 || req->reroute_to.data[0] == '@')
         return;
     req->head.path =
         at < 0 ? req->reroute_to : hd_str_sub(req->reroute_to, 0, (size_t)at);
-    req->head.query =
-        at < 0 ? HD_STR_NONE : hd_str_sub(req->reroute_to, (size_t)at + 1, SIZE_MAX);
+    req->head.query = req->reroute_is_exact ? req->reroute_args
+                      : at < 0              ? HD_STR_NONE
+                               : hd_str_sub(req->reroute_to, (size_t)at + 1, SIZE_MAX);
+    req->reroute_is_exact = false;
     req->reroute_to = HD_STR_NONE;
     req->up_path = HD_STR_NONE;
     req->path_changed = true;
@@ -277,6 +279,7 @@ static bool begin_reroute(hd_req_t *req)
     hd_request_act(req, NULL);
     hd_response_clear(req);
     req->filter_at = req->body_filter_at = 0;
+    req->response_filters_n = UINT16_MAX;
     req->parked = 0;
     req->route_wanted = false;
     req->states = NULL;

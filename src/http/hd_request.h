@@ -170,6 +170,7 @@ struct hd_req_s {
                             may be told by these; 0: none */
     uint16_t error_status; /* replaces the answer's, where error_page says so; 0: not */
     hd_str_t redirect_to;  /* Location that `rewrite` has made; empty: the route's */
+    hd_str_t reroute_args; /* of reroute_to, with reroute_is_exact */
     hd_str_t reroute_to; /* with HD_REROUTE: path[?query], or "@name"; empty: as it is */
     uint8_t hooks;       /* HD_HOOK_…: callbacks that the chain has */
     uint8_t parked;      /* HD_HOOK_…: whose filter waits */
@@ -184,12 +185,14 @@ struct hd_req_s {
     bool client_gone, no_keepalive;
     bool route_wanted; /* a filter changed what routing looks at: find it anew */
     bool is_tunnel, is_logged, wants_upgrade;
-    bool has_error_page;  /* error_page was used: once a request */
-    bool body_given;      /* some of the body went to an action: no other one gets it */
-    bool is_internal;     /* was rewritten or redirected: `internal` lets it in */
-    bool leaves_location; /* rewrite … break: the location's path isn't replaced */
-    bool has_own_text;    /* return CODE TEXT: no error page takes its place */
-    bool path_changed;    /* head.path is ours: what goes upstream is made from it */
+    bool has_error_page;   /* error_page was used: once a request */
+    bool body_given;       /* some of the body went to an action: no other one gets it */
+    bool is_internal;      /* was rewritten or redirected: `internal` lets it in */
+    bool reroute_is_exact; /* a '?' in reroute_to is one of the path */
+    bool adds_to_alias;    /* try_files behind an alias by regular expression */
+    bool leaves_location;  /* rewrite … break: the location's path isn't replaced */
+    bool has_own_text;     /* return CODE TEXT: no error page takes its place */
+    bool path_changed;     /* head.path is ours: what goes upstream is made from it */
     /* Filters in force: of the location (nginx), or of the listener with the route's
      * settings; and where each pass through them stands. */
     const hd_filter_conf_t *chain, *running;
@@ -249,10 +252,10 @@ enum {
     X(UPSTREAM_RESET, "UR")                                                              \
     X(UPSTREAM_CLOSED, "UC")                                                             \
     X(LOCAL_RESET, "LR")                                                                 \
-    X(DELAY_INJECTED, "DI") X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL")                \
-        X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE")       \
-            X(UPSTREAM_PROTOCOL, "UPE") X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM")      \
-                X(DENIED, "RBAC")
+    X(DELAY_INJECTED, "DI")                                                              \
+    X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX")                \
+        X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")   \
+            X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
 enum {
 #define X(name, text) HD_RFI_##name,
     HD_RESPONSE_FLAGS(X)

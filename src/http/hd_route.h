@@ -42,6 +42,21 @@ typedef enum {
     HD_HOP_REMOVE,
 } hd_header_op_t;
 
+/* nginx's `expires`. */
+typedef enum {
+    HD_EXPIRES_NOT,
+    HD_EXPIRES_EPOCH,
+    HD_EXPIRES_MAX,
+    HD_EXPIRES_ACCESS,   /* from now */
+    HD_EXPIRES_MODIFIED, /* from Last-Modified */
+    HD_EXPIRES_DAILY,    /* at that time of day */
+} hd_expires_kind_t;
+typedef struct {
+    uint8_t kind; /* hd_expires_kind_t */
+    int64_t seconds;
+    const hd_expr_t *value; /* says it on the request; NULL: as above */
+} hd_expires_t;
+
 typedef struct {
     const hd_slot_t *cluster;
     hd_str_t cluster_name; /* as configured */
@@ -114,10 +129,12 @@ typedef struct hd_route_s {
     /* headers, applied around the filters */
     const hd_header_op_conf_t *request_ops, *response_ops;
     uint32_t request_ops_n, response_ops_n;
+    const hd_expires_t *expires; /* NULL: no */
     /* nginx-style: the whole filter chain of this location; xDS: overrides by name */
     const hd_filter_conf_t *filters;
     uint32_t filters_n;
     bool filters_are_chain;
+    const struct hd_file_conf_s *file;  /* nginx's root and the like; NULL: by xDS */
     const struct hd_rewrite_s *rewrite; /* nginx's rewrite directives; NULL: none */
     const struct hd_http_loc_s *loc;    /* limits and time-outs of the request's side */
 } hd_route_t;
@@ -133,6 +150,18 @@ typedef struct {
     uint32_t n;
 } hd_http_types_t;
 
+/* gzip_proxied */
+enum {
+    HD_GZIP_ANY = 1,
+    HD_GZIP_AUTH = 2,
+    HD_GZIP_EXPIRED = 4,
+    HD_GZIP_NO_CACHE = 8,
+    HD_GZIP_NO_STORE = 16,
+    HD_GZIP_PRIVATE = 32,
+    HD_GZIP_NO_LM = 64,
+    HD_GZIP_NO_ETAG = 128,
+};
+
 /* Settings of the client's side that a location may change. */
 typedef struct hd_http_loc_s {
     uint64_t client_max_body_size; /* bytes; 0: no limit */
@@ -140,6 +169,14 @@ typedef struct hd_http_loc_s {
         lingering_time_ms;
     uint32_t keepalive_requests;
     bool server_tokens, merge_slashes, underscores_in_headers, ignore_invalid_headers;
+    bool no_chunked;          /* chunked_transfer_encoding off */
+    bool warns_uninitialized; /* uninitialized_variable_warn */
+    bool relative_redirect;   /* absolute_redirect off */
+    bool no_port_in_redirect, server_name_in_redirect;
+    bool gzip_vary, gzip_on_http10;
+    uint32_t gzip_proxied; /* HD_GZIP_… */
+    const hd_match_t *gzip_disable;
+    uint32_t gzip_disable_n;
     hd_str_t default_type;
     const hd_http_types_t *types; /* NULL: default_type for all */
 } hd_http_loc_t;

@@ -51,8 +51,9 @@ if ($candidate eq 'heddle') {
 
 # The outcome of a case under one program: [{answer, upstream}...] and its logs.
 sub run_case {
-    my ($which, $text, $ports, $requests, $logs) = @_;
+    my ($which, $text, $ports, $requests, $logs, $files) = @_;
     my $hd = prepare($which, $text);
+    copy_files($files, $hd->dir . '/www') if -d $files;
     if ($text =~ /\.crt/) {
         my $ca = $hd->make_ca('root');
         $ca->make_cert($_, dns => $_) for qw(shop.example books.example);
@@ -65,12 +66,44 @@ sub run_case {
         $conn = connect_client($request, $ports->{"PORT_$request->{port}"})
             if !$request->{same} || !$conn;
         my $answer = eval { exchange($request, $conn) } // {status => "failed: $@"};
+        hide_what_is_chosen($answer, $hd->dir);
         push @outcomes, {answer => $answer, upstream => [$upstreams->received]};
     }
     undef $conn;
     $hd->stop;
     my %log = map { $_ => $hd->file($_) } @$logs;
     return {outcomes => \@outcomes, logs => \%log};
+}
+
+# The files of a case, all of one age; what ends with .symlink becomes a link to what it says.
+sub copy_files {
+    my ($from, $to) = @_;
+    mkdir $to or die "$to: $!";
+    for my $path (glob "$from/* $from/.[a-z]*") {
+        my $name = basename($path);
+        if (-d $path) { copy_files($path, "$to/$name"); next }
+        if ($name =~ s/\.symlink$//) { symlink slurp($path) =~ s/\n//r, "$to/$name" or die $!; next }
+        open my $out, '>:raw', "$to/$name" or die $!;
+        print $out slurp($path);
+        close $out or die $!;
+        utime 1_700_000_000, 1_700_000_000, "$to/$name" or die $!;
+    }
+    utime 1_700_000_000, 1_700_000_000, $to or die $!;
+    return;
+}
+
+# Directories and the boundaries of multipart bodies are anybody's choice.
+sub hide_what_is_chosen {
+    my ($answer, $dir) = @_;
+    for my $text (grep { defined } $answer->{body}, map { $_->[1] } @{$answer->{headers} // []}) {
+        $text =~ s/\Q$dir\E/DIR/g;
+    }
+    for my $header (@{$answer->{headers} // []}) {
+        next if $header->[1] !~ s/(boundary=)(\d{20})$/$1B/;
+        my $boundary = $2;
+        $answer->{body} =~ s/$boundary/B/g;
+    }
+    return;
 }
 
 sub connect_client {
@@ -199,7 +232,7 @@ sub test_case {
             Proto => 'tcp', ReuseAddr => 1) // die $@ } grep { /^DEAD/ } keys %ports;
     my $text = $fragment =~ s/%%((?:PORT|HTTP|TCP|DEAD)_\d+)%%/$ports{$1}/gr;
 
-    my ($ours, $theirs) = map { run_case($_, $text, \%ports, \@requests, \@logs) }
+    my ($ours, $theirs) = map { run_case($_, $text, \%ports, \@requests, \@logs, "$folder/files") }
         'nginx', $skip ? () : $candidate;
     for my $i (0 .. $#requests) {
         my $name = $requests[$i]{name};
