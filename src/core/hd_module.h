@@ -158,6 +158,10 @@ void hd_res_set_status(hd_req_t *req, unsigned status);
 /* Does the client take gzip, and may this response be compressed for it (nginx's
  * gzip_http_version, gzip_proxied, gzip_disable)? */
 bool hd_req_takes_gzip(hd_req_t *req);
+/* nginx's gzip_vary. */
+bool hd_req_has_gzip_vary(hd_req_t *req);
+/* Of the response's body, in bytes; -1: not known. Removing Content-Length forgets it. */
+int64_t hd_res_content_length(hd_req_t *req);
 
 /* Answers with <body> (copied) instead of going on; returns HD_DONE. <flag>: response
  * flag for the log ("FI", "RBAC", …), <details> likewise (Envoy's response code details).

@@ -253,8 +253,9 @@ enum {
     X(UPSTREAM_CLOSED, "UC")                                                             \
     X(LOCAL_RESET, "LR")                                                                 \
     X(DELAY_INJECTED, "DI")                                                              \
-    X(FAULT_INJECTED, "FI") X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX")                \
-        X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")   \
+    X(FAULT_INJECTED, "FI")                                                              \
+    X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI")                   \
+        X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")                        \
             X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
 enum {
 #define X(name, text) HD_RFI_##name,

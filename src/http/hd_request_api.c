@@ -257,6 +257,11 @@ unsigned hd_res_status(hd_req_t *req)
     return req->res.status;
 }
 
+int64_t hd_res_content_length(hd_req_t *req)
+{
+    return req->res.content_length;
+}
+
 void hd_res_set_status(hd_req_t *req, unsigned status)
 {
     req->res.status = status;

@@ -61,6 +61,11 @@ static bool may_for_proxy(hd_req_t *req, uint32_t which)
            ((which & HD_GZIP_NO_ETAG) && !has(req, "ETag"));
 }
 
+bool hd_req_has_gzip_vary(hd_req_t *req)
+{
+    return req->loc->gzip_vary;
+}
+
 bool hd_req_takes_gzip(hd_req_t *req)
 {
     const hd_http_loc_t *loc = req->loc;
@@ -68,6 +73,8 @@ bool hd_req_takes_gzip(hd_req_t *req)
     hd_str_t value;
 
     value = hd_req_header(req, HD_STR("Accept-Encoding"), &found);
+    if (req->http != NULL && req->http->is_xds)
+        return found && accepts_gzip(value);
     if (!found || !accepts_gzip(value) ||
         req->head.version < (loc->gzip_on_http10 ? HD_HTTP_10 : HD_HTTP_11))
         return false;

@@ -149,9 +149,14 @@
     T(pb_common_dfp__dns_cache_config)                                                   \
     T(pb_common_ratelimit__local_rate_limit_descriptor)                                  \
     T(pb_common_ratelimit__rate_limit_descriptor)                                        \
+    T(pb_compressor_gzip__gzip)                                                          \
     T(pb_common_fault__fault_delay)                                                      \
     T(pb_common_fault__fault_rate_limit)                                                 \
     T(pb_common_filter_state__filter_state_value)                                        \
+    T(pb_http_compressor__compressor)                                                    \
+    T(pb_http_compressor__compressor_overrides)                                          \
+    T(pb_http_compressor__compressor_per_route)                                          \
+    T(pb_http_compressor__response_direction_overrides)                                  \
     T(pb_http_cors__cors)                                                                \
     T(pb_http_cors__cors_policy)                                                         \
     T(pb_http_dfp__filter_config)                                                        \

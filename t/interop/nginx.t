@@ -12,6 +12,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 use File::Basename qw(basename);
+use IO::Uncompress::Gunzip qw(gunzip $GunzipError);
 use IO::Socket::INET;
 use Test::More;
 use Heddle;
@@ -127,8 +128,15 @@ sub exchange {
     # Who says that it closes must do so; who says nothing must not.
     my $says_close = grep { lc "$_->[0]: $_->[1]" eq 'connection: close' } @headers;
     my $closed = $says_close || $conn->{eof} ? $conn->is_eof : 0;
+    my $body = $response->body;
+    # How well a body is compressed is anybody's choice, what it holds is not.
+    if ((grep { lc "$_->[0]: $_->[1]" eq 'content-encoding: gzip' } @headers) && $body =~ /^\x1f\x8b/) {
+        my $unpacked;
+        gunzip(\$body => \$unpacked, MultiStream => 1) or $unpacked = "not gzip: $GunzipError";
+        $body = "unpacked: $unpacked";
+    }
     return {version => $response->version, status => $response->status, headers => \@headers,
-        body => $response->body . ($response->is_cut ? '(cut)' : ''), closed => $closed};
+        body => $body . ($response->is_cut ? '(cut)' : ''), closed => $closed};
 }
 
 # What of an answer is compared, as text.
