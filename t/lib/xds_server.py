@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""A small xDS server for tests: ADS (delta and state of the world) and Istio's
-CreateCertificate, with messages in upstream's form. Not Heddle's control plane.
+"""A small xDS server for tests: ADS (delta and state of the world), SDS by its own service and
+Istio's CreateCertificate, with messages in upstream's form. Not Heddle's control plane.
 
     xds_server.py PORT DIR DESCRIPTORS
 
@@ -350,6 +350,11 @@ class Handlers(grpc.GenericRpcHandler):
         if details.method == ads + 'DeltaAggregatedResources':
             return grpc.stream_stream_rpc_method_handler(delta)
         if details.method == ads + 'StreamAggregatedResources':
+            return grpc.stream_stream_rpc_method_handler(sotw)
+        sds = '/envoy.service.secret.v3.SecretDiscoveryService/'
+        if details.method == sds + 'DeltaSecrets':
+            return grpc.stream_stream_rpc_method_handler(delta)
+        if details.method == sds + 'StreamSecrets':
             return grpc.stream_stream_rpc_method_handler(sotw)
         if details.method == '/istio.v1.auth.IstioCertificateService/CreateCertificate':
             return grpc.unary_unary_rpc_method_handler(create_certificate)

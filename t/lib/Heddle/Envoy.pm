@@ -4,7 +4,8 @@ package Heddle::Envoy;
 #
 #   plan skip_all => $Heddle::Envoy::missing if !Heddle::Envoy::program();
 #   my $envoy = Heddle::Envoy->new($hd, 'gateway',     # its files are in $hd's directory
-#       control => 'ADDRESS:PORT', node => {...}, token => 'secret', admin => PORT);
+#       control => 'ADDRESS:PORT', node => {...}, token => 'secret', admin => PORT,
+#       sds => 'ADDRESS:PORT');                    # who gives it its secrets; not given: control
 #   $envoy->start;
 #   $envoy->stat('cluster_manager.cds.update_rejected')    its statistics, by exact name
 #   $envoy->stats(qr/update_rejected$/)                    {name => value}
@@ -42,6 +43,7 @@ sub new {
     my ($class, $hd, $name, %opt) = @_;
     my $self = bless {hd => $hd, name => $name, %opt}, $class;
     my ($host, $port) = $opt{control} =~ /^(.*):(\d+)$/;
+    my ($sds_host, $sds_port) = ($opt{sds} // $opt{control}) =~ /^(.*):(\d+)$/;
     my $static = sub {
         my ($cluster, $at, $at_port) = @_;
         return {
@@ -59,7 +61,7 @@ sub new {
         node => $opt{node},
         admin => {address => {socket_address => {address => '127.0.0.1', port_value => 0 + $opt{admin}}}},
         static_resources => {clusters => [$static->('xds-grpc', $host, $port),
-            $static->('sds-grpc', $host, $port)]},
+            $static->('sds-grpc', $sds_host, $sds_port)]},
         dynamic_resources => {
             ads_config => {
                 api_type => 'DELTA_GRPC', transport_api_version => 'V3', set_node_on_first_message_only => \1,
