@@ -231,7 +231,7 @@ typedef struct {
     const hd_labels_t *subset;          /* NULL: all */
     hd_str_t ids[HD_TR_IDENTITIES_MAX]; /* identities, each once */
     uint32_t ids_n;
-    int64_t port;
+    bool is_ready; /* Kubernetes says so of the ones being added */
 } endpoints_t;
 
 static void add_identity(endpoints_t *e, hd_str_t ns, hd_str_t account)
@@ -315,7 +315,8 @@ static void add_endpoint(endpoints_t *e, hd_str_t ip, int64_t port, int64_t weig
     lb->host_identifier_case = PB_ENDPOINT__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT;
     lb->endpoint = HD_TR_NEW(t, PbEndpoint__Endpoint, pb_endpoint__endpoint);
     lb->endpoint->address = hd_tr_address(t, ip, port);
-    lb->health_status = PB_CORE__HEALTH_STATUS__HEALTHY;
+    if (e->is_ready)
+        lb->health_status = PB_CORE__HEALTH_STATUS__HEALTHY;
     lb->load_balancing_weight = hd_tr_u32(t, weight);
     if (pod != NULL) {
         if (has_sidecar(pod) &&
@@ -372,23 +373,78 @@ static void add_slice(endpoints_t *e, const hd_object_t *svc,
     }
 }
 
-/* A ServiceEntry's own endpoints (SE-*); "unix://" ones are left out. */
-static void add_entries(endpoints_t *e, const hd_mesh_service_t *svc,
+/* "region/zone/subzone" */
+static hd_k8s_node_t place_of(hd_str_t locality)
+{
+    hd_k8s_node_t place = {0};
+    hd_str_t *const parts[] = {&place.region, &place.zone, &place.subzone};
+
+    for (unsigned i = 0; i < hd_countof(parts) && locality.len > 0; i++) {
+        ssize_t slash = hd_str_find_char(locality, '/');
+        size_t end = slash < 0 || i == 2 ? locality.len : (size_t)slash;
+
+        *parts[i] = hd_str_sub(locality, 0, end);
+        locality = hd_str_sub(locality, end < locality.len ? end + 1 : end, locality.len);
+    }
+    return place;
+}
+
+/* An endpoint of a ServiceEntry; "unix://" ones are left out. <labels>: a WorkloadEntry
+ * has some of its own and some of its metadata. */
+static void add_entry(endpoints_t *e, const hd_workload_entry_t *w,
+                      const hd_labels_t *labels, const hd_service_port_t *port)
+{
+    hd_str_t mapped = hd_labels_get(&w->ports, port->name);
+    hd_k8s_node_t place = place_of(w->locality);
+    uint64_t number = (uint64_t)(port->target != HD_UNSET ? port->target : port->number);
+
+    if (mapped.len > 0 && !hd_str_to_u64(mapped, 65535, &number))
+        return;
+    if (w->address.len == 0 || hd_str_has_prefix(w->address, HD_STR("unix://")) ||
+        (e->subset != NULL && !hd_labels_match(e->subset, labels)))
+        return;
+    add_endpoint(e, w->address, (int64_t)number, w->weight == HD_UNSET ? 1 : w->weight,
+                 NULL, &place);
+}
+
+/* WorkloadEntries and Pods that its selector fits (SE-*, WE-*). */
+static void add_selected(endpoints_t *e, const hd_object_t *svc,
+                         const hd_service_port_t *port)
+{
+    const hd_labels_t *selector = &svc->service->selector;
+    int64_t number = port->target != HD_UNSET ? port->target : port->number;
+    size_t n;
+    const hd_object_t *const *list =
+        hd_tr_list_ns(e->t, HD_KIND_WORKLOAD_ENTRY, svc->ns, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        const hd_workload_entry_t *w = list[i]->workload_entry;
+
+        if (!hd_labels_match(selector, &w->labels))
+            continue;
+        add_entry(e, w, &w->labels, port);
+        if (w->service_account.len > 0)
+            add_identity(e, svc->ns, w->service_account);
+    }
+    list = hd_tr_list_ns(e->t, HD_KIND_POD, svc->ns, &n);
+    for (size_t i = 0; i < n; i++) {
+        const hd_pod_t *pod = list[i]->pod;
+
+        if (!pod->ready || pod->ip.len == 0 ||
+            !hd_labels_match(selector, &list[i]->labels) ||
+            (e->subset != NULL && !hd_labels_match(e->subset, &list[i]->labels)))
+            continue;
+        add_endpoint(e, pod->ip, number, 1, list[i], node_named(e->t, pod->node_name));
+    }
+}
+
+static void add_entries(endpoints_t *e, const hd_object_t *svc,
                         const hd_service_port_t *port)
 {
-    for (hd_each(w, svc->endpoints)) {
-        hd_str_t mapped = hd_labels_get(&w->ports, port->name);
-        uint64_t number =
-            (uint64_t)(port->target != HD_UNSET ? port->target : port->number);
-
-        if (mapped.len > 0 && !hd_str_to_u64(mapped, 65535, &number))
-            continue;
-        if (w->address.len == 0 || hd_str_has_prefix(w->address, HD_STR("unix://")) ||
-            (e->subset != NULL && !hd_labels_match(e->subset, &w->labels)))
-            continue;
-        add_endpoint(e, w->address, (int64_t)number,
-                     w->weight == HD_UNSET ? 1 : w->weight, NULL, NULL);
-    }
+    for (hd_each(w, svc->service->endpoints))
+        add_entry(e, w, &w->labels, port);
+    if (svc->service->selector.n > 0)
+        add_selected(e, svc, port);
 }
 
 static void gather(endpoints_t *e, const hd_object_t *svc, const hd_service_port_t *port)
@@ -397,10 +453,11 @@ static void gather(endpoints_t *e, const hd_object_t *svc, const hd_service_port
     const hd_object_t *const *slices;
 
     if (svc->kind == HD_KIND_SERVICE_ENTRY) {
-        add_entries(e, svc->service, port);
+        add_entries(e, svc, port);
         return;
     }
     slices = hd_tr_slices_of(e->t, svc, &n);
+    e->is_ready = true;
     for (size_t i = 0; i < n; i++)
         add_slice(e, svc, slices[i]->slice, port);
 }
@@ -457,7 +514,13 @@ static void set_transport(hd_tr_t *t, PbCluster__Cluster *c, const outbound_t *o
             tls->subject_alt_names.n > 0 ? &tls->subject_alt_names : identities, is_h2);
         return;
     }
-    if (tls != NULL || o->svc->service->external ||
+    if (tls == NULL &&
+        o->svc->service->external) { /* whatever it is, it has no sidecar */
+        HD_TR_ADD(t, c, transport_socket_matches,
+                  socket_match(t, "tlsMode-disabled", raw_socket(t)));
+        return;
+    }
+    if (tls != NULL ||
         hd_tr_mtls_mode(t, o->svc->ns, NULL, o->port->number) == HD_MTLS_DISABLE)
         return;
     m = socket_match(t, "tlsMode-istio", hd_tr_upstream_mtls(t, sni, identities, is_h2));
@@ -483,6 +546,15 @@ static void set_type(PbCluster__Cluster *c, PbCluster__Cluster__DiscoveryType ty
     c->type = type;
 }
 
+/* As long as its TTL says, a minute if it says nothing. */
+static void set_dns(hd_tr_t *t, PbCluster__Cluster *c)
+{
+    c->dns_lookup_family = PB_CLUSTER__CLUSTER__DNS_LOOKUP_FAMILY__V4_ONLY;
+    c->dns_refresh_rate = hd_tr_duration(t, 60000000000ll);
+    c->dns_jitter = hd_tr_duration(t, 100000000);
+    c->respect_dns_ttl = true;
+}
+
 /* Health is always respected: a cluster of which all endpoints are ill answers 503. */
 static PbCluster__Cluster__CommonLbConfig *outbound_lb(hd_tr_t *t, const hd_outlier_t *o)
 {
@@ -501,6 +573,10 @@ static void put_outbound(hd_tr_t *t, const outbound_t *o)
     endpoints_t e = {.t = t, .subset = o->subset_labels};
     hd_resolution_t resolution = o->svc->service->resolution;
     hd_strs_t identities;
+
+    /* nobody's connections have an original destination that a gateway could use */
+    if (resolution == HD_RESOLVE_NONE && t->proxy->kind == HD_PROXY_ROUTER)
+        resolution = HD_RESOLVE_STATIC;
 
     c->name = hd_tr_cluster_name(t, o->port->number, o->subset, o->host);
     c->alt_stat_name = hd_tr_printf(t, "%s;", c->name);
@@ -537,11 +613,13 @@ static void put_outbound(hd_tr_t *t, const outbound_t *o)
         if (e.cla->n_endpoints == 0) /* the host is its own endpoint (SE-12) */
             add_endpoint(&e, o->host, o->port->number, 1, NULL, NULL);
         c->load_assignment = e.cla;
-        c->dns_lookup_family = PB_CLUSTER__CLUSTER__DNS_LOOKUP_FAMILY__V4_ONLY;
+        set_dns(t, c);
         set_transport(t, c, o, &identities);
     } else { /* the original destination */
         set_type(c, PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__ORIGINAL_DST);
         c->lb_policy = PB_CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED;
+        if (o->svc->service->external)
+            set_transport(t, c, o, &identities);
     }
     hd_tr_put(t, HD_VIEW_CLUSTERS, c->name, c);
 }
@@ -594,7 +672,7 @@ void hd_tr_outbound_clusters(hd_tr_t *t)
                 svc->resolution == HD_RESOLVE_DYNAMIC_DNS)
                 continue;
             for (hd_each(host, svc->hosts)) {
-                if (hd_host_is_wildcard(*host))
+                if (hd_host_is_wildcard(*host) && svc->resolution != HD_RESOLVE_NONE)
                     continue;
                 for (hd_each(port, svc->ports)) {
                     if (port->protocol == HD_PROTO_UDP ||

@@ -226,56 +226,109 @@ static void put_routes(hd_tr_t *t, const PbRoute__RouteConfiguration *rc)
 
 /* --- inbound --- */
 
-static const char *const istio_alpns[] = {"istio", "istio-peer-exchange",
-                                          "istio-http/1.0", "istio-http/1.1", "istio-h2"};
+/* Where an inbound chain leads: to a port of the workload's own, or to one that no
+ * service has (catch-all), which is passed through, under the same rules. */
+typedef struct {
+    const char *http_name, *tcp_name; /* of the chains */
+    const char *stat_prefix;          /* of the HTTP ones */
+    const char *cluster;
+    hd_proto_t protocol;
+    int64_t service_port; /* 0: of no service */
+    int64_t match_port;   /* HD_UNSET: any */
+} inbound_t;
 
-static PbListener__FilterChain *inbound_chain(hd_tr_t *t, const hd_tr_own_port_t *own,
-                                              const char *transport, bool terminates)
+/* What Istio's clients offer by ALPN: for HTTP, for anything else. */
+static const char *const http_alpns[] = {"istio-http/1.0", "istio-http/1.1", "istio-h2",
+                                         NULL};
+static const char *const tcp_alpns[] = {"istio-peer-exchange", "istio", NULL};
+static const char *const istio_alpns[] = {
+    "istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2", NULL};
+/* What the HTTP inspector says of plain text. */
+static const char *const plain_alpns[] = {"http/1.1", "h2c", NULL};
+
+/* One row of the table of istio-to-xds §6. */
+typedef struct {
+    const char *transport;    /* "tls" or "raw_buffer" */
+    const char *const *alpns; /* NULL: any */
+    bool is_http, terminates;
+} inbound_row_t;
+
+static void add_inbound_chain(hd_tr_t *t, PbListener__Listener *l, const inbound_t *in,
+                              const inbound_row_t *row)
 {
-    bool is_http =
-        hd_proto_is_http(own->port->protocol) || own->port->protocol == HD_PROTO_AUTO;
-    char *cluster = hd_tr_inbound_name(t, own->target);
-    PbListener__Filter *filter =
-        is_http
-            ? hcm_filter(t, INBOUND,
-                         hd_tr_printf(t, "inbound_0.0.0.0_%lld;", (long long)own->target),
-                         NULL, hd_tr_inbound_routes(t, own))
-            : tcp_filter(t, cluster);
     PbListener__FilterChain *c =
-        chain(t, hd_tr_printf(t, "0.0.0.0_%lld", (long long)own->target), filter);
+        HD_TR_NEW(t, PbListener__FilterChain, pb_listener__filter_chain);
 
-    match_of(t, c)->transport_protocol = (char *)(uintptr_t)transport;
-    if (terminates)
-        c->transport_socket = hd_tr_downstream_mtls(t, is_http);
-    return c;
+    c->name = (char *)(uintptr_t)(row->is_http ? in->http_name : in->tcp_name);
+    if (!row->is_http)
+        hd_tr_network_rbac_filters(t, c);
+    HD_TR_ADD(t, c, filters,
+              row->is_http
+                  ? hcm_filter(t, INBOUND, in->stat_prefix, NULL,
+                               hd_tr_inbound_routes(t, in->cluster, in->service_port))
+                  : tcp_filter(t, in->cluster));
+    match_of(t, c)->transport_protocol = (char *)(uintptr_t)row->transport;
+    for (unsigned i = 0; row->alpns != NULL && row->alpns[i] != NULL; i++)
+        HD_TR_ADD(t, match_of(t, c), application_protocols,
+                  (char *)(uintptr_t)row->alpns[i]);
+    if (in->match_port != HD_UNSET)
+        match_of(t, c)->destination_port = hd_tr_u32(t, in->match_port);
+    if (row->terminates)
+        c->transport_socket = hd_tr_downstream_mtls(t, row->is_http);
+    HD_TR_ADD(t, l, filter_chains, c);
 }
 
-/* One or more chains by mode (the table of istio-to-xds §6). */
-static void add_inbound_chains(hd_tr_t *t, PbListener__Listener *l,
-                               const hd_tr_own_port_t *own, bool match_port)
+enum { SPEAKS_HTTP, SPEAKS_TCP, SPEAKS_ANY };
+#define ROWS_MAX 6
+
+/* istio-to-xds §6, PA-11, PA-12: by protocol and mode; the first row without a transport
+ * ends a cell. */
+static const inbound_row_t rows[3][HD_MTLS_STRICT + 1][ROWS_MAX] = {
+    [SPEAKS_HTTP] = {[HD_MTLS_PERMISSIVE] = {{"tls", istio_alpns, true, true},
+                                             {"raw_buffer", NULL, true, false}},
+                     [HD_MTLS_STRICT] = {{"tls", NULL, true, true}},
+                     [HD_MTLS_DISABLE] = {{"raw_buffer", NULL, true, false}}},
+    [SPEAKS_TCP] = {[HD_MTLS_PERMISSIVE] = {{"tls", istio_alpns, false, true},
+                                            {"tls", NULL, false, false},
+                                            {"raw_buffer", NULL, false, false}},
+                    [HD_MTLS_STRICT] = {{"tls", NULL, false, true}},
+                    [HD_MTLS_DISABLE] = {{"raw_buffer", NULL, false, false}}},
+    [SPEAKS_ANY] = {[HD_MTLS_PERMISSIVE] = {{"tls", http_alpns, true, true},
+                                            {"raw_buffer", plain_alpns, true, false},
+                                            {"tls", tcp_alpns, false, true},
+                                            {"raw_buffer", NULL, false, false},
+                                            {"tls", NULL, false, false}},
+                    [HD_MTLS_STRICT] = {{"tls", http_alpns, true, true},
+                                        {"tls", NULL, false, true}},
+                    [HD_MTLS_DISABLE] = {{"raw_buffer", plain_alpns, true, false},
+                                         {"raw_buffer", NULL, false, false}}},
+};
+
+static void add_inbound_chains(hd_tr_t *t, PbListener__Listener *l, const inbound_t *in,
+                               hd_mtls_mode_t mode)
 {
-    hd_mtls_mode_t mode = hd_tr_mtls_mode(t, t->proxy->ns, hd_tr_labels(t), own->target);
-    size_t first = l->n_filter_chains;
-    bool is_http =
-        hd_proto_is_http(own->port->protocol) || own->port->protocol == HD_PROTO_AUTO;
+    const inbound_row_t *row = rows[hd_proto_is_http(in->protocol)  ? SPEAKS_HTTP
+                                    : in->protocol == HD_PROTO_AUTO ? SPEAKS_ANY
+                                                                    : SPEAKS_TCP][mode];
 
-    if (mode == HD_MTLS_STRICT) {
-        HD_TR_ADD(t, l, filter_chains, inbound_chain(t, own, "tls", true));
-    } else if (mode == HD_MTLS_DISABLE) {
-        HD_TR_ADD(t, l, filter_chains, inbound_chain(t, own, "raw_buffer", false));
-    } else {
-        PbListener__FilterChain *tls = inbound_chain(t, own, "tls", true);
+    for (; row->transport != NULL; row++)
+        add_inbound_chain(t, l, in, row);
+}
 
-        for (unsigned i = 0; i < hd_countof(istio_alpns); i++)
-            HD_TR_ADD(t, match_of(t, tls), application_protocols,
-                      (char *)(uintptr_t)istio_alpns[i]);
-        HD_TR_ADD(t, l, filter_chains, tls);
-        if (!is_http) /* TLS of the application's own passes unopened */
-            HD_TR_ADD(t, l, filter_chains, inbound_chain(t, own, "tls", false));
-        HD_TR_ADD(t, l, filter_chains, inbound_chain(t, own, "raw_buffer", false));
-    }
-    for (size_t i = first; match_port && i < l->n_filter_chains; i++)
-        match_of(t, l->filter_chains[i])->destination_port = hd_tr_u32(t, own->target);
+static void add_own_port(hd_tr_t *t, PbListener__Listener *l, const hd_tr_own_port_t *own,
+                         bool match_port)
+{
+    long long target = own->target;
+    inbound_t in = {.http_name = hd_tr_printf(t, "0.0.0.0_%lld", target),
+                    .stat_prefix = hd_tr_printf(t, "inbound_0.0.0.0_%lld;", target),
+                    .cluster = hd_tr_inbound_name(t, target),
+                    .protocol = own->port->protocol,
+                    .service_port = own->port->number,
+                    .match_port = match_port ? target : HD_UNSET};
+
+    in.tcp_name = in.http_name;
+    add_inbound_chains(t, l, &in,
+                       hd_tr_mtls_mode(t, t->proxy->ns, hd_tr_labels(t), own->target));
 }
 
 /* Without interception: a listener on the pod's own address for each port. */
@@ -292,13 +345,52 @@ static void put_plain_inbound(hd_tr_t *t)
                      t->proxy->ips[0], own[i].target, true);
 
         add_tls_inspector(t, l);
-        add_inbound_chains(t, l, &own[i], false);
+        if (own[i].port->protocol == HD_PROTO_AUTO)
+            add_http_inspector(t, l);
+        add_own_port(t, l, &own[i], false);
         put(t, l);
+    }
+}
+
+/* Ports that a PeerAuthentication names and no service has (PA-6). */
+static void add_named_ports(hd_tr_t *t, PbListener__Listener *l, const inbound_t *rest,
+                            const hd_tr_own_port_t *own, size_t own_n)
+{
+    int64_t done[OWN_PORTS_MAX];
+    size_t done_n = 0, n;
+    const hd_object_t *const *list =
+        hd_tr_list_ns(t, HD_KIND_PEER_AUTHENTICATION, t->proxy->ns, &n);
+
+    for (size_t i = 0; i < own_n; i++)
+        done[done_n++] = own[i].target;
+    for (size_t i = 0; i < n; i++) {
+        const hd_peer_auth_t *pa = list[i]->peer_auth;
+
+        if (pa->selector.n == 0 || !hd_labels_match(&pa->selector, hd_tr_labels(t)))
+            continue;
+        for (hd_each(p, pa->ports)) {
+            inbound_t in = *rest;
+            size_t at = 0;
+
+            while (at < done_n && done[at] != p->port)
+                at++;
+            if (at < done_n || done_n == OWN_PORTS_MAX)
+                continue;
+            done[done_n++] = in.match_port = p->port;
+            add_inbound_chains(
+                t, l, &in, hd_tr_mtls_mode(t, t->proxy->ns, hd_tr_labels(t), p->port));
+        }
     }
 }
 
 static void put_virtual_inbound(hd_tr_t *t)
 {
+    static const inbound_t rest = {.http_name = "virtualInbound-catchall-http",
+                                   .tcp_name = "virtualInbound",
+                                   .stat_prefix = "InboundPassthroughCluster;",
+                                   .cluster = "InboundPassthroughCluster",
+                                   .protocol = HD_PROTO_AUTO,
+                                   .match_port = HD_UNSET};
     PbListener__Listener *l =
         listener(t, "virtualInbound", HD_STR("0.0.0.0"), INBOUND_PORT, true);
     hd_tr_own_port_t own[OWN_PORTS_MAX];
@@ -315,10 +407,11 @@ static void put_virtual_inbound(hd_tr_t *t)
     c = chain(t, "virtualInbound-blackhole", tcp_filter(t, "BlackHoleCluster"));
     match_of(t, c)->destination_port = hd_tr_u32(t, INBOUND_PORT);
     HD_TR_ADD(t, l, filter_chains, c);
+    add_inbound_chains(t, l, &rest,
+                       hd_tr_mtls_mode(t, t->proxy->ns, hd_tr_labels(t), HD_UNSET));
     for (size_t i = 0; i < n; i++)
-        add_inbound_chains(t, l, &own[i], true);
-    l->default_filter_chain =
-        chain(t, "virtualInbound", tcp_filter(t, "InboundPassthroughCluster"));
+        add_own_port(t, l, &own[i], true);
+    add_named_ports(t, l, &rest, own, n);
     put(t, l);
 }
 
@@ -382,8 +475,65 @@ static void put_tcp_port(hd_tr_t *t, const hd_mesh_service_t *svc, hd_str_t host
     }
 }
 
+/* TLS of hosts that have no address of their own is told apart by SNI. */
+static bool is_by_sni(const hd_mesh_service_t *svc, const hd_service_port_t *p)
+{
+    return hd_proto_is_tls(p->protocol) && svc->addresses.n == 0;
+}
+
+static void add_sni_chains(hd_tr_t *t, PbListener__Listener *l,
+                           const hd_mesh_service_t *svc, int64_t port)
+{
+    for (hd_each(host, svc->hosts)) {
+        PbListener__FilterChain *c =
+            chain(t, "", tcp_filter(t, hd_tr_cluster_name(t, port, HD_STR_NONE, *host)));
+
+        HD_TR_ADD(t, match_of(t, c), server_names, hd_tr_text(t, *host));
+        HD_TR_ADD(t, l, filter_chains, c);
+    }
+}
+
+/* Of all hosts on <port>; what none of them is meant by passes through. */
+static void put_sni_port(hd_tr_t *t, int64_t port)
+{
+    static const hd_kind_t kinds[] = {HD_KIND_SERVICE, HD_KIND_SERVICE_ENTRY};
+    PbListener__Listener *l;
+
+    if (!hd_tr_begin(t, false, false, "listener by SNI %lld", (long long)port))
+        return;
+    hd_tr_depend_port(t, port);
+    l = listener(t, hd_tr_printf(t, "0.0.0.0_%lld", (long long)port), HD_STR("0.0.0.0"),
+                 port, false);
+    l->bind_to_port = hd_tr_bool(t, false);
+    add_tls_inspector(t, l);
+    l->listener_filters_timeout = hd_tr_duration(t, 0);
+    l->continue_on_listener_filters_timeout = true;
+    for (unsigned k = 0; k < hd_countof(kinds); k++) {
+        size_t n;
+        const hd_object_t *const *list = hd_model_list(t->model, kinds[k], &n);
+
+        for (size_t i = 0; i < n; i++) {
+            const hd_mesh_service_t *svc = list[i]->service;
+
+            for (hd_each(p, svc->ports)) {
+                if (p->number == port && is_by_sni(svc, p) &&
+                    hd_is_exported(&svc->export_to, list[i]->ns, t->proxy->ns))
+                    add_sni_chains(t, l, svc, port);
+            }
+        }
+    }
+    l->default_filter_chain =
+        chain(t, "PassthroughFilterChain", tcp_filter(t, "PassthroughCluster"));
+    put(t, l);
+    hd_tr_end(t);
+}
+
 static void put_tcp_ports(hd_tr_t *t, const hd_object_t *svc, const hd_service_port_t *p)
 {
+    if (is_by_sni(svc->service, p)) {
+        put_sni_port(t, p->number);
+        return;
+    }
     if (!hd_tr_begin(t, false, false, "listeners of %s %.*s/%.*s:%lld",
                      hd_kind_plural(svc->kind), HD_STR_ARG(svc->ns),
                      HD_STR_ARG(svc->name), (long long)p->number))

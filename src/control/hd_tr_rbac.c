@@ -3,10 +3,19 @@
  * (AP-EVAL-16). */
 #include "control/hd_translate_int.h"
 #include "ext/http_rbac.pb-c.h"
+#include "ext/net_rbac.pb-c.h"
 #include "ext/uri_template.pb-c.h"
 
 typedef PbRbac__Permission permission_t;
 typedef PbRbac__Principal principal_t;
+
+/* Where rules are for. On TCP nothing of a request is known (AP-TCP-1). */
+typedef enum {
+    FOR_HTTP,
+    FOR_TCP_ALLOW, /* a rule that asks for something of a request is left out (AP-TCP-2)
+                    */
+    FOR_TCP_DENY,  /* only what it asks of the request is; the rest denies (AP-TCP-3) */
+} use_t;
 
 /* --- strings --- */
 
@@ -258,11 +267,38 @@ static bool is_given(const hd_values_t *v)
     return v->is.n + v->is_not.n > 0;
 }
 
-static bool add_from(hd_tr_t *t, PbRbac__Principal__Set *all, hd_str_t ns,
+/* Nobody has shown a token that was checked (there is no JWT filter): no value fits, and
+ * what must not fit doesn't. So an ALLOW that asks for one allows nobody, and a DENY of
+ * all without one denies all. */
+static void add_absent(hd_tr_t *t, PbRbac__Principal__Set *all, const hd_values_t *values)
+{
+    principal_t *any = new_principal(t, PB_RBAC__PRINCIPAL__IDENTIFIER_ANY);
+    principal_t *none = new_principal(t, PB_RBAC__PRINCIPAL__IDENTIFIER_NOT_ID);
+
+    if (values->is.n == 0)
+        return;
+    any->any = true;
+    none->not_id = any;
+    HD_TR_ADD(t, all, ids, none);
+}
+
+/* Something of a request: whether the rule stays, and in *counts whether the field does.
+ */
+static bool http_only(use_t use, const hd_values_t *values, bool *counts)
+{
+    *counts = is_given(values) && use == FOR_HTTP;
+    return !is_given(values) || use != FOR_TCP_ALLOW;
+}
+
+static bool add_from(hd_tr_t *t, use_t use, PbRbac__Principal__Set *all, hd_str_t ns,
                      const hd_authz_source_t *s)
 {
-    if (is_given(&s->request_principals)) /* needs a JWT filter: not translated */
+    bool counts;
+
+    if (!http_only(use, &s->request_principals, &counts))
         return false;
+    if (counts)
+        add_absent(t, all, &s->request_principals);
     return add_source(t, all, OF_PRINCIPAL, ns, NULL, &s->principals) &&
            add_source(t, all, OF_NAMESPACE, ns, NULL, &s->namespaces) &&
            add_source(t, all, OF_ACCOUNT, ns, NULL, &s->service_accounts) &&
@@ -389,12 +425,22 @@ static bool add_operation(hd_tr_t *t, PbRbac__Permission__Set *all, operation_ki
     return true;
 }
 
-static bool add_to(hd_tr_t *t, PbRbac__Permission__Set *all,
+static bool add_http_operation(hd_tr_t *t, use_t use, PbRbac__Permission__Set *all,
+                               operation_kind_t kind, const hd_values_t *values)
+{
+    bool counts;
+
+    if (!http_only(use, values, &counts))
+        return false;
+    return !counts || add_operation(t, all, kind, values);
+}
+
+static bool add_to(hd_tr_t *t, use_t use, PbRbac__Permission__Set *all,
                    const hd_authz_operation_t *o)
 {
-    return add_operation(t, all, OF_HOST, &o->hosts) &&
-           add_operation(t, all, OF_METHOD, &o->methods) &&
-           add_operation(t, all, OF_PATH, &o->paths) &&
+    return add_http_operation(t, use, all, OF_HOST, &o->hosts) &&
+           add_http_operation(t, use, all, OF_METHOD, &o->methods) &&
+           add_http_operation(t, use, all, OF_PATH, &o->paths) &&
            add_operation(t, all, OF_PORT, &o->ports);
 }
 
@@ -405,7 +451,7 @@ typedef struct {
     PbRbac__Principal__Set *principals;
 } rule_parts_t;
 
-static bool add_when(hd_tr_t *t, rule_parts_t *r, hd_str_t ns,
+static bool add_when(hd_tr_t *t, use_t use, rule_parts_t *r, hd_str_t ns,
                      const hd_authz_condition_t *c)
 {
     static const struct {
@@ -422,6 +468,18 @@ static bool add_when(hd_tr_t *t, rule_parts_t *r, hd_str_t ns,
         if (hd_str_eq(c->key, hd_str_c(sources[i].key)))
             return add_source(t, r->principals, sources[i].kind, ns, NULL, &c->values);
     }
+    if (hd_str_has_prefix(c->key, HD_STR("request."))) {
+        bool counts;
+
+        if (!http_only(use, &c->values, &counts))
+            return false;
+        if (!counts)
+            return true;
+    }
+    if (hd_str_has_prefix(c->key, HD_STR("request.auth."))) {
+        add_absent(t, r->principals, &c->values);
+        return true;
+    }
     if (hd_str_has_prefix(c->key, HD_STR("request.headers[")) &&
         hd_str_has_suffix(c->key, HD_STR("]"))) {
         hd_str_t name = hd_str_sub(c->key, 16, c->key.len - 17);
@@ -435,7 +493,7 @@ static bool add_when(hd_tr_t *t, rule_parts_t *r, hd_str_t ns,
         return add_operation(t, r->permissions, OF_PORT, &c->values);
     if (hd_str_eq(c->key, HD_STR("connection.sni")))
         return add_operation(t, r->permissions, OF_SNI, &c->values);
-    return false; /* request.auth.* and experimental.*: need filters that aren't there */
+    return false; /* experimental.*: needs filters that aren't there */
 }
 
 /* --- rules and policies --- */
@@ -482,20 +540,21 @@ static void add_principals(hd_tr_t *t, PbRbac__Policy *policy,
 }
 
 /* NULL: the rule can't be compiled. */
-static PbRbac__Policy *compile_rule(hd_tr_t *t, hd_str_t ns, const hd_authz_rule_t *rule)
+static PbRbac__Policy *compile_rule(hd_tr_t *t, use_t use, hd_str_t ns,
+                                    const hd_authz_rule_t *rule)
 {
     PbRbac__Policy *policy = HD_TR_NEW(t, PbRbac__Policy, pb_rbac__policy);
     rule_parts_t when = {permission_set(t),
                          HD_TR_NEW(t, PbRbac__Principal__Set, pb_rbac__principal__set)};
 
     for (hd_each(c, rule->when)) {
-        if (!add_when(t, &when, ns, c))
+        if (!add_when(t, use, &when, ns, c))
             return NULL;
     }
     for (hd_each(to, rule->to)) {
         PbRbac__Permission__Set *set = permission_set(t);
 
-        if (!add_to(t, set, to))
+        if (!add_to(t, use, set, to))
             return NULL;
         add_permissions(t, policy, set, when.permissions);
     }
@@ -503,7 +562,7 @@ static PbRbac__Policy *compile_rule(hd_tr_t *t, hd_str_t ns, const hd_authz_rule
         PbRbac__Principal__Set *set =
             HD_TR_NEW(t, PbRbac__Principal__Set, pb_rbac__principal__set);
 
-        if (!add_from(t, set, ns, from))
+        if (!add_from(t, use, set, ns, from))
             return NULL;
         add_principals(t, policy, set, when.principals);
     }
@@ -516,13 +575,13 @@ static PbRbac__Policy *compile_rule(hd_tr_t *t, hd_str_t ns, const hd_authz_rule
     return policy;
 }
 
-static void add_policies(hd_tr_t *t, PbRbac__RBAC *rbac, const hd_object_t *o)
+static void add_policies(hd_tr_t *t, use_t use, PbRbac__RBAC *rbac, const hd_object_t *o)
 {
     const hd_authz_policy_t *ap = o->authz;
     size_t i = 0;
 
     for (hd_each(rule, ap->rules)) {
-        PbRbac__Policy *policy = compile_rule(t, o->ns, rule);
+        PbRbac__Policy *policy = compile_rule(t, use, o->ns, rule);
         PbRbac__RBAC__PoliciesEntry *e;
 
         if (policy != NULL) {
@@ -548,43 +607,86 @@ static bool applies(hd_tr_t *t, const hd_object_t *o)
     return hd_labels_match(&ap->selector, hd_tr_labels(t));
 }
 
-static void add_filter(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm,
-                       hd_authz_action_t action, PbRbac__RBAC__Action to)
+/* The policies of an action, as one filter's rules; NULL: there are none. */
+static PbRbac__RBAC *rules_of(hd_tr_t *t, use_t use, hd_authz_action_t action)
 {
-    PbHttpRbac__RBAC *msg = HD_TR_NEW(t, PbHttpRbac__RBAC, pb_http_rbac__rbac);
-    PbHcm__HttpFilter *f = HD_TR_NEW(t, PbHcm__HttpFilter, pb_hcm__http_filter);
+    static const PbRbac__RBAC__Action actions[] = {
+        [HD_AUTHZ_ALLOW] = PB_RBAC__RBAC__ACTION__ALLOW,
+        [HD_AUTHZ_DENY] = PB_RBAC__RBAC__ACTION__DENY,
+        [HD_AUTHZ_AUDIT] = PB_RBAC__RBAC__ACTION__LOG,
+        /* whose provider we don't know: it denies what it matches (AP-CUST-3) */
+        [HD_AUTHZ_CUSTOM] = PB_RBAC__RBAC__ACTION__DENY,
+    };
     size_t n;
     const hd_object_t *const *list =
         hd_model_list(t->model, HD_KIND_AUTHORIZATION_POLICY, &n);
-    bool any = false;
+    PbRbac__RBAC *rules = NULL;
 
-    msg->rules = HD_TR_NEW(t, PbRbac__RBAC, pb_rbac__rbac);
-    msg->rules->action = to;
-    msg->shadow_rules_stat_prefix = "istio_dry_run_allow_";
     for (size_t i = 0; i < n; i++) {
         if (list[i]->authz->action != action || list[i]->authz->dry_run ||
             !applies(t, list[i]))
             continue;
-        any = true;
-        add_policies(t, msg->rules, list[i]);
+        if (rules == NULL)
+            rules = HD_TR_NEW(t, PbRbac__RBAC, pb_rbac__rbac);
+        rules->action = actions[action];
+        add_policies(t, use, rules, list[i]);
     }
-    if (!any)
-        return;
-    f->name = "envoy.filters.http.rbac";
-    f->config_type_case = PB_HCM__HTTP_FILTER__CONFIG_TYPE_TYPED_CONFIG;
-    f->typed_config = hd_tr_any(t, msg);
-    HD_TR_ADD(t, hcm, http_filters, f);
+    return rules;
 }
 
-/* A CUSTOM policy whose provider we don't know denies what it matches (AP-CUST-3). */
-void hd_tr_rbac_filters(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm)
+/* In the order in which they decide (AP-EVAL-1). */
+static const hd_authz_action_t order[] = {HD_AUTHZ_CUSTOM, HD_AUTHZ_AUDIT, HD_AUTHZ_DENY,
+                                          HD_AUTHZ_ALLOW};
+#define DRY_RUN_PREFIX "istio_dry_run_allow_"
+
+static void depend_policies(hd_tr_t *t)
 {
     hd_str_t plural = hd_str_c(hd_kind_plural(HD_KIND_AUTHORIZATION_POLICY));
 
     hd_part_depend(t->part, HD_DEP_IN_NS, plural, t->proxy->ns);
     hd_part_depend(t->part, HD_DEP_IN_NS, plural, hd_model_root_namespace(t->model));
-    add_filter(t, hcm, HD_AUTHZ_CUSTOM, PB_RBAC__RBAC__ACTION__DENY);
-    add_filter(t, hcm, HD_AUTHZ_AUDIT, PB_RBAC__RBAC__ACTION__LOG);
-    add_filter(t, hcm, HD_AUTHZ_DENY, PB_RBAC__RBAC__ACTION__DENY);
-    add_filter(t, hcm, HD_AUTHZ_ALLOW, PB_RBAC__RBAC__ACTION__ALLOW);
+}
+
+void hd_tr_rbac_filters(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm)
+{
+    depend_policies(t);
+    for (unsigned i = 0; i < hd_countof(order); i++) {
+        PbRbac__RBAC *rules = rules_of(t, FOR_HTTP, order[i]);
+        PbHttpRbac__RBAC *msg;
+        PbHcm__HttpFilter *f;
+
+        if (rules == NULL)
+            continue;
+        msg = HD_TR_NEW(t, PbHttpRbac__RBAC, pb_http_rbac__rbac);
+        msg->rules = rules;
+        msg->shadow_rules_stat_prefix = DRY_RUN_PREFIX;
+        f = HD_TR_NEW(t, PbHcm__HttpFilter, pb_hcm__http_filter);
+        f->name = "envoy.filters.http.rbac";
+        f->config_type_case = PB_HCM__HTTP_FILTER__CONFIG_TYPE_TYPED_CONFIG;
+        f->typed_config = hd_tr_any(t, msg);
+        HD_TR_ADD(t, hcm, http_filters, f);
+    }
+}
+
+void hd_tr_network_rbac_filters(hd_tr_t *t, PbListener__FilterChain *chain)
+{
+    depend_policies(t);
+    for (unsigned i = 0; i < hd_countof(order); i++) {
+        PbRbac__RBAC *rules = rules_of(
+            t, order[i] == HD_AUTHZ_ALLOW ? FOR_TCP_ALLOW : FOR_TCP_DENY, order[i]);
+        PbNetRbac__RBAC *msg;
+        PbListener__Filter *f;
+
+        if (rules == NULL)
+            continue;
+        msg = HD_TR_NEW(t, PbNetRbac__RBAC, pb_net_rbac__rbac);
+        msg->rules = rules;
+        msg->shadow_rules_stat_prefix = DRY_RUN_PREFIX;
+        msg->stat_prefix = "tcp.";
+        f = HD_TR_NEW(t, PbListener__Filter, pb_listener__filter);
+        f->name = "envoy.filters.network.rbac";
+        f->config_type_case = PB_LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG;
+        f->typed_config = hd_tr_any(t, msg);
+        HD_TR_ADD(t, chain, filters, f);
+    }
 }

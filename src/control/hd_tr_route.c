@@ -783,15 +783,15 @@ PbRoute__RouteConfiguration *hd_tr_sidecar_routes(hd_tr_t *t, int64_t port)
     return rc;
 }
 
-PbRoute__RouteConfiguration *hd_tr_inbound_routes(hd_tr_t *t, const hd_tr_own_port_t *own)
+PbRoute__RouteConfiguration *hd_tr_inbound_routes(hd_tr_t *t, const char *cluster,
+                                                  int64_t port)
 {
-    char *name = hd_tr_inbound_name(t, own->target);
-    PbRoute__RouteConfiguration *rc = new_table(t, name);
+    PbRoute__RouteConfiguration *rc = new_table(t, hd_tr_printf(t, "%s", cluster));
     PbRoute__VirtualHost *vh = HD_TR_NEW(t, PbRoute__VirtualHost, pb_route__virtual_host);
 
-    vh->name = hd_tr_printf(t, "inbound|http|%lld", (long long)own->port->number);
+    vh->name = hd_tr_printf(t, "inbound|http|%lld", (long long)port);
     HD_TR_ADD(t, vh, domains, "*");
-    add_default_route(t, vh, name, "default", HD_STR_NONE);
+    add_default_route(t, vh, rc->name, "default", HD_STR_NONE);
     HD_TR_ADD(t, rc, virtual_hosts, vh);
     return rc;
 }

@@ -137,8 +137,9 @@ size_t hd_tr_own_ports(hd_tr_t *t, hd_tr_own_port_t *ports, size_t max);
 /* "PORT" of a sidecar, "http_proxy", "http.PORT" of a gateway. */
 PbRoute__RouteConfiguration *hd_tr_sidecar_routes(hd_tr_t *t, int64_t port);
 PbRoute__RouteConfiguration *hd_tr_gateway_routes(hd_tr_t *t, int64_t port);
-PbRoute__RouteConfiguration *hd_tr_inbound_routes(hd_tr_t *t,
-                                                  const hd_tr_own_port_t *port);
+/* All to <cluster>; <port>: the service's, 0 for ports of no service. */
+PbRoute__RouteConfiguration *hd_tr_inbound_routes(hd_tr_t *t, const char *cluster,
+                                                  int64_t port);
 
 /* --- hd_tr_listener.c --- */
 
@@ -158,3 +159,5 @@ PbCore__TransportSocket *hd_tr_upstream_mtls(hd_tr_t *t, const char *sni,
 
 /* The HTTP filters for the proxy's workload, in order AUDIT, DENY, ALLOW, into <hcm>. */
 void hd_tr_rbac_filters(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm);
+/* The same for connections whose requests nobody reads, in the same order (AP-TCP-*). */
+void hd_tr_network_rbac_filters(hd_tr_t *t, PbListener__FilterChain *chain);

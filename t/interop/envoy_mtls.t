@@ -60,7 +60,9 @@ metadata: {name: $name, namespace: shop, labels: {app: $name}}
 spec:
   clusterIP: $ip
   selector: {app: $name}
-  ports: [{name: http, port: 8000, targetPort: %%PORT_$name%%, protocol: TCP}]
+  ports:
+  - {name: http, port: 8000, targetPort: %%PORT_$name%%, protocol: TCP}
+  - {name: tcp-raw, port: 8001, targetPort: %%PORT_raw_$name%%, protocol: TCP}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -116,6 +118,7 @@ for my $name (sort keys %app) {
         my ($req) = @_;
         return [200, ['X-Caller' => $req->header('x-forwarded-client-cert') // 'nobody'], "$name\n"];
     }, addr => $app{$name});
+    $control->backend("raw_$name", sub { [200, [], "$name, raw\n"] }, addr => $app{$name});
 }
 
 # ---- the sidecars
@@ -200,6 +203,17 @@ for my $client ('spinner', 'weaver') {
     };
     ok !$plain, "$how: plain text gets no answer";
     is $control->requests($server), $before, "$how: nor to the application";
+}
+
+# ---- a port of bytes: rules that ask for paths allow nobody there (AP-TCP-2), so only the stranger may
+
+my $stranger = $ca->make_cert('stranger', spiffe => spiffe('stranger'));
+for my $server ('weaver', 'spinner') {
+    my $url = "https://$sidecar{$server}:" . $control->port("raw_$server") . '/';
+    my $get = sub { my ($c) = @_; $control->curl('-s', '-k', '--http1.1', '--cert', $c->{cert}, '--key', $c->{key}, $url) };
+    is $get->($stranger), "$server, raw\n", "$speaks{$server}, TCP: whom a rule without paths names may connect";
+    is $get->($cert), '', "$speaks{$server}, TCP: whom only a rule with paths names may not";
+    is $control->requests("raw_$server"), 1, "$speaks{$server}, TCP: nor did a byte come through";
 }
 
 cmp_ok $envoy->stat('listener_manager.lds.update_success'), '>', 0, 'Envoy took its listeners';

@@ -20,7 +20,7 @@ my %without = (
 # Fields left out of the comparison, on both sides, wherever they stand.
 my %ignored = (
     tracing => 'tracing is to come',
-    filters_mx => '',
+    typed_dns_resolver_config => 'c-ares, as ours is',
     request_id_extension => 'the default one',
     access_log => 'compared as a whole elsewhere: the same format',
     transport_socket_connect_timeout => 'our handshake time-out is of the listener',
@@ -34,6 +34,25 @@ my %ignored = (
     per_connection_buffer_limit_bytes => 'mesh setting',
 );
 
+# The same for listeners, whose filters are compared.
+my %ignored_of_listener = (
+    (map { ($_ => $ignored{$_}) } qw(tracing request_id_extension access_log transport_socket_connect_timeout
+        stat_prefix listener_filters listener_filters_timeout continue_on_listener_filters_timeout)),
+    max_connections_to_accept_per_socket_event => 'how many accept() calls a turn: ours to decide',
+    max_direct_response_body_size_bytes => 'no direct response there',
+    retry_policy => 'inbound: a request that was reset before it was sent is tried again anyway',
+    max_stream_duration => 'inbound: 0, as the default is',
+    max_grpc_timeout => 'inbound: 0, as the default is',
+    decorator => 'tracing',
+);
+# Filters that istiod lists and we don't, wherever they stand.
+my %filter_without = (
+    'istio.metadata_exchange' => 'of Istio\'s build of Envoy: who the peer is, for telemetry; ours is by the certificate',
+    'istio.alpn' => 'of Istio\'s build of Envoy: changes the ALPN by the client\'s protocol',
+    'envoy.filters.http.grpc_stats' => 'counts only',
+    'envoy.filters.http.cors' => 'CORS is to come',
+);
+
 # Single resources that differ for now. One that has become equal must leave the table.
 my %differs = (
     qr/^mtls .* CDS: outbound\|7000\|/ => 'a service that PeerAuthentication turns off gets no transport match',
@@ -42,8 +61,6 @@ my %differs = (
     qr/^resilience .* EDS: outbound\|9080\|\|reviews/ => 'locality weights',
     qr/^resilience .* CDS: inbound/ => 'HTTP options of the inbound side',
     qr/^resilience .* RDS: / => 'CORS, retries at other localities',
-    qr/^serviceentry .*(CDS|EDS): the same names/ => 'wildcard hosts (dynamic DNS)',
-    qr/^serviceentry .* EDS: outbound\|(443|80|8080)\|/ => 'locality of a ServiceEntry\'s endpoints',
 );
 my %differ_seen;
 
@@ -71,13 +88,13 @@ sub translate {
 
 # A copy without what is ignored.
 sub strip {
-    my $v = shift;
-    return [map { strip($_) } @$v] if ref $v eq 'ARRAY';
+    my ($v, $without) = @_;
+    return [map { strip($_, $without) } @$v] if ref $v eq 'ARRAY';
     return $v if ref $v ne 'HASH';
     my %copy;
     for my $k (keys %$v) {
-        next if $ignored{$k};
-        $copy{$k} = strip($v->{$k});
+        next if exists $without->{$k};
+        $copy{$k} = strip($v->{$k}, $without);
     }
     return \%copy;
 }
@@ -103,15 +120,32 @@ sub tidy_routes {
     return $rc;
 }
 
+# Chains by what they match, each with its filters in order.
+sub tidy_listener {
+    my $l = shift;
+    for my $c (@{$l->{filter_chains}}, $l->{default_filter_chain} || ()) {
+        delete $c->{filter_chain_match} if !%{$c->{filter_chain_match} || {}};
+        @{$c->{filters}} = grep { !$filter_without{$_->{name}} } @{$c->{filters}};
+        for my $hcm (map { $_->{typed_config} } @{$c->{filters}}) {
+            @$_ = grep { !$filter_without{$_->{name}} } @$_ for $hcm->{http_filters} || ();
+        }
+        my $alpn = ($c->{filter_chain_match} || {})->{application_protocols};
+        @$alpn = sort @$alpn if $alpn;
+    }
+    @{$l->{filter_chains}} = sort { $json->encode($a->{filter_chain_match}) cmp $json->encode($b->{filter_chain_match}) }
+        @{$l->{filter_chains}};
+    return $l;
+}
+
 sub by_name { return { map { ($_->{name} => $_->{resource}) } @{$_[0] || []} } }
 
 sub compare {
-    my ($kind, $ours, $theirs, $tidy, $what) = @_;
+    my ($kind, $ours, $theirs, $tidy, $what, $without) = @_;
     my ($o, $t) = (by_name($ours->{$kind}), by_name($theirs->{$kind}));
     delete $t->{$_} for keys %without;
     check("@{[sort keys %$o]}" eq "@{[sort keys %$t]}", "$what: the same names") or return;
     for my $name (sort keys %$t) {
-        my ($a, $b) = map { $json->encode($tidy->(strip($_))) } $o->{$name}, $t->{$name};
+        my ($a, $b) = map { $json->encode($tidy->(strip($_, $without || \%ignored))) } $o->{$name}, $t->{$name};
         check($a eq $b, "$what: $name")
             or grep({ "$what: $name" =~ /$_/ } keys %differs)
             or diag("ours   $a\ntheirs $b");
@@ -139,8 +173,36 @@ for my $feature (@features) {
             "$what EDS");
         compare('envoy.config.route.v3.RouteConfiguration', $ours, $theirs, \&tidy_routes,
             "$what RDS");
+        compare('envoy.config.listener.v3.Listener', $ours, $theirs, \&tidy_listener,
+            "$what LDS", \%ignored_of_listener);
     }
 }
+
+# What the recordings don't have: nobody has shown a token where none is checked. An ALLOW that asks for one
+# allows nobody, a DENY of all without one denies all; neither is left out, which would open what it guards.
+sub policies_of {
+    my ($action, $from) = @_;
+    my $dir = "/tmp/heddle-translate-$$-mesh";
+    open my $f, '>', $dir or die "$dir: $!";
+    print $f load("$recorded/plain/mesh.yaml"), <<"EOY";
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: token, namespace: shop}
+spec: {action: $action, rules: [{from: [{source: {$from}}]}]}
+EOY
+    close $f or die;
+    my $ours = translate($dir, "$recorded/plain/shop-reviews.node.json");
+    unlink $dir;
+    my ($in) = grep { $_->{name} eq 'virtualInbound' } @{$ours->{'envoy.config.listener.v3.Listener'}};
+    my ($rbac) = grep { $_->{name} eq 'envoy.filters.http.rbac' }
+        map { @{$_->{http_filters} || []} } map { $_->{typed_config} } map { @{$_->{filters}} } @{$in->{resource}{filter_chains}};
+    return $json->encode([map { $_->{principals} } values %{$rbac->{typed_config}{rules}{policies}}]);
+}
+is(policies_of('DENY', 'notRequestPrincipals: ["*"]'), '[[{"and_ids":{"ids":[{"any":true}]}}]]',
+    'DENY without a token: everybody');
+is(policies_of('ALLOW', 'requestPrincipals: ["*"]'), '[[{"and_ids":{"ids":[{"not_id":{"any":true}}]}}]]',
+    'ALLOW with a token: nobody');
 
 ok($differ_seen{$_}, "$_ still differs: $differs{$_}") for sort keys %differs;
 ok(keys %later < @features, 'some features are compared');
