@@ -1,7 +1,7 @@
 package Heddle::Echo;
 
 # The test module of t/lib/modules/echo: path() builds it when need be and returns the shared
-# object; greeting($hd, $n) the pid and text that a new connection to port $n is greeted with,
+# object (path('NAME'): the module of t/lib/modules/NAME); greeting($hd, $n) the pid and text that a new connection to port $n is greeted with,
 # greeted($c) those on a connection that is open; echoes($c) whether it still answers.
 
 use strict;
@@ -9,8 +9,9 @@ use warnings;
 use Heddle;
 
 sub path {
-    my $source = "$Heddle::top/t/lib/modules/echo/echo.c";
-    my $so = "$Heddle::build/t/echo.so";
+    my $name = shift // 'echo';
+    my $source = "$Heddle::top/t/lib/modules/$name/$name.c";
+    my $so = "$Heddle::build/t/$name.so";
     my $program = "$Heddle::build/heddle";
     return $so if -e $so && -M $so < -M $source && -M $so < -M $program;
     open my $f, '<', "$Heddle::build/Makefile" or die "$Heddle::build/Makefile: $!";
@@ -20,7 +21,7 @@ sub path {
     system("make -s -C $Heddle::top BUILD=$b headers >/dev/null 2>&1; cd $Heddle::top &&"
         . " $cc -std=gnu11 -D_GNU_SOURCE -g -fPIC -Wall -Wextra -Werror -fvisibility=hidden"
         . " -I$b/include -Isrc -I$b -I$b/proto -shared -o $so.$$ $source") == 0
-        or die "the echo module can't be built\n";
+        or die "the $name module can't be built\n";
     rename "$so.$$", $so or die "$so: $!";
     return $so;
 }
