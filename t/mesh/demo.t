@@ -61,4 +61,35 @@ while (@queue || @running) {
     my @processes = qx{ps -eo pid,args};
     is join('', grep { index($_, "$run->{tmp}/") >= 0 } @processes), '', "$name: no process is left";
 }
+
+# ---- a user's run, ended by Ctrl-C (and by what else ends one), in the show and after it
+
+for (['INT', 'after the show', qr/Ctrl-C ends it all.*reviews\.yaml\n/s], ['INT', 'in the show', qr/^ 2 /m],
+    ['TERM', 'in the show', qr/^ 1 /m], ['HUP', 'in the show', qr/^ 1 /m]) {
+    my ($signal, $when, $until) = @$_;
+    my $tmp = File::Temp->newdir;
+    chmod 0755, "$tmp";
+    my $pid = open my $out, '-|';
+    die "fork: $!" unless defined $pid;
+    if (!$pid) {
+        setpgrp; # as a terminal's foreground job: Ctrl-C goes to all of it
+        $SIG{$_} = 'DEFAULT' for 'INT', 'TERM', 'HUP';
+        @ENV{qw(TMPDIR DEMO_BUILT HD_BUILD PYTHONIOENCODING PYTHONUNBUFFERED)} = ("$tmp", 1, $build, 'ascii', 1);
+        open STDERR, '>&', \*STDOUT;
+        exec "$top/demo";
+        die "exec: $!";
+    }
+    my $text = '';
+    while ($text !~ $until) {
+        sysread $out, $text, 65536, length $text or last;
+    }
+    like $text, $until, "SIG$signal $when: it runs";
+    kill $signal, -$pid;
+    1 while sysread $out, $text, 65536, length $text;
+    close $out;
+    is $?, 0, "SIG$signal $when: status" or diag $text;
+    unlike $text, qr/Traceback/, "SIG$signal $when: no error of the demo's own";
+    is join(' ', glob "$tmp/*"), '', "SIG$signal $when: no file is left";
+    is join('', grep { index($_, "$tmp/") >= 0 } qx{ps -eo pid,args}), '', "SIG$signal $when: no process is left";
+}
 done_testing;

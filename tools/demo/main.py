@@ -20,17 +20,23 @@ def on_signal(number, _):
 
 
 def curl_lines(mesh):
+    """What it does, and the command."""
     gateway, page = mesh.gateway.ip, mesh.sidecars["page"]
+    shop = "curl -s -H 'Host: %s' " % HOST
     return (
-        "curl -s -H 'Host: %s' http://%s:8080/" % (HOST, gateway),
-        "curl -s -H 'Host: %s' -H 'end-user: jason' http://%s:8080/" % (HOST, gateway),
-        "curl -s -H 'Host: %s' -H 'x-flaky: 3' -H 'end-user: jason' http://%s:8080/"
-        % (HOST, gateway),
-        "curl -i -H 'Host: %s' http://%s:8080/admin" % (HOST, gateway),
-        "curl -s -H 'Host: details:9080' http://%s:15001/details/1" % page.ip,
-        "curl -s http://%s:15000/metrics | grep ^istio_requests_total" % page.ip,
-        "curl -s http://%s:15000/config_dump" % page.ip,
-        "$EDITOR %s" % mesh.yaml("reviews"),
+        ("the page; its reviews by the canary's weights", shop + "%s:8080/" % gateway),
+        ("this user's reviews are always v2's, with ratings",
+         shop + "-H 'end-user: jason' %s:8080/" % gateway),
+        ("ratings fails three times, and retries save it",
+         shop + "-H 'end-user: jason' -H 'x-flaky: 3' \\\n      %s:8080/" % gateway),
+        ("denied by shop/page-no-admin", shop + "-i %s:8080/admin" % gateway),
+        ("as the page's program asks, by its sidecar",
+         "curl -s -H 'Host: details:9080' %s:15001/details/1" % page.ip),
+        ("what the page's sidecar has counted, and what it was told",
+         "curl -s %s:15000/metrics | grep ^istio_requests_total" % page.ip),
+        ("", "curl -s %s:15000/config_dump" % page.ip),
+        ("change the weights: in force when you save",
+         "${EDITOR:-vi} %s" % mesh.yaml("reviews")),
     )
 
 
@@ -51,13 +57,15 @@ def run(build, once, without):
         started = time.monotonic()
         term.title("Heddle: a bookshop in a mesh")
         n = mesh.start()
-        term.say("  %d programs: control plane, gateway, %d sidecars and their services; "
-                 "ready in %.1f s" % (n, len(mesh.sidecars), time.monotonic() - started))
+        term.say("  %d programs: control plane, gateway, %d sidecars, their services; "
+                 "up in %.1f s" % (n, len(mesh.sidecars), time.monotonic() - started))
         Show(mesh).run()
         if not once:
             term.title("To try next (Ctrl-C ends it all and leaves nothing behind)")
-            for text in curl_lines(mesh):
-                term.say("    " + text)
+            for what, command in curl_lines(mesh):
+                if what:
+                    term.say("    # " + what)
+                term.say("    " + command)
             wait_for_end(mesh)
     except Ended as end:
         term.say()

@@ -81,12 +81,12 @@ class Show:
                   "%s wanted, as %s received it" % (wanted, called))
         details = self.mesh.sidecars["details"]
         try:
-            said = "status %d" % client.get(details.ip, 9080, "/details/1",
+            said = "answers %d" % client.get(details.ip, 9080, "/details/1",
                                             "details:9080").status
             refused = False
         except client.NO_ANSWER as error:
-            said, refused = type(error).__name__, True
-        check(refused, "without a certificate: details' sidecar hangs up (%s)" % said)
+            said, refused = "hangs up: " + type(error).__name__, True
+        check(refused, "without a certificate: details' sidecar %s" % said)
 
     def canary(self):
         step("A canary: 90/10 becomes 10/90 while requests flow")
@@ -140,8 +140,8 @@ class Show:
         answer = client.get(reviews.ip, 15001, "/details/1", "details:9080")
         found = self.refused_by(details, answer, "GET /details/1")
         check(answer.status == 403 and found == "none",
-              "reviews %s details/1        %d  no policy allows it (%s)"
-              % (ARROW, answer.status, found))
+              "reviews %s details/1        %d  %s"
+              % (ARROW, answer.status, "no policy allows it" if found == "none" else found))
         answer = client.get(page.ip, 15001, "/details/1", "details:9080")
         check(answer.status == 200, "page %s details/1           %d  details-viewer allows it"
               % (ARROW, answer.status))
@@ -243,14 +243,14 @@ class Show:
                      source_principal="spiffe://cluster.local/ns/shop/sa/gateway")
         for version in sorted(self.reviews):
             # What the dead worker had asked for was answered, only nobody was there any more.
-            self.counted(sidecars["page"], "page, served by reviews " + version,
+            self.counted(sidecars["page"], "page, served by reviews-" + version,
                          self.reviews[version], self.worker_lost, reporter="source",
                          response_code="200", destination_workload="reviews-" + version)
         self.counted(sidecars["page"], "page, delayed (flag DI)", 1, response_flags="DI")
         self.counted(sidecars["page"], "page, aborted (flag FI)", 1, response_flags="FI")
-        self.counted(sidecars["ratings"], "ratings, tries that failed", 2,
+        self.counted(sidecars["ratings"], "ratings, tries that got 503", 2,
                      reporter="destination", response_code="503")
-        self.counted(sidecars["reviews-v2"], "reviews-v2, ratings failed", 0,
+        self.counted(sidecars["reviews-v2"], "reviews-v2, 503 after retries", 0,
                      reporter="source", response_code="503")
 
     def counted(self, proxy, what, n, more=0, **labels):
