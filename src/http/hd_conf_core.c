@@ -317,6 +317,7 @@ static const hd_conf_enum_t lingering_names[] = {
     {"off", 0}, {"on", 1}, {"always", 2}, {NULL, 0}};
 static const hd_conf_limits_t one_and_more = {1, UINT32_MAX};
 static const hd_conf_limits_t small = {1, 1u << 20};
+static const hd_conf_limits_t frame_sizes = {1, 16384};
 
 #define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
 #define IN_SERVERS (HD_IN_HTTP | HD_IN_SERVER)
@@ -455,6 +456,13 @@ static const hd_directive_t directives[] = {
      .set = hd_set_flag,
      .offset = AT(http2),
      .help = "on|off: HTTP/2 by ALPN, and by its preface without TLS; off"},
+    {.name = "http2_chunk_size",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_size,
+     .offset = AT(loc.h2_chunk_bytes),
+     .post = &frame_sizes,
+     .help = "SIZE: a frame of HTTP/2 has at most so much of a response's body; 16k"},
     {.name = "internal",
      .scope = HD_IN_LOCATION,
      .args_n = 0,

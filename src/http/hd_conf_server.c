@@ -2,6 +2,7 @@
 #include "core/base/hd_map.h"
 #include "core/conf/hd_conf_ssl.h"
 #include "core/conf/hd_module_table.h"
+#include "http/hd_conf_http2.h"
 #include "http/hd_conf_int.h"
 
 /* --- route tables: one for all addresses that have the same servers --- */
@@ -170,6 +171,7 @@ static hd_rc_t fill_http(hd_conf_t *cf, const hd_conf_address_t *a, bool is_http
     http->normalize_path = true;
     http->merge_slashes = http->loc->merge_slashes;
     hd_http_core_fill(cf, http);
+    hd_http2_fill(cf, http);
     if (hd_http_make_filters(cf, HD_FILTERS_LOG, NULL, &http->logs, &http->logs_n, err) !=
         HD_OK)
         return HD_ERROR;

@@ -315,7 +315,7 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
 
         h->up->streams_max = hd_min(max, 1000u);
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
-            hd_ignore(hd_h2_glitch(&h->s, 5));
+            hd_ignore(hd_h2_glitch(&h->s, HD_H2_SETTINGS_SENT, 1));
         return 0;
     }
     case NGHTTP2_GOAWAY:
@@ -330,7 +330,8 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
         }
         return 0;
     case NGHTTP2_PING:
-        hd_ignore(hd_h2_glitch(&h->s, 5));
+        if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
+            hd_ignore(hd_h2_glitch(&h->s, HD_H2_PINGS, 1));
         return 0;
     case NGHTTP2_HEADERS:
         st = stream_of(&h->s, frame->hd.stream_id);

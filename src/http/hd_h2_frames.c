@@ -2,18 +2,11 @@
 #include <nghttp2/nghttp2.h>
 #include <string.h>
 
-#define CONTINUATIONS_MAX 16 /* of one header block */
-#define WINDOW_TINY 64       /* increments below it are counted (CVE-2019-9511) */
+#define CONTINUATIONS_MAX 8 /* of one header block; nghttp2 breaks off beyond it */
+#define WINDOW_TINY 64      /* increments below it are counted (CVE-2019-9511) */
 #define SEEN_N 64
 
-/* What each of these costs of a conn's budget (hd_h2_glitch). */
-enum {
-    COST_CONTINUATION = 1,
-    COST_EMPTY_CONTINUATION = 20,
-    COST_TINY_WINDOW = 1,
-    COST_UNKNOWN_FRAME = 1,
-    COST_CLOSED_STREAM = 1,
-};
+#define EMPTY_COSTS 20 /* CONTINUATION without a byte: as so many others */
 
 typedef struct {
     uint32_t length, increment;
@@ -73,7 +66,7 @@ static void check_old_stream(hd_h2_frames_t *f, int32_t id, hd_h2_verdict_t *v)
     int at = place_of(f, id);
 
     if (at < 0)
-        v->glitches += COST_CLOSED_STREAM;
+        v->counts[HD_H2_LATE]++;
     else if (f->_ended >> at & 1)
         fault(v, NGHTTP2_STREAM_CLOSED, "a frame on a stream that was ended");
     else if (!(f->_seen >> at & 1))
@@ -106,7 +99,7 @@ static void check_block(hd_h2_frames_t *f, const frame_t *frame, hd_h2_verdict_t
         f->_block_bytes = f->_continuations = 0;
     } else {
         f->_continuations++;
-        v->glitches += frame->length == 0 ? COST_EMPTY_CONTINUATION : COST_CONTINUATION;
+        v->counts[HD_H2_CONTINUATIONS] += frame->length == 0 ? EMPTY_COSTS : 1;
     }
     f->_block_bytes += frame->length;
     if (f->_continuations > CONTINUATIONS_MAX) /* CVE-2024-28182 */
@@ -138,7 +131,7 @@ static void check(hd_h2_frames_t *f, const frame_t *frame, hd_h2_verdict_t *v)
         if (frame->increment == 0) /* RFC 9113 §6.9; on a closed stream, too */
             fault(v, NGHTTP2_PROTOCOL_ERROR, "a window is changed by 0");
         else if (frame->increment < WINDOW_TINY)
-            v->glitches += COST_TINY_WINDOW;
+            v->counts[HD_H2_TINY_WINDOWS]++;
         return;
     case NGHTTP2_PRIORITY:
     case NGHTTP2_SETTINGS:
@@ -147,7 +140,7 @@ static void check(hd_h2_frames_t *f, const frame_t *frame, hd_h2_verdict_t *v)
     case NGHTTP2_GOAWAY:
         return;
     default:
-        v->glitches += COST_UNKNOWN_FRAME;
+        v->counts[HD_H2_UNKNOWN]++;
         return;
     }
 }
@@ -179,7 +172,7 @@ static bool take_head(hd_h2_frames_t *f, const uint8_t *bytes, uint32_t n, uint3
 /* RFC 9113 §3.4; false: it is another. */
 static bool take_preface(hd_h2_frames_t *f, const uint8_t *bytes, uint32_t n)
 {
-    const char *rest = NGHTTP2_CLIENT_MAGIC + HD_H2_PREFACE_BYTES - f->preface;
+    const char *rest = &NGHTTP2_CLIENT_MAGIC[HD_H2_PREFACE_BYTES - f->preface];
 
     f->preface -= (uint8_t)n;
     return memcmp(bytes, rest, n) == 0;

@@ -6,7 +6,7 @@
  * that expects the peer's first frame. Pure: no session, no conn.
  */
 #pragma once
-#include "core/base/hd_types.h"
+#include "http/hd_h2_budget.h"
 
 #define HD_H2_HEAD_BYTES 9
 #define HD_H2_PREFACE_BYTES 24
@@ -25,10 +25,10 @@ typedef struct {
 } hd_h2_frames_t;
 
 typedef struct {
-    uint32_t error;    /* an HTTP/2 error code: the conn's; 0: none */
-    const char *why;   /* static */
-    uint32_t glitches; /* what is allowed but rare, weighted */
-    uint32_t good;     /* bytes up to the frame in fault, or all */
+    uint32_t error;               /* an HTTP/2 error code: the conn's; 0: none */
+    const char *why;              /* static */
+    uint32_t counts[HD_H2_KINDS]; /* what is allowed but rare */
+    uint32_t good;                /* bytes up to the frame in fault, or all */
 } hd_h2_verdict_t;
 
 /* Looks at the next <n> bytes, up to the first fault. */

@@ -8,7 +8,9 @@
 #define HEAD_FIELDS_MAX 200
 #define STREAMS_MAX 128 /* nginx's default */
 #define IDLE_TIMEOUT_MS 75000
+#define HEAD_TIMEOUT_MS 60000
 #define LINGER_MS 5000
+#define EARNED_BY_REQUEST 5
 /* Of a body that nobody wants so much is read, and for so long, before it is cut off. */
 #define UNWANTED_BYTES 65536
 #define UNWANTED_MS 2000
@@ -21,12 +23,16 @@ typedef struct {
     int32_t id;
     hd_link_t link;
     hd_h2_out_t out;
+    hd_timer_t timer; /* the client doesn't take, or doesn't send */
+    uint64_t data_ns; /* when some of the body last came */
     uint32_t head_bytes, unconsumed;
     uint32_t unwanted;   /* so much of the body may still come; see stop_body */
     unsigned bad_status; /* the head breaks a rule of ours: answered with this */
     const char *bad_why;
     bool started, closed, remote_ended, in_trailers;
     bool end_sent;    /* our END_STREAM is out */
+    bool is_aborted;  /* by us, for no fault of the client */
+    bool is_large;    /* its head is: counted once */
     bool is_unwanted; /* and the rest of the request is dropped */
     bool is_long;     /* the request's body, by its announcement, or it waits for 100 */
     bool head_only;   /* it goes with the head: gRPC's Trailers-Only among them */
@@ -38,7 +44,9 @@ struct h2_server_s {
     hd_timer_t timer, unwanted; /* idle; bodies that are dropped */
     hd_link_t link, streams;
     uint32_t head_bytes_max, fields_max, requests_n, requests_max;
-    bool is_draining;
+    uint64_t head_timeout_ms;
+    bool is_draining, has_settings;
+    bool in_head; /* a field section is begun, and its end outstanding */
 };
 
 static hd_link_t conns = {&conns, &conns};
@@ -54,6 +62,7 @@ static void free_stream(h2_stream_t *st)
 
     hd_list_remove(&st->link);
     hd_h2_out_free(&st->out);
+    hd_timer_stop(h->s.conn->loop, &st->timer);
     h->s.streams--;
     free(st);
     if (h->s.streams == 0)
@@ -93,6 +102,84 @@ static void end_conn(h2_server_t *h, hd_err_code_t code, const char *why, bool l
         hd_conn_reset(c);
 }
 
+/* --- the client's slowness --- */
+
+static bool is_waiting_for_body(const h2_stream_t *st)
+{
+    return st->req != NULL && !st->remote_ended && st->unconsumed == 0 &&
+           st->req->is_acting && !st->req->is_tunnel && !st->req->response_started;
+}
+
+/* How long the client may do nothing while it is waited for; 0: nobody waits for it, or
+ * no matter how long. *since_ns: when it last did something. */
+static uint64_t patience_ms(const h2_stream_t *st, uint64_t *since_ns)
+{
+    const hd_req_t *req = st->req;
+    const hd_http_loc_t *loc =
+        req != NULL && req->loc != NULL ? req->loc : &hd_http_loc_defaults;
+    uint64_t idle_ms =
+        req != NULL && req->http != NULL ? req->http->stream_idle_timeout_ms : 0;
+
+    if (st->out.chain.bytes > 0) {
+        *since_ns = st->out.moved_ns;
+        return loc->send_timeout_ms > 0 ? loc->send_timeout_ms : idle_ms;
+    }
+    if (is_waiting_for_body(st)) {
+        *since_ns = st->data_ns;
+        return loc->client_body_timeout_ms; /* xDS: the request's own time-outs */
+    }
+    return 0;
+}
+
+/* The stream's timer is set at most once in its time: what moved meanwhile is seen when
+ * it is due. */
+static void watch(h2_stream_t *st)
+{
+    uint64_t since_ns, ms;
+
+    if (hd_timer_is_set(&st->timer) || st->closed)
+        return;
+    ms = patience_ms(st, &since_ns);
+    if (ms > 0)
+        hd_timer_set(st->server->s.conn->loop, &st->timer, ms);
+}
+
+static void end_conn(h2_server_t *h, hd_err_code_t code, const char *why, bool linger);
+
+/* Of a client that doesn't even take frames nothing is left to be told. */
+static void on_slow_reader(h2_stream_t *st)
+{
+    h2_server_t *h = st->server;
+
+    hd_h2_count(&h->s.budget, HD_H2_SLOW, 1);
+    if (hd_conn_is_high(h->s.conn)) {
+        end_conn(h, HD_E_TIMEOUT, "client timed out while reading the response", false);
+        return;
+    }
+    st->is_aborted = true;
+    nghttp2_submit_rst_stream(h->s.ng, NGHTTP2_FLAG_NONE, st->id,
+                              NGHTTP2_ENHANCE_YOUR_CALM);
+    hd_h2_session_flush_later(&h->s);
+}
+
+static void on_stream_due(hd_timer_t *t)
+{
+    h2_stream_t *st = hd_container_of(t, h2_stream_t, timer);
+    hd_loop_t *loop = st->server->s.conn->loop;
+    uint64_t since_ns, ms = patience_ms(st, &since_ns), idle_ms;
+
+    if (ms == 0)
+        return;
+    idle_ms = (hd_loop_now_ns(loop) - since_ns) / 1000000;
+    if (idle_ms < ms)
+        hd_timer_set(loop, t, ms - idle_ms);
+    else if (st->out.chain.bytes > 0)
+        on_slow_reader(st);
+    else
+        hd_request_reject(st->req, 408,
+                          "client timed out while sending its request body");
+}
+
 /* --- the response: what hd_request.h asks of a client --- */
 
 static void send_head(hd_req_t *req, bool is_interim)
@@ -124,6 +211,7 @@ static void send_head(hd_req_t *req, bool is_interim)
     }
     st->head_only = !is_interim && !req->res.has_body;
     st->out.ended |= st->head_only;
+    st->out.chunk_bytes = (uint32_t)req->loc->h2_chunk_bytes;
     for (size_t i = 0; i < n; i++)
         req->head_bytes_sent += nv[i].namelen + nv[i].valuelen;
     if (is_interim)
@@ -148,7 +236,10 @@ static void send_body(hd_req_t *req, hd_chain_t *body)
     if (req->head.method_id == HD_M_HEAD || req->res.status == 204 ||
         req->res.status == 304)
         hd_chain_drop(body, body->bytes);
+    if (st->out.chain.bytes == 0)
+        st->out.moved_ns = hd_loop_now_ns(req->loop); /* from now on it waits */
     hd_h2_out_add(&st->server->s, st->id, &st->out, body, &req->res_trailers);
+    watch(st);
 }
 
 static bool is_full(hd_req_t *req)
@@ -165,7 +256,11 @@ static void want_body(hd_req_t *req)
 {
     h2_stream_t *st = req->client_state;
 
-    if (st->unconsumed == 0 || st->closed)
+    if (st->closed)
+        return;
+    st->data_ns = hd_loop_now_ns(req->loop);
+    watch(st);
+    if (st->unconsumed == 0)
         return;
     nghttp2_session_consume_stream(st->server->s.ng, st->id, st->unconsumed);
     st->unconsumed = 0;
@@ -178,6 +273,7 @@ static void abort_response(hd_req_t *req, uint32_t h2_error)
 
     if (st->closed)
         return;
+    st->is_aborted = true;
     nghttp2_submit_rst_stream(st->server->s.ng, NGHTTP2_FLAG_NONE, st->id, h2_error);
     hd_h2_session_flush_later(&st->server->s);
 }
@@ -239,6 +335,8 @@ static void on_finished(hd_req_t *req)
     h2_stream_t *st = req->client_state;
 
     st->req = NULL;
+    if (!st->is_aborted)
+        hd_h2_budget_earn(&st->server->s.budget, EARNED_BY_REQUEST);
     stop_body(st);
     free_if_over(st);
 }
@@ -296,7 +394,10 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
     hd_chain_init(&st->out.chain);
     hd_list_add_last(&h->streams, &st->link);
     h->s.streams++;
-    hd_timer_stop(h->s.conn->loop, &h->timer);
+    h->in_head = true;
+    hd_timer_set(h->s.conn->loop, &h->timer, h->head_timeout_ms);
+    hd_timer_init(&st->timer, on_stream_due);
+    st->data_ns = hd_loop_now_ns(h->s.conn->loop);
     st->req = hd_request_create(h->s.conn, h->s.conn->loop,
                                 hd_loop_member(h->s.conn->loop), &client_ops, st);
     hd_headers_init(&st->req->head.headers, st->req->pool, 16);
@@ -349,10 +450,18 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     to = st->in_trailers ? &st->req->trailers : &st->req->head.headers;
     if (st->head_bytes > h->head_bytes_max || to->n >= h->fields_max) {
         refuse_head(st, 431, "request head too large");
-        /* far beyond the limit it is an attack on our memory of the compression state */
-        return st->head_bytes > 4 * h->head_bytes_max
-                   ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
-                   : 0;
+        if (!st->is_large)
+            hd_ignore(hd_h2_glitch(&h->s, HD_H2_LARGE_HEADS, 1));
+        st->is_large = true;
+        if (st->head_bytes <= 4 * h->head_bytes_max)
+            return 0;
+        /* far beyond the limit it is an attack on our time and our memory of fields */
+        if (!h->s.is_ending) {
+            hd_ignore(
+                hd_conn_fail(h->s.conn, HD_E_LIMIT, "HTTP/2: a huge field section"));
+            hd_h2_session_goaway(&h->s, NGHTTP2_ENHANCE_YOUR_CALM);
+        }
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     if (name_len > 0 && name[0] == ':') {
         if (!st->in_trailers)
@@ -409,6 +518,8 @@ static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
     uint64_t length;
 
     st->started = true;
+    h->in_head = false;
+    hd_timer_stop(h->s.conn->loop, &h->timer);
     st->req->conn_requests = ++h->requests_n;
     if (http == NULL) { /* the listener is gone: the client may repeat it elsewhere */
         hd_req_t *req = st->req;
@@ -493,19 +604,23 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
             if (st != NULL)
                 give_end(st, 0);
         } else if (frame->hd.length == 0) {
-            hd_ignore(hd_h2_glitch(&h->s, 1)); /* empty frames (CVE-2019-9518) */
+            hd_ignore(hd_h2_glitch(&h->s, HD_H2_EMPTY, 1));
         }
         return 0;
-    case NGHTTP2_RST_STREAM: /* rapid reset (CVE-2023-44487) */
-        hd_ignore(hd_h2_glitch(&h->s, 5));
+    case NGHTTP2_RST_STREAM:
+        hd_ignore(hd_h2_glitch(&h->s, HD_H2_RESETS, 1));
         return 0;
     case NGHTTP2_PING:
-    case NGHTTP2_SETTINGS:
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
-            hd_ignore(hd_h2_glitch(&h->s, 5));
+            hd_ignore(hd_h2_glitch(&h->s, HD_H2_PINGS, 1));
+        return 0;
+    case NGHTTP2_SETTINGS:
+        if (!(frame->hd.flags & NGHTTP2_FLAG_ACK) && h->has_settings)
+            hd_ignore(hd_h2_glitch(&h->s, HD_H2_SETTINGS_SENT, 1));
+        h->has_settings = true; /* the first is everybody's */
         return 0;
     case NGHTTP2_PRIORITY:
-        hd_ignore(hd_h2_glitch(&h->s, 1));
+        hd_ignore(hd_h2_glitch(&h->s, HD_H2_PRIORITIES, 1));
         return 0;
     default:
         return 0;
@@ -521,6 +636,8 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
 
     (void)flags;
     nghttp2_session_consume_connection(ng, len);
+    if (st != NULL)
+        st->data_ns = hd_loop_now_ns(h->s.conn->loop);
     if (st == NULL || st->req == NULL || st->bad_status != 0) {
         nghttp2_session_consume_stream(ng, id, len);
         if (st != NULL)
@@ -538,6 +655,18 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
     return 0;
 }
 
+/* Resets that the peer provokes cost it as its own do. */
+static void count_reset(h2_server_t *h, const nghttp2_frame *frame)
+{
+    const h2_stream_t *st = stream_of(&h->s, frame->hd.stream_id);
+    uint32_t error = frame->rst_stream.error_code;
+
+    if (error == NGHTTP2_NO_ERROR || (st != NULL && st->is_aborted))
+        return;
+    hd_ignore(hd_h2_glitch(
+        &h->s, error == NGHTTP2_REFUSED_STREAM ? HD_H2_REFUSED : HD_H2_PROVOKED, 1));
+}
+
 static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 {
     h2_server_t *h = user;
@@ -552,12 +681,8 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
             stop_body(st);
         }
     }
-    /* resets that the peer provokes cost it as its own do (MadeYouReset, CVE-2025-8671)
-     */
-    if (frame->hd.type == NGHTTP2_RST_STREAM &&
-        frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
-        frame->rst_stream.error_code != NGHTTP2_REFUSED_STREAM)
-        hd_ignore(hd_h2_glitch(&h->s, 5));
+    if (frame->hd.type == NGHTTP2_RST_STREAM)
+        count_reset(h, frame);
     return 0;
 }
 
@@ -617,6 +742,12 @@ static void on_due(hd_timer_t *t)
 {
     h2_server_t *h = hd_container_of(t, h2_server_t, timer);
 
+    if (h->in_head) { /* a request's head within the time for one */
+        if (!h->s.is_ending)
+            hd_h2_session_goaway(&h->s, NGHTTP2_ENHANCE_YOUR_CALM);
+        h->in_head = false;
+        return;
+    }
     if (h->s.streams > 0)
         return;
     if (!h->s.goaway_sent) { /* RFC 9113 §6.8; then give it a moment */
@@ -662,6 +793,23 @@ static void submit_settings(h2_server_t *h, const hd_http_conf_t *http)
                                           (int32_t)conn_window);
 }
 
+/* Peers that showed who they are have the conn's budget alone: one address of theirs, a
+ * gateway's, may stand for many clients. */
+static void set_budget(h2_server_t *h, const hd_http_conf_t *http)
+{
+    hd_h2_budget_t *b = &h->s.budget;
+    const hd_conn_t *c = h->s.conn;
+
+    if (http->h2_budget > 0)
+        b->max = b->left = http->h2_budget;
+    b->client_max =
+        http->h2_client_budget > 0 ? http->h2_client_budget : HD_H2_CLIENT_BUDGET;
+    if (c->facts != NULL && c->facts->peer_principal.len > 0)
+        return;
+    b->clients = http->h2_clients;
+    b->client_key = hd_h2_client_key(hd_conn_remote(c));
+}
+
 void hd_h2_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain)
 {
     static nghttp2_session_callbacks *callbacks;
@@ -674,11 +822,14 @@ void hd_h2_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_
     hd_http_entry_init(&h->entry, listener, chain);
     h->head_bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : HEAD_BYTES_MAX;
     h->fields_max = http->fields_max > 0 ? http->fields_max : HEAD_FIELDS_MAX;
+    h->head_timeout_ms =
+        http->header_timeout_ms > 0 ? http->header_timeout_ms : HEAD_TIMEOUT_MS;
     if (hd_h2_session_init(&h->s, c, callbacks, true, h) != HD_OK) {
         free(h);
         hd_conn_reset(c);
         return;
     }
+    set_budget(h, http);
     h->s.frames.block_bytes_max = hd_max(h->head_bytes_max, (uint32_t)65536);
     h->s.out_of = out_of;
     h->s.on_out_drained = on_out_drained;

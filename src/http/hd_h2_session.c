@@ -3,9 +3,8 @@
 #include <string.h>
 
 #define FRAME_HEAD_BYTES 9
-#define GLITCHES_MAX 1000
-#define GLITCHES_PER_S 100
-#define READS_PER_TURN 8 /* of a block each, then others get their turn */
+#define EARNING_BYTES 1024 /* DATA of so much speaks for the peer that takes it */
+#define READS_PER_TURN 8   /* of a block each, then others get their turn */
 
 /* --- output --- */
 
@@ -69,6 +68,8 @@ static ssize_t on_read_source(nghttp2_session *ng, int32_t stream_id, uint8_t *b
     if (out == NULL)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     n = hd_min(out->chain.bytes, len);
+    if (out->chunk_bytes > 0)
+        n = hd_min(n, (size_t)out->chunk_bytes);
     if (n == 0 && !out->ended) {
         out->deferred = true;
         return NGHTTP2_ERR_DEFERRED;
@@ -105,6 +106,9 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
     if (len > 0) {
         hand_over(s);
         hd_chain_move_bytes(&s->out, &out->chain, len);
+        out->moved_ns = hd_loop_now_ns(s->conn->loop);
+        if (len >= EARNING_BYTES)
+            hd_h2_budget_earn(&s->budget, 1);
     }
     if (out->was_high && out->chain.bytes < HD_H2_STREAM_OUT_LOW) {
         out->was_high = false;
@@ -229,24 +233,15 @@ bool hd_h2_add_field(hd_headers_t *h, const uint8_t *name, size_t name_len,
                           hd_str_n(copy + name_len, value_len)) != NULL;
 }
 
-bool hd_h2_glitch(hd_h2_session_t *s, int32_t weight)
+bool hd_h2_glitch(hd_h2_session_t *s, hd_h2_kind_t kind, uint32_t n)
 {
-    uint64_t now_ns = hd_loop_now_ns(s->conn->loop);
-    uint64_t back = (now_ns - s->glitches_at_ns) / (1000000000 / GLITCHES_PER_S);
-
-    if (back > 0) {
-        s->glitches = (int32_t)hd_min((uint64_t)s->glitches + back, GLITCHES_MAX);
-        s->glitches_at_ns = now_ns;
-    }
-    s->glitches -= weight;
-    if (s->glitches >= 0)
-        return true;
     if (s->is_ending)
         return false;
-    hd_ignore(
-        hd_conn_fail(s->conn, HD_E_LIMIT, "HTTP/2: too many resets, pings or settings"));
+    if (hd_h2_budget_take(&s->budget, kind, n, hd_loop_now_ns(s->conn->loop)))
+        return true;
+    hd_ignore(hd_conn_fail(s->conn, HD_E_LIMIT, "HTTP/2: too much of \"%s\"",
+                           hd_h2_kind_name(kind)));
     hd_h2_session_goaway(s, NGHTTP2_ENHANCE_YOUR_CALM);
-    s->glitches = 0;
     return false;
 }
 
@@ -285,11 +280,13 @@ static hd_rc_t take_input(hd_h2_session_t *s, const uint8_t *bytes, uint32_t n)
 
     if (v.good > 0 && feed(s, bytes, v.good) != HD_OK)
         return HD_ERROR;
+    for (int kind = 0; kind < HD_H2_KINDS; kind++) {
+        if (v.counts[kind] > 0)
+            hd_ignore(hd_h2_glitch(s, (hd_h2_kind_t)kind, v.counts[kind]));
+    }
     if (v.error != 0 && !s->is_ending) {
         hd_ignore(hd_conn_fail(s->conn, HD_E_PROTOCOL, "HTTP/2: %s", v.why));
         hd_h2_session_goaway(s, v.error);
-    } else if (v.glitches > 0) {
-        hd_ignore(hd_h2_glitch(s, (int32_t)v.glitches));
     }
     return HD_OK;
 }
@@ -354,8 +351,11 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
     s->conn = c;
     s->frames.is_server = is_server;
     s->frames.preface = is_server ? HD_H2_PREFACE_BYTES : 0;
-    s->glitches = GLITCHES_MAX;
-    s->glitches_at_ns = hd_loop_now_ns(c->loop);
+    s->budget = (hd_h2_budget_t){.member = hd_loop_member(c->loop),
+                                 .max = HD_H2_BUDGET,
+                                 .left = HD_H2_BUDGET,
+                                 .at_ns = hd_loop_now_ns(c->loop),
+                                 .is_server = is_server};
     hd_post_init(&s->flush, on_flush);
     hd_chain_init(&s->out);
     return HD_OK;

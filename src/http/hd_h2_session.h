@@ -1,6 +1,6 @@
 /* hd_h2_session: what both sides of an HTTP/2 conn share: an nghttp2 session over a conn,
  * frames gathered once a turn, bodies passed by reference, credit, and the budget of
- * glitches.
+ * what costs a peer nothing.
  *
  * Credit: automatic WINDOW_UPDATE is off. The conn's is returned on receipt, a stream's
  * when its bytes were consumed, so that one slow stream never stalls the rest. Output:
@@ -25,6 +25,8 @@ typedef struct {
     hd_chain_t chain;
     hd_headers_t trailers;    /* copied: the message may go before its frames do */
     hd_pool_t *trailers_pool; /* NULL: none */
+    uint64_t moved_ns;        /* when some of it last went */
+    uint32_t chunk_bytes;     /* of a DATA frame at most; 0: as the peer allows */
     bool ended, deferred, was_high;
 } hd_h2_out_t;
 
@@ -36,8 +38,7 @@ struct hd_h2_session_s {
     hd_block_t *out_block; /* being filled with frame heads */
     size_t out_from, out_at;
     hd_block_t *in_block; /* being read: data chunks are slices of it */
-    int32_t glitches;     /* left; see hd_h2_glitch */
-    uint64_t glitches_at_ns;
+    hd_h2_budget_t budget;
     uint32_t streams; /* open */
     bool in_recv, in_send, is_broken, goaway_sent, goaway_received;
     bool is_ending;        /* GOAWAY with an error: nothing more is read */
@@ -62,10 +63,9 @@ hd_rc_t hd_h2_session_read(hd_h2_session_t *s);
 /* Nothing more is to be read or written. */
 bool hd_h2_session_is_over(const hd_h2_session_t *s);
 void hd_h2_session_goaway(hd_h2_session_t *s, uint32_t error);
-/* Counts something a well-behaved peer does rarely (resets, pings, settings, empty
- * frames); beyond 1000, refilled by 100 a second, the conn ends with ENHANCE_YOUR_CALM.
- * False: it ends. */
-bool hd_h2_glitch(hd_h2_session_t *s, int32_t weight);
+/* <n> times what a well-behaved peer does rarely (hd_h2_budget.h): beyond its budget the
+ * conn ends with ENHANCE_YOUR_CALM. False: it ends. */
+bool hd_h2_glitch(hd_h2_session_t *s, hd_h2_kind_t kind, uint32_t n);
 
 /* Queues <body> (moved) on a stream whose data provider is hd_h2_provider; <trailers>
  * count when it is flagged so. */

@@ -2,6 +2,7 @@
  */
 #include "mesh/xds/hd_xds_int.h"
 #include "ext/http_router.pb-c.h"
+#include "http/hd_h2_budget.h"
 
 #include <string.h>
 #include <strings.h>
@@ -267,6 +268,7 @@ hd_rc_t hd_xds_hcm(hd_xds_t *x, const hcm_t *msg, const hd_http_conf_t **out,
         hd_xds_http_logs(x, msg->access_log, msg->n_access_log, &conf->logs,
                          &conf->logs_n, err) != HD_OK)
         return HD_ERROR;
+    conf->h2_clients = hd_h2_clients_get(x->cf.member);
     conf->loc = make_loc(x, conf);
     *out = conf;
     return HD_OK;
