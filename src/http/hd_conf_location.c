@@ -1,5 +1,6 @@
 /* location blocks, and what any place (server or location) does with a request. */
 #include "core/conf/hd_module_table.h"
+#include "http/hd_conf_grpc.h"
 #include "http/hd_conf_int.h"
 
 #include <stdlib.h>
@@ -326,7 +327,7 @@ hd_rc_t hd_http_make_filters(hd_conf_t *cf, hd_filters_t which, const hd_route_t
         list[found++] =
             (hd_filter_conf_t){.name = hd_str_dup(cf->pool, HD_STR("proxy")),
                                .module = hd_module_number(&hd_proxy_module),
-                               .conf = cf->confs[hd_module_number(&hd_proxy_module)]};
+                               .conf = route->proxy->filter};
     *filters = list;
     *n = found;
     return HD_OK;
@@ -347,6 +348,8 @@ hd_rc_t hd_http_make_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t **
         route->matched_prefix = route->name;
     hd_http_headers_route(cf, route);
     rc = hd_http_proxy_route(cf, place, route, err);
+    if (rc == HD_DECLINED)
+        rc = hd_http_grpc_route(cf, place, route, err);
     if (rc != HD_OK && rc != HD_DECLINED)
         return rc;
     if (hd_http_file_route(cf, route) != HD_OK)

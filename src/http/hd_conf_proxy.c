@@ -413,6 +413,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         put_default_redirect(cf, pc, place, err) != HD_OK)
         return hd_conf_blame(cf, hd_conf_find(place->node, HD_STR("proxy_pass")), err);
     put_response_ops(cf, pc, route);
+    proxy->filter = &pc->filter;
     route->action = HD_ACT_PROXY;
     route->proxy = proxy;
     return HD_OK;

@@ -5,6 +5,7 @@
 #include "core/base/hd_err.h"
 
 #define HD_GRPC_NO_STATUS UINT32_MAX
+#define HD_GRPC_DEADLINE_EXCEEDED 4
 
 /* Cuts the next whole message off <in>, copied into one run of the heap (free it).
  * HD_AGAIN: not all there. HD_ERROR: compressed, or longer than <max>. */

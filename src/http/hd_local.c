@@ -187,6 +187,19 @@ static void answer_grpc(hd_req_t *req, unsigned code, hd_str_t words)
                           hd_grpc_escape(req->pool, words));
 }
 
+void hd_local_speak_grpc(hd_req_t *req)
+{
+    const hd_route_t *route = req->route;
+    unsigned status = req->res.status;
+
+    if (hd_likely(!req->is_local_reply || route == NULL || route->proxy == NULL) ||
+        !route->proxy->is_grpc || status < 300 || !is_grpc(req))
+        return;
+    hd_headers_init(&req->res.headers, req->pool, 8);
+    answer_grpc(req, hd_grpc_status_from_http(status), hd_http_reason(status));
+    hd_local_sign(req);
+}
+
 static void init_head(hd_req_t *req, unsigned status)
 {
     req->res = (hd_res_head_t){

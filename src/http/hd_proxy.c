@@ -406,23 +406,29 @@ static bool parse_grpc_timeout(hd_str_t text, uint64_t *ms)
     return false;
 }
 
-/* The whole request's time, tries included; a gRPC client may say its own (VS-ROUTE-8).
- */
-static void set_deadline(hd_proxy_t *p)
+/* A gRPC client may say how long it waits (VS-ROUTE-8): from now on, since its messages
+ * may go on for as long. */
+static void set_grpc_deadline(hd_proxy_t *p)
 {
     const hd_proxy_conf_t *conf = p->conf;
-    uint64_t ms = conf->timeout_ms, asked;
     const hd_field_t *f = conf->has_grpc_timeout
                               ? hd_headers_get(&p->req->head.headers, HD_H_GRPC_TIMEOUT)
                               : NULL;
+    uint64_t ms;
 
-    if (f != NULL && parse_grpc_timeout(f->value, &asked)) {
-        ms = asked;
-        if (conf->max_grpc_timeout_ms > 0)
-            ms = hd_min(ms, (uint64_t)conf->max_grpc_timeout_ms);
-    }
-    if (ms > 0)
-        hd_timer_set(p->req->loop, &p->req->deadline, ms);
+    if (f == NULL || !parse_grpc_timeout(f->value, &ms))
+        return;
+    if (conf->max_grpc_timeout_ms > 0)
+        ms = hd_min(ms, (uint64_t)conf->max_grpc_timeout_ms);
+    p->req->has_grpc_deadline = true;
+    hd_timer_set(p->req->loop, &p->req->deadline, ms);
+}
+
+/* The whole request's time, tries included. */
+static void set_deadline(hd_proxy_t *p)
+{
+    if (p->conf->timeout_ms > 0 && !p->req->has_grpc_deadline)
+        hd_timer_set(p->req->loop, &p->req->deadline, p->conf->timeout_ms);
 }
 
 static void give_body(hd_req_t *req, hd_chain_t *body)
@@ -505,6 +511,7 @@ static hd_rc_t start(hd_req_t *req)
         p->replay_max = hd_max(p->replay_max, (size_t)REQUEST_BUFFER_BYTES);
     hd_timer_init(&p->backoff, on_backoff);
     hd_pool_defer(req->pool, free_proxy, p);
+    set_grpc_deadline(p);
     if (hd_proxy_find_cluster(p) != HD_OK) {
         answer_failure(p, HD_FAIL_NO_CLUSTER);
         return HD_DONE;

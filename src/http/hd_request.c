@@ -1,6 +1,7 @@
 #include "http/hd_request.h"
 #include "core/base/hd_spare.h"
 #include "core/os/hd_os.h"
+#include "http/hd_grpc.h"
 #include "http/hd_http_xds.h"
 #include "http/hd_request_int.h"
 #include "http/hd_rewrite.h"
@@ -417,6 +418,12 @@ static void on_deadline(hd_timer_t *t)
     if (req->response_ended)
         return;
     hd_ignore(hd_req_err(req, HD_E_TIMEOUT, "request timed out"));
+    if (req->has_grpc_deadline && !req->response_started && hd_req_is_grpc(req)) {
+        hd_response_local_grpc(req, HD_GRPC_DEADLINE_EXCEEDED,
+                               HD_STR("the client's grpc-timeout is over"),
+                               HD_RF(DURATION_TIMEOUT), "grpc_timeout");
+        return;
+    }
     hd_response_fail(req, req->body_ended ? 504 : 408,
                      req->body_ended ? HD_RF(UPSTREAM_TIMEOUT) : HD_RF(DURATION_TIMEOUT),
                      req->body_ended ? "response_timeout" : "request_overall_timeout");
@@ -539,7 +546,8 @@ void hd_request_give_body(hd_req_t *req, hd_chain_t *body)
         hd_chain_free(body);
         return;
     }
-    if (is_last && req->http != NULL) /* what the proxy sets begins now */
+    if (is_last && req->http != NULL &&
+        !req->has_grpc_deadline) /* what the proxy sets begins now */
         hd_timer_stop(req->loop, &req->deadline);
     hd_chain_move(&req->body_wait, body);
     if (req->route != NULL && hd_unlikely(is_too_large(req))) {

@@ -210,6 +210,7 @@ struct hd_req_s {
     hd_post_t wake;
     hd_timer_t timer; /* filters' wait; request time-out */
     hd_timer_t deadline;
+    bool has_grpc_deadline; /* it is what the client allows */
     void **states; /* by module number; made lazily */
     struct hd_attrs_s *attrs;
 

@@ -87,6 +87,7 @@ static void send_head(hd_req_t *req)
 {
     req->response_step = SENT;
     req->response_started = true;
+    hd_local_speak_grpc(req);
     if (req->res.has_body && (req->head.method_id == HD_M_HEAD || req->res.status < 200 ||
                               req->res.status == 204 || req->res.status == 304))
         req->res.has_body = false;

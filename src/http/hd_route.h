@@ -109,6 +109,8 @@ typedef struct {
     bool pass_errors;            /* nginx: proxy_intercept_errors off */
     bool pass_server, pass_date; /* nginx: proxy_pass_header Server, Date */
     unsigned no_cluster_status;  /* 503 */
+    bool is_grpc;                /* grpc_pass: errors of ours are gRPC statuses */
+    const void *filter;          /* nginx: hd_proxy_filter_t; NULL: xDS has none */
 } hd_proxy_conf_t;
 
 typedef struct hd_route_s {
