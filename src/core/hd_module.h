@@ -93,6 +93,9 @@ typedef struct hd_module_s {
     const hd_directive_t *directives; /* ends with name NULL */
     size_t conf_size;
     hd_phase_t phase;
+    /* Of nginx's access and preaccess phases, which `return` and redirects of the rewrite
+     * phase come before. */
+    bool follows_rewrite;
     const hd_xds_type_t *xds_types;     /* ends with url NULL */
     const hd_attr_def_t *attributes;    /* ends with name NULL */
     const hd_admin_page_t *admin_pages; /* ends with path NULL */
@@ -200,6 +203,22 @@ hd_rc_t hd_expr_eval(const hd_expr_t *e, hd_req_t *req, hd_str_t *out) HD_MUST_C
 hd_attr_of_t hd_req_attr_of(hd_req_t *req);
 bool hd_http_is_field_name(hd_str_t name);
 bool hd_http_is_field_value(hd_str_t value);
+
+/* --- requests of our own inside this one (nginx's subrequests) --- */
+typedef struct {
+    hd_str_t uri, args; /* a location of the same server; copied */
+    hd_str_t method;    /* empty: the request's */
+    bool with_body;     /* it gets the request's body, too, as it comes */
+    bool is_background; /* goes on when the request ends; else it is let go of then */
+    /* The answer's head is there: in <sub>, as in a request of its own (hd_res_status,
+     * hd_res_header, hd_expr_eval). Once, unless the request ended before; the request is
+     * woken behind it. NULL: nobody asks. */
+    void (*on_head)(hd_req_t *sub, void *arg);
+    void *arg;
+} hd_sub_spec_t;
+/* Starts it; never calls back at once. It passes no access control and isn't logged. */
+void hd_req_start_sub(hd_req_t *req, const hd_sub_spec_t *spec);
+bool hd_req_is_sub(const hd_req_t *req);
 
 /* --- log files: named by hd_build_need_log where configuration is read, opened by the
  * master, replaced at reopen --- */

@@ -288,6 +288,19 @@ static hd_rc_t set_gzip_disable(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return HD_OK;
 }
 
+/* satisfy all|any */
+static hd_rc_t set_satisfy(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+
+    (void)cf;
+    cc->loc.satisfy_any = hd_str_eq(args[0], HD_STR("any"));
+    return cc->loc.satisfy_any || hd_str_eq(args[0], HD_STR("all"))
+               ? HD_OK
+               : hd_err_set(err, HD_E_CONF, "invalid value \"%.*s\": all or any",
+                            HD_STR_ARG(args[0]));
+}
+
 static hd_rc_t set_gzip_version(hd_conf_t *cf, const hd_str_t *args, void *conf,
                                 hd_err_t *err)
 {
@@ -481,6 +494,11 @@ static const hd_directive_t directives[] = {
      .offset = AT(loc.no_chunked),
      .help = "on|off: bodies of unknown length go in chunks, or to the connection's end; "
              "on"},
+    {.name = "satisfy",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_satisfy,
+     .help = "all|any: every access module must let a request in, or one of them; all"},
     {.name = "absolute_redirect",
      .scope = IN_ANY,
      .args_n = 1,

@@ -344,6 +344,19 @@ static hd_rc_t enter_if(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
 
 /* --- compiling --- */
 
+static void skip_access(hd_conf_t *cf, hd_route_t *answer)
+{
+    hd_filter_conf_t *list = hd_pool_new_n(cf->pool, hd_filter_conf_t, answer->filters_n);
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < answer->filters_n; i++) {
+        if (!hd_module_get(answer->filters[i].module)->follows_rewrite)
+            list[n++] = answer->filters[i];
+    }
+    answer->filters = list;
+    answer->filters_n = n;
+}
+
 /* What `return` and redirects answer with: the place's settings, another action. nginx's
  * rewrite phase comes before access control. */
 static const hd_route_t *make_answer(hd_conf_t *cf, const hd_route_t *route, entry_t *e)
@@ -355,6 +368,7 @@ static const hd_route_t *make_answer(hd_conf_t *cf, const hd_route_t *route, ent
                      e->status != 305 && e->status != 306 && e->status <= 308));
 
     *answer = *route;
+    skip_access(cf, answer);
     answer->proxy = NULL;
     answer->rewrite = NULL;
     answer->action = has_url ? HD_ACT_REDIRECT : HD_ACT_ANSWER;

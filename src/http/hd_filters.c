@@ -1,6 +1,7 @@
 /* The filters in force on a request, and its way through them towards the action. */
 #include "core/proc/hd_modules.h"
 #include "http/hd_request_int.h"
+#include "http/hd_sub.h"
 
 const hd_module_t *hd_filter_module(const hd_filter_conf_t *f)
 {
@@ -120,6 +121,61 @@ static void enter_filter(hd_req_t *req, const hd_filter_conf_t *f, unsigned hook
     req->parked &= (uint8_t)~hook;
 }
 
+/* --- satisfy any: one access module's word is enough --- */
+
+/* A denial that counts only if no access module lets the request in. */
+typedef struct hd_denial_s {
+    unsigned status;
+    hd_str_t challenge; /* WWW-Authenticate */
+} hd_denial_t;
+
+static hd_rc_t deny(hd_req_t *req)
+{
+    hd_denial_t *d = req->denial;
+
+    req->denial = NULL;
+    hd_response_local(req, d->status, HD_STR_NONE, HD_STR_NONE, HD_RF(DENIED), "satisfy");
+    if (d->challenge.len > 0)
+        hd_ignore(hd_headers_add(&req->res.headers, HD_STR("WWW-Authenticate"),
+                                 d->challenge) == NULL);
+    return HD_DONE;
+}
+
+/* An access module has spoken: yes ends the matter, no (401, 403) is kept in mind. */
+static hd_rc_t judge(hd_req_t *req, hd_rc_t rc)
+{
+    bool found;
+
+    if (rc == HD_OK) {
+        req->is_satisfied = true;
+        req->denial = NULL;
+        return rc;
+    }
+    if ((rc != HD_DONE && rc != HD_ERROR) || req->response_ended ||
+        req->action_ops != &hd_local_action ||
+        (req->res.status != 401 && req->res.status != 403))
+        return rc;
+    if (req->denial == NULL)
+        req->denial = hd_pool_new(req->pool, hd_denial_t);
+    if (req->denial->status != 401) /* who may try again is told so */
+        *req->denial = (hd_denial_t){
+            .status = req->res.status,
+            .challenge = hd_res_header(req, HD_STR("WWW-Authenticate"), &found)};
+    hd_request_act(req, NULL);
+    hd_response_clear(req);
+    req->is_local_reply = false;
+    req->step = HD_STEP_FILTERS;
+    return HD_DECLINED;
+}
+
+/* Access control isn't asked for requests of our own, nor once it is satisfied. */
+static bool is_passed_over(const hd_req_t *req, const hd_module_t *mod)
+{
+    return (req->is_sub &&
+            (mod->phase == HD_PHASE_AUTHN || mod->phase == HD_PHASE_ACCESS)) ||
+           (req->is_satisfied && mod->phase == HD_PHASE_ACCESS);
+}
+
 hd_rc_t hd_filters_run(hd_req_t *req)
 {
     if (!(req->hooks & HD_HOOK_REQUEST))
@@ -135,9 +191,17 @@ hd_rc_t hd_filters_run(hd_req_t *req)
             req->filter_at++;
             continue;
         }
+        if (hd_unlikely(req->denial != NULL) && mod->phase > HD_PHASE_ACCESS)
+            return deny(req);
+        if (is_passed_over(req, mod)) {
+            req->filter_at++;
+            continue;
+        }
         enter_filter(req, f, HD_HOOK_REQUEST);
         rc = mod->on_request_headers(req, f->conf);
         req->running = NULL;
+        if (hd_unlikely(req->loc->satisfy_any) && mod->phase == HD_PHASE_ACCESS)
+            rc = judge(req, rc);
         if (rc == HD_AGAIN) {
             req->parked |= HD_HOOK_REQUEST;
             return rc;
@@ -150,7 +214,7 @@ hd_rc_t hd_filters_run(hd_req_t *req)
         if (req->route_wanted)
             return HD_OK;
     }
-    return HD_OK;
+    return hd_unlikely(req->denial != NULL) ? deny(req) : HD_OK;
 }
 
 static hd_rc_t run_body_filter(hd_req_t *req, const hd_module_t *mod,
@@ -203,6 +267,8 @@ static void obey_body_filter(hd_req_t *req, hd_rc_t rc)
 static void give_to_action(hd_req_t *req, hd_chain_t *body)
 {
     req->body_given = true;
+    if (hd_unlikely(req->subs != NULL))
+        hd_subs_give_body(req, body);
     req->action_ops->give_body(req, body);
 }
 
@@ -217,6 +283,8 @@ void hd_filters_pass_body(hd_req_t *req)
             return;
         if (req->action_ops->give_body != NULL)
             give_to_action(req, &req->body_wait);
+        else if (req->subs != NULL)
+            hd_subs_give_body(req, &req->body_wait);
         hd_chain_free(&req->body_wait);
         return;
     }
@@ -259,7 +327,7 @@ static void log_by(hd_req_t *req, const hd_filter_conf_t *list, uint32_t n)
 
 void hd_filters_log(hd_req_t *req)
 {
-    if (req->http == NULL) /* a call of our own is told of by its caller */
+    if (req->http == NULL || req->is_sub) /* a call of our own is told of by its caller */
         return;
     if (req->hooks & HD_HOOK_LOG)
         log_by(req, req->chain, req->chain_n);

@@ -93,7 +93,8 @@ GET(is_args)
 GET(request_method)
 {
     UNUSED_REST;
-    set_if_any(out, of->req->head.method);
+    set_if_any(out, of->req->client_method.len > 0 ? of->req->client_method
+                                                   : of->req->head.method);
 }
 
 GET(scheme)

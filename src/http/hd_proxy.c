@@ -1,6 +1,7 @@
 /* HD_ACT_PROXY: runs the tries, keeps the body for another one, passes the winner's
  * response on. */
 #include "http/hd_proxy_int.h"
+#include "http/hd_sub.h"
 
 #define REPLAY_BYTES 65536          /* where nothing else is configured */
 #define REQUEST_BUFFER_BYTES 262144 /* buffer_request: beyond it the body is streamed */
@@ -521,6 +522,8 @@ static hd_rc_t start(hd_req_t *req)
         return HD_ERROR;
     if (conf->hashes_n > 0)
         hd_proxy_hash(p);
+    if (conf->shadows_n > 0)
+        hd_shadows_start(req, conf->shadows, conf->shadows_n);
     if (req->body_ended && !req->head.has_body) {
         p->body_complete = true;
         set_deadline(p);

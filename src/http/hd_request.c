@@ -5,6 +5,7 @@
 #include "http/hd_http_xds.h"
 #include "http/hd_request_int.h"
 #include "http/hd_rewrite.h"
+#include "http/hd_sub.h"
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -28,7 +29,7 @@ static const hd_action_ops_t *actions[HD_ACT_SERVICE + 1];
 static hd_rc_t read_head(hd_req_t *req)
 {
     /* nginx's post-read phase; the filters of xDS come after the route. */
-    if (req->http == NULL)
+    if (req->http == NULL || req->is_sub)
         return HD_OK;
     if (req->http->is_xds)
         hd_http_xds_request(req);
@@ -93,7 +94,7 @@ static bool is_too_large(const hd_req_t *req)
 {
     uint64_t max = req->loc->client_max_body_size;
 
-    if (max == 0 || req->has_error_page || !req->head.has_body)
+    if (max == 0 || req->is_sub || req->has_error_page || !req->head.has_body)
         return false;
     return req->bytes_received > max || req->head.content_length > (int64_t)max;
 }
@@ -282,6 +283,8 @@ static bool begin_reroute(hd_req_t *req)
     req->filter_at = req->body_filter_at = 0;
     req->response_filters_n = UINT16_MAX;
     req->parked = 0;
+    req->denial = NULL;
+    req->is_satisfied = false;
     req->route_wanted = false;
     req->states = NULL;
     take_path(req);
@@ -339,6 +342,8 @@ void hd_request_log(hd_req_t *req)
     hd_filters_log(req);
     if (req->err != NULL)
         log_error(req);
+    if (hd_unlikely(req->subs != NULL))
+        hd_subs_detach(req);
     req->conn = NULL;
 }
 

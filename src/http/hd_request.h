@@ -133,8 +133,9 @@ struct hd_req_s {
     /* --- who --- */
     hd_conn_t *conn; /* NULL: a call of our own */
     const hd_client_ops_t *client;
-    void *client_state; /* the codec's: an h2 stream, h1 conn */
-    struct hd_req_s *parent;
+    void *client_state;      /* the codec's: an h2 stream, h1 conn */
+    struct hd_req_s *parent; /* of a sub whose parent lives (hd_sub.h) */
+    struct hd_sub_s *subs;   /* those of this request */
     hd_loop_t *loop;
     hd_member_t *member;
     hd_pool_t *pool;
@@ -168,9 +169,10 @@ struct hd_req_s {
     uint8_t reroutes;
     uint16_t local_code; /* nginx's 495, 496, 497: 400 for the client, of which error_page
                             may be told by these; 0: none */
-    uint16_t error_status; /* replaces the answer's, where error_page says so; 0: not */
-    hd_str_t redirect_to;  /* Location that `rewrite` has made; empty: the route's */
-    hd_str_t reroute_args; /* of reroute_to, with reroute_is_exact */
+    uint16_t error_status;  /* replaces the answer's, where error_page says so; 0: not */
+    hd_str_t client_method; /* of a sub: its parent's, for $request_method; else empty */
+    hd_str_t redirect_to;   /* Location that `rewrite` has made; empty: the route's */
+    hd_str_t reroute_args;  /* of reroute_to, with reroute_is_exact */
     hd_str_t reroute_to; /* with HD_REROUTE: path[?query], or "@name"; empty: as it is */
     uint8_t hooks;       /* HD_HOOK_…: callbacks that the chain has */
     uint8_t parked;      /* HD_HOOK_…: whose filter waits */
@@ -187,6 +189,7 @@ struct hd_req_s {
     bool is_tunnel, is_logged, wants_upgrade;
     bool has_error_page;   /* error_page was used: once a request */
     bool body_given;       /* some of the body went to an action: no other one gets it */
+    bool is_sub;           /* hd_sub.h */
     bool is_internal;      /* was rewritten or redirected: `internal` lets it in */
     bool reroute_is_exact; /* a '?' in reroute_to is one of the path */
     bool adds_to_alias;    /* try_files behind an alias by regular expression */
@@ -199,6 +202,8 @@ struct hd_req_s {
     uint16_t chain_n, filter_at, body_filter_at, response_filter_at,
         response_body_filter_at;
     uint16_t response_filters_n; /* those that a response begun now passes */
+    struct hd_denial_s *denial;  /* satisfy any: what is said if no access module is */
+    bool is_satisfied;
     const hd_action_ops_t *action_ops;
     void *action;           /* the action's state, in the pool */
     struct hd_try_s *tries; /* all attempts, newest first */
@@ -255,9 +260,10 @@ enum {
     X(LOCAL_RESET, "LR")                                                                 \
     X(DELAY_INJECTED, "DI")                                                              \
     X(FAULT_INJECTED, "FI")                                                              \
-    X(RATE_LIMITED, "RL") X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI")                   \
-        X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")                        \
-            X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
+    X(RATE_LIMITED, "RL")                                                                \
+    X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE")           \
+        X(UPSTREAM_PROTOCOL, "UPE") X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM")          \
+            X(DENIED, "RBAC")
 enum {
 #define X(name, text) HD_RFI_##name,
     HD_RESPONSE_FLAGS(X)

@@ -104,6 +104,8 @@ typedef struct {
     uint32_t tries_max;    /* at most so many attempts, whoever asks for them */
     const hd_hash_policy_t *hashes;
     uint32_t hashes_n;
+    const struct hd_shadow_s *shadows; /* hd_sub.h */
+    uint32_t shadows_n;
     bool is_high;                /* routing priority: limits of its own */
     bool allow_upgrade;          /* websocket */
     bool pass_errors;            /* nginx: proxy_intercept_errors off */
@@ -172,6 +174,7 @@ typedef struct hd_http_loc_s {
     uint32_t keepalive_requests;
     uint64_t h2_chunk_bytes; /* of HTTP/2's DATA frames at most; 0: 16 KB */
     bool server_tokens, merge_slashes, underscores_in_headers, ignore_invalid_headers;
+    bool satisfy_any;
     bool no_chunked;          /* chunked_transfer_encoding off */
     bool warns_uninitialized; /* uninitialized_variable_warn */
     bool relative_redirect;   /* absolute_redirect off */

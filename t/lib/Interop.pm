@@ -192,6 +192,7 @@ sub http_answer {
         'X-Accel-Expires: 5', 'Keep-Alive: timeout=5', 'X-Powered-By: perl'
         if $target =~ m{/hidden};
     push @headers, 'Connection: ' . ($$keep ? 'keep-alive' : 'close') if $minor == 0 || !$$keep;
+    push @headers, 'WWW-Authenticate: Basic realm="upstream"' if $status =~ /^401/;
     if ($status =~ /^(204|304)/) { $body = '' }
     elsif ($target =~ m{/chunked} && $minor == 1) {
         push @headers, 'Transfer-Encoding: chunked';

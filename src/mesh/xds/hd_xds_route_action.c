@@ -1,4 +1,5 @@
 /* What a route does: proxy, redirect, answer. */
+#include "http/hd_sub.h"
 #include "mesh/xds/hd_xds_int.h"
 
 #include <string.h>
@@ -356,6 +357,53 @@ static hd_rc_t set_upgrades(const action_t *msg, hd_proxy_conf_t *p, hd_err_t *e
     return HD_OK;
 }
 
+/* request_mirror_policies (VS-MIRROR-1 to VS-MIRROR-5): one try, no word about it. */
+static hd_rc_t set_shadow(hd_xds_t *x,
+                          const PbRoute__RouteAction__RequestMirrorPolicy *msg,
+                          hd_shadow_t *to, hd_err_t *err)
+{
+    if (*msg->cluster == '\0' || msg->n_request_headers_mutations > 0)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "only cluster says where to: cluster_header and "
+                          "request_headers_mutations are not supported");
+    if (set_target(x, msg->cluster, &to->target, err) != HD_OK)
+        return HD_ERROR;
+    to->target.weight = 1;
+    to->proxy = (hd_proxy_conf_t){.targets = &to->target,
+                                  .targets_n = 1,
+                                  .weights_total = 1,
+                                  .tries_max = 1,
+                                  .replay_bytes = REPLAY_BYTES,
+                                  .timeout_ms = TIMEOUT_MS,
+                                  .no_cluster_status = 503,
+                                  .host = hd_xds_str(x, msg->host_rewrite_literal)};
+    to->route = (hd_route_t){
+        .name = hd_xds_str(x, "shadow"), .action = HD_ACT_PROXY, .proxy = &to->proxy};
+    to->keeps_host = msg->disable_shadow_host_suffix_append;
+    to->fraction_ppm = 1000000;
+    if (msg->runtime_fraction != NULL)
+        to->fraction_ppm =
+            hd_pb_fraction_ppm(msg->runtime_fraction->default_value, 1000000);
+    return HD_OK;
+}
+
+static hd_rc_t set_shadows(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
+                           hd_err_t *err)
+{
+    hd_shadow_t *list;
+
+    if (msg->n_request_mirror_policies == 0)
+        return HD_OK;
+    list = hd_pool_new_n(x->cf.pool, hd_shadow_t, msg->n_request_mirror_policies);
+    for (size_t i = 0; i < msg->n_request_mirror_policies; i++) {
+        if (set_shadow(x, msg->request_mirror_policies[i], &list[i], err) != HD_OK)
+            return hd_err_prefix(err, "request_mirror_policies: ");
+    }
+    p->shadows = list;
+    p->shadows_n = (uint32_t)msg->n_request_mirror_policies;
+    return HD_OK;
+}
+
 static hd_rc_t set_proxy(hd_xds_t *x, const action_t *msg,
                          const PbRoute__RetryPolicy *retry, const hd_route_match_t *match,
                          hd_route_t *route, hd_err_t *err)
@@ -370,7 +418,7 @@ static hd_rc_t set_proxy(hd_xds_t *x, const action_t *msg,
         set_rewrites(x, msg, match, p, err) != HD_OK ||
         set_host(x, msg, p, err) != HD_OK || set_times(msg, p, err) != HD_OK ||
         set_tries(retry, p, err) != HD_OK || set_hashes(x, msg, p, err) != HD_OK ||
-        set_upgrades(msg, p, err) != HD_OK)
+        set_upgrades(msg, p, err) != HD_OK || set_shadows(x, msg, p, err) != HD_OK)
         return HD_ERROR;
     return HD_OK;
 }
