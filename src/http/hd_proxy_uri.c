@@ -1,5 +1,6 @@
 /* What the upstream gets to see: path, host, fields; and which cluster it is. */
 #include "http/hd_proxy_int.h"
+#include "core/base/hd_hashes.h"
 #include "http/hd_uri.h"
 
 static hd_str_t with_query(hd_req_t *req, hd_str_t path)
@@ -201,6 +202,7 @@ hd_rc_t hd_proxy_find_cluster(hd_proxy_t *p)
 static bool value_for(hd_req_t *req, const hd_hash_policy_t *h, hd_str_t *value)
 {
     bool found = false;
+    char *text;
 
     if (h->header.len > 0) {
         *value = hd_req_header_joined(req, h->header, &found);
@@ -215,7 +217,8 @@ static bool value_for(hd_req_t *req, const hd_hash_policy_t *h, hd_str_t *value)
 
         if (a->family != AF_INET && a->family != AF_INET6)
             return false;
-        *value = hd_str_n((const char *)a->v6, a->family == AF_INET ? 4 : 16);
+        text = hd_pool_alloc(req->pool, HD_ADDR_TEXT_MAX);
+        *value = hd_addr_print_ip(a, text);
         return true;
     }
     return false;
@@ -230,7 +233,7 @@ void hd_proxy_hash(hd_proxy_t *p)
         hd_str_t value;
 
         if (value_for(p->req, h, &value)) {
-            uint64_t v = hd_hash64(value.data, value.len, 0);
+            uint64_t v = hd_xxh64(value.data, value.len, 0);
 
             p->hash = p->has_hash ? ((p->hash << 1) | (p->hash >> 63)) ^ v : v;
             p->has_hash = true;

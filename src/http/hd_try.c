@@ -249,12 +249,29 @@ static bool try_count_request(hd_try_t *t)
                                 t->pick.is_high, HD_CG_REQUESTS, &t->counted_request);
 }
 
+/* What nginx-style clusters hash: their key's value, the client's address. */
+static void set_key(hd_try_t *t)
+{
+    hd_req_t *req = t->req;
+    const hd_slot_t *slot = t->pick.cluster_slot;
+    const hd_region_t *r = slot != NULL ? hd_slot_get(req->member, slot) : NULL;
+    const hd_cluster_t *c = r != NULL ? r->root : NULL;
+
+    if (c == NULL)
+        return;
+    if (c->hash_key != NULL && hd_expr_eval(c->hash_key, req, &t->pick.key) != HD_OK)
+        t->pick.key = HD_STR_NONE;
+    if (c->lb == HD_LB_IP_HASH && req->conn != NULL)
+        t->pick.client = hd_conn_remote(req->conn);
+}
+
 static hd_rc_t pick(hd_try_t *t)
 {
     hd_req_t *req = t->req;
     hd_err_t err = {0};
     hd_rc_t rc = ask_modules(t);
 
+    set_key(t);
     if (rc == HD_OK)
         rc = hd_balancer->pick(req->member, &t->pick, &req->wake, &err);
     if (rc == HD_AGAIN)

@@ -1,75 +1,25 @@
 /* How an endpoint is chosen: the cluster's current version, its endpoints' current
- * version, those of them that may serve, the policy's choice among these. */
-#include "mesh/hd_balance.h"
+ * version, the priority, the policy's choice among those of it that may serve. */
+#include "mesh/hd_balance_int.h"
+#include "core/base/hd_hashes.h"
 #include "core/os/hd_clock.h"
-#include "mesh/hd_endpoint_state.h"
-#include "mesh/hd_mesh_cluster.h"
+#include "mesh/hd_balance.h"
 
-#include <stdlib.h>
+#include <stdio.h>
 
-/* A worker's own view of one version of endpoints: smooth weighted round robin's running
- * weights (as nginx has them), and room for the candidates of one pick. */
+#define HASH_LOOKS 64  /* places of a table looked at before it is given up */
+#define NGINX_LOOKS 20 /* nginx's number of rehashes */
+
 typedef struct {
-    int64_t *current;
-    uint32_t *candidates;
-    uint64_t random;
-} view_t;
+    hd_member_t *m;
+    hd_pick_t *p;
+    hd_lb_view_t *v;
+    hd_lb_group_t *g;
+    uint64_t now_ns;
+    bool counted; /* the chosen one's requests gauge is up */
+} choice_t;
 
-static void *create_view(hd_member_t *m, const void *owner, const void *arg,
-                         hd_err_t *err)
-{
-    const hd_endpoints_t *eps = arg;
-    view_t *v = calloc(1, sizeof(*v));
-
-    (void)err;
-    hd_bug_on(v == NULL);
-    v->current = calloc(eps->n + 1, sizeof(*v->current));
-    v->candidates = calloc(eps->n + 1, sizeof(*v->candidates));
-    hd_bug_on(v->current == NULL || v->candidates == NULL);
-    v->random =
-        hd_clock_mono_ns() ^ (uintptr_t)owner ^ (uint64_t)hd_member_index(m) << 32;
-    /* worker n starts at the n-th endpoint, or all of them would send their first
-     * requests to the same one */
-    if (eps->n > 0)
-        v->current[(uint32_t)hd_member_index(m) % eps->n] = 1;
-    return v;
-}
-
-static void destroy_view(hd_member_t *m, void *companion)
-{
-    view_t *v = companion;
-
-    (void)m;
-    free(v->current);
-    free(v->candidates);
-    free(v);
-}
-
-static const hd_companion_type_t view_type = {
-    .name = "endpoints view", .create = create_view, .destroy = destroy_view};
-
-static uint64_t next_random(view_t *v)
-{
-    v->random ^= v->random << 13;
-    v->random ^= v->random >> 7;
-    v->random ^= v->random << 17;
-    return v->random;
-}
-
-static bool has_labels(const hd_kv_t *have, uint32_t have_n, const hd_kv_t *want,
-                       uint32_t want_n)
-{
-    for (uint32_t w = 0; w < want_n; w++) {
-        uint32_t h = 0;
-
-        while (h < have_n && !(hd_str_eq(have[h].key, want[w].key) &&
-                               hd_str_eq(have[h].value, want[w].value)))
-            h++;
-        if (h == have_n)
-            return false;
-    }
-    return true;
-}
+/* --- who may be taken --- */
 
 static bool was_tried(const hd_pick_t *p, const hd_addr_t *addr)
 {
@@ -80,201 +30,241 @@ static bool was_tried(const hd_pick_t *p, const hd_addr_t *addr)
     return false;
 }
 
-/* The first whose labels the endpoint has (tlsMode); NULL: none. */
-static const hd_transport_match_t *find_transport(const hd_cluster_t *c,
-                                                  const hd_endpoint_t *e)
-{
-    for (uint32_t i = 0; i < c->transports_n; i++) {
-        const hd_transport_match_t *t = &c->transports[i];
-
-        if (has_labels(e != NULL ? e->transport_match : NULL,
-                       e != NULL ? e->transport_match_n : 0, t->match, t->match_n))
-            return t;
-    }
-    return NULL;
-}
-
-/* Its transport is one that we can't speak: it isn't reached by another one. */
-static bool is_out_of_reach(const hd_pick_t *p, const hd_endpoint_t *e)
-{
-    const hd_transport_match_t *t = find_transport(p->cluster, e);
-
-    return t != NULL && t->is_unsupported;
-}
-
-/* What a candidate must satisfy; each round of the search lets go of one wish. */
-enum { WANT_HEALTHY = 1, WANT_UNTRIED = 2 };
-
-static bool may_serve(hd_member_t *m, const hd_pick_t *p, const hd_endpoint_t *e,
-                      unsigned wishes, uint64_t now_ns)
-{
-    if (e->down || e->health == 3 /* draining */ || is_out_of_reach(p, e))
-        return false;
-    if (p->subset_n > 0 && !has_labels(e->labels, e->labels_n, p->subset, p->subset_n))
-        return false;
-    if ((wishes & WANT_HEALTHY) &&
-        (e->health == 2 || e->health == 4 || hd_endpoint_is_ejected(e, now_ns)))
-        return false;
-    if (hd_endpoint_is_full(m, e))
-        return false;
-    return !(wishes & WANT_UNTRIED) || !was_tried(p, &e->addr);
-}
-
-/* Endpoints of the best priority that has any; backup servers are nginx's second
- * priority. */
-static uint32_t gather(hd_member_t *m, const hd_pick_t *p, const hd_endpoints_t *eps,
-                       view_t *v, unsigned wishes, uint64_t now_ns)
-{
-    unsigned best = UINT32_MAX;
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < eps->n; i++) {
-        const hd_endpoint_t *e = &eps->items[i];
-        unsigned priority = e->priority + (e->backup ? 256u : 0u);
-
-        if (priority > best || !may_serve(m, p, e, wishes, now_ns))
-            continue;
-        if (priority < best) {
-            best = priority;
-            n = 0;
-        }
-        v->candidates[n++] = i;
-    }
-    return n;
-}
-
-static uint32_t choose_round_robin(const hd_endpoints_t *eps, view_t *v, uint32_t n)
-{
-    uint32_t best = v->candidates[0];
-    int64_t total = 0;
-
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t at = v->candidates[i];
-
-        v->current[at] += eps->items[at].weight;
-        total += eps->items[at].weight;
-        if (v->current[at] > v->current[best])
-            best = at;
-    }
-    v->current[best] -= total;
-    return best;
-}
-
-/* Requests under way on all workers, by weight; ×1024 to compare without division's loss.
+/* Counts the request at once where the endpoint has a limit, so that it isn't overshot.
  */
-static uint64_t load_of(hd_member_t *m, const hd_endpoint_t *e)
+static bool try_count(choice_t *c, const hd_endpoint_t *e)
 {
-    uint64_t requests = e->state != NULL ? hd_gauge_read(m, e->state->requests) : 0;
-
-    return (requests + 1) * 1024 / e->weight;
+    if (e->max_conns == 0 || e->state == NULL || e->state->requests == HD_GAUGE_NONE)
+        return true;
+    c->counted = hd_gauge_try_up(c->m, e->state->requests, e->max_conns);
+    return c->counted;
 }
 
-/* Small sets are looked at whole; of large ones <choices> random ones are compared
- * (Mitzenmacher: the power of two choices). */
-static uint32_t choose_least_request(hd_member_t *m, const hd_cluster_t *c,
-                                     const hd_endpoints_t *eps, view_t *v, uint32_t n)
+/* <untried>: not where an earlier try of this request went. On true it is taken. */
+static bool try_take(choice_t *c, uint32_t at, bool untried)
 {
-    uint32_t looks = c->lb_choices > 1 ? c->lb_choices : 2;
-    uint64_t least = UINT64_MAX;
-    uint32_t best = 0;
-    bool all = n <= 8 || looks >= n;
-    uint32_t start = (uint32_t)(next_random(v) % n);
+    const hd_endpoint_t *e = &c->v->eps->items[at];
 
-    for (uint32_t i = 0; i < (all ? n : looks); i++) {
-        uint32_t at = v->candidates[all ? (start + i) % n : next_random(v) % n];
-        uint64_t load = load_of(m, &eps->items[at]);
+    return !(untried && was_tried(c->p, &e->addr)) && try_count(c, e);
+}
 
-        if (load < least) {
+/* The policy's choice, and more choices while it can't be taken; then whoever can. */
+static uint32_t take_from(choice_t *c, hd_lb_list_t *list, bool untried)
+{
+    uint32_t start, at;
+
+    if (list->n == 0)
+        return HD_LB_NOBODY;
+    for (uint32_t i = 0; i <= c->p->tried_n + 1; i++) {
+        at = hd_lb_list_next(c->m, c->v, list, c->now_ns);
+        if (try_take(c, at, untried))
+            return at;
+    }
+    start = (uint32_t)(hd_lb_random(c->v) % list->n);
+    for (uint32_t i = 0; i < list->n; i++) {
+        at = list->at[(start + i) % list->n];
+        c->v->steps++;
+        if (try_take(c, at, untried))
+            return at;
+    }
+    return HD_LB_NOBODY;
+}
+
+/* --- hashing --- */
+
+static bool is_on(const choice_t *c, hd_lb_which_t which, uint32_t at)
+{
+    uint8_t health = c->v->health[at];
+
+    return which == HD_LB_HEALTHY    ? health == HD_EP_HEALTHY
+           : which == HD_LB_DEGRADED ? health == HD_EP_DEGRADED
+                                     : health != HD_LB_OUT && health != HD_EP_DRAINING;
+}
+
+/* Bounded loads (Mirrokni et al., 2018): has it its share and <balance_percent> of it? */
+static double load_share(const choice_t *c, const hd_lb_list_t *list, uint32_t at)
+{
+    const hd_endpoint_t *e = &c->v->eps->items[at];
+    const hd_slot_t *slot = c->p->cluster_slot;
+    uint64_t all = slot->gauges_n > HD_CG_REQUESTS
+                       ? hd_gauge_read(c->m, slot->gauges_first + HD_CG_REQUESTS)
+                       : 0;
+    double slots = (double)(((all + 1) * c->v->conf->balance_percent + 99) / 100) *
+                   e->weight / (double)list->total;
+    uint64_t whole = (uint64_t)slots + ((double)(uint64_t)slots < slots);
+
+    return e->state != NULL && e->state->requests != HD_GAUGE_NONE
+               ? hd_gauge_read(c->m, e->state->requests) /
+                     (double)hd_max(whole, (uint64_t)1)
+               : 0;
+}
+
+/* The place's owner is full: others by chance that the hash decides, so that the same
+ * keys spill to the same endpoints. */
+static uint32_t spill(const choice_t *c, const hd_lb_list_t *list, uint64_t hash,
+                      uint32_t at)
+{
+    double load = load_share(c, list, at), least = load;
+    uint32_t best = at;
+
+    for (uint32_t i = 0; load >= 1 && i < hd_min(4 * list->n, (uint32_t)HASH_LOOKS);
+         i++) {
+        at = list->at[hd_xxh64(&hash, sizeof(hash), i + 1) % list->n];
+        load = load_share(c, list, at);
+        c->v->steps++;
+        if (load < least && !was_tried(c->p, &c->v->eps->items[at].addr)) {
+            best = at;
             least = load;
-            best = at;
         }
     }
     return best;
 }
 
-static uint32_t choose_random(const hd_endpoints_t *eps, view_t *v, uint32_t n)
+static uint32_t take_by_table(choice_t *c, const hd_lb_level_t *level,
+                              hd_lb_which_t which, uint64_t hash, uint32_t looks)
 {
-    uint64_t total = 0, at;
+    for (uint32_t i = 0; level->table != NULL && level->table->n > 0 && i < looks; i++) {
+        uint32_t at = hd_table_find(level->table, hash, i);
 
-    for (uint32_t i = 0; i < n; i++)
-        total += eps->items[v->candidates[i]].weight;
-    at = next_random(v) % total;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t weight = eps->items[v->candidates[i]].weight;
-
-        if (at < weight)
-            return v->candidates[i];
-        at -= weight;
+        c->v->steps++;
+        if (!is_on(c, which, at) || !try_take(c, at, true))
+            continue;
+        return c->v->conf->balance_percent > 0 ? spill(c, &level->lists[which], hash, at)
+                                               : at;
     }
-    return v->candidates[n - 1];
+    return HD_LB_NOBODY;
 }
 
-/* Rendezvous hashing: each endpoint's score from key and address, the highest wins;
- * removing one endpoint moves only its own keys. */
-static uint32_t choose_by_hash(const hd_endpoints_t *eps, const view_t *v, uint32_t n,
-                               uint64_t key)
+/* nginx's `hash KEY`: a place among all weights by a remainder; where its owner can't
+ * serve, the key with a number in front leads further. */
+static uint32_t take_by_key(choice_t *c, const hd_lb_level_t *level)
 {
-    uint64_t highest = 0;
-    uint32_t best = v->candidates[0];
+    const hd_lb_list_t *all = &level->lists[HD_LB_ALL];
+    uint32_t sum = 0;
 
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t at = v->candidates[i];
-        uint64_t x =
-            key ^ (uint64_t)hd_addr_hash(&eps->items[at].addr) * 0x9e3779b97f4a7c15u;
+    for (uint32_t i = 0; all->n > 0 && i < NGINX_LOOKS; i++) {
+        char number[16];
+        int len = i > 0 ? snprintf(number, sizeof(number), "%u", i) : 0;
+        uint32_t crc = hd_crc32(0, number, (size_t)len), at;
 
-        x ^= x >> 32;
-        x *= 0xd6e8feb86659fd93u;
-        x ^= x >> 32;
-        if (x >= highest) {
-            highest = x;
-            best = at;
-        }
+        crc = hd_crc32(crc, c->p->key.data, c->p->key.len);
+        sum += crc >> 16 & 0x7fff;
+        at = hd_lb_list_at(c->v, all, sum % all->total);
+        c->v->steps++;
+        if (is_on(c, HD_LB_HEALTHY, at) && try_take(c, at, true))
+            return at;
     }
-    return best;
+    return HD_LB_NOBODY;
 }
 
-static uint32_t choose(hd_member_t *m, const hd_pick_t *p, const hd_endpoints_t *eps,
-                       view_t *v, uint32_t n)
+/* nginx's ip_hash: three bytes of an IPv4 address, all of an IPv6 one. */
+static uint32_t take_by_address(choice_t *c, const hd_lb_level_t *level)
 {
-    if (n == 1)
-        return v->candidates[0];
-    switch (p->cluster->lb) {
-    case HD_LB_LEAST_REQUEST:
-        return choose_least_request(m, p->cluster, eps, v, n);
-    case HD_LB_RANDOM:
-        return choose_random(eps, v, n);
-    case HD_LB_RING_HASH:
-    case HD_LB_MAGLEV:
-        if (p->has_hash)
-            return choose_by_hash(eps, v, n, p->hash);
-        return choose_random(eps, v, n);
-    default:
-        return choose_round_robin(eps, v, n);
+    const hd_lb_list_t *all = &level->lists[HD_LB_ALL];
+    const hd_addr_t *a = c->p->client;
+    uint32_t len = a == NULL               ? 0
+                   : a->family == AF_INET  ? 3
+                   : a->family == AF_INET6 ? 16
+                                           : 0;
+    uint32_t hash = 89;
+
+    for (uint32_t i = 0; all->n > 0 && i < NGINX_LOOKS; i++) {
+        uint32_t at;
+
+        for (uint32_t b = 0; b < len; b++)
+            hash = (hash * 113 + a->v6[b]) % 6271;
+        at = hd_lb_list_at(c->v, all, hash % all->total);
+        c->v->steps++;
+        if (is_on(c, HD_LB_HEALTHY, at) && try_take(c, at, true))
+            return at;
     }
+    return HD_LB_NOBODY;
 }
+
+/* --- nginx's way: the first priority that has anybody --- */
+
+static uint32_t hash_as_nginx(choice_t *c)
+{
+    const hd_lb_level_t *level = &c->g->levels[0];
+
+    if (c->v->cluster->lb == HD_LB_IP_HASH)
+        return take_by_address(c, level);
+    if (c->p->key.len == 0)
+        return HD_LB_NOBODY;
+    if (c->v->cluster->lb == HD_LB_KEY_HASH)
+        return take_by_key(c, level);
+    if (c->v->cluster->lb == HD_LB_RING_HASH)
+        return take_by_table(c, level, HD_LB_HEALTHY,
+                             hd_crc32(0, c->p->key.data, c->p->key.len), NGINX_LOOKS);
+    return HD_LB_NOBODY;
+}
+
+static uint32_t choose_as_nginx(choice_t *c)
+{
+    uint32_t at = c->g->levels_n > 0 ? hash_as_nginx(c) : HD_LB_NOBODY;
+
+    for (int untried = 1; at == HD_LB_NOBODY && untried >= 0; untried--) {
+        for (uint32_t i = 0; at == HD_LB_NOBODY && i < c->g->levels_n; i++)
+            at = take_from(c, &c->g->levels[i].lists[HD_LB_HEALTHY], untried);
+    }
+    return at;
+}
+
+/* --- Envoy's way: a priority by its load, a locality by its weight --- */
+
+static hd_lb_list_t *locality_list(hd_lb_level_t *level, hd_lb_which_t which)
+{
+    uint32_t l;
+
+    if (which == HD_LB_ALL || level->localities[which].turns.n == 0)
+        return &level->lists[which];
+    l = hd_edf_peek(&level->localities[which].turns);
+    hd_edf_turn(&level->localities[which].turns, level->localities[which].weights[l]);
+    return &level->localities[which].lists[l];
+}
+
+static uint32_t choose_as_envoy(choice_t *c)
+{
+    uint64_t number = c->p->has_hash ? c->p->hash : hd_lb_random(c->v);
+    hd_lb_which_t which;
+    hd_lb_level_t *level;
+    hd_lb_list_t *list;
+    bool degraded;
+    uint32_t i, at = HD_LB_NOBODY;
+
+    if (c->g->levels_n == 0)
+        return HD_LB_NOBODY;
+    i = hd_priorities_choose(c->g->priorities, c->g->levels_n, number, &degraded);
+    level = &c->g->levels[i];
+    if (c->g->priorities[i].in_panic && c->v->conf->fails_in_panic)
+        return HD_LB_NOBODY;
+    which = c->g->priorities[i].in_panic ? HD_LB_ALL
+            : degraded                   ? HD_LB_DEGRADED
+                                         : HD_LB_HEALTHY;
+    if (level->table != NULL)
+        at = take_by_table(c, level, which, number, HASH_LOOKS);
+    if (at != HD_LB_NOBODY)
+        return at;
+    list = locality_list(level, which);
+    at = take_from(c, list, true);
+    return at != HD_LB_NOBODY ? at : take_from(c, list, false);
+}
+
+/* --- the answer --- */
 
 /* The transport that the endpoint's labels ask for, else the cluster's. */
 static const hd_tls_conf_t *choose_tls(const hd_cluster_t *c, const hd_endpoint_t *e)
 {
-    const hd_transport_match_t *t = find_transport(c, e);
+    const hd_transport_match_t *t = hd_lb_transport(c, e);
 
     return t != NULL ? t->tls : c->tls;
 }
 
-/* False: others have taken its last place (max_conns) meanwhile. */
-static bool try_answer(hd_member_t *m, hd_pick_t *p, const hd_endpoint_t *e,
-                       const hd_addr_t *addr)
+static void answer(hd_pick_t *p, const hd_endpoint_t *e, const hd_addr_t *addr)
 {
-    if (e != NULL && e->state != NULL && e->state->requests != HD_GAUGE_NONE) {
-        if (!hd_gauge_try_up(m, e->state->requests,
-                             e->max_conns > 0 ? e->max_conns : HD_GAUGE_NO_LIMIT))
-            return false;
-        p->counted = true;
-    }
     p->endpoint = e;
     p->addr = *addr;
     p->tls = choose_tls(p->cluster, e);
-    return true;
 }
 
 static void let_go(hd_member_t *m, hd_pick_t *p)
@@ -297,24 +287,10 @@ static hd_rc_t no_healthy(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
                       HD_STR_ARG(name));
 }
 
-static uint32_t gather_best(hd_member_t *m, const hd_pick_t *p, const hd_endpoints_t *eps,
-                            view_t *v, uint64_t now_ns)
-{
-    uint32_t n = gather(m, p, eps, v, WANT_HEALTHY | WANT_UNTRIED, now_ns);
-
-    if (n == 0)
-        n = gather(m, p, eps, v, WANT_HEALTHY, now_ns);
-    if (n == 0) /* all are ejected: better one of them than none (panic) */
-        n = gather(m, p, eps, v, WANT_UNTRIED, now_ns);
-    return n > 0 ? n : gather(m, p, eps, v, 0, now_ns);
-}
-
 static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
 {
-    const hd_endpoints_t *eps;
-    uint64_t now_ns;
-    uint32_t n, at;
-    view_t *v;
+    choice_t c = {.m = m, .p = p, .now_ns = hd_clock_mono_ns()};
+    uint32_t at;
 
     if (p->cluster->endpoints == NULL)
         return no_healthy(m, p, err);
@@ -322,17 +298,21 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
     if (p->endpoints_region == NULL)
         return no_healthy(m, p, err);
     hd_pin(m, p->endpoints_region);
-    eps = p->endpoints_region->root;
-    v = hd_companion_of_region(m, &view_type, p->endpoints_region, eps, err);
-    if (v == NULL || eps->n == 0)
+    c.v = hd_lb_view(m, p, c.now_ns, err);
+    c.g = c.v != NULL ? hd_lb_group(c.v, p, c.now_ns) : NULL;
+    if (c.g == NULL)
         return no_healthy(m, p, err);
-    now_ns = hd_clock_mono_ns();
-    do {
-        n = gather_best(m, p, eps, v, now_ns);
-        if (n == 0)
-            return no_healthy(m, p, err);
-        at = choose(m, p, eps, v, n);
-    } while (!try_answer(m, p, &eps->items[at], &eps->items[at].addr));
+    c.g->choices++;
+    at = c.v->conf->is_nginx ? choose_as_nginx(&c) : choose_as_envoy(&c);
+    if (at == HD_LB_NOBODY)
+        return no_healthy(m, p, err);
+    answer(p, &c.v->eps->items[at], &c.v->eps->items[at].addr);
+    p->counted = c.counted;
+    if (!p->counted && p->endpoint->state != NULL &&
+        p->endpoint->state->requests != HD_GAUGE_NONE) {
+        hd_gauge_up(m, p->endpoint->state->requests);
+        p->counted = true;
+    }
     return HD_OK;
 }
 
@@ -345,7 +325,7 @@ static hd_rc_t pick_original_dst(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
         return no_healthy(m, p, err);
     if (mesh != NULL && mesh->port_override != 0)
         addr.port = mesh->port_override;
-    hd_ignore(!try_answer(m, p, NULL, &addr)); /* no endpoint, no limit */
+    answer(p, NULL, &addr);
     return HD_OK;
 }
 

@@ -2,6 +2,7 @@
 #include "core/proc/hd_modules.h"
 #include "mesh/hd_conf_guard.h"
 #include "mesh/hd_endpoint_state.h"
+#include "mesh/hd_mesh_cluster.h"
 
 #include <netdb.h>
 #include <stdlib.h>
@@ -15,9 +16,11 @@
 /* A block while it is read; lists lie in cf->temp. */
 typedef struct {
     hd_array_t *servers; /* hd_endpoint_t */
+    hd_str_t hash_key;   /* of `hash` */
+    const char *method;  /* the directive that said how to choose */
     uint32_t lb, keepalive, keepalive_requests;
     uint64_t keepalive_timeout_ms, keepalive_time_ms;
-    bool has_keepalive;
+    bool has_keepalive, looks_at_all, is_consistent;
     const hd_guard_conf_t *guard; /* NULL: no block */
 } upstream_conf_t;
 
@@ -46,10 +49,20 @@ static hd_rc_t set_fail_timeout(hd_str_t text, hd_endpoint_t *e, hd_err_t *err)
     return HD_OK;
 }
 
+static hd_rc_t set_slow_start(hd_str_t text, hd_endpoint_t *e, hd_err_t *err)
+{
+    uint64_t ms;
+
+    if (hd_parse_msec(text, &ms, err) != HD_OK)
+        return HD_ERROR;
+    e->slow_start_ms = (uint32_t)hd_min(ms, 86400000u);
+    return HD_OK;
+}
+
 static hd_rc_t set_parameter(hd_str_t arg, hd_endpoint_t *e, hd_err_t *err)
 {
     static const char allowed[] =
-        "weight=, max_conns=, max_fails=, fail_timeout=, backup, down";
+        "weight=, max_conns=, max_fails=, fail_timeout=, slow_start=, backup, down";
     ssize_t eq = hd_str_find_char(arg, '=');
     hd_str_t name = eq < 0 ? arg : hd_str_sub(arg, 0, (size_t)eq);
     hd_str_t value = eq < 0 ? HD_STR_NONE : hd_str_sub(arg, (size_t)eq + 1, arg.len);
@@ -73,6 +86,8 @@ static hd_rc_t set_parameter(hd_str_t arg, hd_endpoint_t *e, hd_err_t *err)
         return set_number(value, 1000000, &e->max_fails, "max_fails", err);
     if (eq > 0 && hd_str_eq(name, HD_STR("fail_timeout")))
         return set_fail_timeout(value, e, err);
+    if (eq > 0 && hd_str_eq(name, HD_STR("slow_start")))
+        return set_slow_start(value, e, err);
     return hd_err_set(err, HD_E_CONF, "unknown parameter \"%.*s\"; allowed are %s",
                       HD_STR_ARG(arg), allowed);
 }
@@ -165,30 +180,70 @@ static hd_rc_t set_keepalive(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return set_number(args[0], 1000000, &uc->keepalive, "keepalive", err);
 }
 
+/* --- how to choose --- */
+
+/* nginx takes the last of several with a warning; here one is enough. */
+static hd_rc_t set_method(upstream_conf_t *uc, const char *name, hd_lb_policy_t lb,
+                          hd_err_t *err)
+{
+    if (uc->method != NULL)
+        return hd_err_set(err, HD_E_CONF, "\"%s\" after \"%s\": one of them is enough",
+                          name, uc->method);
+    uc->method = name;
+    uc->lb = lb;
+    return HD_OK;
+}
+
 static hd_rc_t set_least_conn(hd_conf_t *cf, const hd_str_t *args, void *conf,
                               hd_err_t *err)
 {
     upstream_conf_t *uc = conf;
 
-    (void)cf, (void)args, (void)err;
-    uc->lb = HD_LB_LEAST_REQUEST;
-    return HD_OK;
+    (void)cf, (void)args;
+    uc->looks_at_all = true;
+    return set_method(uc, "least_conn", HD_LB_LEAST_REQUEST, err);
 }
 
 static hd_rc_t set_random(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     upstream_conf_t *uc = conf;
 
-    uc->lb = HD_LB_RANDOM;
     if (cf->node->args_n == 0)
-        return HD_OK;
+        return set_method(uc, "random", HD_LB_RANDOM, err);
     if (!hd_str_eq(args[0], HD_STR("two")) ||
         (cf->node->args_n == 2 && !hd_str_eq(args[1], HD_STR("least_conn"))))
         return hd_err_set(err, HD_E_CONF,
                           "allowed are \"random\", \"random two\" and \"random two "
                           "least_conn\"");
-    uc->lb = HD_LB_LEAST_REQUEST;
-    return HD_OK;
+    return set_method(uc, "random", HD_LB_LEAST_REQUEST, err);
+}
+
+static hd_rc_t set_hash(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    upstream_conf_t *uc = conf;
+
+    if (cf->node->args_n == 2 && !hd_str_eq(args[1], HD_STR("consistent")))
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\": \"consistent\" is allowed here",
+                          HD_STR_ARG(args[1]));
+    uc->hash_key = args[0];
+    uc->is_consistent = cf->node->args_n == 2;
+    return set_method(uc, "hash", uc->is_consistent ? HD_LB_RING_HASH : HD_LB_KEY_HASH,
+                      err);
+}
+
+static hd_rc_t set_ip_hash(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)cf, (void)args;
+    return set_method(conf, "ip_hash", HD_LB_IP_HASH, err);
+}
+
+static hd_rc_t refuse_queue(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    (void)cf, (void)args, (void)conf;
+    return hd_err_set(err, HD_E_CONF,
+                      "a queue of requests belongs to nginx's commercial edition: "
+                      "max_conns= answers 502 when all servers are full");
 }
 
 /* nginx's shared memory for an upstream: here state is always shared. */
@@ -217,19 +272,24 @@ static uint64_t hash_servers(uint64_t h, const hd_array_t *servers)
         const hd_endpoint_t *e = hd_array_at(servers, hd_endpoint_t, i);
         char text[HD_ADDR_TEXT_MAX];
         hd_str_t addr = hd_addr_print(&e->addr, text);
-        uint32_t facts[] = {e->weight, e->max_conns, e->max_fails, e->fail_timeout_s,
-                            (uint32_t)e->backup << 1 | e->down};
+        uint32_t facts[] = {e->weight,        e->max_conns,
+                            e->max_fails,     e->fail_timeout_s,
+                            e->slow_start_ms, (uint32_t)e->backup << 1 | e->down};
 
         h = mix(h, addr.data, addr.len);
+        h = mix(h, e->hostname.data, e->hostname.len);
         h = mix(h, facts, sizeof(facts));
     }
     return h;
 }
 
+static const hd_table_spec_t ketama = {.kind = HD_TABLE_KETAMA, .max = HD_RING_MAX};
+
 static hd_rc_t put_endpoints(hd_conf_t *cf, hd_str_t name, hd_str_t place,
-                             const hd_array_t *servers, bool shared, uint64_t hash,
+                             const upstream_conf_t *uc, uint64_t hash,
                              const hd_slot_t **slot, hd_err_t *err)
 {
+    const hd_array_t *servers = uc->servers;
     hd_slot_t *s = hd_slot_find_or_add(cf->arena, HD_RES_ENDPOINTS, name, err);
     hd_endpoints_t *eps;
     hd_region_t *r;
@@ -252,9 +312,13 @@ static hd_rc_t put_endpoints(hd_conf_t *cf, hd_str_t name, hd_str_t place,
         e->hostname = hd_str_dup(pool, e->hostname);
         if (e->addr.family == AF_UNIX)
             e->addr.path = hd_str_dup(pool, e->addr.path);
-        if (cf->member != NULL)
-            hd_endpoint_attach_state(cf->member, name, e, shared);
+        if (eps->n == 1) /* who is alone is never given up, as in nginx */
+            e->max_fails = e->slow_start_ms = 0;
     }
+    if (cf->member != NULL)
+        hd_endpoints_attach_state(cf->member, name, eps, uc->lb == HD_LB_LEAST_REQUEST);
+    if (uc->is_consistent)
+        hd_tables_build(eps, &ketama, pool, cf->temp);
     *slot = s;
     rc = hd_batch_put(cf->batch, s, r, eps, hash, err);
     return rc == HD_DONE ? HD_OK : rc;
@@ -269,14 +333,15 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
     uint64_t hash;
     hd_region_t *r;
     hd_cluster_t *c;
+    hd_mesh_cluster_t *mesh;
     hd_pool_t *pool;
     hd_rc_t rc;
 
     if (s == NULL)
         return HD_ERROR;
     hash = hash_servers(0xcbf29ce484222325u, uc->servers);
-    if (put_endpoints(cf, name, place, uc->servers, uc->lb == HD_LB_LEAST_REQUEST, hash,
-                      &endpoints, err) != HD_OK)
+    hash = mix(hash, &uc->is_consistent, sizeof(uc->is_consistent));
+    if (put_endpoints(cf, name, place, uc, hash, &endpoints, err) != HD_OK)
         return HD_ERROR;
     r = hd_batch_region(cf->batch, HD_RES_CLUSTER, name, place, sizeof(hd_cluster_t),
                         &pool, err);
@@ -303,10 +368,26 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
         .conn_lifetime_ms =
             uc->keepalive_time_ms > 0 ? (uint32_t)uc->keepalive_time_ms : 3600000,
     };
+    mesh = hd_pool_new(pool, hd_mesh_cluster_t);
+    mesh->is_nginx = true;
+    mesh->looks_at_all = uc->looks_at_all;
+    if (uc->is_consistent)
+        mesh->table = ketama;
+    c->mesh = mesh;
+    if (uc->hash_key.len > 0) {
+        hd_conf_t inside = *cf;
+        hd_expr_t *key;
+
+        inside.pool = pool;
+        if (hd_expr_compile(&inside, uc->hash_key, &key, err) != HD_OK)
+            return hd_err_prefix(err, "hash: ");
+        c->hash_key = key;
+    }
     *slot = s;
     /* the pointers differ at each reading, so they are left out of the hash */
     hash = mix(hash_servers(1, uc->servers), &uc->lb,
                offsetof(upstream_conf_t, guard) - offsetof(upstream_conf_t, lb));
+    hash = mix(hash, uc->hash_key.data, uc->hash_key.len);
     if (uc->guard != NULL) {
         hash = hd_guard_hash(uc->guard, hash);
         if (hd_guard_apply(cf, uc->guard, s, c, pool, err) != HD_OK)
@@ -388,7 +469,7 @@ static const hd_directive_t directives[] = {
      .repeats = true,
      .set = set_server,
      .help = "ADDRESS [weight=N] [max_conns=N] [max_fails=N] [fail_timeout=TIME] "
-             "[backup] [down]: "
+             "[slow_start=TIME] [backup] [down]: "
              "one server of the group; names are looked up when configuration is read"},
     {.name = "keepalive",
      .scope = HD_IN_UPSTREAM,
@@ -417,7 +498,26 @@ static const hd_directive_t directives[] = {
      .scope = IN_UPSTREAM,
      .args_n = 0,
      .set = set_least_conn,
-     .help = "the server with the fewest requests under way, over all workers"},
+     .help = "the server with the fewest requests under way by weight, over all workers"},
+    {.name = "hash",
+     .scope = IN_UPSTREAM,
+     .args_n = 1,
+     .args_max = 2,
+     .set = set_hash,
+     .help = "KEY [consistent]: the same server for the same key, as nginx chooses it; "
+             "consistent: a change of servers moves few keys"},
+    {.name = "ip_hash",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 0,
+     .set = set_ip_hash,
+     .help = "the same server for the same client's address (of IPv4 the first three "
+             "bytes), as nginx chooses it"},
+    {.name = "queue",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 1,
+     .args_max = 2,
+     .set = refuse_queue,
+     .help = "N [timeout=TIME]: refused, as nginx's open source edition has none"},
     {.name = "random",
      .scope = IN_UPSTREAM,
      .args_n = 0,

@@ -1,9 +1,12 @@
 #include "mesh/hd_endpoint_state.h"
 
+#include "core/os/hd_clock.h"
+
 #include <stdatomic.h>
 #include <stdio.h>
 
 #define CELL_KIND 0x45504e54u /* "EPNT" */
+#define ALL_KIND 0x45504e53u  /* "EPNS" */
 
 /* "CLUSTER ADDRESS", in <out>. */
 static hd_str_t cell_name(hd_str_t cluster, const hd_addr_t *addr, char *out, size_t room)
@@ -38,6 +41,36 @@ void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e
         hd_gauge_share(m, e->state->conns, true);
 }
 
+static uint64_t load_u64(const _Atomic uint64_t *word)
+{
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+void hd_endpoints_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoints_t *eps,
+                               bool shared)
+{
+    uint64_t now_ns = hd_clock_mono_ns(), before_ns;
+
+    eps->state = hd_cell_get(m, ALL_KIND, cluster, sizeof(*eps->state));
+    before_ns = eps->state != NULL ? eps->state->built_ns : 0;
+    if (eps->state != NULL)
+        eps->state->built_ns = now_ns;
+    for (uint32_t i = 0; i < eps->n; i++) {
+        hd_endpoint_t *e = (hd_endpoint_t *)&eps->items[i];
+        uint64_t seen_ns;
+
+        hd_endpoint_attach_state(m, cluster, e, shared);
+        if (e->state == NULL)
+            continue;
+        if (e->state->all != eps->state)
+            e->state->all = eps->state;
+        seen_ns = load_u64(&e->state->seen_ns);
+        if (seen_ns == 0 || seen_ns < before_ns)
+            atomic_store_explicit(&e->state->warm_since_ns, now_ns, memory_order_relaxed);
+        atomic_store_explicit(&e->state->seen_ns, now_ns, memory_order_relaxed);
+    }
+}
+
 void hd_endpoint_drop_state(hd_member_t *m, hd_str_t cluster, const hd_addr_t *addr)
 {
     char room[512];
@@ -57,6 +90,30 @@ bool hd_endpoint_is_ejected(const hd_endpoint_t *e, uint64_t now_ns)
 {
     return e->state != NULL && atomic_load_explicit(&e->state->ejected_until_ns,
                                                     memory_order_relaxed) > now_ns;
+}
+
+void hd_endpoint_health_changed(const hd_endpoint_t *e)
+{
+    /* release: who sees the new number sees what changed before it */
+    if (e->state != NULL && e->state->all != NULL)
+        atomic_fetch_add_explicit(&e->state->all->health_seq, 1, memory_order_release);
+}
+
+hd_endpoint_health_t hd_endpoint_health(const hd_endpoint_t *e, uint64_t now_ns,
+                                        uint64_t *until_ns)
+{
+    uint64_t ejected_until_ns =
+        e->state != NULL ? load_u64(&e->state->ejected_until_ns) : 0;
+
+    if (e->health == 3)
+        return HD_EP_DRAINING;
+    if (e->health == 2 || e->health == 4)
+        return HD_EP_UNHEALTHY;
+    if (ejected_until_ns > now_ns) {
+        *until_ns = hd_min(*until_ns, ejected_until_ns);
+        return HD_EP_UNHEALTHY;
+    }
+    return e->health == 5 ? HD_EP_DEGRADED : HD_EP_HEALTHY;
 }
 
 static void eject(hd_endpoint_state_t *s, uint64_t for_ms, uint64_t now_ns)
@@ -105,6 +162,8 @@ void hd_endpoint_report(const hd_cluster_t *c, const hd_endpoint_t *e,
         return;
     }
     /* counts over all workers; a lost race only makes the ejection one failure later */
-    if (atomic_fetch_add_explicit(&s->fails, 1, memory_order_relaxed) + 1 >= allowed)
+    if (atomic_fetch_add_explicit(&s->fails, 1, memory_order_relaxed) + 1 >= allowed) {
         eject(s, for_ms, now_ns);
+        hd_endpoint_health_changed(e);
+    }
 }

@@ -3,9 +3,13 @@
 #pragma once
 #include "core/net/hd_cluster.h"
 
-/* By a writer, while it builds endpoints: finds or makes the cell of <e> (state stays
- * NULL when there is no room: the endpoint then has no shared state). <shared>: its count
- * of requests is read on the request's way (least request). */
+/* By a writer, while it builds endpoints under the name <cluster>: finds or makes their
+ * cells (state stays NULL where there is no room: those have no shared state). <shared>:
+ * their counts of requests are read on the request's way (least request). What wasn't in
+ * the version built before is new, and warms up. */
+void hd_endpoints_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoints_t *eps,
+                               bool shared);
+/* The same for one that belongs to no list. */
 void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e,
                               bool shared);
 /* By its writer, when the endpoint is in no version any more. */
@@ -13,6 +17,21 @@ void hd_endpoint_drop_state(hd_member_t *m, hd_str_t cluster, const hd_addr_t *a
 /* Has it as many requests (of all workers) as its max_conns allows? */
 bool hd_endpoint_is_full(hd_member_t *m, const hd_endpoint_t *e);
 bool hd_endpoint_is_ejected(const hd_endpoint_t *e, uint64_t now_ns);
+
+typedef enum {
+    HD_EP_HEALTHY,
+    HD_EP_DEGRADED,  /* serves where too few are healthy */
+    HD_EP_UNHEALTHY, /* serves in panic */
+    HD_EP_DRAINING,  /* counts as unhealthy, and never serves */
+} hd_endpoint_health_t;
+
+/* What discovery, health checks and outlier detection say together. <*until_ns> is
+ * lowered to when that may end by itself. */
+hd_endpoint_health_t hd_endpoint_health(const hd_endpoint_t *e, uint64_t now_ns,
+                                        uint64_t *until_ns);
+/* Whoever changed what hd_endpoint_health looks at says so: workers then make their lists
+ * anew. Any member, any time. */
+void hd_endpoint_health_changed(const hd_endpoint_t *e);
 /* Counts a request's outcome; may eject. */
 void hd_endpoint_report(const hd_cluster_t *c, const hd_endpoint_t *e,
                         hd_pick_result_t result, unsigned status, uint64_t now_ns);

@@ -1,8 +1,26 @@
-/* hd_mesh_cluster: what only src/mesh reads of a cluster (hd_cluster_t.mesh). */
+/* hd_mesh_cluster: what only src/mesh reads of a cluster (hd_cluster_t.mesh): how its
+ * endpoints are chosen, beyond the policy's name. */
 #pragma once
-#include "core/base/hd_types.h"
+#include "mesh/hd_table.h"
+
+/* New endpoints begin with a part of their share (Envoy's SlowStartConfig). */
+typedef struct {
+    uint32_t window_ms; /* 0: none */
+    double aggression;  /* 1: linear */
+    double min_percent; /* of the weight, at least; 10 */
+} hd_slow_start_t;
 
 typedef struct {
     uint16_t
         port_override; /* HD_LB_ORIGINAL_DST: instead of the destination's; 0: none */
+    /* nginx's ways: a priority serves while it has anybody, weights count for random,
+     * least_conn looks at all */
+    bool is_nginx;
+    bool looks_at_all;        /* least request: FULL_SCAN */
+    double bias;              /* least request: how much load counts against weight; 1 */
+    hd_table_spec_t table;    /* of consistent hashing */
+    uint32_t balance_percent; /* hash_balance_factor: of the average load; 0: no bound */
+    bool locality_weighted;
+    bool fails_in_panic;
+    hd_slow_start_t slow_start;
 } hd_mesh_cluster_t;

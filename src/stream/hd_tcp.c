@@ -1,4 +1,5 @@
 #include "stream/hd_tcp.h"
+#include "core/base/hd_hashes.h"
 #include "core/base/hd_log.h"
 #include "core/conf/hd_module_table.h"
 #include "core/hd_module.h"
@@ -251,9 +252,10 @@ static bool try_count_endpoint(session_t *s)
 
 static uint64_t hash_source(const hd_conn_t *c)
 {
-    const hd_addr_t *a = hd_conn_remote(c);
+    char text[HD_ADDR_TEXT_MAX];
+    hd_str_t ip = hd_addr_print_ip(hd_conn_remote(c), text);
 
-    return hd_hash64(a->v6, a->family == AF_INET6 ? 16 : 4, 0);
+    return hd_xxh64(ip.data, ip.len, 0); /* as Envoy */
 }
 
 /* nginx and Envoy ask each server at most once. */
@@ -274,6 +276,18 @@ static bool may_try(const session_t *s)
     return eps != NULL && s->attempts < eps->n;
 }
 
+/* What an nginx-style cluster hashes. */
+static void set_key(session_t *s)
+{
+    const hd_region_t *r = hd_slot_get(s->member, s->target->cluster);
+    const hd_cluster_t *c = r == NULL ? NULL : r->root;
+    hd_attr_of_t of = {.conn = s->down, .pool = s->down->pool, .member = s->member};
+
+    if (c != NULL && c->hash_key != NULL &&
+        hd_expr_eval_of(c->hash_key, &of, &s->pick.key) != HD_OK)
+        s->pick.key = HD_STR_NONE;
+}
+
 static void start_try(session_t *s)
 {
     hd_rc_t rc;
@@ -292,6 +306,7 @@ static void start_try(session_t *s)
                           .tried_n = hd_min(s->attempts, (uint32_t)TRIED_MAX)};
     if (s->conf->hash_source_ip)
         s->pick.hash = hash_source(s->down);
+    set_key(s);
     rc = hd_balancer->pick(s->member, &s->pick, &s->wake, &s->err);
     if (rc == HD_AGAIN)
         return;

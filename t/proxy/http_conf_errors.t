@@ -78,6 +78,12 @@ my @rows = (
     [location('proxy_buffers 1 4k;'), 2, 'invalid number of buffers "1"'],
     [http_("upstream u { }\nserver { listen 127.0.0.1:$port; }"), 2, 'upstream "u" has no server'],
     [http_("upstream u { server 127.0.0.1:1 wieght=2; }\n"), 2, 'unknown parameter "wieght=2"; allowed are weight='],
+    [http_("upstream u { server 127.0.0.1:1; least_conn; ip_hash; }\n"), 2, '"ip_hash" after "least_conn": one of them is enough'],
+    [http_("upstream u { server 127.0.0.1:1; hash \$uri sometimes; }\n"), 2, '"sometimes": "consistent" is allowed here'],
+    [http_("upstream u { server 127.0.0.1:1; hash \$nosuch; }\n"), 2, 'nosuch'],
+    [http_("upstream u { server 127.0.0.1:1 slow_start=soon; }\n"), 2, '"soon" is not a time'],
+    [http_("upstream u { server 127.0.0.1:1; random three; }\n"), 2, 'allowed are "random", "random two"'],
+    [http_("upstream u { server 127.0.0.1:1; queue 10; }\n"), 2, 'a queue of requests belongs to nginx\'s commercial edition'],
     # answers
     [location('return;'), 2, 'invalid number of arguments in "return" directive (0)'],
     [location('return okay;'), 2, 'invalid return code "okay"'],

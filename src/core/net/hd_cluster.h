@@ -16,6 +16,8 @@ typedef enum {
     HD_LB_RING_HASH,
     HD_LB_MAGLEV,
     HD_LB_ORIGINAL_DST,
+    HD_LB_KEY_HASH, /* nginx's hash: remainder of a key's CRC */
+    HD_LB_IP_HASH,  /* nginx's ip_hash */
 } hd_lb_policy_t;
 
 typedef enum {
@@ -54,7 +56,8 @@ typedef struct {
     uint32_t transport_match_n;
     hd_str_t workload; /* istio's "name;namespace;canonical;revision;cluster" */
     uint32_t max_conns, max_fails, fail_timeout_s; /* nginx's; 0: none */
-    struct hd_endpoint_state_s *state;             /* its cell in the state arena */
+    uint32_t slow_start_ms; /* nginx's: after it was given up for a while; 0: none */
+    struct hd_endpoint_state_s *state; /* its cell in the state arena */
 } hd_endpoint_t;
 
 typedef struct {
@@ -69,7 +72,19 @@ typedef struct {
     const hd_locality_t *localities;
     uint32_t localities_n;
     uint32_t overprovisioning_factor; /* percent; 140 */
+    bool weighted_priority_health;    /* a priority's health by weights, not by numbers */
+    const struct hd_table_s *tables;  /* consistent hashing's, made with it: hd_table.h */
+    uint32_t tables_n;
+    struct hd_endpoints_state_s *state; /* its cell in the state arena */
 } hd_endpoints_t;
+
+/* In the state arena: of all endpoints under one name. */
+typedef struct hd_endpoints_state_s {
+    /* Goes up with each change of one's health: lists made of the healthy ones are old.
+     */
+    _Atomic uint32_t health_seq;
+    uint64_t built_ns; /* when a version was last built; its writer's */
+} hd_endpoints_state_t;
 
 /* In the state arena: shared by all workers, atomics only. */
 typedef struct hd_endpoint_state_s {
@@ -80,6 +95,9 @@ typedef struct hd_endpoint_state_s {
     _Atomic uint32_t health; /* active health checks' word */
     _Atomic uint32_t wanted; /* a worker was refused at max_conns: give an idle one up */
     _Atomic uint64_t picked;
+    _Atomic uint64_t seen_ns;         /* last built into a version; its writer's */
+    _Atomic uint64_t warm_since_ns;   /* new, or well again, since: for slow start */
+    struct hd_endpoints_state_s *all; /* of its name */
 } hd_endpoint_state_t;
 
 /* Which transport an endpoint gets: the first whose labels the endpoint has. */
@@ -97,6 +115,8 @@ typedef struct hd_cluster_s {
     const hd_slot_t *endpoints; /* HD_RES_ENDPOINTS; NULL: original destination or none */
     hd_lb_policy_t lb;
     uint32_t lb_choices; /* least request: how many are compared; 2 */
+    /* What is hashed when the route doesn't say (nginx's hash); NULL: nothing. */
+    const struct hd_expr_s *hash_key;
     hd_up_protocol_t protocol;
     uint32_t connect_timeout_ms;
     uint32_t max_conns, max_pending, max_requests, max_retries; /* UINT32_MAX: none */
@@ -132,7 +152,9 @@ typedef struct hd_pick_s {
     const hd_slot_t *cluster_slot;
     uint64_t hash; /* for consistent hashing; has_hash */
     bool has_hash;
-    const hd_kv_t *subset; /* labels the endpoint must have */
+    hd_str_t key;            /* hd_cluster_t.hash_key's value; NULL data: none */
+    const hd_addr_t *client; /* HD_LB_IP_HASH; NULL: unknown */
+    const hd_kv_t *subset;   /* labels the endpoint must have */
     uint32_t subset_n;
     hd_addr_t original_dst; /* HD_LB_ORIGINAL_DST */
     const hd_addr_t

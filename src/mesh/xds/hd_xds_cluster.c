@@ -2,8 +2,6 @@
 #include "mesh/xds/hd_xds_int.h"
 #include "mesh/hd_breakers.h"
 #include "mesh/hd_mesh_cluster.h"
-#include "ext/lb_least_request.pb-c.h"
-#include "ext/lb_wrr_locality.pb-c.h"
 #include "ext/upstream_http.pb-c.h"
 
 #include <string.h>
@@ -14,101 +12,6 @@
 #define KEEPALIVE 1024 /* idle conns a worker keeps: Envoy has no bound */
 
 typedef PbCluster__Cluster cluster_t;
-
-/* --- load balancing --- */
-
-static hd_rc_t set_lb(const cluster_t *msg, hd_cluster_t *c, hd_err_t *err)
-{
-    switch (msg->lb_policy) {
-    case PB_CLUSTER__CLUSTER__LB_POLICY__ROUND_ROBIN:
-        c->lb = HD_LB_ROUND_ROBIN;
-        return HD_OK;
-    case PB_CLUSTER__CLUSTER__LB_POLICY__LEAST_REQUEST:
-        c->lb = HD_LB_LEAST_REQUEST;
-        if (msg->lb_config_case == PB_CLUSTER__CLUSTER__LB_CONFIG_LEAST_REQUEST_LB_CONFIG)
-            c->lb_choices = hd_pb_u32(msg->least_request_lb_config->choice_count, 2);
-        return c->lb_choices >= 2
-                   ? HD_OK
-                   : hd_err_set(err, HD_E_RESOURCE, "choice_count %u: 2 or more",
-                                c->lb_choices);
-    case PB_CLUSTER__CLUSTER__LB_POLICY__RANDOM:
-        c->lb = HD_LB_RANDOM;
-        return HD_OK;
-    case PB_CLUSTER__CLUSTER__LB_POLICY__RING_HASH:
-        c->lb = HD_LB_RING_HASH;
-        return HD_OK;
-    case PB_CLUSTER__CLUSTER__LB_POLICY__MAGLEV:
-        c->lb = HD_LB_MAGLEV;
-        return HD_OK;
-    case PB_CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED:
-        return HD_OK; /* by its type, see set_type */
-    default:
-        return hd_err_set(err, HD_E_RESOURCE, "lb_policy %d isn't known here",
-                          (int)msg->lb_policy);
-    }
-}
-
-/* Typed policies: the first one that is known counts. */
-static bool try_typed_lb(hd_xds_t *x, const Pb__Any *any, hd_cluster_t *c, unsigned depth)
-{
-    static const struct {
-        const char *name;
-        hd_lb_policy_t lb;
-    } policies[] = {
-        {"round_robin.v3.RoundRobin", HD_LB_ROUND_ROBIN},
-        {"least_request.v3.LeastRequest", HD_LB_LEAST_REQUEST},
-        {"random.v3.Random", HD_LB_RANDOM},
-        {"ring_hash.v3.RingHash", HD_LB_RING_HASH},
-        {"maglev.v3.Maglev", HD_LB_MAGLEV},
-    };
-    static const char prefix[] =
-        "type.googleapis.com/envoy.extensions.load_balancing_policies.";
-    hd_str_t url = hd_xds_plain_url(x, any->type_url);
-    const PbLbWrrLocality__WrrLocality *wrr;
-    const PbLbLeastRequest__LeastRequest *least;
-
-    for (size_t i = 0; i < hd_countof(policies); i++) {
-        if (!hd_str_eq(hd_str_sub(url, sizeof(prefix) - 1, url.len),
-                       hd_str_c(policies[i].name)))
-            continue;
-        c->lb = policies[i].lb;
-        least =
-            c->lb == HD_LB_LEAST_REQUEST
-                ? hd_xds_unpack(x, any, HD_PB(pb_lb_least_request__least_request), NULL)
-                : NULL;
-        if (least != NULL)
-            c->lb_choices = hd_pb_u32(least->choice_count, 2);
-        return true;
-    }
-    wrr = depth == 0 && hd_pb_any_is(any, HD_PB(pb_lb_wrr_locality__wrr_locality))
-              ? hd_xds_unpack(x, any, HD_PB(pb_lb_wrr_locality__wrr_locality), NULL)
-              : NULL;
-    if (wrr == NULL || wrr->endpoint_picking_policy == NULL)
-        return false;
-    for (size_t i = 0; i < wrr->endpoint_picking_policy->n_policies; i++) {
-        const PbCore__TypedExtensionConfig *e =
-            wrr->endpoint_picking_policy->policies[i]->typed_extension_config;
-
-        if (e != NULL && e->typed_config != NULL &&
-            try_typed_lb(x, e->typed_config, c, 1))
-            return true;
-    }
-    return false;
-}
-
-static hd_rc_t set_typed_lb(hd_xds_t *x, const PbCluster__LoadBalancingPolicy *msg,
-                            hd_cluster_t *c, hd_err_t *err)
-{
-    for (size_t i = 0; i < msg->n_policies; i++) {
-        const PbCore__TypedExtensionConfig *e = msg->policies[i]->typed_extension_config;
-
-        if (e != NULL && e->typed_config != NULL &&
-            try_typed_lb(x, e->typed_config, c, 0))
-            return HD_OK;
-    }
-    return hd_err_set(err, HD_E_RESOURCE,
-                      "none of its load balancing policies is known here");
-}
 
 /* --- limits and health --- */
 
@@ -359,14 +262,13 @@ static hd_rc_t set_transports(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c
 
 /* --- where its endpoints come from --- */
 
-static hd_rc_t set_original_dst(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
-                                hd_err_t *err)
+static hd_rc_t set_original_dst(const cluster_t *msg, hd_cluster_t *c,
+                                hd_mesh_cluster_t *mesh, hd_err_t *err)
 {
     const PbCluster__Cluster__OriginalDstLbConfig *od =
         msg->lb_config_case == PB_CLUSTER__CLUSTER__LB_CONFIG_ORIGINAL_DST_LB_CONFIG
             ? msg->original_dst_lb_config
             : NULL;
-    hd_mesh_cluster_t *mesh;
 
     if (msg->lb_policy != PB_CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED)
         return hd_err_set(err, HD_E_RESOURCE,
@@ -377,13 +279,12 @@ static hd_rc_t set_original_dst(hd_xds_t *x, const cluster_t *msg, hd_cluster_t 
     if (od->upstream_port_override->value > 65535)
         return hd_err_set(err, HD_E_RESOURCE, "upstream_port_override %u",
                           od->upstream_port_override->value);
-    mesh = hd_pool_new(x->cf.pool, hd_mesh_cluster_t);
     mesh->port_override = (uint16_t)od->upstream_port_override->value;
-    c->mesh = mesh;
     return HD_OK;
 }
 
-static hd_rc_t set_eds(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c, hd_err_t *err)
+static hd_rc_t set_eds(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
+                       const hd_mesh_cluster_t *mesh, hd_err_t *err)
 {
     const PbCluster__Cluster__EdsClusterConfig *eds = msg->eds_cluster_config;
     const char *name =
@@ -393,6 +294,7 @@ static hd_rc_t set_eds(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c, hd_er
         return hd_err_set(err, HD_E_RESOURCE, "an EDS cluster without eds_config");
     if (msg->load_assignment != NULL)
         return hd_err_set(err, HD_E_RESOURCE, "an EDS cluster with a load_assignment");
+    hd_xds_want_table(hd_str_c(name), &mesh->table);
     c->endpoints = hd_xds_need(x, HD_XDS_ENDPOINTS, hd_str_c(name), eds->eds_config, err);
     return c->endpoints != NULL ? HD_OK : HD_ERROR;
 }
@@ -406,7 +308,8 @@ static size_t count_endpoints(const PbEndpoint__ClusterLoadAssignment *msg)
     return n;
 }
 
-static hd_rc_t set_type(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c, hd_err_t *err)
+static hd_rc_t set_type(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
+                        hd_mesh_cluster_t *mesh, hd_err_t *err)
 {
     bool is_dns = msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__STRICT_DNS ||
                   msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__LOGICAL_DNS;
@@ -416,12 +319,12 @@ static hd_rc_t set_type(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c, hd_e
         return hd_err_set(err, HD_E_RESOURCE, "a cluster of type %s: not supported",
                           msg->cluster_type->name);
     if (msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__ORIGINAL_DST)
-        return set_original_dst(x, msg, c, err);
+        return set_original_dst(msg, c, mesh, err);
     if (msg->lb_policy == PB_CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED)
         return hd_err_set(err, HD_E_RESOURCE,
                           "lb_policy CLUSTER_PROVIDED belongs to ORIGINAL_DST only");
     if (msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__EDS)
-        return set_eds(x, msg, c, err);
+        return set_eds(x, msg, c, mesh, err);
     if (msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__LOGICAL_DNS &&
         count_endpoints(msg->load_assignment) != 1)
         return hd_err_set(err, HD_E_RESOURCE,
@@ -478,41 +381,32 @@ static hd_rc_t check_filters(hd_xds_t *x, const cluster_t *msg, hd_err_t *err)
     return HD_OK;
 }
 
-static void set_panic(const PbCluster__Cluster__CommonLbConfig *msg, hd_cluster_t *c)
-{
-    c->panic_percent = 50;
-    if (msg != NULL && msg->healthy_panic_threshold != NULL)
-        c->panic_percent =
-            (uint32_t)hd_min(hd_max(msg->healthy_panic_threshold->value, 0.0), 100.0);
-}
-
 hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
                        hd_err_t *err)
 {
     hd_cluster_t *c = hd_pool_new(x->cf.pool, hd_cluster_t);
+    hd_mesh_cluster_t *mesh = hd_pool_new(x->cf.pool, hd_mesh_cluster_t);
 
+    c->mesh = mesh;
     c->name = hd_xds_str(x, msg->name);
     c->alt_stat_name = stat_name(x, msg->alt_stat_name);
-    c->lb_choices = 2;
     if (hd_xds_ms(msg->connect_timeout, CONNECT_TIMEOUT_MS, "connect_timeout",
                   &c->connect_timeout_ms, err) != HD_OK)
         return HD_ERROR;
     if (c->connect_timeout_ms == 0)
         return hd_err_set(err, HD_E_RESOURCE, "connect_timeout is 0");
-    if (msg->load_balancing_policy != NULL
-            ? set_typed_lb(x, msg->load_balancing_policy, c, err) != HD_OK
-            : set_lb(msg, c, err) != HD_OK)
+    if (hd_xds_lb(x, msg, c, mesh, err) != HD_OK)
         return HD_ERROR;
+    x->table = mesh->table;
     if (set_breakers(x, c->name, msg->circuit_breakers, c, err) != HD_OK)
         return HD_ERROR;
-    set_panic(msg->common_lb_config, c);
     set_keepalive(msg->upstream_connection_options, c);
     set_service(x, msg->metadata, c);
     if (set_outlier(msg->outlier_detection, c, err) != HD_OK ||
         set_protocol(x, msg, c, err) != HD_OK ||
         set_bind(msg->upstream_bind_config, c, err) != HD_OK ||
         check_filters(x, msg, err) != HD_OK || set_transports(x, msg, c, err) != HD_OK ||
-        set_type(x, msg, c, err) != HD_OK)
+        set_type(x, msg, c, mesh, err) != HD_OK)
         return HD_ERROR;
     *root = c;
     return HD_OK;

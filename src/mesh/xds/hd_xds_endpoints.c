@@ -2,6 +2,9 @@
 #include "mesh/xds/hd_xds_int.h"
 #include "mesh/hd_endpoint_state.h"
 
+#include "core/base/hd_map.h"
+
+#include <stdlib.h>
 #include <string.h>
 
 #define ENDPOINTS_MAX 1000000
@@ -145,13 +148,57 @@ static hd_rc_t add_locality(list_t *l, const PbEndpoint__LocalityLbEndpoints *ms
     return HD_OK;
 }
 
-/* The counts of endpoints outlive versions: they are found again by cluster and address.
- */
-static void attach_states(hd_xds_t *x, hd_str_t cluster, hd_endpoints_t *eps)
+/* --- consistent hashing's tables --- */
+
+typedef struct {
+    hd_table_spec_t spec;
+    size_t len;
+    char name[];
+} wanted_t;
+
+static hd_map_t *wanted; /* of the process: few, and no more than clusters */
+
+void hd_xds_want_table(hd_str_t endpoints, const hd_table_spec_t *spec)
 {
-    for (uint32_t i = 0; i < eps->n; i++)
-        hd_endpoint_attach_state(x->env->member, cluster, (hd_endpoint_t *)&eps->items[i],
-                                 true);
+    wanted_t *w;
+
+    if (wanted == NULL)
+        wanted = hd_map_create();
+    free(hd_map_remove(wanted, endpoints));
+    if (spec->kind == HD_TABLE_NONE)
+        return;
+    w = malloc(sizeof(*w) + endpoints.len);
+    hd_bug_on(w == NULL);
+    w->spec = *spec;
+    w->len = endpoints.len;
+    memcpy(w->name, endpoints.data, endpoints.len);
+    hd_ignore(hd_map_put(wanted, hd_str_n(w->name, w->len), w) == NULL);
+}
+
+static void make_tables(hd_xds_t *x, hd_str_t name, hd_endpoints_t *eps)
+{
+    const wanted_t *w = wanted != NULL ? hd_map_get(wanted, name) : NULL;
+    const hd_table_spec_t *spec = x->table.kind != HD_TABLE_NONE ? &x->table
+                                  : w != NULL                    ? &w->spec
+                                                                 : NULL;
+
+    if (spec != NULL)
+        hd_tables_build(eps, spec, x->cf.pool, x->env->temp);
+}
+
+/* --- what outlives versions --- */
+
+/* A count that is read on the request's way is kept as a total (DESIGN §3). Of a cluster
+ * that isn't there yet it may be. */
+static bool is_load_read(hd_xds_t *x, hd_str_t name)
+{
+    const hd_slot_t *slot =
+        hd_slot_find(x->env->member, x->env->arena, HD_RES_CLUSTER, name);
+    const hd_region_t *r = slot != NULL ? hd_slot_get(x->env->member, slot) : NULL;
+    const hd_cluster_t *c = r != NULL ? r->root : NULL;
+
+    return c == NULL || c->lb == HD_LB_LEAST_REQUEST || c->lb == HD_LB_RING_HASH ||
+           c->lb == HD_LB_MAGLEV;
 }
 
 static hd_rc_t build(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
@@ -174,7 +221,10 @@ static hd_rc_t build(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
         msg != NULL && msg->policy != NULL
             ? hd_pb_u32(msg->policy->overprovisioning_factor, 140)
             : 140;
-    attach_states(x, name, eps);
+    eps->weighted_priority_health =
+        msg != NULL && msg->policy != NULL && msg->policy->weighted_priority_health;
+    hd_endpoints_attach_state(x->env->member, name, eps, is_load_read(x, name));
+    make_tables(x, name, eps);
     *root = eps;
     return HD_OK;
 }

@@ -29,15 +29,27 @@ static const entry_t entries[] = {
      "name type !cluster_type eds_cluster_config connect_timeout lb_policy "
      "max_requests_per_connection circuit_breakers http_protocol_options "
      "http2_protocol_options outlier_detection upstream_bind_config "
-     "original_dst_lb_config least_request_lb_config transport_socket metadata "
+     "original_dst_lb_config least_request_lb_config ring_hash_lb_config "
+     "maglev_lb_config round_robin_lb_config transport_socket metadata "
      "protocol_selection common_lb_config alt_stat_name common_http_protocol_options "
      "upstream_connection_options load_assignment typed_extension_protocol_options "
      "filters load_balancing_policy dns_lookup_family transport_socket_matches "
      "upstream_http_protocol_options !connection_pool_per_downstream_connection "
      "!upstream_config !health_checks"},
     {CLUSTER "Cluster.EdsClusterConfig", "eds_config service_name"},
-    {CLUSTER "Cluster.CommonLbConfig", "healthy_panic_threshold !override_host_status"},
-    {CLUSTER "Cluster.LeastRequestLbConfig", "choice_count"},
+    {CLUSTER "Cluster.CommonLbConfig",
+     "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config "
+     "!override_host_status"},
+    {CLUSTER "Cluster.CommonLbConfig.ConsistentHashingLbConfig",
+     "use_hostname_for_hashing hash_balance_factor"},
+    {CLUSTER "Cluster.LeastRequestLbConfig",
+     "choice_count active_request_bias slow_start_config"},
+    {CLUSTER "Cluster.RoundRobinLbConfig", "slow_start_config"},
+    {CLUSTER "Cluster.SlowStartConfig",
+     "slow_start_window aggression min_weight_percent"},
+    {CLUSTER "Cluster.RingHashLbConfig",
+     "minimum_ring_size hash_function maximum_ring_size"},
+    {CLUSTER "Cluster.MaglevLbConfig", "table_size"},
     {CLUSTER "Cluster.OriginalDstLbConfig",
      "!use_http_header !http_header_name upstream_port_override !metadata_key"},
     {CLUSTER "Cluster.TransportSocketMatch", "name match transport_socket"},
@@ -64,7 +76,8 @@ static const entry_t entries[] = {
     {UP "HttpProtocolOptions.AutoHttpConfig", "http2_protocol_options"},
 
     {ENDPOINT "ClusterLoadAssignment", "cluster_name endpoints policy"},
-    {ENDPOINT "ClusterLoadAssignment.Policy", "!drop_overloads overprovisioning_factor"},
+    {ENDPOINT "ClusterLoadAssignment.Policy",
+     "!drop_overloads overprovisioning_factor weighted_priority_health"},
     {ENDPOINT "LocalityLbEndpoints",
      "locality lb_endpoints load_balancing_weight priority !load_balancer_endpoints "
      "!leds_cluster_locality_config"},

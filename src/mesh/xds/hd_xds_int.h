@@ -6,6 +6,7 @@
 #include "core/net/hd_cluster.h"
 #include "core/net/hd_listener.h"
 #include "http/hd_http_conf.h"
+#include "mesh/hd_mesh_cluster.h"
 #include "mesh/xds/hd_xds.h"
 #include "proto/hd_pb.h"
 #include "proto/hd_pb_value.h"
@@ -30,6 +31,7 @@ typedef struct {
     uint16_t name_family; /* which addresses of names are used; AF_UNSPEC: all */
     bool must_exist;      /* validate_clusters of the routes being built */
     uint32_t answer_bytes_max;
+    hd_table_spec_t table; /* of the cluster being built, for its inline endpoints */
 } hd_xds_t;
 
 /* --- hd_xds_build.c --- */
@@ -146,6 +148,12 @@ hd_rc_t hd_xds_routes(hd_xds_t *x, const PbRoute__RouteConfiguration *msg,
 hd_rc_t hd_xds_inline_endpoints(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
                                 hd_str_t name, bool resolves, const hd_slot_t **slot,
                                 hd_err_t *err) HD_MUST_CHECK;
+/* hd_xds_lb.c: c->lb, lb_choices, panic_percent, and most of <mesh>. */
+hd_rc_t hd_xds_lb(hd_xds_t *x, const PbCluster__Cluster *msg, hd_cluster_t *c,
+                  hd_mesh_cluster_t *mesh, hd_err_t *err) HD_MUST_CHECK;
+/* hd_xds_endpoints.c: endpoints of that name come with such a table from now on (kind
+ * NONE: without). Kept in this process: a cluster is built before its endpoints come. */
+void hd_xds_want_table(hd_str_t endpoints, const hd_table_spec_t *spec);
 hd_rc_t hd_xds_hcm(hd_xds_t *x, const PbHcm__HttpConnectionManager *msg,
                    const hd_http_conf_t **conf, hd_err_t *err) HD_MUST_CHECK;
 /* Sets protocol_conf, and adds its access loggers to the chain's filters. */

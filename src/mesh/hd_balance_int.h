@@ -1,0 +1,99 @@
+/* hd_balance_int: what the balancer's files share: a worker's view of a cluster's
+ * endpoints, made anew when cluster, endpoints or someone's health change, so that a
+ * choice looks at few of them.
+ *
+ *   hd_balance.c         the question and the answer; priorities, nginx's and Envoy's way
+ *   hd_balance_view.c    versions, health, lists
+ *   hd_balance_list.c    the policies: who of a list is next
+ */
+#pragma once
+#include "core/loom/hd_companion.h"
+#include "mesh/hd_edf.h"
+#include "mesh/hd_endpoint_state.h"
+#include "mesh/hd_mesh_cluster.h"
+#include "mesh/hd_priorities.h"
+
+#define HD_LB_NOBODY UINT32_MAX
+
+/* Endpoints to choose from, and where the policy stands. */
+typedef struct {
+    uint32_t *at; /* indexes into the endpoints */
+    uint32_t n;
+    bool is_equal;  /* all weights are */
+    uint64_t total; /* of weights */
+    uint64_t *sums; /* of weights up to each; NULL: equal, or not asked for */
+    /* round robin: nginx's smooth order, if its period is short; else by edf */
+    uint32_t *sequence;
+    uint32_t period, turn;
+    int64_t *current; /* nginx's least_conn: running weights among equals */
+    hd_edf_t edf;     /* n 0: not used */
+} hd_lb_list_t;
+
+typedef enum { HD_LB_HEALTHY, HD_LB_DEGRADED, HD_LB_ALL, HD_LB_LISTS_N } hd_lb_which_t;
+
+/* Those of one priority. */
+typedef struct {
+    uint32_t rank; /* hd_endpoint_rank */
+    hd_lb_list_t lists[HD_LB_LISTS_N];
+    /* Where localities have weights: HEALTHY and DEGRADED once more, by locality. */
+    struct {
+        hd_edf_t turns; /* n 0: no weights */
+        hd_lb_list_t *lists;
+        double *weights;
+    } localities[HD_LB_ALL];
+    const hd_table_t *table;
+} hd_lb_level_t;
+
+/* All endpoints, or those of a subset. */
+typedef struct hd_lb_group_s {
+    struct hd_lb_group_s *next;
+    const hd_kv_t *labels; /* of the subset */
+    uint32_t labels_n;
+    uint32_t *members, members_n;
+    hd_lb_level_t *levels;
+    hd_priority_t *priorities;
+    uint32_t levels_n;
+    uint32_t choices; /* so far: new lists don't begin with the same one each time */
+} hd_lb_group_t;
+
+typedef struct {
+    /* what it is made of; versions, since what they name may be gone between turns */
+    const hd_region_t *cluster_region, *endpoints_region;
+    uint64_t cluster_version, endpoints_version;
+    const hd_cluster_t *cluster;
+    const hd_endpoints_t *eps;
+    const hd_mesh_cluster_t *conf;
+    /* when the lists are old */
+    uint32_t health_seq;
+    uint64_t old_at_ns;
+    uint8_t *health;         /* of each: hd_endpoint_health_t, or HD_LB_OUT */
+    hd_pool_t *pool, *lists; /* of the versions; of the lists */
+    hd_lb_group_t whole;     /* .next: subsets */
+    uint64_t random;
+    uint32_t start; /* where this worker begins */
+    uint32_t steps; /* of the last choice: endpoints, points looked at; for tests */
+} hd_lb_view_t;
+
+#define HD_LB_OUT 255 /* down, or out of reach: as if it weren't there */
+
+/* --- hd_balance_view.c --- */
+/* The view of the versions that <p> has pinned. */
+hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
+                         hd_err_t *err);
+/* For a pick's subset; NULL: it has no endpoint. */
+hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_pick_t *p, uint64_t now_ns);
+uint64_t hd_lb_random(hd_lb_view_t *v);
+/* The transport of an endpoint (NULL: of an original destination); NULL: the cluster's.
+ */
+const hd_transport_match_t *hd_lb_transport(const hd_cluster_t *c,
+                                            const hd_endpoint_t *e);
+
+/* --- hd_balance_list.c --- */
+/* What the cluster's policy needs of it; <start>: where round robin begins. */
+void hd_lb_list_prepare(hd_lb_view_t *v, hd_lb_list_t *list, uint32_t start,
+                        uint64_t now_ns);
+/* The policy's next choice: an index into the endpoints. */
+uint32_t hd_lb_list_next(hd_member_t *m, hd_lb_view_t *v, hd_lb_list_t *list,
+                         uint64_t now_ns);
+/* By a number below its total: who has it, when each holds as many as its weight. */
+uint32_t hd_lb_list_at(hd_lb_view_t *v, const hd_lb_list_t *list, uint64_t number);

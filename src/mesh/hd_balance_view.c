@@ -1,0 +1,352 @@
+/* A worker's view of a cluster's endpoints: versions, health, lists. */
+#include "core/os/hd_clock.h"
+#include "mesh/hd_balance_int.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const hd_mesh_cluster_t plain_conf = {.bias = 1};
+
+static void *create_view(hd_member_t *m, const void *owner, const void *arg,
+                         hd_err_t *err)
+{
+    hd_lb_view_t *v = calloc(1, sizeof(*v));
+
+    (void)arg, (void)err;
+    hd_bug_on(v == NULL);
+    v->pool = hd_pool_create(0);
+    v->lists = hd_pool_create(0);
+    v->random =
+        hd_clock_mono_ns() ^ (uintptr_t)owner ^ (uint64_t)hd_member_index(m) << 32;
+    v->random |= 1;
+    /* worker n starts at the n-th endpoint, or all of them would send their first
+     * requests to the same one */
+    v->start = (uint32_t)hd_member_index(m);
+    return v;
+}
+
+static void destroy_view(hd_member_t *m, void *companion)
+{
+    hd_lb_view_t *v = companion;
+
+    (void)m;
+    hd_pool_destroy(v->pool);
+    hd_pool_destroy(v->lists);
+    free(v);
+}
+
+static const hd_companion_type_t view_type = {
+    .name = "endpoints view", .create = create_view, .destroy = destroy_view};
+
+uint64_t hd_lb_random(hd_lb_view_t *v)
+{
+    v->random ^= v->random << 13;
+    v->random ^= v->random >> 7;
+    v->random ^= v->random << 17;
+    return v->random * 0x2545f4914f6cdd1du >> 1;
+}
+
+/* --- labels --- */
+
+static bool has_labels(const hd_kv_t *have, uint32_t have_n, const hd_kv_t *want,
+                       uint32_t want_n)
+{
+    for (uint32_t w = 0; w < want_n; w++) {
+        uint32_t h = 0;
+
+        while (h < have_n && !(hd_str_eq(have[h].key, want[w].key) &&
+                               hd_str_eq(have[h].value, want[w].value)))
+            h++;
+        if (h == have_n)
+            return false;
+    }
+    return true;
+}
+
+const hd_transport_match_t *hd_lb_transport(const hd_cluster_t *c, const hd_endpoint_t *e)
+{
+    for (uint32_t i = 0; i < c->transports_n; i++) {
+        const hd_transport_match_t *t = &c->transports[i];
+
+        if (has_labels(e != NULL ? e->transport_match : NULL,
+                       e != NULL ? e->transport_match_n : 0, t->match, t->match_n))
+            return t;
+    }
+    return NULL;
+}
+
+/* Its transport is one that we can't speak: it isn't reached by another one. */
+static bool is_out(const hd_cluster_t *c, const hd_endpoint_t *e)
+{
+    const hd_transport_match_t *t = c->transports_n > 0 ? hd_lb_transport(c, e) : NULL;
+
+    return e->down || (t != NULL && t->is_unsupported);
+}
+
+/* --- lists --- */
+
+static bool hashes_over_all(const hd_lb_view_t *v)
+{
+    return v->cluster->lb == HD_LB_KEY_HASH || v->cluster->lb == HD_LB_IP_HASH;
+}
+
+static bool belongs(const hd_lb_view_t *v, hd_lb_which_t which, uint32_t at)
+{
+    switch (which) {
+    case HD_LB_HEALTHY:
+        return v->health[at] == HD_EP_HEALTHY;
+    case HD_LB_DEGRADED:
+        return v->health[at] == HD_EP_DEGRADED;
+    default: /* nginx's places by remainder stay when a server is down */
+        return hashes_over_all(v) ||
+               (v->health[at] != HD_LB_OUT && v->health[at] != HD_EP_DRAINING);
+    }
+}
+
+static void fill_list(hd_lb_view_t *v, const hd_lb_group_t *g, const uint32_t *at,
+                      uint32_t n, hd_lb_which_t which, hd_lb_list_t *list,
+                      uint64_t now_ns)
+{
+    *list = (hd_lb_list_t){.at = hd_pool_alloc(v->lists, (n + 1) * sizeof(*list->at))};
+    for (uint32_t i = 0; i < n; i++) {
+        if (belongs(v, which, at[i]))
+            list->at[list->n++] = at[i];
+    }
+    hd_lb_list_prepare(v, list, v->start + g->choices, now_ns);
+}
+
+/* Envoy's effective weight of a locality: less when few of its endpoints serve. */
+static double locality_weight(const hd_lb_view_t *v, const hd_locality_t *l,
+                              uint32_t serve, uint32_t total)
+{
+    double share =
+        total == 0 ? 0 : v->eps->overprovisioning_factor / 100.0 * serve / total;
+
+    return l->weight * hd_min(share, 1.0);
+}
+
+static void fill_localities(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *level,
+                            const uint32_t *at, uint32_t n, hd_lb_which_t which,
+                            uint64_t now_ns)
+{
+    uint32_t room = v->eps->localities_n;
+    uint32_t *part = hd_pool_alloc(v->lists, (n + 1) * sizeof(*part));
+    uint32_t *totals = hd_pool_calloc(v->lists, (room + 1) * sizeof(*totals));
+
+    level->localities[which].lists = hd_pool_new_n(v->lists, hd_lb_list_t, room + 1);
+    level->localities[which].weights = hd_pool_new_n(v->lists, double, room + 1);
+    hd_edf_init(&level->localities[which].turns, v->lists, room);
+    for (uint32_t i = 0; i < n; i++)
+        totals[v->eps->items[at[i]].locality] += v->health[at[i]] != HD_LB_OUT;
+    for (uint32_t l = 0; l < room; l++) {
+        hd_lb_list_t *list = &level->localities[which].lists[l];
+        uint32_t part_n = 0;
+        double weight;
+
+        if (totals[l] == 0 || v->eps->localities[l].weight == 0)
+            continue;
+        for (uint32_t i = 0; i < n; i++) {
+            if (v->eps->items[at[i]].locality == l)
+                part[part_n++] = at[i];
+        }
+        fill_list(v, g, part, part_n, which, list, now_ns);
+        weight = locality_weight(v, &v->eps->localities[l], list->n, totals[l]);
+        level->localities[which].weights[l] = weight;
+        if (list->n > 0 && weight > 0)
+            hd_edf_add(&level->localities[which].turns, l, weight);
+    }
+}
+
+static void count_health(const hd_lb_view_t *v, const uint32_t *at, uint32_t n,
+                         hd_priority_t *p)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t one = v->eps->weighted_priority_health ? v->eps->items[at[i]].weight : 1;
+
+        p->total += v->health[at[i]] != HD_LB_OUT ? one : 0;
+        p->healthy += v->health[at[i]] == HD_EP_HEALTHY ? one : 0;
+        p->degraded += v->health[at[i]] == HD_EP_DEGRADED ? one : 0;
+    }
+}
+
+/* The table that came with the endpoints; else one of our own, made once a version. */
+static const hd_table_t *table_for(hd_lb_view_t *v, const hd_lb_group_t *g, uint32_t rank,
+                                   const uint32_t *at, uint32_t n)
+{
+    hd_table_t *own;
+
+    if (v->conf->table.kind == HD_TABLE_NONE)
+        return NULL;
+    for (uint32_t i = 0; g == &v->whole && i < v->eps->tables_n; i++) {
+        if (v->eps->tables[i].priority == rank &&
+            hd_table_spec_eq(&v->eps->tables[i].spec, &v->conf->table))
+            return &v->eps->tables[i];
+    }
+    for (uint32_t i = 0; i < g->levels_n; i++) {
+        if (g->levels[i].rank == rank && g->levels[i].table != NULL)
+            return g->levels[i].table;
+    }
+    own = hd_pool_new(v->pool, hd_table_t);
+    hd_table_build(own, &v->conf->table, v->eps, at, n, v->pool);
+    return own;
+}
+
+static void fill_level(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *level,
+                       hd_priority_t *priority, const uint32_t *at, uint32_t n,
+                       uint64_t now_ns)
+{
+    const hd_table_t *table = table_for(v, g, level->rank, at, n);
+
+    *level = (hd_lb_level_t){.rank = level->rank, .table = table};
+    *priority = (hd_priority_t){0};
+    count_health(v, at, n, priority);
+    for (int which = 0; which < HD_LB_LISTS_N; which++) {
+        fill_list(v, g, at, n, which, &level->lists[which], now_ns);
+        if (v->conf->locality_weighted && which < HD_LB_ALL)
+            fill_localities(v, g, level, at, n, which, now_ns);
+    }
+}
+
+static uint32_t find_ranks(const hd_lb_view_t *v, hd_lb_group_t *g)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < g->members_n; i++) {
+        uint32_t rank = hd_endpoint_rank(&v->eps->items[g->members[i]]), at = 0;
+
+        while (at < n && g->levels[at].rank < rank)
+            at++;
+        if (at < n && g->levels[at].rank == rank)
+            continue;
+        memmove(&g->levels[at + 1], &g->levels[at], (n - at) * sizeof(*g->levels));
+        g->levels[at] = (hd_lb_level_t){.rank = rank};
+        n++;
+    }
+    return n;
+}
+
+#define RANKS_MAX 385 /* 128 priorities, and nginx's backups behind 256 */
+
+/* The ranks are found once a version, what is in them at each change of health. */
+static void fill_group(hd_lb_view_t *v, hd_lb_group_t *g, uint64_t now_ns)
+{
+    uint32_t *at = hd_pool_alloc(v->lists, (g->members_n + 1) * sizeof(*at));
+
+    if (g->levels == NULL) {
+        hd_lb_level_t room[RANKS_MAX];
+
+        g->levels = room;
+        g->levels_n = find_ranks(v, g);
+        g->levels = hd_pool_alloc(v->pool, (g->levels_n + 1) * sizeof(*g->levels));
+        memcpy(g->levels, room, g->levels_n * sizeof(*g->levels));
+        g->priorities = hd_pool_new_n(v->pool, hd_priority_t, g->levels_n + 1);
+    }
+    for (uint32_t l = 0; l < g->levels_n; l++) {
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < g->members_n; i++) {
+            if (hd_endpoint_rank(&v->eps->items[g->members[i]]) == g->levels[l].rank)
+                at[n++] = g->members[i];
+        }
+        fill_level(v, g, &g->levels[l], &g->priorities[l], at, n, now_ns);
+    }
+    hd_priorities_set_loads(g->priorities, g->levels_n, v->eps->overprovisioning_factor,
+                            v->cluster->panic_percent);
+}
+
+/* --- when it is old --- */
+
+static uint32_t read_seq(const hd_endpoints_t *eps)
+{
+    return eps->state != NULL
+               ? atomic_load_explicit(&eps->state->health_seq, memory_order_acquire)
+               : 0;
+}
+
+static void refresh(hd_lb_view_t *v, uint64_t now_ns)
+{
+    v->health_seq = read_seq(v->eps); /* before the look: a change meanwhile isn't lost */
+    v->old_at_ns = UINT64_MAX;
+    hd_pool_reset(v->lists);
+    for (uint32_t i = 0; i < v->eps->n; i++) {
+        if (v->health[i] != HD_LB_OUT)
+            v->health[i] = hd_endpoint_health(&v->eps->items[i], now_ns, &v->old_at_ns);
+    }
+    for (hd_lb_group_t *g = &v->whole; g != NULL; g = g->next)
+        fill_group(v, g, now_ns);
+}
+
+static void take_versions(hd_lb_view_t *v, const hd_pick_t *p)
+{
+    hd_lb_group_t *g = &v->whole;
+
+    hd_pool_reset(v->pool);
+    v->cluster_region = p->cluster_region;
+    v->cluster_version = p->cluster_region->version;
+    v->endpoints_region = p->endpoints_region;
+    v->endpoints_version = p->endpoints_region->version;
+    v->cluster = p->cluster;
+    v->conf = v->cluster->mesh != NULL ? v->cluster->mesh : &plain_conf;
+    v->eps = p->endpoints_region->root;
+    v->health = hd_pool_calloc(v->pool, v->eps->n + 1);
+    *g = (hd_lb_group_t){
+        .choices = g->choices,
+        .members_n = v->eps->n,
+        .members = hd_pool_alloc(v->pool, (v->eps->n + 1) * sizeof(*g->members))};
+    for (uint32_t i = 0; i < v->eps->n; i++) {
+        g->members[i] = i;
+        v->health[i] = is_out(v->cluster, &v->eps->items[i]) ? HD_LB_OUT : 0;
+    }
+}
+
+hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
+                         hd_err_t *err)
+{
+    hd_lb_view_t *v = hd_companion_of_slot(m, &view_type, p->cluster_slot, NULL, err);
+    bool is_new;
+
+    if (v == NULL)
+        return NULL;
+    is_new = v->cluster_region != p->cluster_region ||
+             v->cluster_version != p->cluster_region->version ||
+             v->endpoints_region != p->endpoints_region ||
+             v->endpoints_version != p->endpoints_region->version;
+    if (is_new)
+        take_versions(v, p);
+    if (is_new || now_ns >= v->old_at_ns || v->health_seq != read_seq(v->eps))
+        refresh(v, now_ns);
+    v->steps = 0;
+    return v;
+}
+
+hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_pick_t *p, uint64_t now_ns)
+{
+    hd_lb_group_t *g = &v->whole;
+
+    if (p->subset_n == 0)
+        return g;
+    while (g->next != NULL) {
+        g = g->next;
+        v->steps++;
+        if (g->labels_n == p->subset_n &&
+            has_labels(g->labels, g->labels_n, p->subset, p->subset_n))
+            return g->members_n > 0 ? g : NULL;
+    }
+    g->next = hd_pool_new(v->pool, hd_lb_group_t);
+    g = g->next;
+    g->labels_n = p->subset_n;
+    g->labels = hd_pool_alloc(v->pool, p->subset_n * sizeof(hd_kv_t));
+    for (uint32_t i = 0; i < p->subset_n; i++)
+        *(hd_kv_t *)&g->labels[i] = (hd_kv_t){hd_str_dup(v->pool, p->subset[i].key),
+                                              hd_str_dup(v->pool, p->subset[i].value)};
+    g->members = hd_pool_alloc(v->pool, (v->eps->n + 1) * sizeof(*g->members));
+    for (uint32_t i = 0; i < v->eps->n; i++) {
+        const hd_endpoint_t *e = &v->eps->items[i];
+
+        if (has_labels(e->labels, e->labels_n, p->subset, p->subset_n))
+            g->members[g->members_n++] = i;
+    }
+    fill_group(v, g, now_ns);
+    return g->members_n > 0 ? g : NULL;
+}
