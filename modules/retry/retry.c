@@ -9,6 +9,7 @@
 #include "hd_pb_value.h"
 #include "lib/pb_unpack.h"
 #include "lib/rand.h"
+#include "ext/retry_priorities.pb-c.h"
 #include "xds/route.pb-c.h"
 
 enum {
@@ -57,7 +58,9 @@ typedef struct {
     uint32_t on;
     uint32_t attempts; /* retries, beyond the first try */
     uint32_t base_ms, max_ms;
-    uint32_t try_timeout_ms; /* 0: the route's; by xDS it stands there */
+    bool may_repeat;               /* an endpoint that was tried */
+    uint32_t priorities_frequency; /* hd_pick_t's; 0: not wanted */
+    uint32_t try_timeout_ms;       /* 0: the route's; by xDS it stands there */
     uint32_t statuses_n;
     uint16_t statuses[STATUSES_MAX];
     bool is_set;
@@ -186,6 +189,44 @@ static void read_conditions(retry_conf_t *rc, hd_str_t text)
         rc->on |= condition_of(hd_str_trim(one));
 }
 
+static bool ends_with(const char *url, const char *name)
+{
+    return url != NULL && hd_str_has_suffix(hd_str_c(url), hd_str_c(name));
+}
+
+/* Where retries go: not to endpoints, not to priorities that were tried. */
+static hd_rc_t read_choice(const PbRoute__RetryPolicy *p, retry_conf_t *rc, hd_err_t *err)
+{
+    const PbRoute__RetryPolicy__RetryPriority *pri = p->retry_priority;
+    const PbRetryPriorities__PreviousPrioritiesConfig *m;
+    hd_pb_fault_t fault = {0};
+    hd_pb_arena_t arena;
+
+    rc->may_repeat = true;
+    for (size_t i = 0; i < p->n_retry_host_predicate; i++) {
+        const PbRoute__RetryPolicy__RetryHostPredicate *h = p->retry_host_predicate[i];
+        const char *url = h->typed_config != NULL ? h->typed_config->type_url : h->name;
+
+        if (ends_with(url, "previous_hosts.v3.PreviousHostsPredicate") ||
+            ends_with(url, "previous_hosts"))
+            rc->may_repeat = false;
+    }
+    if (pri == NULL || pri->typed_config == NULL ||
+        !hd_pb_any_is(pri->typed_config,
+                      HD_PB(pb_retry_priorities__previous_priorities_config)))
+        return HD_OK;
+    hd_pb_arena_init(&arena, 4096);
+    m = hd_pb_unpack_any_as(pri->typed_config,
+                            HD_PB(pb_retry_priorities__previous_priorities_config),
+                            &arena, &fault);
+    rc->priorities_frequency = m != NULL ? (uint32_t)hd_max(m->update_frequency, 0) : 0;
+    hd_pb_arena_deinit(&arena);
+    return rc->priorities_frequency > 0
+               ? HD_OK
+               : hd_err_set(err, HD_E_RESOURCE,
+                            "previous_priorities: update_frequency is 1 or more");
+}
+
 static hd_rc_t read_policy(const PbRoute__RetryPolicy *p, retry_conf_t *rc, hd_err_t *err)
 {
     int64_t ms;
@@ -199,6 +240,8 @@ static hd_rc_t read_policy(const PbRoute__RetryPolicy *p, retry_conf_t *rc, hd_e
                           STATUSES_MAX);
     for (size_t i = 0; i < p->n_retriable_status_codes; i++)
         rc->statuses[rc->statuses_n++] = (uint16_t)p->retriable_status_codes[i];
+    if (read_choice(p, rc, err) != HD_OK)
+        return HD_ERROR;
     rc->base_ms = BACKOFF_MS;
     rc->max_ms = BACKOFF_MS * 10;
     if (p->retry_back_off == NULL)
@@ -350,6 +393,8 @@ static hd_rc_t on_pick(hd_req_t *req, const void *conf, hd_pick_t *pick)
 
     (void)req;
     pick->try_timeout_ms = rc->try_timeout_ms;
+    pick->may_repeat = rc->may_repeat;
+    pick->priorities_frequency = rc->priorities_frequency;
     return HD_OK;
 }
 

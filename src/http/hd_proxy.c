@@ -297,6 +297,8 @@ void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t)
     if (v == HD_TRY_HEDGE)
         schedule_try(p, wait_ms);
     take_head(p, t);
+    for (const hd_set_cookie_t *c = p->cookies; c != NULL; c = c->next)
+        hd_ignore(hd_res_add_header(p->req, HD_STR("set-cookie"), c->value));
     if (t->x->upgraded) {
         hd_conn_t *up = t->x->upconn->codec->take_conn == NULL
                             ? NULL

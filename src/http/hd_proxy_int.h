@@ -4,6 +4,11 @@
 #include "http/hd_request_int.h"
 #include "http/hd_try.h"
 
+typedef struct hd_set_cookie_s {
+    struct hd_set_cookie_s *next;
+    hd_str_t value; /* of the set-cookie field */
+} hd_set_cookie_t;
+
 typedef struct hd_proxy_s {
     hd_req_t *req;
     const hd_proxy_conf_t *conf;
@@ -21,6 +26,7 @@ typedef struct hd_proxy_s {
     uint32_t attempts;
     uint64_t hash;
     bool has_hash;
+    hd_set_cookie_t *cookies; /* for the client, with the response's head; NULL: none */
 } hd_proxy_t;
 
 typedef enum {

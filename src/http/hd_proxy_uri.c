@@ -3,6 +3,8 @@
 #include "core/base/hd_hashes.h"
 #include "http/hd_uri.h"
 
+#include <stdio.h>
+
 static hd_str_t with_query(hd_req_t *req, hd_str_t path)
 {
     if (req->head.query.len == 0)
@@ -199,17 +201,64 @@ hd_rc_t hd_proxy_find_cluster(hd_proxy_t *p)
 
 /* --- consistent hashing --- */
 
-static bool value_for(hd_req_t *req, const hd_hash_policy_t *h, hd_str_t *value)
+/* The same for all requests of a conn, so that those that race get the same one; as Envoy
+ * makes it. */
+static hd_str_t make_cookie(hd_proxy_t *p, const hd_hash_policy_t *h)
+{
+    hd_req_t *req = p->req;
+    char room[2][HD_ADDR_TEXT_MAX], age[40] = "";
+    hd_set_cookie_t *cookie = hd_pool_new(req->pool, hd_set_cookie_t);
+    hd_str_t value, remote = HD_STR_NONE, local = HD_STR_NONE;
+
+    if (req->conn != NULL) {
+        remote = hd_addr_print(hd_conn_remote(req->conn), room[0]);
+        local = hd_addr_print(hd_conn_local(req->conn), room[1]);
+    }
+    value = hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(remote), HD_STR_ARG(local));
+    value = hd_str_printf(req->pool, "%016llx",
+                          (unsigned long long)hd_xxh64(value.data, value.len, 0));
+    if (h->cookie_ttl_s > 0)
+        snprintf(age, sizeof(age), "; Max-Age=%llu", (unsigned long long)h->cookie_ttl_s);
+    cookie->value = hd_str_printf(
+        req->pool, "%.*s=\"%.*s\"%s%s%.*s%.*s; HttpOnly", HD_STR_ARG(h->cookie),
+        HD_STR_ARG(value), age, h->cookie_path.len > 0 ? "; Path=" : "",
+        HD_STR_ARG(h->cookie_path), HD_STR_ARG(h->cookie_attributes));
+    cookie->next = p->cookies;
+    p->cookies = cookie;
+    return value;
+}
+
+static bool cookie_for(hd_proxy_t *p, const hd_hash_policy_t *h, hd_str_t *value)
+{
+    if (hd_uri_find_cookie(p->req, h->cookie, value) && value->len > 0)
+        return true;
+    if (!h->makes_cookie)
+        return false;
+    *value = make_cookie(p, h);
+    return true;
+}
+
+static bool header_for(hd_req_t *req, const hd_hash_policy_t *h, hd_str_t *value)
 {
     bool found = false;
+
+    *value = hd_req_header_joined(req, h->header, &found);
+    if (found && h->rewrite.text.len > 0 &&
+        hd_match_replace(req->member, req->routes_region, &h->rewrite, h->rewrite_to,
+                         *value, req->pool, value) != HD_OK)
+        return false;
+    return found;
+}
+
+static bool value_for(hd_proxy_t *p, const hd_hash_policy_t *h, hd_str_t *value)
+{
+    hd_req_t *req = p->req;
     char *text;
 
-    if (h->header.len > 0) {
-        *value = hd_req_header_joined(req, h->header, &found);
-        return found;
-    }
+    if (h->header.len > 0)
+        return header_for(req, h, value);
     if (h->cookie.len > 0)
-        return hd_uri_find_cookie(req, h->cookie, value);
+        return cookie_for(p, h, value);
     if (h->query.len > 0)
         return hd_uri_find_arg(req->head.query, h->query, value);
     if (h->source_ip && req->conn != NULL) {
@@ -232,7 +281,7 @@ void hd_proxy_hash(hd_proxy_t *p)
         const hd_hash_policy_t *h = &p->conf->hashes[i];
         hd_str_t value;
 
-        if (value_for(p->req, h, &value)) {
+        if (value_for(p, h, &value)) {
             uint64_t v = hd_xxh64(value.data, value.len, 0);
 
             p->hash = p->has_hash ? ((p->hash << 1) | (p->hash >> 63)) ^ v : v;

@@ -72,8 +72,13 @@ typedef struct {
 typedef struct {
     hd_str_t header, cookie, query; /* which one: not empty */
     bool source_ip, terminal;
-    uint64_t cookie_ttl_s;
+    hd_match_t rewrite; /* of the header's value; text.len 0: none */
+    hd_str_t rewrite_to;
+    /* A client without the cookie gets one, and it counts at once. */
+    bool makes_cookie;
+    uint64_t cookie_ttl_s; /* 0: until the browser ends */
     hd_str_t cookie_path;
+    hd_str_t cookie_attributes; /* "; Name=Value", as they are sent */
 } hd_hash_policy_t;
 
 typedef struct {

@@ -226,16 +226,21 @@ static hd_rc_t ask_modules(hd_try_t *t)
 static void list_tried(hd_try_t *t)
 {
     hd_addr_t *tried;
+    uint8_t *priorities;
     uint32_t n = 0;
 
     if (t->attempt == 1)
         return;
     tried = hd_pool_alloc(t->req->pool, t->req->tries_n * sizeof(*tried));
+    priorities = hd_pool_alloc(t->req->pool, t->req->tries_n);
     for (const hd_try_t *other = t->next; other != NULL; other = other->next) {
-        if (other->is_picked && other->proxy == t->proxy)
-            tried[n++] = other->pick.addr;
+        if (other->pick.addr.family != AF_UNSPEC && other->proxy == t->proxy) {
+            tried[n] = other->pick.addr;
+            priorities[n++] = other->pick.priority;
+        }
     }
     t->pick.tried = tried;
+    t->pick.tried_priorities = priorities;
     t->pick.tried_n = n;
 }
 

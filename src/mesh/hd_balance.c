@@ -223,6 +223,31 @@ static hd_lb_list_t *locality_list(hd_lb_level_t *level, hd_lb_which_t which)
     return &level->localities[which].lists[l];
 }
 
+/* Retries leave the priorities that were tried (previous_priorities): the others share
+ * the load as if those had nobody. When all were tried it begins anew. */
+static uint32_t choose_priority(const choice_t *c, uint64_t number, bool *degraded)
+{
+    const hd_pick_t *p = c->p;
+    uint32_t n = c->g->levels_n, left = 0;
+    hd_priority_t list[HD_LB_RANKS_MAX];
+
+    if (p->priorities_frequency == 0 || p->tried_priorities == NULL ||
+        p->tried_n < p->priorities_frequency)
+        return hd_priorities_choose(c->g->priorities, n, number, degraded);
+    for (uint32_t i = 0; i < n; i++) {
+        list[i] = c->g->priorities[i];
+        for (uint32_t t = p->tried_n % p->priorities_frequency; t < p->tried_n; t++) {
+            if (p->tried_priorities[t] == c->g->levels[i].rank)
+                list[i].healthy = list[i].degraded = 0;
+        }
+        left += list[i].healthy + list[i].degraded > 0;
+    }
+    if (left == 0)
+        return hd_priorities_choose(c->g->priorities, n, number, degraded);
+    hd_priorities_set_loads(list, n, c->v->eps->overprovisioning_factor, 0);
+    return hd_priorities_choose(list, n, number, degraded);
+}
+
 static uint32_t choose_as_envoy(choice_t *c)
 {
     uint64_t number = c->p->has_hash ? c->p->hash : hd_lb_random(c->v);
@@ -234,7 +259,7 @@ static uint32_t choose_as_envoy(choice_t *c)
 
     if (c->g->levels_n == 0)
         return HD_LB_NOBODY;
-    i = hd_priorities_choose(c->g->priorities, c->g->levels_n, number, &degraded);
+    i = choose_priority(c, number, &degraded);
     level = &c->g->levels[i];
     if (c->g->priorities[i].in_panic && c->v->conf->fails_in_panic)
         return HD_LB_NOBODY;
@@ -246,7 +271,7 @@ static uint32_t choose_as_envoy(choice_t *c)
     if (at != HD_LB_NOBODY)
         return at;
     list = locality_list(level, which);
-    at = take_from(c, list, true);
+    at = take_from(c, list, !c->p->may_repeat);
     return at != HD_LB_NOBODY ? at : take_from(c, list, false);
 }
 
@@ -263,6 +288,7 @@ static const hd_tls_conf_t *choose_tls(const hd_cluster_t *c, const hd_endpoint_
 static void answer(hd_pick_t *p, const hd_endpoint_t *e, const hd_addr_t *addr)
 {
     p->endpoint = e;
+    p->priority = e != NULL ? e->priority : 0;
     p->addr = *addr;
     p->tls = choose_tls(p->cluster, e);
 }

@@ -74,7 +74,8 @@ typedef struct {
     uint32_t steps; /* of the last choice: endpoints, points looked at; for tests */
 } hd_lb_view_t;
 
-#define HD_LB_OUT 255 /* down, or out of reach: as if it weren't there */
+#define HD_LB_RANKS_MAX 385 /* 128 priorities, and nginx's backups behind 256 */
+#define HD_LB_OUT 255       /* down, or out of reach: as if it weren't there */
 
 /* --- hd_balance_view.c --- */
 /* The view of the versions that <p> has pinned. */

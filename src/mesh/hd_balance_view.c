@@ -226,15 +226,13 @@ static uint32_t find_ranks(const hd_lb_view_t *v, hd_lb_group_t *g)
     return n;
 }
 
-#define RANKS_MAX 385 /* 128 priorities, and nginx's backups behind 256 */
-
 /* The ranks are found once a version, what is in them at each change of health. */
 static void fill_group(hd_lb_view_t *v, hd_lb_group_t *g, uint64_t now_ns)
 {
     uint32_t *at = hd_pool_alloc(v->lists, (g->members_n + 1) * sizeof(*at));
 
     if (g->levels == NULL) {
-        hd_lb_level_t room[RANKS_MAX];
+        hd_lb_level_t room[HD_LB_RANKS_MAX];
 
         g->levels = room;
         g->levels_n = find_ranks(v, g);

@@ -159,7 +159,12 @@ typedef struct hd_pick_s {
     hd_addr_t original_dst; /* HD_LB_ORIGINAL_DST */
     const hd_addr_t
         *tried; /* endpoints of earlier tries: avoided while others are there */
-    uint32_t tried_n;
+    const uint8_t *tried_priorities; /* theirs; NULL: unknown */
+    uint32_t tried_n;                /* the last one first */
+    bool may_repeat;                 /* they aren't avoided */
+    /* At each so-manieth try the priorities of all tries so far are avoided from then on
+     * (Envoy's previous_priorities); 0: never. */
+    uint32_t priorities_frequency;
     uint32_t try_timeout_ms; /* of this try, by a module; 0: as the route says */
     bool is_high;            /* routing priority HIGH: limits of its own */
     /* answered; pinned until release */
@@ -169,6 +174,7 @@ typedef struct hd_pick_s {
     hd_addr_t addr;
     const hd_tls_conf_t *tls; /* by transport match; NULL: plain */
     bool counted;             /* the endpoint's requests gauge is up */
+    uint8_t priority;         /* the endpoint's */
 } hd_pick_t;
 
 /* One limit of a cluster and the gauge it holds: HD_GAUGE_NONE: nothing is counted. Who

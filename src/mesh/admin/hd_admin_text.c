@@ -4,6 +4,8 @@
 #include "mesh/admin/hd_admin_int.h"
 #include "mesh/hd_endpoint_state.h"
 
+#include <stdio.h>
+
 static const char *const arena_names[HD_ARENAS_MAX] = {"files", "dynamic"};
 
 bool hd_admin_memory(hd_admin_answer_t *a)
@@ -65,6 +67,51 @@ static void put_counts(hd_admin_answer_t *a, const hd_cluster_t *c)
                        names[i], hd_gauge_sum(hd_proc.state, c->high->gauges_first + i));
 }
 
+/* A line of Envoy's /clusters. */
+static void put_fact(hd_admin_answer_t *a, const hd_cluster_t *c, hd_str_t addr,
+                     const char *what, hd_str_t value)
+{
+    hd_admin_print(a, "%.*s::%.*s::%s::%.*s\n", HD_STR_ARG(c->name), HD_STR_ARG(addr),
+                   what, HD_STR_ARG(value));
+}
+
+static void put_number(hd_admin_answer_t *a, const hd_cluster_t *c, hd_str_t addr,
+                       const char *what, uint32_t n)
+{
+    char text[16];
+    int len = snprintf(text, sizeof(text), "%u", n);
+
+    put_fact(a, c, addr, what, hd_str_n(text, (size_t)len));
+}
+
+/* Who looks for Envoy's lines finds them: flags of health, load, place. */
+static void put_as_envoy(hd_admin_answer_t *a, const hd_cluster_t *c,
+                         const hd_endpoints_t *eps, const hd_endpoint_t *e, hd_str_t addr,
+                         uint64_t now_ns)
+{
+    static const char *const flags[] = {"healthy",
+                                        "healthy",
+                                        "/failed_eds_health",
+                                        "/failed_eds_health",
+                                        "/failed_eds_health",
+                                        "/eds_degraded"};
+    const hd_locality_t *l =
+        e->locality < eps->localities_n ? &eps->localities[e->locality] : NULL;
+
+    put_fact(a, c, addr, "health_flags",
+             hd_str_c(hd_endpoint_is_ejected(e, now_ns) ? "/failed_outlier_check"
+                                                        : flags[hd_min(e->health, 5u)]));
+    put_number(a, c, addr, "rq_active",
+               e->state != NULL && e->state->requests != HD_GAUGE_NONE
+                   ? hd_gauge_sum(hd_proc.state, e->state->requests)
+                   : 0);
+    put_fact(a, c, addr, "hostname", e->hostname);
+    put_number(a, c, addr, "priority", e->priority);
+    put_fact(a, c, addr, "region", l != NULL ? l->region : HD_STR(""));
+    put_fact(a, c, addr, "zone", l != NULL ? l->zone : HD_STR(""));
+    put_fact(a, c, addr, "sub_zone", l != NULL ? l->subzone : HD_STR(""));
+}
+
 static void put_endpoints(hd_admin_answer_t *a, const hd_cluster_t *c)
 {
     static const char *const health[] = {"unknown",  "healthy", "unhealthy",
@@ -88,6 +135,7 @@ static void put_endpoints(hd_admin_answer_t *a, const hd_cluster_t *c)
             hd_admin_print(a, "%.*s::%.*s::active_requests::%u\n", HD_STR_ARG(c->name),
                            HD_STR_ARG(addr),
                            hd_gauge_sum(hd_proc.state, e->state->requests));
+        put_as_envoy(a, c, eps, e, addr, now_ns);
     }
 }
 

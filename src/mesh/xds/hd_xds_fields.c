@@ -172,8 +172,9 @@ static const entry_t entries[] = {
      "max_stream_duration grpc_timeout_header_max"},
     {ROUTE "RouteAction.HashPolicy",
      "header cookie connection_properties query_parameter !filter_state terminal"},
-    {ROUTE "RouteAction.HashPolicy.Header", "header_name !regex_rewrite"},
-    {ROUTE "RouteAction.HashPolicy.Cookie", "name ttl path"},
+    {ROUTE "RouteAction.HashPolicy.Header", "header_name regex_rewrite"},
+    {ROUTE "RouteAction.HashPolicy.Cookie", "name ttl path attributes"},
+    {ROUTE "RouteAction.HashPolicy.CookieAttribute", "name value"},
     {ROUTE "WeightedCluster", "clusters !header_name !use_hash_policy"},
     {ROUTE "WeightedCluster.ClusterWeight",
      "name weight !metadata_match request_headers_to_add response_headers_to_add "

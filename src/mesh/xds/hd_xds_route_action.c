@@ -303,8 +303,10 @@ static hd_rc_t set_hash(hd_xds_t *x, const PbRoute__RouteAction__HashPolicy *msg
     to->terminal = msg->terminal;
     switch (msg->policy_specifier_case) {
     case PB_ROUTE__ROUTE_ACTION__HASH_POLICY__POLICY_SPECIFIER_HEADER:
-        if (msg->header->regex_rewrite != NULL)
-            return hd_err_set(err, HD_E_RESOURCE, "a regex on the header: not supported");
+        if (msg->header->regex_rewrite != NULL &&
+            hd_xds_rewrite(x, msg->header->regex_rewrite, &to->rewrite, &to->rewrite_to,
+                           err) != HD_OK)
+            return hd_err_prefix(err, "regex_rewrite: ");
         to->header = hd_str_dup_lower(x->cf.pool, hd_str_c(msg->header->header_name));
         return HD_OK;
     case PB_ROUTE__ROUTE_ACTION__HASH_POLICY__POLICY_SPECIFIER_COOKIE:
@@ -312,7 +314,19 @@ static hd_rc_t set_hash(hd_xds_t *x, const PbRoute__RouteAction__HashPolicy *msg
         to->cookie_path = hd_xds_str(x, msg->cookie->path);
         if (hd_xds_ms64(msg->cookie->ttl, 0, "ttl", &ttl_ms, err) != HD_OK)
             return HD_ERROR;
+        to->makes_cookie = msg->cookie->ttl != NULL;
         to->cookie_ttl_s = (ttl_ms + 999) / 1000;
+        to->cookie_attributes = HD_STR("");
+        for (size_t i = 0; i < msg->cookie->n_attributes; i++)
+            to->cookie_attributes = hd_str_printf(
+                x->cf.pool, "%.*s; %s%s%s", HD_STR_ARG(to->cookie_attributes),
+                msg->cookie->attributes[i]->name,
+                *msg->cookie->attributes[i]->value != '\0' ? "=" : "",
+                msg->cookie->attributes[i]->value);
+        if (!hd_http_is_field_value(to->cookie_attributes) ||
+            !hd_http_is_field_value(to->cookie) ||
+            !hd_http_is_field_value(to->cookie_path))
+            return hd_err_set(err, HD_E_RESOURCE, "cookie: no such text in a header");
         return HD_OK;
     case PB_ROUTE__ROUTE_ACTION__HASH_POLICY__POLICY_SPECIFIER_CONNECTION_PROPERTIES:
         to->source_ip = msg->connection_properties->source_ip;

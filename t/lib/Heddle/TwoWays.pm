@@ -16,7 +16,9 @@ package Heddle::TwoWays;
 # A row further takes: server => text for the server block; main => text before http {}; route => {...} and
 #   vhost => {...}, merged into the xDS route and virtual host; listener => {...}; hcm => {...} into the connection manager;
 #   cluster => {...} into the row's cluster; upstream => text of an upstream block's lines; backend =>
-#   sub($req) instead of an echo; client => {...} options of the request (tls), or 'page', 'admin', 'nobody': with tls => 1, a
+#   sub($req) instead of an echo; servers => [{file => 'weight=2', xds => {load_balancing_weight => 2, ...},
+#   locality => {...}}, ...] instead of one back end: so many, each answers its number, which is counted from 0 (port
+#   "bNsK"); <file> are its parameters, <xds> is merged into its lb_endpoint, <locality> into its LocalityLbEndpoints; client => {...} options of the request (tls), or 'page', 'admin', 'nobody': with tls => 1, a
 #   client certificate of spiffe://cluster.local/ns/shop/sa/page, of spiffe://other.org/ns/ops/sa/admin, none.
 # What is wanted: status, body (regex), head (regex), no_head, upstream (regex on the request the back end got;
 #   the last one that the back end got), took (seconds, at least), log (regex, awaited in the error log), tries => n requests upstream, closed => 1
@@ -84,8 +86,11 @@ sub file_conf {
                 . " ssl_client_certificate $certs->{ca}{cert}; ssl_verify_client $verify;";
         }
         my $listen = "127.0.0.1:%%PORT_r$r->{n}%%" . ($ssl ? ' ssl' : '');
+        my $servers = "server 127.0.0.1:%%PORT_b$r->{n}%%;";
+        $servers = join ' ', map { "server 127.0.0.1:%%PORT_b$r->{n}s$_%% " . ($r->{servers}[$_]{file} // '') . ';' }
+            0 .. $#{$r->{servers}} if $r->{servers};
         $http .= <<"EOC";
-    upstream row$r->{n} { server 127.0.0.1:%%PORT_b$r->{n}%%; $upstream }
+    upstream row$r->{n} { $servers $upstream }
     server {
         listen $listen;
         server_name localhost;
@@ -168,6 +173,17 @@ sub xds_listener {
     };
 }
 
+sub xds_endpoints {
+    my ($hd, $row) = @_;
+    return [{lb_endpoints => [{endpoint => {address => address($hd->port("b$row->{n}"))}}]}] if !$row->{servers};
+    return [map {
+        my $s = $row->{servers}[$_];
+        merge({lb_endpoints => [
+            merge({endpoint => {address => address($hd->port("b$row->{n}s$_"))}}, $s->{xds} // {})]},
+            $s->{locality} // {});
+    } 0 .. $#{$row->{servers}}];
+}
+
 sub xds_cluster {
     my ($self, $hd, $row) = @_;
     return merge({
@@ -176,7 +192,7 @@ sub xds_cluster {
         connect_timeout => '5s',
         load_assignment => {
             cluster_name => "row$row->{n}",
-            endpoints => [{lb_endpoints => [{endpoint => {address => address($hd->port("b$row->{n}"))}}]}],
+            endpoints => xds_endpoints($hd, $row),
         },
     }, $row->{cluster} // {});
 }
@@ -220,7 +236,8 @@ sub ask_row {
     my $i = 0;
     for my $ask (@{$row->{ask}}) {
         my ($method, $uri, $want, @headers) = @$ask;
-        my $seen = () = $hd->requests("b$row->{n}");
+        my @ports = $row->{servers} ? map { "b$row->{n}s$_" } 0 .. $#{$row->{servers}} : ("b$row->{n}");
+        my $seen = () = map { $hd->requests($_) } @ports;
         my $from = Time::HiRes::time();
         my $res = eval {
             $hd->request($method, $uri, {port => "r$row->{n}", client_options($row, $certs, $want),
@@ -232,7 +249,7 @@ sub ask_row {
             Test::More::cmp_ok($took, '>=', $want->{took}, "$way: $row->{name}: took at least $want->{took} s");
         }
         check_answer($hd, $way, $row, $i++, $want, $res);
-        my @new = $hd->requests("b$row->{n}");
+        my @new = map { $hd->requests($_) } @ports;
         splice @new, 0, $seen;
         if (exists $want->{tries}) {
             Test::More::is(scalar @new, $want->{tries}, "$way: $row->{name}: $want->{tries} requests upstream");
@@ -249,6 +266,10 @@ sub ask_row {
 sub start_backends {
     my ($self, $hd) = @_;
     for my $r (@{$self->{rows}}) {
+        for my $k (0 .. $#{$r->{servers} // []}) {
+            $hd->backend("b$r->{n}s$k", $r->{servers}[$k]{backend} // sub { [200, [], $k] });
+        }
+        next if $r->{servers};
         $r->{backend} ? $hd->backend("b$r->{n}", $r->{backend}) : $hd->echo_server("b$r->{n}");
     }
 }
