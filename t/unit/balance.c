@@ -334,19 +334,22 @@ static void test_health(void)
 static void loads(const char *what, uint32_t n, const hd_priority_t *in, uint32_t panic,
                   const char *want)
 {
-    char text[256] = "", *to = text;
+    hd_pool_t *pool = hd_pool_create(0);
+    hd_str_t text = HD_STR("");
     hd_priority_t list[4];
 
     memcpy(list, in, n * sizeof(*list));
     hd_priorities_set_loads(list, n, 140, panic);
     for (uint32_t i = 0; i < n; i++)
-        to += sprintf(to, "%s%u%s", i > 0 ? " " : "", list[i].healthy_load,
-                      list[i].in_panic ? "!" : "");
+        text = hd_str_printf(pool, "%.*s%s%u%s", HD_STR_ARG(text), i > 0 ? " " : "",
+                             list[i].healthy_load, list[i].in_panic ? "!" : "");
     for (uint32_t i = 0; i < n; i++) {
         if (list[i].degraded_load > 0)
-            to += sprintf(to, " d%u:%u", i, list[i].degraded_load);
+            text = hd_str_printf(pool, "%.*s d%u:%u", HD_STR_ARG(text), i,
+                                 list[i].degraded_load);
     }
-    is_str(text, want, "%s", what);
+    is_str(hd_str_to_c(pool, text), want, "%s", what);
+    hd_pool_destroy(pool);
 }
 
 #define P(h, d, t)                                                                       \
