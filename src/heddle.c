@@ -15,6 +15,7 @@
 #include "mesh/hd_balance.h"
 #include "mesh/hd_conf_guard.h"
 #include "mesh/hd_conf_upstream.h"
+#include "mesh/hd_health.h"
 #include "mesh/xds/hd_xds_agent.h"
 #include "stream/hd_conf_stream.h"
 #include "stream/hd_tcp.h"
@@ -79,6 +80,7 @@ static void register_parts(void)
     hd_ignore(hd_module_add(&hd_guard_module) == 0);
     hd_xds_register();
     hd_admin_register();
+    hd_health_register();
     hd_http_conf_register();
     hd_ignore(hd_module_add(&hd_stream_module) == 0);
     hd_process_add_hooks(&serving);

@@ -290,6 +290,7 @@ void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t)
     r.grpc_status = grpc_status_of(t->x);
     v = judge(p, &r, &wait_ms);
     if (v == HD_TRY_RETRY) {
+        t->pick.was_failure = true;
         hd_try_end(t, HD_RESULT_OK);
         schedule_try(p, wait_ms);
         return;

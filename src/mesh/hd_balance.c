@@ -4,6 +4,7 @@
 #include "core/base/hd_hashes.h"
 #include "core/os/hd_clock.h"
 #include "mesh/hd_balance.h"
+#include "mesh/hd_outlier.h"
 
 #include <stdio.h>
 
@@ -45,7 +46,8 @@ static bool try_take(choice_t *c, uint32_t at, bool untried)
 {
     const hd_endpoint_t *e = &c->v->eps->items[at];
 
-    return !(untried && was_tried(c->p, &e->addr)) && try_count(c, e);
+    return !(untried && was_tried(c->p, &e->addr)) &&
+           hd_outlier_try_begin(e, c->now_ns) && try_count(c, e);
 }
 
 /* The policy's choice, and more choices while it can't be taken; then whoever can. */
@@ -374,7 +376,8 @@ static void release(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
                     unsigned status)
 {
     if (p->endpoint != NULL) {
-        hd_endpoint_report(p->cluster, p->endpoint, result, status, hd_clock_mono_ns());
+        hd_outlier_report(m, p->cluster, p->endpoints_region->root, p->endpoint, result,
+                          status, p->was_failure, hd_clock_mono_ns());
         if (p->counted)
             hd_gauge_down(m, p->endpoint->state->requests);
     }

@@ -130,6 +130,121 @@ static hd_rc_t apply_breakers(hd_conf_t *cf, const hd_guard_conf_t *g, hd_slot_t
     return HD_OK;
 }
 
+/* --- outlier_detection --- */
+
+typedef enum { NUMBER, SHARE, TIME, PERMILLE } unit_t;
+
+static const struct {
+    const char *name;
+    size_t offset;
+    unit_t unit;
+    bool is_byte;
+} outlier_parameters[] = {
+#define P(name, field, unit)                                                             \
+    {                                                                                    \
+        name, offsetof(hd_outlier_conf_t, field), unit,                                  \
+            sizeof(((hd_outlier_conf_t *)0)->field) == 1                                 \
+    }
+    P("consecutive_5xx", consecutive_5xx, NUMBER),
+    P("consecutive_gateway", consecutive_gateway, NUMBER),
+    P("consecutive_local", consecutive_local, NUMBER),
+    P("interval", interval_ms, TIME),
+    P("base_ejection_time", base_ejection_ms, TIME),
+    P("max_ejection_time", max_ejection_ms, TIME),
+    P("jitter", jitter_ms, TIME),
+    P("max_ejection_percent", max_percent, SHARE),
+    P("success_rate_hosts", success_rate_hosts, NUMBER),
+    P("success_rate_requests", success_rate_requests, NUMBER),
+    P("success_rate_stdev", success_rate_stdev, NUMBER),
+    P("failure_percentage", failure_percent, SHARE),
+    P("failure_hosts", failure_hosts, NUMBER),
+    P("failure_requests", failure_requests, NUMBER),
+    P("enforce_5xx", enforce_5xx, SHARE),
+    P("enforce_gateway", enforce_gateway, SHARE),
+    P("enforce_local", enforce_local, SHARE),
+    P("enforce_success_rate", enforce_success_rate, SHARE),
+    P("enforce_local_success_rate", enforce_local_success_rate, SHARE),
+    P("enforce_failure_percentage", enforce_failure, SHARE),
+    P("enforce_local_failure_percentage", enforce_local_failure, SHARE),
+#undef P
+};
+
+static hd_rc_t read_time(hd_str_t name, hd_str_t value, uint32_t *ms, hd_err_t *err)
+{
+    uint64_t n;
+
+    if (hd_parse_msec(value, &n, err) != HD_OK)
+        return HD_ERROR;
+    if (n == 0 || n > UINT32_MAX)
+        return hd_err_set(err, HD_E_CONF, "%.*s=\"%.*s\": from 1ms to 49 days",
+                          HD_STR_ARG(name), HD_STR_ARG(value));
+    *ms = (uint32_t)n;
+    return HD_OK;
+}
+
+static hd_rc_t set_outlier_parameter(hd_guard_conf_t *g, hd_str_t name, hd_str_t value,
+                                     hd_err_t *err)
+{
+    for (size_t i = 0; i < hd_countof(outlier_parameters); i++) {
+        char *at = (char *)&g->outlier + outlier_parameters[i].offset;
+        uint32_t n = 0;
+        hd_rc_t rc;
+
+        if (!hd_str_eq(name, hd_str_c(outlier_parameters[i].name)))
+            continue;
+        rc = outlier_parameters[i].unit == TIME ? read_time(name, value, &n, err)
+             : outlier_parameters[i].unit == SHARE
+                 ? read_percent(name, value, &n, err)
+                 : read_number(name, value, UINT32_MAX, &n, err);
+        if (outlier_parameters[i].is_byte)
+            *(uint8_t *)at = (uint8_t)n;
+        else
+            *(uint32_t *)at = n;
+        return rc;
+    }
+    if (hd_str_eq(name, HD_STR("min_health_percent")))
+        return read_percent(name, value, &g->min_health, err);
+    return hd_err_set(err, HD_E_CONF,
+                      "unknown parameter \"%.*s\"; allowed are consecutive_5xx=, "
+                      "consecutive_gateway=, consecutive_local=, interval=, "
+                      "base_ejection_time=, max_ejection_time=, jitter=, "
+                      "max_ejection_percent=, min_health_percent=, success_rate_…=, "
+                      "failure_…=, enforce_…=, split, always_eject_one",
+                      HD_STR_ARG(name));
+}
+
+static hd_rc_t set_outlier(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    hd_guard_conf_t *g = conf;
+    hd_str_t name, value;
+
+    g->has_outlier = true;
+    g->outlier = hd_outlier_defaults();
+    g->outlier.enforce_success_rate = g->outlier.enforce_local_success_rate = 0;
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        if (hd_str_eq(args[i], HD_STR("split")))
+            g->outlier.split = true;
+        else if (hd_str_eq(args[i], HD_STR("always_eject_one")))
+            g->outlier.always_one = true;
+        else if (!split_parameter(args[i], &name, &value))
+            return set_outlier_parameter(g, args[i], HD_STR_NONE, err);
+        else if (set_outlier_parameter(g, name, value, err) != HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
+}
+
+static void apply_outlier(const hd_guard_conf_t *g, hd_cluster_t *c, hd_pool_t *pool)
+{
+    hd_outlier_conf_t *o;
+
+    if (!g->has_outlier)
+        return;
+    c->outlier = o = hd_pool_new(pool, hd_outlier_conf_t);
+    *o = g->outlier;
+    c->panic_percent = g->min_health;
+}
+
 /* --- the block's end --- */
 
 static uint64_t mix(uint64_t h, const void *bytes, size_t len)
@@ -144,12 +259,15 @@ static uint64_t mix(uint64_t h, const void *bytes, size_t len)
 uint64_t hd_guard_hash(const hd_guard_conf_t *g, uint64_t h)
 {
     h = mix(h, g->breakers, sizeof(g->breakers));
-    return mix(h, g->has_breakers, sizeof(g->has_breakers));
+    h = mix(h, g->has_breakers, sizeof(g->has_breakers));
+    h = mix(h, &g->outlier, sizeof(g->outlier));
+    return mix(h, &g->min_health, sizeof(g->min_health));
 }
 
 hd_rc_t hd_guard_apply(hd_conf_t *cf, const hd_guard_conf_t *g, hd_slot_t *slot,
                        hd_cluster_t *c, hd_pool_t *pool, hd_err_t *err)
 {
+    apply_outlier(g, c, pool);
     return apply_breakers(cf, g, slot, c, pool, err);
 }
 
@@ -163,6 +281,21 @@ static const hd_directive_t directives[] = {
      .help = "[priority=high] [connections=N] [pending=N] [requests=N] [retries=N] "
              "[pools=N] [retry_budget=N%] [retry_budget_min=N]: limits of the whole "
              "group, exact over all workers; what exceeds one is answered 503"},
+    {.name = "outlier_detection",
+     .scope = IN_UPSTREAM,
+     .args_n = 0,
+     .args_max = HD_ARGS_ANY,
+     .set = set_outlier,
+     .help =
+         "[consecutive_5xx=N] [consecutive_gateway=N] [consecutive_local=N] [split] "
+         "[interval=TIME] [base_ejection_time=TIME] [max_ejection_time=TIME] "
+         "[jitter=TIME] [max_ejection_percent=N%] [always_eject_one] "
+         "[min_health_percent=N%] [success_rate_hosts=N] [success_rate_requests=N] "
+         "[success_rate_stdev=N] [failure_percentage=N%] [failure_hosts=N] "
+         "[failure_requests=N] [enforce_5xx|gateway|local|success_rate|"
+         "local_success_rate|failure_percentage|local_failure_percentage=N%]: servers "
+         "that fail are left alone for a while; meanings and defaults are Envoy's, "
+         "success rates are off"},
     {0},
 };
 

@@ -1,6 +1,7 @@
 #include "mesh/hd_endpoint_state.h"
 
 #include "core/os/hd_clock.h"
+#include "mesh/hd_outlier.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -88,8 +89,9 @@ bool hd_endpoint_is_full(hd_member_t *m, const hd_endpoint_t *e)
 
 bool hd_endpoint_is_ejected(const hd_endpoint_t *e, uint64_t now_ns)
 {
-    return e->state != NULL && atomic_load_explicit(&e->state->ejected_until_ns,
-                                                    memory_order_relaxed) > now_ns;
+    uint64_t until_ns = UINT64_MAX;
+
+    return !hd_outlier_may_serve(e, now_ns, &until_ns);
 }
 
 void hd_endpoint_health_changed(const hd_endpoint_t *e)
@@ -102,68 +104,9 @@ void hd_endpoint_health_changed(const hd_endpoint_t *e)
 hd_endpoint_health_t hd_endpoint_health(const hd_endpoint_t *e, uint64_t now_ns,
                                         uint64_t *until_ns)
 {
-    uint64_t ejected_until_ns =
-        e->state != NULL ? load_u64(&e->state->ejected_until_ns) : 0;
-
     if (e->health == 3)
         return HD_EP_DRAINING;
-    if (e->health == 2 || e->health == 4)
+    if (e->health == 2 || e->health == 4 || !hd_outlier_may_serve(e, now_ns, until_ns))
         return HD_EP_UNHEALTHY;
-    if (ejected_until_ns > now_ns) {
-        *until_ns = hd_min(*until_ns, ejected_until_ns);
-        return HD_EP_UNHEALTHY;
-    }
     return e->health == 5 ? HD_EP_DEGRADED : HD_EP_HEALTHY;
-}
-
-static void eject(hd_endpoint_state_t *s, uint64_t for_ms, uint64_t now_ns)
-{
-    atomic_store_explicit(&s->ejected_until_ns, now_ns + for_ms * 1000000,
-                          memory_order_relaxed);
-    atomic_store_explicit(&s->fails, 0, memory_order_relaxed);
-}
-
-/* How many failures in a row eject, and for how long; 0: never. nginx's max_fails stands
- * on the endpoint, Envoy's consecutive 5xx and gateway errors on the cluster. */
-static uint32_t failures_allowed(const hd_cluster_t *c, const hd_endpoint_t *e,
-                                 hd_pick_result_t result, unsigned status,
-                                 uint64_t *for_ms)
-{
-    bool is_local = result != HD_RESULT_OK;
-
-    *for_ms = c->outlier_base_ejection_ms > 0 ? c->outlier_base_ejection_ms : 30000;
-    if (e->max_fails > 0 && is_local) {
-        *for_ms = (uint64_t)e->fail_timeout_s * 1000;
-        return e->max_fails;
-    }
-    if (is_local && c->outlier_consecutive_local > 0)
-        return c->outlier_consecutive_local;
-    if (c->outlier_consecutive_gateway > 0 &&
-        (is_local || (status >= 502 && status <= 504)))
-        return c->outlier_consecutive_gateway;
-    if (c->outlier_consecutive_5xx > 0 && (is_local || status >= 500))
-        return c->outlier_consecutive_5xx;
-    return 0;
-}
-
-void hd_endpoint_report(const hd_cluster_t *c, const hd_endpoint_t *e,
-                        hd_pick_result_t result, unsigned status, uint64_t now_ns)
-{
-    hd_endpoint_state_t *s = e->state;
-    uint32_t allowed;
-    uint64_t for_ms;
-
-    if (s == NULL || result == HD_RESULT_CANCELLED)
-        return;
-    allowed = failures_allowed(c, e, result, status, &for_ms);
-    if (allowed == 0) {
-        if (atomic_load_explicit(&s->fails, memory_order_relaxed) != 0)
-            atomic_store_explicit(&s->fails, 0, memory_order_relaxed);
-        return;
-    }
-    /* counts over all workers; a lost race only makes the ejection one failure later */
-    if (atomic_fetch_add_explicit(&s->fails, 1, memory_order_relaxed) + 1 >= allowed) {
-        eject(s, for_ms, now_ns);
-        hd_endpoint_health_changed(e);
-    }
 }

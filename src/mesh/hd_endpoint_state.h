@@ -32,6 +32,3 @@ hd_endpoint_health_t hd_endpoint_health(const hd_endpoint_t *e, uint64_t now_ns,
 /* Whoever changed what hd_endpoint_health looks at says so: workers then make their lists
  * anew. Any member, any time. */
 void hd_endpoint_health_changed(const hd_endpoint_t *e);
-/* Counts a request's outcome; may eject. */
-void hd_endpoint_report(const hd_cluster_t *c, const hd_endpoint_t *e,
-                        hd_pick_result_t result, unsigned status, uint64_t now_ns);

@@ -84,15 +84,25 @@ typedef struct hd_endpoints_state_s {
      */
     _Atomic uint32_t health_seq;
     uint64_t built_ns; /* when a version was last built; its writer's */
+    _Atomic uint32_t ejected_n; /* by outlier detection, over all of them */
+    /* the agent's own */
+    uint32_t ejected_wrong, ejected_shown;
+    uint64_t compare_at_ns;
 } hd_endpoints_state_t;
 
 /* In the state arena: shared by all workers, atomics only. */
 typedef struct hd_endpoint_state_s {
     hd_gauge_id_t requests; /* active requests, shared total: for least-request */
     hd_gauge_id_t conns;
+    _Atomic uint32_t health; /* active health checks' word: hd_checked_t */
+    /* outlier detection: out until then, 0: not; how often before; failures in a row;
+     * [requests:32][good:32] of the interval */
     _Atomic uint64_t ejected_until_ns;
+    _Atomic uint32_t ejections, failures_5xx, failures_gateway, failures_local;
+    _Atomic uint64_t window, window_local;
+    /* nginx's: failures; when it last failed; when it last failed or was tried again */
     _Atomic uint32_t fails;
-    _Atomic uint32_t health; /* active health checks' word */
+    _Atomic uint64_t accessed_ns, checked_ns;
     _Atomic uint32_t wanted; /* a worker was refused at max_conns: give an idle one up */
     _Atomic uint64_t picked;
     _Atomic uint64_t seen_ns;         /* last built into a version; its writer's */
@@ -137,10 +147,7 @@ typedef struct hd_cluster_s {
     /* What telemetry says of the destination (metadata "istio".services[0]) */
     hd_str_t service_host, service_name, service_namespace;
     bool is_external;
-    /* Passive ejection; 0: off */
-    uint32_t outlier_consecutive_5xx, outlier_consecutive_gateway,
-        outlier_consecutive_local;
-    uint32_t outlier_interval_ms, outlier_base_ejection_ms, outlier_max_percent;
+    const struct hd_outlier_conf_s *outlier; /* mesh/hd_outlier.h; NULL: off */
     uint32_t panic_percent; /* healthy share below which health is ignored */
     const void
         *mesh; /* what only src/mesh reads (subsets, slow start …); in the region */
@@ -175,6 +182,7 @@ typedef struct hd_pick_s {
     const hd_tls_conf_t *tls; /* by transport match; NULL: plain */
     bool counted;             /* the endpoint's requests gauge is up */
     uint8_t priority;         /* the endpoint's */
+    bool was_failure; /* another server is asked because of the status it answered */
 } hd_pick_t;
 
 /* One limit of a cluster and the gauge it holds: HD_GAUGE_NONE: nothing is counted. Who

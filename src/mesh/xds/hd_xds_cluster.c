@@ -2,6 +2,7 @@
 #include "mesh/xds/hd_xds_int.h"
 #include "mesh/hd_breakers.h"
 #include "mesh/hd_mesh_cluster.h"
+#include "mesh/hd_outlier.h"
 #include "ext/upstream_http.pb-c.h"
 
 #include <string.h>
@@ -76,32 +77,65 @@ static hd_rc_t set_breakers(hd_xds_t *x, hd_str_t name,
     return HD_OK;
 }
 
-static uint32_t enforced(const Pb__UInt32Value *n, const Pb__UInt32Value *percent,
-                         uint32_t percent_unset)
+static uint8_t percent_of(const Pb__UInt32Value *msg, uint8_t unset)
 {
-    return hd_pb_u32(percent, percent_unset) > 0 ? hd_pb_u32(n, 5) : 0;
+    return (uint8_t)hd_min(hd_pb_u32(msg, unset), 100u);
 }
 
-static hd_rc_t set_outlier(const PbCluster__OutlierDetection *msg, hd_cluster_t *c,
-                           hd_err_t *err)
+static hd_rc_t set_outlier_times(const PbCluster__OutlierDetection *msg,
+                                 hd_outlier_conf_t *o, hd_err_t *err)
 {
+    if (hd_xds_ms(msg->interval, o->interval_ms, "outlier_detection.interval",
+                  &o->interval_ms, err) != HD_OK ||
+        hd_xds_ms(msg->base_ejection_time, o->base_ejection_ms,
+                  "outlier_detection.base_ejection_time", &o->base_ejection_ms,
+                  err) != HD_OK ||
+        hd_xds_ms(msg->max_ejection_time, o->max_ejection_ms,
+                  "outlier_detection.max_ejection_time", &o->max_ejection_ms,
+                  err) != HD_OK)
+        return HD_ERROR;
+    if (o->interval_ms == 0 || o->base_ejection_ms == 0 || o->max_ejection_ms == 0)
+        return hd_err_set(err, HD_E_RESOURCE, "outlier_detection: a time of 0");
+    return hd_xds_ms(msg->max_ejection_time_jitter, 0,
+                     "outlier_detection.max_ejection_time_jitter", &o->jitter_ms, err);
+}
+
+static hd_rc_t set_outlier(hd_xds_t *x, const PbCluster__OutlierDetection *msg,
+                           hd_cluster_t *c, hd_err_t *err)
+{
+    hd_outlier_conf_t *o;
+
     if (msg == NULL)
         return HD_OK;
-    c->outlier_consecutive_5xx =
-        enforced(msg->consecutive_5xx, msg->enforcing_consecutive_5xx, 100);
-    c->outlier_consecutive_gateway = enforced(
-        msg->consecutive_gateway_failure, msg->enforcing_consecutive_gateway_failure, 0);
-    if (msg->split_external_local_origin_errors)
-        c->outlier_consecutive_local =
-            enforced(msg->consecutive_local_origin_failure,
-                     msg->enforcing_consecutive_local_origin_failure, 100);
-    c->outlier_max_percent = hd_min(hd_pb_u32(msg->max_ejection_percent, 10), 100u);
-    if (hd_xds_ms(msg->interval, 10000, "outlier_detection.interval",
-                  &c->outlier_interval_ms, err) != HD_OK)
-        return HD_ERROR;
-    return hd_xds_ms(msg->base_ejection_time, 30000,
-                     "outlier_detection.base_ejection_time", &c->outlier_base_ejection_ms,
-                     err);
+    c->outlier = o = hd_pool_new(x->cf.pool, hd_outlier_conf_t);
+    *o = hd_outlier_defaults();
+    o->consecutive_5xx = hd_pb_u32(msg->consecutive_5xx, 5);
+    o->consecutive_gateway = hd_pb_u32(msg->consecutive_gateway_failure, 5);
+    o->consecutive_local = hd_pb_u32(msg->consecutive_local_origin_failure, 5);
+    o->split = msg->split_external_local_origin_errors;
+    o->max_percent = percent_of(msg->max_ejection_percent, o->max_percent);
+    o->enforce_5xx = percent_of(msg->enforcing_consecutive_5xx, o->enforce_5xx);
+    o->enforce_gateway =
+        percent_of(msg->enforcing_consecutive_gateway_failure, o->enforce_gateway);
+    o->enforce_local =
+        percent_of(msg->enforcing_consecutive_local_origin_failure, o->enforce_local);
+    o->enforce_success_rate =
+        percent_of(msg->enforcing_success_rate, o->enforce_success_rate);
+    o->enforce_local_success_rate = percent_of(msg->enforcing_local_origin_success_rate,
+                                               o->enforce_local_success_rate);
+    o->enforce_failure = percent_of(msg->enforcing_failure_percentage, 0);
+    o->enforce_local_failure =
+        percent_of(msg->enforcing_failure_percentage_local_origin, 0);
+    o->success_rate_hosts = hd_pb_u32(msg->success_rate_minimum_hosts, 5);
+    o->success_rate_requests = hd_pb_u32(msg->success_rate_request_volume, 100);
+    o->success_rate_stdev = hd_pb_u32(msg->success_rate_stdev_factor, 1900);
+    o->failure_percent = percent_of(msg->failure_percentage_threshold, 85);
+    o->failure_hosts = hd_pb_u32(msg->failure_percentage_minimum_hosts, 5);
+    o->failure_requests = hd_pb_u32(msg->failure_percentage_request_volume, 50);
+    o->uneject_by_check =
+        hd_pb_bool(msg->successful_active_health_check_uneject_host, true);
+    o->always_one = hd_pb_bool(msg->always_eject_one_host, false);
+    return set_outlier_times(msg, o, err);
 }
 
 /* --- protocol --- */
@@ -402,7 +436,7 @@ hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
         return HD_ERROR;
     set_keepalive(msg->upstream_connection_options, c);
     set_service(x, msg->metadata, c);
-    if (set_outlier(msg->outlier_detection, c, err) != HD_OK ||
+    if (set_outlier(x, msg->outlier_detection, c, err) != HD_OK ||
         set_protocol(x, msg, c, err) != HD_OK ||
         set_bind(msg->upstream_bind_config, c, err) != HD_OK ||
         check_filters(x, msg, err) != HD_OK || set_transports(x, msg, c, err) != HD_OK ||

@@ -1,0 +1,96 @@
+#include "mesh/hd_health.h"
+#include "core/net/hd_cluster.h"
+#include "core/proc/hd_process.h"
+#include "mesh/hd_outlier.h"
+
+#define SWEEP_MS 250
+
+static struct {
+    hd_proc_t *proc;
+    hd_timer_t sweep;
+} agent;
+
+/* Calls for each cluster in force with its endpoints. Within a turn. */
+static void each_cluster(hd_proc_t *p,
+                         void (*visit)(const hd_cluster_t *c, const hd_endpoints_t *eps))
+{
+    for (int i = 0; i < HD_ARENAS_MAX; i++) {
+        const hd_slot_t *slot = NULL;
+
+        while (p->arenas[i] != NULL &&
+               (slot = hd_slot_next(p->arenas[i], slot)) != NULL) {
+            const hd_region_t *r =
+                slot->type == HD_RES_CLUSTER ? hd_slot_get(p->member, slot) : NULL;
+            const hd_cluster_t *c = r != NULL ? r->root : NULL;
+
+            r = c != NULL && c->endpoints != NULL ? hd_slot_get(p->member, c->endpoints)
+                                                  : NULL;
+            if (r != NULL)
+                visit(c, r->root);
+        }
+    }
+}
+
+/* --- outlier detection --- */
+
+static bool is_sweep_needed;
+
+static void sweep_cluster(const hd_cluster_t *c, const hd_endpoints_t *eps)
+{
+    if (c->outlier == NULL)
+        return;
+    is_sweep_needed = true;
+    hd_outlier_sweep(agent.proc->member, c, eps, hd_loop_now_ns(agent.proc->loop));
+}
+
+static void sweep(hd_proc_t *p)
+{
+    is_sweep_needed = false;
+    each_cluster(p, sweep_cluster);
+    if (is_sweep_needed && !p->is_quitting)
+        hd_timer_set(p->loop, &agent.sweep, SWEEP_MS);
+}
+
+static void on_sweep(hd_timer_t *t)
+{
+    (void)t;
+    sweep(agent.proc);
+}
+
+/* --- life --- */
+
+static hd_rc_t on_start(hd_proc_t *p, hd_err_t *err)
+{
+    (void)err;
+    agent.proc = p;
+    hd_timer_init(&agent.sweep, on_sweep);
+    hd_turn_begin(p->member);
+    sweep(p);
+    return HD_OK;
+}
+
+static void on_batch(hd_proc_t *p)
+{
+    if (!hd_timer_is_set(&agent.sweep))
+        sweep(p);
+}
+
+static void on_stop(hd_proc_t *p)
+{
+    if (agent.proc != NULL)
+        hd_timer_stop(p->loop, &agent.sweep);
+    agent.proc = NULL;
+}
+
+static const hd_process_hooks_t hooks = {
+    .name = "health",
+    .kinds = 1u << HD_PROC_AGENT,
+    .on_start = on_start,
+    .on_batch = on_batch,
+    .on_stop = on_stop,
+};
+
+void hd_health_register(void)
+{
+    hd_process_add_hooks(&hooks);
+}

@@ -1,0 +1,6 @@
+/* hd_health: what the agent does for endpoints' health: the sweep of outlier detection.
+ */
+#pragma once
+
+/* Its part in the agent's process. */
+void hd_health_register(void);
