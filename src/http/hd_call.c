@@ -122,8 +122,10 @@ hd_call_t *hd_call_start(hd_loop_t *loop, hd_member_t *m, const hd_call_spec_t *
     call->user = user;
     call->arg = arg;
     fill_head(req, spec);
-    call->target = (hd_weighted_t){
-        .cluster = spec->cluster, .cluster_name = spec->cluster->name, .weight = 1};
+    call->target = (hd_weighted_t){.cluster = spec->cluster,
+                                   .cluster_name = spec->cluster->name,
+                                   .weight = 1,
+                                   .fixed = spec->fixed};
     call->proxy = (hd_proxy_conf_t){
         .targets = &call->target,
         .targets_n = 1,

@@ -22,6 +22,7 @@ typedef struct {
     uint32_t headers_n;
     uint64_t timeout_ms; /* of the whole; 0: none */
     hd_up_protocol_t protocol;
+    const hd_fixed_pick_t *fixed; /* this endpoint; must outlive the call; NULL */
     const hd_tls_conf_t *tls; /* overrides the cluster's; must outlive the call; NULL */
 } hd_call_spec_t;
 

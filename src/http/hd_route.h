@@ -67,6 +67,7 @@ typedef struct {
     uint32_t subset_n;
     const hd_filter_conf_t *filters;
     uint32_t filters_n;
+    const hd_fixed_pick_t *fixed; /* of calls of our own; else NULL */
 } hd_weighted_t;
 
 typedef struct {

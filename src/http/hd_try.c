@@ -248,7 +248,7 @@ static void list_tried(hd_try_t *t)
  * is pending. A try that is repeated has it already. */
 static bool try_count_request(hd_try_t *t)
 {
-    if (t->counted_request != HD_GAUGE_NONE)
+    if (t->counted_request != HD_GAUGE_NONE || t->pick.fixed != NULL)
         return true;
     return hd_cluster_try_count(t->req->member, t->pick.cluster_slot, t->pick.cluster,
                                 t->pick.is_high, HD_CG_REQUESTS, &t->counted_request);
@@ -526,6 +526,7 @@ void hd_try_start(hd_proxy_t *p)
     if (target != NULL) {
         t->pick.subset = target->subset;
         t->pick.subset_n = target->subset_n;
+        t->pick.fixed = target->fixed;
     }
     if (req->conn != NULL && req->conn->facts != NULL)
         t->pick.original_dst = req->conn->facts->original_dst;

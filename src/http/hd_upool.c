@@ -995,6 +995,9 @@ static void set_limits(upool_t *p, const hd_pick_t *pick)
         hd_cluster_breaker(p->key.cluster, c, p->key.is_high, HD_CG_REQUESTS).gauge;
     p->cluster->pools =
         hd_cluster_breaker(p->key.cluster, c, p->key.is_high, HD_CG_POOLS);
+    if (pick->fixed != NULL)
+        p->cluster->conns.gauge = p->cluster->pending.gauge = p->cluster->pools.gauge =
+            HD_GAUGE_NONE;
     if (pick->tls != NULL && pick->tls->certs_n > 0)
         p->secret = pick->tls->certs[0];
 }

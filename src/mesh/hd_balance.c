@@ -6,6 +6,7 @@
 #include "mesh/hd_balance.h"
 #include "mesh/hd_outlier.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 
 #define HASH_LOOKS 64  /* places of a table looked at before it is given up */
@@ -315,6 +316,14 @@ static hd_rc_t no_healthy(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
                       HD_STR_ARG(name));
 }
 
+/* Checks of what nobody uses are rarer (no_traffic_interval). */
+static void note_use(const hd_endpoints_t *eps)
+{
+    if (eps->state != NULL &&
+        atomic_load_explicit(&eps->state->is_used, memory_order_relaxed) == 0)
+        atomic_store_explicit(&eps->state->is_used, 1, memory_order_relaxed);
+}
+
 static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
 {
     choice_t c = {.m = m, .p = p, .now_ns = hd_clock_mono_ns()};
@@ -331,6 +340,7 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
     if (c.g == NULL)
         return no_healthy(m, p, err);
     c.g->choices++;
+    note_use(c.v->eps);
     at = c.v->conf->is_nginx ? choose_as_nginx(&c) : choose_as_envoy(&c);
     if (at == HD_LB_NOBODY)
         return no_healthy(m, p, err);
@@ -366,7 +376,12 @@ static hd_rc_t pick(hd_member_t *m, hd_pick_t *p, hd_post_t *wake, hd_err_t *err
                           HD_STR_ARG(p->cluster_slot != NULL ? p->cluster_slot->name
                                                              : HD_STR("of that name")));
     hd_pin(m, p->cluster_region);
-    p->cluster = p->cluster_region->root;
+    p->cluster = p->fixed != NULL ? p->fixed->cluster : p->cluster_region->root;
+    if (p->fixed != NULL) {
+        p->addr = p->fixed->addr;
+        p->tls = p->fixed->tls;
+        return HD_OK;
+    }
     if (p->cluster->lb == HD_LB_ORIGINAL_DST)
         return pick_original_dst(m, p, err);
     return pick_endpoint(m, p, err);
@@ -385,4 +400,5 @@ static void release(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
     let_go(m, p);
 }
 
-const hd_balancer_t hd_mesh_balancer = {.pick = pick, .release = release};
+const hd_balancer_t hd_mesh_balancer = {
+    .pick = pick, .release = release, .tls_of = choose_tls};

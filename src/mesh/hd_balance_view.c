@@ -1,6 +1,7 @@
 /* A worker's view of a cluster's endpoints: versions, health, lists. */
 #include "core/os/hd_clock.h"
 #include "mesh/hd_balance_int.h"
+#include "mesh/hd_check.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -262,6 +263,15 @@ static uint32_t read_seq(const hd_endpoints_t *eps)
                : 0;
 }
 
+static uint8_t health_of(hd_lb_view_t *v, const hd_endpoint_t *e, uint64_t now_ns)
+{
+    hd_endpoint_health_t health = hd_endpoint_health(e, now_ns, &v->old_at_ns);
+
+    return health != HD_EP_DRAINING && !hd_check_may_serve(v->cluster, e)
+               ? HD_EP_UNHEALTHY
+               : health;
+}
+
 static void refresh(hd_lb_view_t *v, uint64_t now_ns)
 {
     v->health_seq = read_seq(v->eps); /* before the look: a change meanwhile isn't lost */
@@ -269,7 +279,7 @@ static void refresh(hd_lb_view_t *v, uint64_t now_ns)
     hd_pool_reset(v->lists);
     for (uint32_t i = 0; i < v->eps->n; i++) {
         if (v->health[i] != HD_LB_OUT)
-            v->health[i] = hd_endpoint_health(&v->eps->items[i], now_ns, &v->old_at_ns);
+            v->health[i] = health_of(v, &v->eps->items[i], now_ns);
     }
     for (hd_lb_group_t *g = &v->whole; g != NULL; g = g->next)
         fill_group(v, g, now_ns);

@@ -4,7 +4,7 @@
 #define IN_UPSTREAM (HD_IN_UPSTREAM | HD_IN_STREAM_UPSTREAM)
 
 /* NAME=VALUE; false: no '='. */
-static bool split_parameter(hd_str_t arg, hd_str_t *name, hd_str_t *value)
+bool hd_guard_split(hd_str_t arg, hd_str_t *name, hd_str_t *value)
 {
     ssize_t eq = hd_str_find_char(arg, '=');
 
@@ -15,8 +15,8 @@ static bool split_parameter(hd_str_t arg, hd_str_t *name, hd_str_t *value)
     return true;
 }
 
-static hd_rc_t read_number(hd_str_t name, hd_str_t value, uint32_t max, uint32_t *to,
-                           hd_err_t *err)
+hd_rc_t hd_guard_read_number(hd_str_t name, hd_str_t value, uint32_t max, uint32_t *to,
+                             hd_err_t *err)
 {
     uint64_t n;
 
@@ -54,7 +54,8 @@ static hd_rc_t set_breaker(hd_breakers_t *b, hd_str_t name, hd_str_t value, hd_e
 
     for (size_t i = 0; i < HD_CG_N; i++) {
         if (hd_str_eq(name, hd_str_c(names[i])))
-            return read_number(name, value, HD_GAUGE_NO_LIMIT - 1, &b->max[i], err);
+            return hd_guard_read_number(name, value, HD_GAUGE_NO_LIMIT - 1, &b->max[i],
+                                        err);
     }
     if (hd_str_eq(name, HD_STR("retry_budget"))) {
         if (read_percent(name, value, &b->retry_budget_permille, err) != HD_OK)
@@ -63,7 +64,8 @@ static hd_rc_t set_breaker(hd_breakers_t *b, hd_str_t name, hd_str_t value, hd_e
         return HD_OK;
     }
     if (hd_str_eq(name, HD_STR("retry_budget_min")))
-        return read_number(name, value, HD_GAUGE_NO_LIMIT - 1, &b->retry_budget_min, err);
+        return hd_guard_read_number(name, value, HD_GAUGE_NO_LIMIT - 1,
+                                    &b->retry_budget_min, err);
     return hd_err_set(
         err, HD_E_CONF,
         "unknown parameter \"%.*s\"; allowed are connections=, pending=, "
@@ -89,7 +91,7 @@ static hd_rc_t set_breakers(hd_conf_t *cf, const hd_str_t *args, void *conf,
     for (uint32_t i = is_high; i < cf->node->args_n; i++) {
         hd_str_t name = args[i], value = HD_STR_NONE;
 
-        if (!split_parameter(args[i], &name, &value))
+        if (!hd_guard_split(args[i], &name, &value))
             return hd_err_set(err, HD_E_CONF, "\"%.*s\": NAME=VALUE is expected",
                               HD_STR_ARG(args[i]));
         if (set_breaker(b, name, value, err) != HD_OK)
@@ -169,7 +171,7 @@ static const struct {
 #undef P
 };
 
-static hd_rc_t read_time(hd_str_t name, hd_str_t value, uint32_t *ms, hd_err_t *err)
+hd_rc_t hd_guard_read_time(hd_str_t name, hd_str_t value, uint32_t *ms, hd_err_t *err)
 {
     uint64_t n;
 
@@ -192,23 +194,21 @@ static hd_rc_t set_outlier_parameter(hd_guard_conf_t *g, hd_str_t name, hd_str_t
 
         if (!hd_str_eq(name, hd_str_c(outlier_parameters[i].name)))
             continue;
-        rc = outlier_parameters[i].unit == TIME ? read_time(name, value, &n, err)
+        rc = outlier_parameters[i].unit == TIME ? hd_guard_read_time(name, value, &n, err)
              : outlier_parameters[i].unit == SHARE
                  ? read_percent(name, value, &n, err)
-                 : read_number(name, value, UINT32_MAX, &n, err);
+                 : hd_guard_read_number(name, value, UINT32_MAX, &n, err);
         if (outlier_parameters[i].is_byte)
             *(uint8_t *)at = (uint8_t)n;
         else
             *(uint32_t *)at = n;
         return rc;
     }
-    if (hd_str_eq(name, HD_STR("min_health_percent")))
-        return read_percent(name, value, &g->min_health, err);
     return hd_err_set(err, HD_E_CONF,
                       "unknown parameter \"%.*s\"; allowed are consecutive_5xx=, "
                       "consecutive_gateway=, consecutive_local=, interval=, "
                       "base_ejection_time=, max_ejection_time=, jitter=, "
-                      "max_ejection_percent=, min_health_percent=, success_rate_…=, "
+                      "max_ejection_percent=, success_rate_…=, "
                       "failure_…=, enforce_…=, split, always_eject_one",
                       HD_STR_ARG(name));
 }
@@ -226,7 +226,7 @@ static hd_rc_t set_outlier(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_e
             g->outlier.split = true;
         else if (hd_str_eq(args[i], HD_STR("always_eject_one")))
             g->outlier.always_one = true;
-        else if (!split_parameter(args[i], &name, &value))
+        else if (!hd_guard_split(args[i], &name, &value))
             return set_outlier_parameter(g, args[i], HD_STR_NONE, err);
         else if (set_outlier_parameter(g, name, value, err) != HD_OK)
             return HD_ERROR;
@@ -242,7 +242,6 @@ static void apply_outlier(const hd_guard_conf_t *g, hd_cluster_t *c, hd_pool_t *
         return;
     c->outlier = o = hd_pool_new(pool, hd_outlier_conf_t);
     *o = g->outlier;
-    c->panic_percent = g->min_health;
 }
 
 /* --- the block's end --- */
@@ -256,18 +255,34 @@ static uint64_t mix(uint64_t h, const void *bytes, size_t len)
     return h;
 }
 
+static uint64_t mix_str(uint64_t h, hd_str_t s)
+{
+    h = mix(h, &s.len, sizeof(s.len));
+    return mix(h, s.data, s.len);
+}
+
+static uint64_t hash_check(const hd_check_conf_t *k, uint64_t h)
+{
+    h = mix(h, k, offsetof(hd_check_conf_t, method));
+    h = mix(h, k->expected, k->expected_n * sizeof(*k->expected));
+    h = mix_str(mix_str(mix_str(h, k->path), k->host), k->service);
+    h = mix_str(h, k->send);
+    return k->receive_n > 0 ? mix_str(h, k->receive[0]) : h;
+}
+
 uint64_t hd_guard_hash(const hd_guard_conf_t *g, uint64_t h)
 {
     h = mix(h, g->breakers, sizeof(g->breakers));
     h = mix(h, g->has_breakers, sizeof(g->has_breakers));
     h = mix(h, &g->outlier, sizeof(g->outlier));
-    return mix(h, &g->min_health, sizeof(g->min_health));
+    return g->has_check ? hash_check(&g->check, h) : h;
 }
 
 hd_rc_t hd_guard_apply(hd_conf_t *cf, const hd_guard_conf_t *g, hd_slot_t *slot,
                        hd_cluster_t *c, hd_pool_t *pool, hd_err_t *err)
 {
     apply_outlier(g, c, pool);
+    hd_conf_apply_check(g, c, pool);
     return apply_breakers(cf, g, slot, c, pool, err);
 }
 
@@ -290,12 +305,23 @@ static const hd_directive_t directives[] = {
          "[consecutive_5xx=N] [consecutive_gateway=N] [consecutive_local=N] [split] "
          "[interval=TIME] [base_ejection_time=TIME] [max_ejection_time=TIME] "
          "[jitter=TIME] [max_ejection_percent=N%] [always_eject_one] "
-         "[min_health_percent=N%] [success_rate_hosts=N] [success_rate_requests=N] "
+         "[success_rate_hosts=N] [success_rate_requests=N] "
          "[success_rate_stdev=N] [failure_percentage=N%] [failure_hosts=N] "
          "[failure_requests=N] [enforce_5xx|gateway|local|success_rate|"
          "local_success_rate|failure_percentage|local_failure_percentage=N%]: servers "
          "that fail are left alone for a while; meanings and defaults are Envoy's, "
          "success rates are off"},
+    {.name = "health_check",
+     .scope = IN_UPSTREAM,
+     .args_n = 0,
+     .args_max = HD_ARGS_ANY,
+     .set = hd_conf_set_check,
+     .help =
+         "[interval=TIME] [jitter=TIME] [timeout=TIME] [fails=N] [passes=N] "
+         "[uri=PATH] [host=NAME] [status=200-399] [port=N] [type=http|grpc|tcp] "
+         "[grpc_service=NAME] [send=TEXT] [expect=TEXT] [mandatory] [persistent]: the "
+         "agent asks each server whether it is well; every 5s, one failure or one "
+         "success decides"},
     {0},
 };
 

@@ -1,6 +1,7 @@
 #include "mesh/hd_health.h"
 #include "core/net/hd_cluster.h"
 #include "core/proc/hd_process.h"
+#include "mesh/hd_check.h"
 #include "mesh/hd_outlier.h"
 
 #define SWEEP_MS 250
@@ -66,6 +67,7 @@ static hd_rc_t on_start(hd_proc_t *p, hd_err_t *err)
     hd_timer_init(&agent.sweep, on_sweep);
     hd_turn_begin(p->member);
     sweep(p);
+    hd_check_refresh(p);
     return HD_OK;
 }
 
@@ -73,10 +75,18 @@ static void on_batch(hd_proc_t *p)
 {
     if (!hd_timer_is_set(&agent.sweep))
         sweep(p);
+    if (!p->is_quitting)
+        hd_check_refresh(p);
+}
+
+static void on_quit(hd_proc_t *p)
+{
+    hd_check_stop(p);
 }
 
 static void on_stop(hd_proc_t *p)
 {
+    hd_check_stop(p);
     if (agent.proc != NULL)
         hd_timer_stop(p->loop, &agent.sweep);
     agent.proc = NULL;
@@ -87,6 +97,7 @@ static const hd_process_hooks_t hooks = {
     .kinds = 1u << HD_PROC_AGENT,
     .on_start = on_start,
     .on_batch = on_batch,
+    .on_quit = on_quit,
     .on_stop = on_stop,
 };
 

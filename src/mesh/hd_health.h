@@ -1,5 +1,5 @@
-/* hd_health: what the agent does for endpoints' health: the sweep of outlier detection.
- */
+/* hd_health: what the agent does for endpoints' health: the sweep of outlier detection,
+ * active checks (hd_check). */
 #pragma once
 
 /* Its part in the agent's process. */

@@ -83,8 +83,9 @@ typedef struct hd_endpoints_state_s {
     /* Goes up with each change of one's health: lists made of the healthy ones are old.
      */
     _Atomic uint32_t health_seq;
-    uint64_t built_ns; /* when a version was last built; its writer's */
+    uint64_t built_ns;          /* when a version was last built; its writer's */
     _Atomic uint32_t ejected_n; /* by outlier detection, over all of them */
+    _Atomic uint32_t is_used;   /* something was asked of it once */
     /* the agent's own */
     uint32_t ejected_wrong, ejected_shown;
     uint64_t compare_at_ns;
@@ -148,10 +149,19 @@ typedef struct hd_cluster_s {
     hd_str_t service_host, service_name, service_namespace;
     bool is_external;
     const struct hd_outlier_conf_s *outlier; /* mesh/hd_outlier.h; NULL: off */
+    const struct hd_check_conf_s *check;     /* mesh/hd_check.h; NULL: none */
     uint32_t panic_percent; /* healthy share below which health is ignored */
     const void
         *mesh; /* what only src/mesh reads (subsets, slow start …); in the region */
 } hd_cluster_t;
+
+/* A question whose answer is known: active checks. Counts nowhere. */
+typedef struct {
+    const hd_cluster_t *cluster; /* settings in use; not the slot's version */
+    const hd_endpoint_t *endpoint;
+    hd_addr_t addr;
+    const hd_tls_conf_t *tls;
+} hd_fixed_pick_t;
 
 /* One try's question and answer; lives in the try. */
 typedef struct hd_pick_s {
@@ -172,8 +182,9 @@ typedef struct hd_pick_s {
     /* At each so-manieth try the priorities of all tries so far are avoided from then on
      * (Envoy's previous_priorities); 0: never. */
     uint32_t priorities_frequency;
-    uint32_t try_timeout_ms; /* of this try, by a module; 0: as the route says */
-    bool is_high;            /* routing priority HIGH: limits of its own */
+    uint32_t try_timeout_ms;      /* of this try, by a module; 0: as the route says */
+    const hd_fixed_pick_t *fixed; /* NULL: the balancer chooses */
+    bool is_high;                 /* routing priority HIGH: limits of its own */
     /* answered; pinned until release */
     const hd_region_t *cluster_region, *endpoints_region;
     const hd_cluster_t *cluster;
@@ -222,6 +233,9 @@ typedef struct {
     /* Tells the outcome (passive health) and lets go of pins and counts. Once a pick. */
     void (*release)(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
                     unsigned status);
+    /* The transport that an endpoint's labels ask for, else the cluster's; NULL: plain.
+     */
+    const hd_tls_conf_t *(*tls_of)(const hd_cluster_t *c, const hd_endpoint_t *e);
 } hd_balancer_t;
 
 /* Filled by src/mesh at process start; never NULL in a worker. */

@@ -2,6 +2,7 @@
 #include "core/loom/hd_gauge.h"
 #include "core/net/hd_cluster.h"
 #include "mesh/admin/hd_admin_int.h"
+#include "mesh/hd_check.h"
 #include "mesh/hd_endpoint_state.h"
 
 #include <stdio.h>
@@ -126,10 +127,11 @@ static void put_endpoints(hd_admin_answer_t *a, const hd_cluster_t *c)
         char text[HD_ADDR_TEXT_MAX];
         hd_str_t addr = hd_addr_print(&e->addr, text);
 
-        hd_admin_print(a, "%.*s::%.*s::health::%s%s\n%.*s::%.*s::weight::%u\n",
+        hd_admin_print(a, "%.*s::%.*s::health::%s%s%s\n%.*s::%.*s::weight::%u\n",
                        HD_STR_ARG(c->name), HD_STR_ARG(addr),
                        health[hd_min(e->health, 5u)],
                        hd_endpoint_is_ejected(e, now_ns) ? ",ejected" : "",
+                       hd_check_may_serve(c, e) ? "" : ",failed_active_hc",
                        HD_STR_ARG(c->name), HD_STR_ARG(addr), e->weight);
         if (e->state != NULL && e->state->requests != HD_GAUGE_NONE)
             hd_admin_print(a, "%.*s::%.*s::active_requests::%u\n", HD_STR_ARG(c->name),

@@ -436,7 +436,8 @@ hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
         return HD_ERROR;
     set_keepalive(msg->upstream_connection_options, c);
     set_service(x, msg->metadata, c);
-    if (set_outlier(x, msg->outlier_detection, c, err) != HD_OK ||
+    if (hd_xds_health_check(x, msg, c, err) != HD_OK ||
+        set_outlier(x, msg->outlier_detection, c, err) != HD_OK ||
         set_protocol(x, msg, c, err) != HD_OK ||
         set_bind(msg->upstream_bind_config, c, err) != HD_OK ||
         check_filters(x, msg, err) != HD_OK || set_transports(x, msg, c, err) != HD_OK ||

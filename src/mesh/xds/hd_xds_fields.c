@@ -35,7 +35,7 @@ static const entry_t entries[] = {
      "upstream_connection_options load_assignment typed_extension_protocol_options "
      "filters load_balancing_policy dns_lookup_family transport_socket_matches "
      "upstream_http_protocol_options !connection_pool_per_downstream_connection "
-     "!upstream_config !health_checks"},
+     "!upstream_config health_checks"},
     {CLUSTER "Cluster.EdsClusterConfig", "eds_config service_name"},
     {CLUSTER "Cluster.CommonLbConfig",
      "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config "
@@ -70,6 +70,20 @@ static const entry_t entries[] = {
      "enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts "
      "failure_percentage_request_volume max_ejection_time max_ejection_time_jitter "
      "successful_active_health_check_uneject_host always_eject_one_host"},
+    {CORE "HealthCheck",
+     "timeout interval interval_jitter unhealthy_threshold healthy_threshold alt_port "
+     "reuse_connection http_health_check tcp_health_check grpc_health_check "
+     "!custom_health_check no_traffic_interval unhealthy_interval "
+     "unhealthy_edge_interval healthy_edge_interval interval_jitter_percent "
+     "always_log_health_check_failures initial_jitter !transport_socket_match_criteria "
+     "no_traffic_healthy_interval always_log_health_check_success"},
+    {CORE "HealthCheck.HttpHealthCheck",
+     "host path receive request_headers_to_add !request_headers_to_remove "
+     "expected_statuses codec_client_type !service_name_matcher retriable_statuses "
+     "method !send"},
+    {CORE "HealthCheck.TcpHealthCheck", "send receive !proxy_protocol_config"},
+    {CORE "HealthCheck.GrpcHealthCheck", "service_name authority initial_metadata"},
+    {CORE "HealthCheck.Payload", "text binary"},
     {CLUSTER "UpstreamConnectionOptions", "tcp_keepalive"},
     {CLUSTER "LoadBalancingPolicy", "policies"},
     {CLUSTER "Filter", "name typed_config !config_discovery"},

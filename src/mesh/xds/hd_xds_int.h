@@ -154,6 +154,9 @@ hd_rc_t hd_xds_lb(hd_xds_t *x, const PbCluster__Cluster *msg, hd_cluster_t *c,
 /* hd_xds_endpoints.c: endpoints of that name come with such a table from now on (kind
  * NONE: without). Kept in this process: a cluster is built before its endpoints come. */
 void hd_xds_want_table(hd_str_t endpoints, const hd_table_spec_t *spec);
+/* hd_xds_check.c: active health checks */
+hd_rc_t hd_xds_health_check(hd_xds_t *x, const PbCluster__Cluster *msg, hd_cluster_t *c,
+                            hd_err_t *err) HD_MUST_CHECK;
 hd_rc_t hd_xds_hcm(hd_xds_t *x, const PbHcm__HttpConnectionManager *msg,
                    const hd_http_conf_t **conf, hd_err_t *err) HD_MUST_CHECK;
 /* Sets protocol_conf, and adds its access loggers to the chain's filters. */

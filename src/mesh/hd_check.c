@@ -1,0 +1,620 @@
+#include "mesh/hd_check.h"
+#include "core/base/hd_log.h"
+#include "core/base/hd_map.h"
+#include "core/loom/hd_series.h"
+#include "core/os/hd_os.h"
+#include "core/proc/hd_process.h"
+#include "http/hd_call.h"
+#include "http/hd_grpc.h"
+#include "mesh/hd_endpoint_state.h"
+#include "mesh/hd_outlier.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ANSWER_BYTES_MAX 16384 /* looked at for <receive> */
+
+/* One endpoint under check; found again by cluster and address after each batch. */
+typedef struct {
+    hd_str_t key; /* its own */
+    const hd_slot_t *slot;
+    hd_addr_t addr;
+    hd_timer_t timer;
+    uint32_t good, bad; /* in a row */
+    bool is_wanted, is_known;
+    /* the check under way */
+    hd_call_t *call;
+    hd_conn_t *conn; /* TCP's */
+    hd_cluster_t cluster;
+    hd_fixed_pick_t fixed;
+    const hd_region_t *region; /* pinned */
+    unsigned status;
+    uint32_t grpc_status;
+    char *answer;
+    size_t answer_len;
+    hd_timer_t deadline; /* TCP's */
+} target_t;
+
+/* What a target is about now; within the turn. */
+typedef struct {
+    const hd_region_t *region;
+    const hd_cluster_t *cluster;
+    const hd_endpoints_t *eps;
+    const hd_endpoint_t *endpoint;
+} view_t;
+
+static struct {
+    hd_proc_t *proc;
+    hd_map_t *targets;
+} checker;
+
+bool hd_check_may_serve(const hd_cluster_t *c, const hd_endpoint_t *e)
+{
+    uint32_t state;
+
+    if (c->check == NULL || e->state == NULL)
+        return true;
+    state = atomic_load_explicit(&e->state->health, memory_order_relaxed);
+    return state == HD_CHECK_HEALTHY ||
+           (state == HD_CHECK_NONE && !c->check->starts_down);
+}
+
+static bool look(const target_t *t, view_t *v)
+{
+    hd_member_t *m = checker.proc->member;
+
+    v->region = hd_slot_get(m, t->slot);
+    v->cluster = v->region != NULL ? v->region->root : NULL;
+    if (v->cluster == NULL || v->cluster->check == NULL ||
+        v->cluster->endpoints == NULL || hd_slot_get(m, v->cluster->endpoints) == NULL)
+        return false;
+    v->eps = hd_slot_get(m, v->cluster->endpoints)->root;
+    for (uint32_t i = 0; i < v->eps->n; i++) {
+        v->endpoint = &v->eps->items[i];
+        if (v->endpoint->state != NULL && hd_addr_eq(&v->endpoint->addr, &t->addr))
+            return true;
+    }
+    return false;
+}
+
+/* --- when next --- */
+
+static uint32_t random_below(uint32_t n)
+{
+    uint32_t r;
+
+    hd_os_random(&r, sizeof(r));
+    return n > 0 ? r % n : 0;
+}
+
+static uint32_t or_else(uint32_t ms, uint32_t otherwise)
+{
+    return ms > 0 ? ms : otherwise;
+}
+
+static uint32_t interval_of(const view_t *v, bool is_healthy, bool has_changed)
+{
+    const hd_check_conf_t *k = v->cluster->check;
+    bool is_used = v->eps->state == NULL || atomic_load(&v->eps->state->is_used);
+    uint32_t usual = k->interval_ms;
+
+    if (!is_used && k->no_traffic_ms > 0)
+        return is_healthy ? or_else(k->no_traffic_healthy_ms, k->no_traffic_ms)
+                          : k->no_traffic_ms;
+    if (is_healthy)
+        return has_changed ? or_else(k->healthy_edge_ms, usual) : usual;
+    usual = or_else(k->unhealthy_ms, usual);
+    return has_changed ? or_else(k->unhealthy_edge_ms, usual) : usual;
+}
+
+static void set_next(target_t *t, const view_t *v, bool is_healthy, bool has_changed)
+{
+    const hd_check_conf_t *k = v->cluster->check;
+    uint64_t ms = interval_of(v, is_healthy, has_changed);
+
+    ms += random_below(k->jitter_ms + 1) +
+          random_below((uint32_t)hd_min(ms * k->jitter_percent / 100 + 1, UINT32_MAX));
+    hd_timer_set(checker.proc->loop, &t->timer, ms);
+}
+
+/* --- results --- */
+
+static void count(const hd_cluster_t *c, const char *outcome)
+{
+    static const char *const labels[] = {"cluster", "outcome", NULL};
+    static const hd_family_t family = {.name = "heddle_health_checks_total",
+                                       .help = "Active health checks, by outcome.",
+                                       .kind = HD_COUNTER,
+                                       .labels = labels};
+    const hd_str_t values[] = {c->name, hd_str_c(outcome)};
+    hd_member_t *m = checker.proc->member;
+
+    hd_counter_add(m, hd_series_enter(m, hd_family_enter(m, &family), values), 1);
+}
+
+static void change(const view_t *v, hd_checked_t to, const char *why)
+{
+    char text[HD_ADDR_TEXT_MAX];
+
+    atomic_store_explicit(&v->endpoint->state->health, to, memory_order_release);
+    hd_endpoint_health_changed(v->endpoint);
+    hd_log(to == HD_CHECK_HEALTHY ? HD_LOG_NOTICE : HD_LOG_WARN,
+           "upstream \"%.*s\": server %.*s is %s: %s", HD_STR_ARG(v->cluster->name),
+           HD_STR_ARG(hd_addr_print(&v->endpoint->addr, text)),
+           to == HD_CHECK_HEALTHY ? "healthy" : "unhealthy", why);
+}
+
+static void finish_check(target_t *t)
+{
+    if (t->region != NULL)
+        hd_unpin(checker.proc->member, t->region);
+    t->region = NULL;
+    free(t->answer);
+    t->answer = NULL;
+    t->answer_len = 0;
+    t->status = 0;
+    t->grpc_status = HD_GRPC_NO_STATUS;
+}
+
+static void tell_each(const view_t *v, bool is_good, const char *why)
+{
+    const hd_check_conf_t *k = v->cluster->check;
+    char text[HD_ADDR_TEXT_MAX];
+
+    count(v->cluster, is_good ? "success" : "failure");
+    if (is_good ? k->log_successes : k->log_failures)
+        hd_log(HD_LOG_NOTICE, "upstream \"%.*s\": health check of %.*s: %s",
+               HD_STR_ARG(v->cluster->name),
+               HD_STR_ARG(hd_addr_print(&v->endpoint->addr, text)), why);
+}
+
+/* <is_final>: a failure that needs no others. */
+static void take_result(target_t *t, bool is_good, bool is_final, const char *why)
+{
+    hd_checked_t now;
+    bool is_first, has_changed = false;
+    view_t v;
+
+    finish_check(t);
+    if (!look(t, &v)) /* gone meanwhile; the next refresh ends it */
+        return;
+    tell_each(&v, is_good, why);
+    t->good = is_good ? t->good + 1 : 0;
+    t->bad = is_good ? 0 : t->bad + 1;
+    now = atomic_load(&v.endpoint->state->health);
+    is_first = !t->is_known && now == HD_CHECK_NONE;
+    t->is_known = true;
+    if (is_good && now != HD_CHECK_HEALTHY &&
+        (is_first || t->good >= v.cluster->check->healthy_threshold)) {
+        change(&v, HD_CHECK_HEALTHY, why);
+        has_changed = true;
+    } else if (!is_good && now != HD_CHECK_UNHEALTHY &&
+               (is_final || (is_first && v.cluster->check->starts_down) ||
+                t->bad >= v.cluster->check->unhealthy_threshold)) {
+        change(&v, HD_CHECK_UNHEALTHY, why);
+        has_changed = true;
+    }
+    if (is_good)
+        hd_outlier_checked(checker.proc->member, v.cluster, v.eps, v.endpoint);
+    now = atomic_load(&v.endpoint->state->health);
+    set_next(t, &v, now != HD_CHECK_UNHEALTHY, has_changed);
+}
+
+/* Each of them after the one before it. */
+static bool has_all(const hd_check_conf_t *k, const char *bytes, size_t len)
+{
+    const char *at = bytes, *end = bytes + len;
+
+    for (uint32_t i = 0; i < k->receive_n; i++) {
+        const char *found = at == NULL ? NULL
+                                       : memmem(at, (size_t)(end - at),
+                                                k->receive[i].data, k->receive[i].len);
+
+        if (found == NULL)
+            return false;
+        at = found + k->receive[i].len;
+    }
+    return true;
+}
+
+static void keep_answer(target_t *t, const void *bytes, size_t len)
+{
+    len = hd_min(len, ANSWER_BYTES_MAX - t->answer_len);
+    if (t->answer == NULL)
+        t->answer = malloc(ANSWER_BYTES_MAX);
+    hd_bug_on(t->answer == NULL);
+    memcpy(t->answer + t->answer_len, bytes, len);
+    t->answer_len += len;
+}
+
+/* --- HTTP and gRPC --- */
+
+static void on_head(hd_call_t *call, unsigned status, const hd_headers_t *headers)
+{
+    target_t *t = hd_call_arg(call);
+    const hd_field_t *f = hd_headers_get(headers, HD_H_GRPC_STATUS);
+    uint64_t n;
+
+    t->status = status;
+    if (f != NULL && hd_str_to_u64(f->value, 1000, &n)) /* trailers only */
+        t->grpc_status = (uint32_t)n;
+}
+
+static void on_body(hd_call_t *call, hd_chain_t *body)
+{
+    target_t *t = hd_call_arg(call);
+    char bytes[4096];
+
+    while (body->bytes > 0) {
+        size_t n = hd_chain_peek(body, bytes, sizeof(bytes));
+
+        keep_answer(t, bytes, n);
+        hd_chain_drop(body, n);
+    }
+}
+
+static bool is_in(const hd_status_range_t *ranges, uint32_t n, unsigned status)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (status >= ranges[i].from && status <= ranges[i].to)
+            return true;
+    }
+    return false;
+}
+
+static void judge_http(target_t *t, const hd_check_conf_t *k)
+{
+    bool is_expected = k->expected_n == 0 ? t->status == 200
+                                          : is_in(k->expected, k->expected_n, t->status);
+    char why[64];
+
+    snprintf(why, sizeof(why), "status %u", t->status);
+    if (!is_expected)
+        take_result(t, false, !is_in(k->retriable, k->retriable_n, t->status), why);
+    else if (!has_all(k, t->answer, t->answer_len))
+        take_result(t, false, false, "the response isn't as expected");
+    else
+        take_result(t, true, false, why);
+}
+
+/* grpc.health.v1.HealthCheckResponse{status = 1}: SERVING is 1. */
+static void judge_grpc(target_t *t)
+{
+    static const unsigned char serving[] = {0, 0, 0, 0, 2, 0x08, 1};
+    char why[64];
+
+    if (t->status != 200)
+        snprintf(why, sizeof(why), "status %u", t->status);
+    else if (t->grpc_status != 0)
+        snprintf(why, sizeof(why), "gRPC status %u", t->grpc_status);
+    else
+        snprintf(why, sizeof(why), "%s",
+                 t->answer_len == sizeof(serving) &&
+                         memcmp(t->answer, serving, sizeof(serving)) == 0
+                     ? "SERVING"
+                     : "not SERVING");
+    take_result(t, strcmp(why, "SERVING") == 0, false, why);
+}
+
+static void on_end(hd_call_t *call, const hd_headers_t *trailers, const hd_err_t *err)
+{
+    target_t *t = hd_call_arg(call);
+    const hd_field_t *f =
+        trailers != NULL ? hd_headers_get(trailers, HD_H_GRPC_STATUS) : NULL;
+    char why[HD_ERR_TEXT_MAX];
+    uint64_t n;
+    view_t v;
+
+    t->call = NULL;
+    if (f != NULL && hd_str_to_u64(f->value, 1000, &n))
+        t->grpc_status = (uint32_t)n;
+    if (err != NULL) {
+        snprintf(why, sizeof(why), "%s", err->text);
+        take_result(t, false, false, why);
+    } else if (!look(t, &v)) {
+        finish_check(t);
+    } else if (v.cluster->check->kind == HD_CHECK_GRPC) {
+        judge_grpc(t);
+    } else {
+        judge_http(t, v.cluster->check);
+    }
+}
+
+static const hd_call_user_t call_user = {
+    .on_head = on_head, .on_body = on_body, .on_end = on_end};
+
+/* HealthCheckRequest{service = 1}, framed. */
+static bool add_grpc_request(hd_chain_t *body, hd_str_t service)
+{
+    uint8_t bytes[2 + 127];
+    size_t len = 0;
+
+    if (service.len > 0) { /* at most 127: checked when it was configured */
+        bytes[0] = 1 << 3 | 2;
+        bytes[1] = (uint8_t)service.len;
+        memcpy(bytes + 2, service.data, service.len);
+        len = 2 + service.len;
+    }
+    return hd_grpc_try_add_message(body, bytes, len);
+}
+
+/* The cluster as it is for checks: without limits, with connections of its own. */
+static void fix_pick(target_t *t, const view_t *v, const hd_addr_t *addr)
+{
+    const hd_check_conf_t *k = v->cluster->check;
+
+    t->cluster = *v->cluster;
+    t->cluster.max_conns = t->cluster.max_pending = t->cluster.max_requests =
+        t->cluster.max_retries = t->cluster.max_pools = HD_GAUGE_NO_LIMIT;
+    t->cluster.high = NULL;
+    t->cluster.requests_per_conn = k->reuse ? 0 : 1;
+    t->cluster.connect_timeout_ms = k->timeout_ms;
+    t->cluster.keepalive = UINT32_MAX;
+    t->fixed = (hd_fixed_pick_t){.cluster = &t->cluster,
+                                 .endpoint = v->endpoint,
+                                 .addr = *addr,
+                                 .tls = hd_balancer->tls_of(v->cluster, v->endpoint)};
+    t->region = v->region;
+    hd_pin(checker.proc->member, t->region);
+}
+
+static void start_call(target_t *t, const view_t *v)
+{
+    const hd_check_conf_t *k = v->cluster->check;
+    bool is_grpc = k->kind == HD_CHECK_GRPC;
+    hd_call_spec_t spec = {
+        .cluster = t->slot,
+        .fixed = &t->fixed,
+        .method = is_grpc ? HD_STR("POST") : k->method,
+        .path = is_grpc ? HD_STR("/grpc.health.v1.Health/Check") : k->path,
+        .authority = k->host.len > 0                 ? k->host
+                     : v->endpoint->hostname.len > 0 ? v->endpoint->hostname
+                                                     : v->cluster->name,
+        .scheme = t->fixed.tls != NULL ? HD_STR("https") : HD_STR("http"),
+        .headers = k->headers,
+        .headers_n = k->headers_n,
+        .timeout_ms = k->timeout_ms,
+        .protocol = k->is_h2 || is_grpc ? HD_UP_HTTP2 : HD_UP_HTTP1,
+    };
+    hd_chain_t body;
+    hd_err_t err = {0};
+
+    t->call = hd_call_start(checker.proc->loop, checker.proc->member, &spec, &call_user,
+                            t, &err);
+    if (t->call == NULL) {
+        take_result(t, false, false, err.text);
+        return;
+    }
+    hd_chain_init(&body);
+    if (is_grpc && !add_grpc_request(&body, k->service))
+        hd_log(HD_LOG_ERROR, "health check: no memory");
+    hd_chain_set_flags(&body, HD_SLICE_END);
+    hd_call_send(t->call, &body);
+}
+
+/* --- TCP --- */
+
+static void end_tcp(target_t *t, bool is_good, const char *why)
+{
+    hd_conn_t *c = t->conn;
+
+    t->conn = NULL;
+    hd_timer_stop(checker.proc->loop, &t->deadline);
+    take_result(t, is_good, false, why);
+    hd_conn_reset(c);
+}
+
+static void on_tcp_open(hd_conn_t *c)
+{
+    target_t *t = c->owner;
+    view_t v;
+
+    if (!look(t, &v) || v.cluster->check->kind != HD_CHECK_TCP) {
+        end_tcp(t, false, "the check has changed");
+        return;
+    }
+    if (v.cluster->check->send.len > 0 &&
+        !hd_conn_try_send_copy(c, v.cluster->check->send.data,
+                               v.cluster->check->send.len))
+        end_tcp(t, false, "no memory");
+    else if (v.cluster->check->receive_n == 0)
+        end_tcp(t, true, "connected");
+}
+
+static void on_tcp_readable(hd_conn_t *c)
+{
+    target_t *t = c->owner;
+    char bytes[4096];
+    ssize_t n;
+    view_t v;
+
+    while ((n = hd_conn_read(c, bytes, sizeof(bytes))) > 0)
+        keep_answer(t, bytes, (size_t)n);
+    if (!look(t, &v) || v.cluster->check->kind != HD_CHECK_TCP)
+        end_tcp(t, false, "the check has changed");
+    else if (has_all(v.cluster->check, t->answer, t->answer_len))
+        end_tcp(t, true, "the answer is as expected");
+    else if (n == 0 || n == HD_IO_ERROR || t->answer_len == ANSWER_BYTES_MAX)
+        end_tcp(t, false, "the answer isn't as expected");
+}
+
+static void on_tcp_closed(hd_conn_t *c)
+{
+    char why[HD_ERR_TEXT_MAX];
+
+    snprintf(why, sizeof(why), "%s", c->err != NULL ? c->err->text : "closed");
+    end_tcp(c->owner, false, why);
+}
+
+static void on_tcp_writable(hd_conn_t *c)
+{
+    (void)c;
+}
+
+static const hd_conn_handler_t tcp_handler = {.on_open = on_tcp_open,
+                                              .on_readable = on_tcp_readable,
+                                              .on_writable = on_tcp_writable,
+                                              .on_closed = on_tcp_closed};
+
+static void on_tcp_deadline(hd_timer_t *timer)
+{
+    end_tcp(hd_container_of(timer, target_t, deadline), false, "timed out");
+}
+
+static void start_tcp(target_t *t, const view_t *v)
+{
+    hd_socket_spec_t spec = {.bind = v->cluster->bind,
+                             .family = t->fixed.addr.family,
+                             .type = SOCK_STREAM,
+                             .nodelay = t->fixed.addr.family != AF_UNIX};
+    hd_err_t err = {0};
+
+    t->conn = hd_conn_connect(checker.proc->loop, &t->fixed.addr, &spec, 0, &tcp_handler,
+                              t, &err);
+    if (t->conn == NULL) {
+        take_result(t, false, false, err.text);
+        return;
+    }
+    hd_timer_set(checker.proc->loop, &t->deadline, v->cluster->check->timeout_ms);
+    if (t->fixed.tls != NULL &&
+        hd_tls_push_client(t->conn, t->fixed.tls, NULL, &err) != HD_OK)
+        end_tcp(t, false, err.text);
+}
+
+/* --- targets --- */
+
+static void on_due(hd_timer_t *timer)
+{
+    target_t *t = hd_container_of(timer, target_t, timer);
+    hd_addr_t addr = t->addr;
+    view_t v;
+
+    if (t->call != NULL || t->conn != NULL || !look(t, &v))
+        return;
+    if (v.cluster->check->port != 0 && addr.family != AF_UNIX)
+        addr.port = v.cluster->check->port;
+    fix_pick(t, &v, &addr);
+    if (v.cluster->check->kind == HD_CHECK_TCP)
+        start_tcp(t, &v);
+    else
+        start_call(t, &v);
+}
+
+static void end_target(target_t *t)
+{
+    hd_timer_stop(checker.proc->loop, &t->timer);
+    hd_timer_stop(checker.proc->loop, &t->deadline);
+    if (t->call != NULL)
+        hd_call_cancel(t->call);
+    if (t->conn != NULL)
+        hd_conn_reset(t->conn);
+    finish_check(t);
+    free((char *)t->key.data);
+    free(t);
+}
+
+static hd_str_t key_of(const hd_slot_t *slot, const hd_addr_t *addr, char *room, size_t n)
+{
+    char text[HD_ADDR_TEXT_MAX];
+    hd_str_t a = hd_addr_print(addr, text);
+
+    return hd_str_n(room, hd_min((size_t)snprintf(room, n, "%u %u %.*s", slot->arena,
+                                                  slot->id, HD_STR_ARG(a)),
+                                 n - 1));
+}
+
+static void want_target(const hd_slot_t *slot, const hd_cluster_t *c,
+                        const hd_endpoint_t *e)
+{
+    char room[HD_ADDR_TEXT_MAX + 32];
+    hd_str_t key = key_of(slot, &e->addr, room, sizeof(room));
+    target_t *t = hd_map_get(checker.targets, key);
+
+    if (t == NULL) {
+        t = calloc(1, sizeof(*t));
+        hd_bug_on(t == NULL);
+        t->key = hd_str_n(strndup(key.data, key.len), key.len);
+        t->slot = slot;
+        t->addr = e->addr;
+        if (e->addr.family == AF_UNIX) /* the slot's name holds no path; the key does */
+            t->addr.path = hd_str_n(strstr(t->key.data, "unix:") + 5, e->addr.path.len);
+        t->grpc_status = HD_GRPC_NO_STATUS;
+        hd_timer_init(&t->timer, on_due);
+        hd_timer_init(&t->deadline, on_tcp_deadline);
+        hd_ignore(hd_map_put(checker.targets, t->key, t) == NULL);
+        hd_timer_set(checker.proc->loop, &t->timer,
+                     random_below(c->check->initial_jitter_ms + 1));
+    }
+    t->is_wanted = true;
+}
+
+static void want_cluster(const hd_slot_t *slot, const hd_region_t *r)
+{
+    hd_member_t *m = checker.proc->member;
+    const hd_cluster_t *c = r->root;
+    const hd_endpoints_t *eps;
+
+    r = c->check != NULL && c->endpoints != NULL ? hd_slot_get(m, c->endpoints) : NULL;
+    eps = r != NULL ? r->root : NULL;
+    for (uint32_t i = 0; eps != NULL && i < eps->n; i++) {
+        if (eps->items[i].state != NULL && !eps->items[i].down)
+            want_target(slot, c, &eps->items[i]);
+    }
+}
+
+static void end_unwanted(void)
+{
+    hd_str_t key;
+    size_t at = 0;
+    void *value;
+
+    while (hd_map_next(checker.targets, &at, &key, &value)) {
+        target_t *t = value;
+
+        if (t->is_wanted)
+            continue;
+        hd_ignore(hd_map_remove(checker.targets, key) == NULL);
+        end_target(t);
+    }
+}
+
+void hd_check_refresh(hd_proc_t *p)
+{
+    size_t at = 0;
+    void *value;
+
+    checker.proc = p;
+    if (checker.targets == NULL)
+        checker.targets = hd_map_create();
+    while (hd_map_next(checker.targets, &at, NULL, &value))
+        ((target_t *)value)->is_wanted = false;
+    for (int i = 0; i < HD_ARENAS_MAX; i++) {
+        const hd_slot_t *slot = NULL;
+
+        while (p->arenas[i] != NULL &&
+               (slot = hd_slot_next(p->arenas[i], slot)) != NULL) {
+            const hd_region_t *r =
+                slot->type == HD_RES_CLUSTER ? hd_slot_get(p->member, slot) : NULL;
+
+            if (r != NULL)
+                want_cluster(slot, r);
+        }
+    }
+    end_unwanted();
+}
+
+void hd_check_stop(hd_proc_t *p)
+{
+    size_t at = 0;
+    void *value;
+
+    (void)p;
+    if (checker.targets == NULL)
+        return;
+    while (hd_map_next(checker.targets, &at, NULL, &value))
+        ((target_t *)value)->is_wanted = false;
+    end_unwanted();
+    hd_map_destroy(checker.targets);
+    checker.targets = NULL;
+}

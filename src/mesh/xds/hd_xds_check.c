@@ -1,0 +1,217 @@
+/* HealthCheck of a cluster. Defaults are Envoy's. */
+#include "mesh/hd_check.h"
+#include "mesh/xds/hd_xds_int.h"
+
+#include <string.h>
+
+#define NO_TRAFFIC_MS 60000
+
+typedef PbCore__HealthCheck check_t;
+
+static const char *const methods[] = {"GET",    "GET",     "HEAD",    "POST",  "PUT",
+                                      "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"};
+
+static int hex_of(char c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+/* <text> is hex. */
+static hd_rc_t set_payload(hd_xds_t *x, const PbCore__HealthCheck__Payload *msg,
+                           hd_str_t *to, hd_err_t *err)
+{
+    hd_str_t hex = HD_STR_NONE;
+    char *bytes;
+
+    if (msg->payload_case == PB_CORE__HEALTH_CHECK__PAYLOAD__PAYLOAD_BINARY) {
+        *to = hd_str_dup(x->cf.pool,
+                         hd_str_n((const char *)msg->binary.data, msg->binary.len));
+        return HD_OK;
+    }
+    if (msg->payload_case == PB_CORE__HEALTH_CHECK__PAYLOAD__PAYLOAD_TEXT)
+        hex = hd_str_c(msg->text);
+    if (hex.len == 0 || hex.len % 2 != 0)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "a payload's text is an even number of hex digits");
+    bytes = hd_pool_alloc(x->cf.pool, hex.len / 2);
+    for (size_t i = 0; i < hex.len / 2; i++) {
+        int high = hex_of(hex.data[2 * i]), low = hex_of(hex.data[2 * i + 1]);
+
+        if (high < 0 || low < 0)
+            return hd_err_set(err, HD_E_RESOURCE, "a payload's text \"%.*s\": hex digits",
+                              HD_STR_ARG(hex));
+        bytes[i] = (char)(high << 4 | low);
+    }
+    *to = hd_str_n(bytes, hex.len / 2);
+    return HD_OK;
+}
+
+static hd_rc_t set_receive(hd_xds_t *x, PbCore__HealthCheck__Payload *const *msgs,
+                           size_t n, hd_check_conf_t *k, hd_err_t *err)
+{
+    hd_str_t *list = n > 0 ? hd_pool_new_n(x->cf.pool, hd_str_t, n) : NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        if (set_payload(x, msgs[i], &list[i], err) != HD_OK)
+            return hd_err_prefix(err, "receive: ");
+    }
+    k->receive = list;
+    k->receive_n = (uint32_t)n;
+    return HD_OK;
+}
+
+/* Envoy's ranges leave their end out. */
+static hd_rc_t set_ranges(hd_xds_t *x, PbType__Int64Range *const *msgs, size_t n,
+                          const hd_status_range_t **to, uint32_t *to_n, hd_err_t *err)
+{
+    hd_status_range_t *list =
+        n > 0 ? hd_pool_new_n(x->cf.pool, hd_status_range_t, n) : NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        if (msgs[i]->start < 100 || msgs[i]->end > 600 || msgs[i]->start >= msgs[i]->end)
+            return hd_err_set(err, HD_E_RESOURCE,
+                              "statuses [%lld, %lld): within [100, 600) is right",
+                              (long long)msgs[i]->start, (long long)msgs[i]->end);
+        list[i] =
+            (hd_status_range_t){(uint32_t)msgs[i]->start, (uint32_t)msgs[i]->end - 1};
+    }
+    *to = list;
+    *to_n = (uint32_t)n;
+    return HD_OK;
+}
+
+static void set_headers(hd_xds_t *x, PbCore__HeaderValueOption *const *msgs, size_t n,
+                        hd_check_conf_t *k)
+{
+    hd_kv_t *list = n > 0 ? hd_pool_new_n(x->cf.pool, hd_kv_t, n) : NULL;
+    uint32_t count = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (msgs[i]->header != NULL)
+            list[count++] = (hd_kv_t){hd_xds_str(x, msgs[i]->header->key),
+                                      hd_xds_str(x, msgs[i]->header->value)};
+    }
+    k->headers = list;
+    k->headers_n = count;
+}
+
+static hd_rc_t set_http(hd_xds_t *x, const PbCore__HealthCheck__HttpHealthCheck *msg,
+                        hd_check_conf_t *k, hd_err_t *err)
+{
+    k->kind = HD_CHECK_HTTP;
+    if (*msg->path != '/')
+        return hd_err_set(err, HD_E_RESOURCE, "path \"%s\": it begins with /", msg->path);
+    if ((size_t)msg->method >= hd_countof(methods) ||
+        msg->method == PB_CORE__REQUEST_METHOD__CONNECT)
+        return hd_err_set(err, HD_E_RESOURCE, "method %d", (int)msg->method);
+    if (msg->codec_client_type == PB_TYPE__CODEC_CLIENT_TYPE__HTTP3)
+        return hd_err_set(err, HD_E_RESOURCE, "HTTP/3: not supported");
+    k->method = hd_xds_str(x, methods[msg->method]);
+    k->host = hd_xds_str(x, msg->host);
+    k->path = hd_xds_str(x, msg->path);
+    k->is_h2 = msg->codec_client_type == PB_TYPE__CODEC_CLIENT_TYPE__HTTP2;
+    set_headers(x, msg->request_headers_to_add, msg->n_request_headers_to_add, k);
+    if (set_ranges(x, msg->expected_statuses, msg->n_expected_statuses, &k->expected,
+                   &k->expected_n, err) != HD_OK ||
+        set_ranges(x, msg->retriable_statuses, msg->n_retriable_statuses, &k->retriable,
+                   &k->retriable_n, err) != HD_OK)
+        return HD_ERROR;
+    return set_receive(x, msg->receive, msg->n_receive, k, err);
+}
+
+static hd_rc_t set_grpc(hd_xds_t *x, const PbCore__HealthCheck__GrpcHealthCheck *msg,
+                        hd_check_conf_t *k, hd_err_t *err)
+{
+    k->kind = HD_CHECK_GRPC;
+    k->host = hd_xds_str(x, msg->authority);
+    k->service = hd_xds_str(x, msg->service_name);
+    set_headers(x, msg->initial_metadata, msg->n_initial_metadata, k);
+    return k->service.len <= 127
+               ? HD_OK
+               : hd_err_set(err, HD_E_RESOURCE, "service_name of %zu bytes: at most 127",
+                            k->service.len);
+}
+
+static hd_rc_t set_kind(hd_xds_t *x, const check_t *msg, hd_check_conf_t *k,
+                        hd_err_t *err)
+{
+    switch (msg->health_checker_case) {
+    case PB_CORE__HEALTH_CHECK__HEALTH_CHECKER_HTTP_HEALTH_CHECK:
+        return set_http(x, msg->http_health_check, k, err);
+    case PB_CORE__HEALTH_CHECK__HEALTH_CHECKER_TCP_HEALTH_CHECK:
+        k->kind = HD_CHECK_TCP;
+        if (msg->tcp_health_check->send != NULL &&
+            set_payload(x, msg->tcp_health_check->send, &k->send, err) != HD_OK)
+            return hd_err_prefix(err, "send: ");
+        return set_receive(x, msg->tcp_health_check->receive,
+                           msg->tcp_health_check->n_receive, k, err);
+    case PB_CORE__HEALTH_CHECK__HEALTH_CHECKER_GRPC_HEALTH_CHECK:
+        return set_grpc(x, msg->grpc_health_check, k, err);
+    default:
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "of a kind that isn't known here: HTTP, gRPC or TCP");
+    }
+}
+
+static hd_rc_t set_times(const check_t *msg, hd_check_conf_t *k, hd_err_t *err)
+{
+    const struct {
+        const Pb__Duration *from;
+        const char *name;
+        uint32_t *to;
+        uint32_t unset;
+    } times[] = {
+        {msg->timeout, "timeout", &k->timeout_ms, 0},
+        {msg->interval, "interval", &k->interval_ms, 0},
+        {msg->interval_jitter, "interval_jitter", &k->jitter_ms, 0},
+        {msg->initial_jitter, "initial_jitter", &k->initial_jitter_ms, 0},
+        {msg->no_traffic_interval, "no_traffic_interval", &k->no_traffic_ms,
+         NO_TRAFFIC_MS},
+        {msg->no_traffic_healthy_interval, "no_traffic_healthy_interval",
+         &k->no_traffic_healthy_ms, 0},
+        {msg->unhealthy_interval, "unhealthy_interval", &k->unhealthy_ms, 0},
+        {msg->unhealthy_edge_interval, "unhealthy_edge_interval", &k->unhealthy_edge_ms,
+         0},
+        {msg->healthy_edge_interval, "healthy_edge_interval", &k->healthy_edge_ms, 0},
+    };
+
+    for (size_t i = 0; i < hd_countof(times); i++) {
+        if (hd_xds_ms(times[i].from, times[i].unset, times[i].name, times[i].to, err) !=
+            HD_OK)
+            return HD_ERROR;
+    }
+    if (k->timeout_ms == 0 || k->interval_ms == 0)
+        return hd_err_set(err, HD_E_RESOURCE, "timeout and interval are required");
+    return HD_OK;
+}
+
+hd_rc_t hd_xds_health_check(hd_xds_t *x, const PbCluster__Cluster *msg, hd_cluster_t *c,
+                            hd_err_t *err)
+{
+    const check_t *check;
+    hd_check_conf_t *k;
+
+    if (msg->n_health_checks == 0)
+        return HD_OK;
+    if (msg->n_health_checks > 1)
+        return hd_err_set(err, HD_E_RESOURCE, "health_checks: one is supported");
+    check = msg->health_checks[0];
+    c->check = k = hd_pool_new(x->cf.pool, hd_check_conf_t);
+    k->starts_down = true;
+    k->reuse = hd_pb_bool(check->reuse_connection, true);
+    k->jitter_percent = check->interval_jitter_percent;
+    k->log_failures = check->always_log_health_check_failures;
+    k->log_successes = check->always_log_health_check_success;
+    k->unhealthy_threshold = hd_max(hd_pb_u32(check->unhealthy_threshold, 1), 1u);
+    k->healthy_threshold = hd_max(hd_pb_u32(check->healthy_threshold, 1), 1u);
+    if (hd_pb_u32(check->alt_port, 0) > 65535)
+        return hd_err_set(err, HD_E_RESOURCE, "health_checks: alt_port %u",
+                          hd_pb_u32(check->alt_port, 0));
+    k->port = (uint16_t)hd_pb_u32(check->alt_port, 0);
+    if (set_times(check, k, err) != HD_OK || set_kind(x, check, k, err) != HD_OK)
+        return hd_err_prefix(err, "health_checks: ");
+    return HD_OK;
+}
