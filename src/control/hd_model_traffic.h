@@ -339,7 +339,7 @@ typedef struct hd_gateway_s {
     HD_LIST(hd_server_t) servers;
 } hd_gateway_t;
 
-/* ---- Sidecar: decoded; not yet translated ---- */
+/* ---- Sidecar: what is imported and the outbound mode are translated ---- */
 
 typedef struct {
     const hd_port_t *port; /* NULL: none given */

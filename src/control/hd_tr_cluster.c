@@ -38,6 +38,16 @@ static void override(policy_t *p, const hd_traffic_blocks_t *b)
     p->retry_budget = b->retry_budget != NULL ? b->retry_budget : p->retry_budget;
 }
 
+/* What stands for the port replaces the rest, also what it leaves out (DR-11). */
+static void replace(policy_t *p, const hd_traffic_blocks_t *b)
+{
+    p->lb = b->lb;
+    p->pool = b->pool;
+    p->outlier = b->outlier;
+    p->tls = b->tls;
+    p->retry_budget = b->retry_budget != NULL ? b->retry_budget : p->retry_budget;
+}
+
 static void apply_policy(policy_t *p, const hd_traffic_policy_t *tp, int64_t port)
 {
     if (tp == NULL)
@@ -45,8 +55,24 @@ static void apply_policy(policy_t *p, const hd_traffic_policy_t *tp, int64_t por
     override(p, &tp->blocks);
     for (hd_each(pp, tp->ports)) {
         if (pp->port == port)
-            override(p, &pp->blocks);
+            replace(p, &pp->blocks);
     }
+}
+
+/* DR-CP-15 */
+static PbCluster__CircuitBreakers__Thresholds__RetryBudget *
+retry_budget(hd_tr_t *t, const hd_retry_budget_t *b)
+{
+    PbCluster__CircuitBreakers__Thresholds__RetryBudget *msg =
+        HD_TR_NEW(t, PbCluster__CircuitBreakers__Thresholds__RetryBudget,
+                  pb_cluster__circuit_breakers__thresholds__retry_budget);
+
+    msg->budget_percent = HD_TR_NEW(t, PbType__Percent, pb_type__percent);
+    msg->budget_percent->value =
+        b->percent_ppm == HD_UNSET ? 20 : (double)b->percent_ppm / 10000;
+    msg->min_retry_concurrency =
+        hd_tr_u32(t, b->min_concurrency == HD_UNSET ? 3 : b->min_concurrency);
+    return msg;
 }
 
 static PbCluster__CircuitBreakers *breakers(hd_tr_t *t, const policy_t *p)
@@ -65,6 +91,8 @@ static PbCluster__CircuitBreakers *breakers(hd_tr_t *t, const policy_t *p)
     th->max_requests = LIMIT(max_requests);
     th->max_retries = LIMIT(max_retries);
 #undef LIMIT
+    if (p->retry_budget != NULL)
+        th->retry_budget = retry_budget(t, p->retry_budget);
     HD_TR_ADD(t, cb, thresholds, th);
     return cb;
 }
@@ -335,7 +363,8 @@ static void add_endpoint(endpoints_t *e, hd_str_t ip, int64_t port, int64_t weig
 
 static const hd_k8s_node_t *node_named(hd_tr_t *t, hd_str_t name)
 {
-    const hd_object_t *o = name.len > 0 ? hd_tr_node(t, name) : NULL;
+    const hd_object_t *o =
+        name.len > 0 ? hd_tr_get(t, HD_KIND_NODE, HD_STR(""), name) : NULL;
 
     return o != NULL ? o->node : NULL;
 }
@@ -667,12 +696,12 @@ void hd_tr_outbound_clusters(hd_tr_t *t)
         for (size_t i = 0; i < n; i++) {
             const hd_mesh_service_t *svc = list[i]->service;
 
-            if (!hd_is_exported(&svc->export_to, list[i]->ns, t->proxy->ns) ||
-                svc->resolution == HD_RESOLVE_ALIAS ||
+            if (!hd_tr_sees(t, list[i]) || svc->resolution == HD_RESOLVE_ALIAS ||
                 svc->resolution == HD_RESOLVE_DYNAMIC_DNS)
                 continue;
             for (hd_each(host, svc->hosts)) {
-                if (hd_host_is_wildcard(*host) && svc->resolution != HD_RESOLVE_NONE)
+                if ((hd_host_is_wildcard(*host) && svc->resolution != HD_RESOLVE_NONE) ||
+                    !hd_tr_sees_host(t, list[i], *host))
                     continue;
                 for (hd_each(port, svc->ports)) {
                     if (port->protocol == HD_PROTO_UDP ||

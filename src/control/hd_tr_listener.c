@@ -417,6 +417,11 @@ static void put_virtual_inbound(hd_tr_t *t)
 
 /* --- outbound --- */
 
+static const char *passthrough(const hd_tr_t *t)
+{
+    return hd_tr_is_registry_only(t) ? "BlackHoleCluster" : "PassthroughCluster";
+}
+
 static void put_virtual_outbound(hd_tr_t *t)
 {
     PbListener__Listener *l =
@@ -427,9 +432,8 @@ static void put_virtual_outbound(hd_tr_t *t)
     l->use_original_dst = hd_tr_bool(t, true);
     match_of(t, c)->destination_port = hd_tr_u32(t, OUTBOUND_PORT);
     HD_TR_ADD(t, l, filter_chains, c);
-    HD_TR_ADD(
-        t, l, filter_chains,
-        chain(t, "virtualOutbound-catchall-tcp", tcp_filter(t, "PassthroughCluster")));
+    HD_TR_ADD(t, l, filter_chains,
+              chain(t, "virtualOutbound-catchall-tcp", tcp_filter(t, passthrough(t))));
     put(t, l);
 }
 
@@ -448,7 +452,7 @@ static void put_http_port(hd_tr_t *t, int64_t port)
     HD_TR_ADD(t, match_of(t, c), application_protocols, "h2c");
     HD_TR_ADD(t, l, filter_chains, c);
     l->default_filter_chain =
-        chain(t, "PassthroughFilterChain", tcp_filter(t, "PassthroughCluster"));
+        chain(t, "PassthroughFilterChain", tcp_filter(t, passthrough(t)));
     add_http_inspector(t, l);
     l->listener_filters_timeout = hd_tr_duration(t, 0);
     l->continue_on_listener_filters_timeout = true;
@@ -481,13 +485,15 @@ static bool is_by_sni(const hd_mesh_service_t *svc, const hd_service_port_t *p)
     return hd_proto_is_tls(p->protocol) && svc->addresses.n == 0;
 }
 
-static void add_sni_chains(hd_tr_t *t, PbListener__Listener *l,
-                           const hd_mesh_service_t *svc, int64_t port)
+static void add_sni_chains(hd_tr_t *t, PbListener__Listener *l, const hd_object_t *svc,
+                           int64_t port)
 {
-    for (hd_each(host, svc->hosts)) {
-        PbListener__FilterChain *c =
-            chain(t, "", tcp_filter(t, hd_tr_cluster_name(t, port, HD_STR_NONE, *host)));
+    for (hd_each(host, svc->service->hosts)) {
+        PbListener__FilterChain *c;
 
+        if (!hd_tr_sees_host(t, svc, *host))
+            continue;
+        c = chain(t, "", tcp_filter(t, hd_tr_cluster_name(t, port, HD_STR_NONE, *host)));
         HD_TR_ADD(t, match_of(t, c), server_names, hd_tr_text(t, *host));
         HD_TR_ADD(t, l, filter_chains, c);
     }
@@ -516,14 +522,13 @@ static void put_sni_port(hd_tr_t *t, int64_t port)
             const hd_mesh_service_t *svc = list[i]->service;
 
             for (hd_each(p, svc->ports)) {
-                if (p->number == port && is_by_sni(svc, p) &&
-                    hd_is_exported(&svc->export_to, list[i]->ns, t->proxy->ns))
-                    add_sni_chains(t, l, svc, port);
+                if (p->number == port && is_by_sni(svc, p) && hd_tr_sees(t, list[i]))
+                    add_sni_chains(t, l, list[i], port);
             }
         }
     }
     l->default_filter_chain =
-        chain(t, "PassthroughFilterChain", tcp_filter(t, "PassthroughCluster"));
+        chain(t, "PassthroughFilterChain", tcp_filter(t, passthrough(t)));
     put(t, l);
     hd_tr_end(t);
 }
@@ -539,8 +544,10 @@ static void put_tcp_ports(hd_tr_t *t, const hd_object_t *svc, const hd_service_p
                      HD_STR_ARG(svc->name), (long long)p->number))
         return;
     hd_tr_depend_object(t, svc);
-    for (hd_each(host, svc->service->hosts))
-        put_tcp_port(t, svc->service, *host, p);
+    for (hd_each(host, svc->service->hosts)) {
+        if (hd_tr_sees_host(t, svc, *host))
+            put_tcp_port(t, svc->service, *host, p);
+    }
     hd_tr_end(t);
 }
 
@@ -572,7 +579,7 @@ static void put_outbound_ports(hd_tr_t *t)
         for (size_t i = 0; i < n; i++) {
             const hd_mesh_service_t *svc = list[i]->service;
 
-            if (!hd_is_exported(&svc->export_to, list[i]->ns, t->proxy->ns))
+            if (!hd_tr_sees(t, list[i]))
                 continue;
             for (hd_each(p, svc->ports)) {
                 size_t at = 0;

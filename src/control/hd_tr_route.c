@@ -516,23 +516,48 @@ static bool catches_all(const hd_http_match_t *m)
            m->method == NULL && m->authority == NULL && m->scheme == NULL;
 }
 
-/* One Route for each match; what comes behind one without conditions can't be reached. */
+/* One Route for each match. True: the last one has no conditions, so that what comes
+ * behind can't be reached. */
+static bool add_http_route(const scope_t *s, PbRoute__VirtualHost *vh,
+                           const hd_object_t *vs, const hd_http_route_t *http)
+{
+    if (http->match.n == 0) {
+        add_route(s, vh, vs, http, NULL);
+        return true;
+    }
+    for (hd_each(m, http->match)) {
+        if (!is_for(s, m))
+            continue;
+        add_route(s, vh, vs, http, m);
+        if (catches_all(m))
+            return true;
+    }
+    return false;
+}
+
+static bool add_delegated(const scope_t *s, PbRoute__VirtualHost *vh,
+                          const hd_object_t *vs, const hd_http_route_t *root)
+{
+    const hd_object_t *delegate = hd_tr_find_delegate(s->t, vs, root->delegate);
+
+    if (delegate == NULL)
+        return false;
+    for (hd_each(own, delegate->virtual_service->http)) {
+        hd_http_route_t http;
+
+        if (hd_tr_merge_delegate(s->t, root, own, &http) &&
+            add_http_route(s, vh, vs, &http))
+            return true;
+    }
+    return false;
+}
+
 static void add_routes(const scope_t *s, PbRoute__VirtualHost *vh, const hd_object_t *vs)
 {
     for (hd_each(http, vs->virtual_service->http)) {
-        if (http->delegate != NULL) /* reported by the model; not translated yet */
-            continue;
-        if (http->match.n == 0) {
-            add_route(s, vh, vs, http, NULL);
+        if (http->delegate != NULL ? add_delegated(s, vh, vs, http)
+                                   : add_http_route(s, vh, vs, http))
             return;
-        }
-        for (hd_each(m, http->match)) {
-            if (!is_for(s, m))
-                continue;
-            add_route(s, vh, vs, http, m);
-            if (catches_all(m))
-                return;
-        }
     }
 }
 
@@ -545,8 +570,8 @@ static const hd_object_t *find_vs_of(const scope_t *s, hd_str_t host)
     for (size_t i = 0; i < n; i++) {
         const hd_virtual_service_t *vs = list[i]->virtual_service;
 
-        if (has_gateway(&vs->gateways, s->gateway) &&
-            hd_is_exported(&vs->export_to, list[i]->ns, s->t->proxy->ns))
+        if (vs->http.n > 0 && has_gateway(&vs->gateways, s->gateway) &&
+            hd_tr_sees_vs(s->t, list[i]))
             return list[i];
     }
     return NULL;
@@ -697,8 +722,8 @@ static void add_vs_hosts(const scope_t *s, PbRoute__RouteConfiguration *rc)
     for (size_t i = 0; i < n; i++) {
         const hd_virtual_service_t *vs = list[i]->virtual_service;
 
-        if (!has_gateway(&vs->gateways, s->gateway) ||
-            !hd_is_exported(&vs->export_to, list[i]->ns, t->proxy->ns))
+        if (vs->http.n == 0 || !has_gateway(&vs->gateways, s->gateway) ||
+            !hd_tr_sees_vs(t, list[i]))
             continue;
         for (hd_each(h, vs->hosts)) {
             PbRoute__VirtualHost *vh;
@@ -722,10 +747,10 @@ static void add_catch_all(const scope_t *s, PbRoute__RouteConfiguration *rc,
     PbRoute__VirtualHost *vh = HD_TR_NEW(t, PbRoute__VirtualHost, pb_route__virtual_host);
 
     HD_TR_ADD(t, vh, domains, "*");
-    if (!is_proxy) {
+    if (!is_proxy && !hd_tr_is_registry_only(t)) {
         vh->name = "allow_any";
         add_default_route(t, vh, "PassthroughCluster", "allow_any", HD_STR_NONE);
-    } else { /* there is no original destination to pass to */
+    } else { /* nowhere to pass it to: an explicit proxy, or SC-16 */
         PbRoute__Route *route = HD_TR_NEW(t, PbRoute__Route, pb_route__route);
 
         vh->name = "block_all";
@@ -764,13 +789,13 @@ PbRoute__RouteConfiguration *hd_tr_sidecar_routes(hd_tr_t *t, int64_t port)
         for (size_t i = 0; i < n; i++) {
             const hd_mesh_service_t *svc = list[i]->service;
 
-            if (!hd_is_exported(&svc->export_to, list[i]->ns, t->proxy->ns))
+            if (!hd_tr_sees(t, list[i]))
                 continue;
             for (hd_each(host, svc->hosts)) {
                 for (hd_each(p, svc->ports)) {
                     if ((is_proxy || p->number == port) &&
                         (hd_proto_is_http(p->protocol) || p->protocol == HD_PROTO_AUTO) &&
-                        !hd_host_is_wildcard(*host))
+                        !hd_host_is_wildcard(*host) && hd_tr_sees_host(t, list[i], *host))
                         add_service_vhost(&s, rc, list[i], *host, p, is_proxy);
                 }
             }

@@ -79,6 +79,8 @@ bool hd_tr_begin(hd_tr_t *t, bool is_self, bool sees_all, const char *fmt, ...)
     t->part->last_view = t->serial;
     t->pool = hd_pool_create(8192);
     hd_pb_arena_init(&t->pb, PACKED_BYTES_MAX);
+    if (t->sidecar != NULL)
+        hd_tr_depend_object(t, t->sidecar);
     return true;
 }
 
@@ -133,11 +135,11 @@ const hd_object_t *const *hd_tr_list_ns(hd_tr_t *t, hd_kind_t kind, hd_str_t ns,
     return hd_model_list_ns(t->model, kind, ns, n);
 }
 
-const hd_object_t *hd_tr_node(hd_tr_t *t, hd_str_t name)
+const hd_object_t *hd_tr_get(hd_tr_t *t, hd_kind_t kind, hd_str_t ns, hd_str_t name)
 {
-    hd_part_depend(t->part, HD_DEP_OBJECT, hd_str_c(hd_kind_plural(HD_KIND_NODE)),
-                   hd_str_printf(t->pool, "/%.*s", HD_STR_ARG(name)));
-    return hd_model_get(t->model, HD_KIND_NODE, HD_STR(""), name);
+    hd_part_depend(t->part, HD_DEP_OBJECT, hd_str_c(hd_kind_plural(kind)),
+                   hd_str_printf(t->pool, "%.*s/%.*s", HD_STR_ARG(ns), HD_STR_ARG(name)));
+    return hd_model_get(t->model, kind, ns, name);
 }
 
 const hd_object_t *const *hd_tr_slices_of(hd_tr_t *t, const hd_object_t *svc, size_t *n)
@@ -205,15 +207,21 @@ static void name_proxy(hd_tr_t *t)
 {
     const hd_proxy_t *p = t->proxy;
 
+    t->_labels = labels_of(t);
+    t->labels_text = print_labels(t);
+    hd_tr_choose_scope(t);
     t->class_name =
         hd_str_printf(t->pool, "%d %.*s %.*s %d", (int)p->kind, HD_STR_ARG(p->ns),
                       HD_STR_ARG(p->cluster_id), p->is_heddle);
+    if (t->sidecar != NULL)
+        t->class_name =
+            hd_str_printf(t->pool, "%.*s %.*s/%.*s %llx", HD_STR_ARG(t->class_name),
+                          HD_STR_ARG(t->sidecar->ns), HD_STR_ARG(t->sidecar->name),
+                          (unsigned long long)t->brought_hash);
     t->self_name = hd_str_printf(t->pool, "%.*s %.*s %.*s %.*s %.*s %u",
                                  HD_STR_ARG(t->class_name), HD_STR_ARG(p->id),
                                  HD_STR_ARG(p->ips[0]), HD_STR_ARG(p->interception_mode),
                                  HD_STR_ARG(p->app_address), p->http_proxy_port);
-    t->_labels = labels_of(t);
-    t->labels_text = print_labels(t);
 }
 
 hd_rc_t hd_translate(hd_translator_t *t, const hd_proxy_t *proxy, hd_view_t *view,
@@ -237,6 +245,7 @@ hd_rc_t hd_translate(hd_translator_t *t, const hd_proxy_t *proxy, hd_view_t *vie
     if (hd_tr_begin(&tr, true, false, "labels")) { /* without resources: what it is */
         hd_tr_labels(&tr);
         hd_tr_pod_by_ip(&tr, proxy->ips[0]);
+        hd_tr_depend_scope(&tr);
         hd_tr_end(&tr);
     }
     hd_tr_fixed_clusters(&tr);
@@ -248,6 +257,7 @@ hd_rc_t hd_translate(hd_translator_t *t, const hd_proxy_t *proxy, hd_view_t *vie
         hd_tr_gateway_listeners(&tr);
     }
     hd_view_seal(view);
+    hd_tr_end_scope(&tr);
     hd_pool_destroy(tr.view_pool);
     return HD_OK;
 }

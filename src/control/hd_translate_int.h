@@ -3,7 +3,9 @@
  *
  * hd_tr_cluster.c   services and their endpoints to clusters (CDS, EDS)
  * hd_tr_route.c     VirtualServices to routes (RDS)
+ * hd_tr_delegate.c  routes that another VirtualService goes on with
  * hd_tr_listener.c  listeners of sidecars and gateways (LDS)
+ * hd_tr_scope.c     what a proxy may see
  * hd_tr_tls.c       mutual TLS: modes, contexts
  * hd_tr_rbac.c      AuthorizationPolicies to RBAC filters
  *
@@ -43,10 +45,13 @@ typedef struct {
     hd_translator_stats_t *stats;
     hd_part_t *part; /* being made */
     hd_pool_t *view_pool;
-    uint64_t serial;     /* of this translation */
-    hd_str_t class_name; /* what parts for several proxies see of the proxy */
-    hd_str_t self_name;  /* all of it */
-    hd_labels_t _labels; /* sorted; hd_tr_labels */
+    uint64_t serial;            /* of this translation */
+    hd_str_t class_name;        /* what parts for several proxies see of the proxy */
+    hd_str_t self_name;         /* all of it */
+    hd_labels_t _labels;        /* sorted; hd_tr_labels */
+    const hd_object_t *sidecar; /* the resource that says what is seen; NULL: none */
+    hd_map_t *brought;          /* hosts that imported VirtualServices bring along */
+    uint64_t brought_hash;
     hd_str_t labels_text;
 } hd_tr_t;
 
@@ -66,13 +71,26 @@ void hd_tr_depend_port(hd_tr_t *t, int64_t port);
 const hd_object_t *const *hd_tr_list(hd_tr_t *t, hd_kind_t kind, size_t *n);
 const hd_object_t *const *hd_tr_list_ns(hd_tr_t *t, hd_kind_t kind, hd_str_t ns,
                                         size_t *n);
-const hd_object_t *hd_tr_node(hd_tr_t *t, hd_str_t name);
+const hd_object_t *hd_tr_get(hd_tr_t *t, hd_kind_t kind, hd_str_t ns, hd_str_t name);
 const hd_object_t *const *hd_tr_slices_of(hd_tr_t *t, const hd_object_t *svc, size_t *n);
 const hd_object_t *hd_tr_pod_by_ip(hd_tr_t *t, hd_str_t ip);
 /* As the proxy's namespace means <host>. */
 const hd_object_t *hd_tr_find_service(hd_tr_t *t, hd_str_t host);
 size_t hd_tr_find_rules(hd_tr_t *t, hd_str_t service_ns, hd_str_t host,
                         const hd_object_t **rules, size_t max);
+
+/* --- what the proxy sees (hd_tr_scope.c) --- */
+
+void hd_tr_choose_scope(hd_tr_t *t);
+void hd_tr_end_scope(hd_tr_t *t);
+/* The part depends on which Sidecar is chosen, and what it brings along. */
+void hd_tr_depend_scope(hd_tr_t *t);
+bool hd_tr_sees(hd_tr_t *t, const hd_object_t *svc); /* any of its hosts */
+/* One host of a service that is exported to the proxy. */
+bool hd_tr_sees_host(hd_tr_t *t, const hd_object_t *svc, hd_str_t host);
+bool hd_tr_sees_vs(hd_tr_t *t, const hd_object_t *vs);
+/* What no service has isn't passed through (SC-16). */
+bool hd_tr_is_registry_only(const hd_tr_t *t);
 
 /* --- messages (hd_tr_message.c) --- */
 
@@ -140,6 +158,16 @@ PbRoute__RouteConfiguration *hd_tr_gateway_routes(hd_tr_t *t, int64_t port);
 /* All to <cluster>; <port>: the service's, 0 for ports of no service. */
 PbRoute__RouteConfiguration *hd_tr_inbound_routes(hd_tr_t *t, const char *cluster,
                                                   int64_t port);
+
+/* --- hd_tr_delegate.c --- */
+
+/* The VirtualService that a route of <root> goes on with; NULL: there is none. */
+const hd_object_t *hd_tr_find_delegate(hd_tr_t *t, const hd_object_t *root,
+                                       const hd_delegate_t *delegate);
+/* <own>, a route of the delegate, within the one of the root. False: no request fits
+ * both. */
+bool hd_tr_merge_delegate(hd_tr_t *t, const hd_http_route_t *root,
+                          const hd_http_route_t *own, hd_http_route_t *out);
 
 /* --- hd_tr_listener.c --- */
 

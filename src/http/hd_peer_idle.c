@@ -8,10 +8,11 @@
  */
 #define SOONEST_MS 10
 #define MARGIN_MAX_MS 1000
-#define TRUSTED_MS 500    /* nobody's time-out is shorter, as long as nothing says so */
-#define DOUBTS 16         /* conns in a row that last longer than is believed */
-#define SOON_DOUBTS 10000 /* that last at all, where a close was sooner than SOONEST_MS  \
-                           */
+#define TRUSTED_MS 500 /* nobody's time-out is shorter, as long as nothing says so */
+#define DOUBTS 16      /* conns in a row that last longer than is believed */
+#define SOON_DOUBTS                                                                      \
+    10000 /* that last at all, where a close was sooner than SOONEST_MS                  \
+           */
 
 /* Each field by itself is right at any time; two workers that give a place to two
  * upstreams at once make a mixture that heals like any other wrong belief. */

@@ -188,6 +188,40 @@ static void edit_rule(const char *unit, const char *ns, unsigned i)
         policies[below(hd_countof(policies))], below(2) + 1);
 }
 
+/* Goes on with another VirtualService, or is one to go on with. */
+static void edit_delegate(const char *unit, const char *ns, unsigned i)
+{
+    if (i < 2)
+        PUT(unit,
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\n"
+            "metadata: {name: root%u, namespace: %s}\nspec:\n  hosts: [s%u]\n  http:\n"
+            "  - match: [{uri: {prefix: /d}}]\n    delegate: {name: part%u, namespace: "
+            "%s}\n",
+            i, ns, below(SERVICES_N), 2 + below(2), namespaces[below(NAMESPACES_N)]);
+    else
+        PUT(unit,
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\n"
+            "metadata: {name: part%u, namespace: %s}\nspec:\n%s  http:\n"
+            "  - match: [{uri: {exact: /d%u}}]\n    route: [{destination: {host: "
+            "s%u}}]\n",
+            i, ns, export_list(), below(3), below(SERVICES_N));
+}
+
+static void edit_sidecar(const char *unit, const char *ns, unsigned i)
+{
+    static const char *const hosts[] = {
+        "*/*", "./*", "shop/*", "~/*", "*/s1.shop.svc.cluster.local", "*/*.example.com"};
+
+    PUT(unit,
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\n"
+        "metadata: {name: c%u, namespace: %s}\nspec:\n%s  egress: [{hosts: ['%s', "
+        "'%s']}]\n"
+        "%s",
+        i, ns, below(3) ? "  workloadSelector: {labels: {version: v1}}\n" : "",
+        hosts[below(hd_countof(hosts))], hosts[below(hd_countof(hosts))],
+        below(2) ? "  outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n" : "");
+}
+
 static void edit_entry(const char *unit, const char *ns, unsigned i)
 {
     PUT(unit,
@@ -246,17 +280,18 @@ static const struct {
     void (*edit)(const char *unit, const char *ns, unsigned i);
     unsigned weight;
 } edits[] = {
-    {"service", edit_service, 5}, {"slice", edit_slice, 5},
-    {"pod", edit_pod, 5},         {"vs", edit_vs, 6},
-    {"rule", edit_rule, 6},       {"entry", edit_entry, 2},
-    {"peers", edit_peers, 3},     {"policy", edit_policy, 3},
-    {"gateway", edit_gateway, 1}, {"node", edit_node, 1},
+    {"service", edit_service, 5},   {"slice", edit_slice, 5},
+    {"pod", edit_pod, 5},           {"vs", edit_vs, 6},
+    {"rule", edit_rule, 6},         {"entry", edit_entry, 2},
+    {"peers", edit_peers, 3},       {"policy", edit_policy, 3},
+    {"gateway", edit_gateway, 1},   {"node", edit_node, 1},
+    {"delegate", edit_delegate, 3}, {"sidecar", edit_sidecar, 2},
 };
 
 /* One file is written anew or removed; which, in <what>. */
 static void edit_one(char what[128])
 {
-    unsigned pick = below(37), kind = 0;
+    unsigned pick = below(42), kind = 0;
     const char *ns = namespaces[below(NAMESPACES_N)];
     unsigned i = below(SERVICES_N);
     bool removes = below(5) == 0;

@@ -1,7 +1,8 @@
 /* many_series: as many series as a test wants, each with a long label:
  *
  *     location /enter { many_series 50000; }     answers when that many were entered
- *     location /count { many_series 0; }         counts in one of them, and enters one more
+ *     location /count { many_series 0; }         counts in one of them, and enters one
+ * more
  *
  * /count answers with how often this worker has counted. */
 #include "hd_module.h"

@@ -1,0 +1,39 @@
+# The documents hold together: each module has its page, each page is on the map, what is linked is there.
+use strict;
+use warnings;
+use FindBin;
+use Test::More;
+
+chdir "$FindBin::Bin/../..";
+
+sub load { my $f = shift; local $/; open my $h, '<', $f or die "$f: $!"; <$h> }
+
+my @modules = grep { $_ ne 'lib' } map { m{([^/]+)/$} } glob 'modules/*/';
+cmp_ok scalar @modules, '>=', 7, "@modules";
+for my $m (@modules) {
+    my $page = "docs/modules/$m.md";
+    ok -f $page, "$m has its page" or next;
+    my $text = load($page);
+    like $text, qr/\A# $m: \S/, "$page: begins with what it is for";
+    my %directive = map { $_ => 1 } map { load($_) =~ /\.name = "(\w+)",\n\s+\.scope/g } glob "modules/$m/*.c";
+    ok scalar(grep { $text =~ /\b\Q$_\E/ } keys %directive), "$page: shows directives of its own" if %directive;
+}
+is_deeply [grep { my $m = m{([^/]+)\.md$} && $1; !grep { $_ eq $m } @modules } glob 'docs/modules/*.md'], [],
+    'no page without a module';
+
+my $map = load('docs/README.md');
+like $map, qr/`\Q$_\E`/, "docs/README.md has $_" for grep { $_ ne 'README.md' } map { m{([^/]+)$} } glob 'docs/*.md';
+
+my @pages = ('README.md', glob('docs/*.md'), glob('docs/modules/*.md'), glob('*/README.md'), glob('src/*/README.md'));
+my $links = 0;
+for my $page (@pages) {
+    my ($dir) = $page =~ m{^(.*/)?[^/]+$};
+    for my $to (load($page) =~ /\]\(([^)\s]+)\)/g) {
+        next if $to =~ /^(https?:|#)/;
+        $links++;
+        my $path = ($dir // '') . $to =~ s/#.*//r;
+        ok -e $path, "$page: $to is there";
+    }
+}
+cmp_ok $links, '>=', 5, 'links were found';
+done_testing;
