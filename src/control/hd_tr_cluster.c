@@ -720,6 +720,7 @@ void hd_tr_outbound_clusters(hd_tr_t *t)
 
 /* --- the proxy's own workload --- */
 
+/* In the proxy's own pod. */
 static int64_t target_port(hd_tr_t *t, const hd_service_port_t *port)
 {
     const hd_object_t *pod;
@@ -728,7 +729,7 @@ static int64_t target_port(hd_tr_t *t, const hd_service_port_t *port)
         return port->target;
     if (port->target_name.len == 0)
         return port->number;
-    pod = hd_tr_pod_by_ip(t, t->proxy->ips[0]);
+    pod = hd_model_pod_by_ip(t->model, t->proxy->ips[0]);
     if (pod == NULL)
         return HD_UNSET;
     for (hd_each(p, pod->pod->ports)) {
@@ -738,10 +739,39 @@ static int64_t target_port(hd_tr_t *t, const hd_service_port_t *port)
     return HD_UNSET;
 }
 
+int64_t hd_tr_gateway_target(hd_tr_t *t, int64_t port, bool enters)
+{
+    size_t n;
+    const hd_object_t *const *list =
+        hd_model_list_ns(t->model, HD_KIND_SERVICE, t->proxy->ns, &n);
+
+    if (enters) {
+        hd_part_depend(t->part, HD_DEP_IN_NS, hd_str_c(hd_kind_plural(HD_KIND_SERVICE)),
+                       t->proxy->ns);
+        hd_ignore(hd_tr_pod_by_ip(t, t->proxy->ips[0]) == NULL);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const hd_mesh_service_t *svc = list[i]->service;
+
+        if (svc->selector.n == 0 || !hd_labels_match(&svc->selector, &t->_labels))
+            continue;
+        for (hd_each(p, svc->ports)) {
+            int64_t target = p->number == port ? target_port(t, p) : HD_UNSET;
+
+            if (target != HD_UNSET)
+                return target;
+        }
+    }
+    return port;
+}
+
 size_t hd_tr_own_ports(hd_tr_t *t, hd_tr_own_port_t *ports, size_t max)
 {
     size_t n, found = 0;
-    const hd_object_t *const *list = hd_tr_list_ns(t, HD_KIND_SERVICE, t->proxy->ns, &n);
+    const hd_object_t *const *list;
+
+    hd_ignore(hd_tr_pod_by_ip(t, t->proxy->ips[0]) == NULL); /* names of its ports */
+    list = hd_tr_list_ns(t, HD_KIND_SERVICE, t->proxy->ns, &n);
 
     for (size_t i = 0; i < n; i++) {
         const hd_mesh_service_t *svc = list[i]->service;

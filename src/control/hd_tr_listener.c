@@ -640,43 +640,152 @@ void hd_tr_sidecar_listeners(hd_tr_t *t)
     }
 }
 
-/* --- gateways: plain HTTP; servers with TLS are reported by the model and left out ---
- */
+/* --- gateways: HTTP, TCP, and TLS passed through by SNI. Servers that end TLS are left
+ * out (a gateway's credentials aren't served yet). --- */
 
-static bool is_plain_http(const hd_server_t *s)
+typedef enum { SERVES_HTTP, SERVES_SNI, SERVES_TCP, SERVES_NOTHING } serves_t;
+
+static serves_t what_serves(const hd_server_t *s)
 {
-    return hd_proto_is_http(s->port.protocol) && s->tls == NULL;
+    if (hd_proto_is_http(s->port.protocol))
+        return SERVES_HTTP;
+    if (s->tls != NULL && s->tls->mode == HD_SERVER_TLS_PASSTHROUGH)
+        return SERVES_SNI;
+    return s->tls == NULL && s->port.protocol == HD_PROTO_TCP ? SERVES_TCP
+                                                              : SERVES_NOTHING;
 }
 
-static void put_gateway_port(hd_tr_t *t, const hd_server_t *server)
+static PbListener__Filter *tcp_route_filter(hd_tr_t *t, const hd_server_t *server,
+                                            const hd_route_dests_t *dests)
 {
-    int64_t port = server->port.number;
-    hd_str_t bind = server->bind.len > 0 ? server->bind : HD_STR("0.0.0.0");
-    char *name = hd_tr_printf(t, "%.*s_%lld", HD_STR_ARG(bind), (long long)port);
+    PbNetTcpProxy__TcpProxy *tcp;
+
+    if (dests->n == 1)
+        return tcp_filter(
+            t, hd_tr_gateway_destination(t, server, &dests->items[0].destination));
+    tcp = HD_TR_NEW(t, PbNetTcpProxy__TcpProxy, pb_net_tcp_proxy__tcp_proxy);
+    tcp->cluster_specifier_case =
+        PB_NET_TCP_PROXY__TCP_PROXY__CLUSTER_SPECIFIER_WEIGHTED_CLUSTERS;
+    tcp->weighted_clusters = HD_TR_NEW(t, PbNetTcpProxy__TcpProxy__WeightedCluster,
+                                       pb_net_tcp_proxy__tcp_proxy__weighted_cluster);
+    for (hd_each(d, *dests)) {
+        PbNetTcpProxy__TcpProxy__WeightedCluster__ClusterWeight *w;
+
+        if (d->weight <= 0)
+            continue;
+        w = HD_TR_NEW(t, PbNetTcpProxy__TcpProxy__WeightedCluster__ClusterWeight,
+                      pb_net_tcp_proxy__tcp_proxy__weighted_cluster__cluster_weight);
+        w->name = hd_tr_gateway_destination(t, server, &d->destination);
+        w->weight = (uint32_t)d->weight;
+        tcp->stat_prefix = w->name;
+        HD_TR_ADD(t, tcp->weighted_clusters, clusters, w);
+    }
+    return network_filter(t, "envoy.filters.network.tcp_proxy", tcp);
+}
+
+/* A chain for each match that can hold here; without SNI, the first route is all. */
+static void add_l4_route(hd_tr_t *t, PbListener__Listener *l, const hd_server_t *server,
+                         const hd_object_t *vs, const hd_l4_route_t *route, bool by_sni)
+{
+    for (hd_each(m, route->match)) {
+        PbListener__FilterChain *c;
+        hd_str_t narrow;
+
+        if (m->port != HD_UNSET && m->port != server->port.number)
+            continue;
+        c = chain(t, "", tcp_route_filter(t, server, &route->route));
+        for (hd_each(sni, m->sni_hosts)) {
+            if (by_sni && hd_tr_serves_host(server, vs->ns, *sni, &narrow))
+                HD_TR_ADD(t, match_of(t, c), server_names, hd_tr_text(t, *sni));
+        }
+        if (by_sni ? c->filter_chain_match != NULL : l->n_filter_chains == 0)
+            HD_TR_ADD(t, l, filter_chains, c);
+    }
+    if (route->match.n == 0 && !by_sni && l->n_filter_chains == 0)
+        HD_TR_ADD(t, l, filter_chains,
+                  chain(t, "", tcp_route_filter(t, server, &route->route)));
+}
+
+static void add_l4_chains(hd_tr_t *t, PbListener__Listener *l, const hd_object_t *gateway,
+                          const hd_server_t *server)
+{
+    bool by_sni = what_serves(server) == SERVES_SNI;
+    hd_str_t name = hd_str_printf(t->pool, "%.*s/%.*s", HD_STR_ARG(gateway->ns),
+                                  HD_STR_ARG(gateway->name));
+    size_t n;
+    const hd_object_t *const *list = hd_model_list(t->model, HD_KIND_VIRTUAL_SERVICE, &n);
+
+    hd_part_depend(t->part, HD_DEP_GATEWAY, name, HD_STR_NONE);
+    for (size_t i = 0; i < n; i++) {
+        const hd_virtual_service_t *vs = list[i]->virtual_service;
+
+        if (!hd_strs_has(&vs->gateways, name) ||
+            !hd_is_exported(&vs->export_to, list[i]->ns, gateway->ns))
+            continue;
+        if (by_sni) {
+            for (hd_each(route, vs->tls))
+                add_l4_route(t, l, server, list[i], route, true);
+        } else {
+            for (hd_each(route, vs->tcp))
+                add_l4_route(t, l, server, list[i], route, false);
+        }
+    }
+}
+
+static hd_str_t bind_of(const hd_server_t *s)
+{
+    return s->bind.len > 0 ? s->bind : HD_STR("0.0.0.0");
+}
+
+/* All servers of one address; the first says what is spoken there (GW-11). */
+static void put_gateway_listener(hd_tr_t *t, const hd_server_t *first, int64_t target)
+{
+    serves_t serves = what_serves(first);
+    hd_str_t bind = bind_of(first);
+    char *name = hd_tr_printf(t, "%.*s_%lld", HD_STR_ARG(bind), (long long)target);
     PbListener__Listener *l;
+    size_t n;
+    const hd_object_t *const *list = hd_tr_list(t, HD_KIND_GATEWAY, &n);
 
     /* several gateways on one machine can't all have 0.0.0.0 */
-    if (server->bind.len == 0 && hd_str_eq(t->proxy->interception_mode, HD_STR("NONE")))
+    if (first->bind.len == 0 && hd_str_eq(t->proxy->interception_mode, HD_STR("NONE")))
         bind = t->proxy->ips[0];
-    l = listener(t, name, bind, port, false);
-    HD_TR_ADD(t, l, filter_chains,
-              chain(t, "",
-                    hcm_filter(t, GATEWAY, hd_tr_printf(t, "outbound_%s;", name),
-                               hd_tr_printf(t, "http.%lld", (long long)port), NULL)));
-    put(t, l);
+    l = listener(t, name, bind, target, false);
+    if (serves == SERVES_SNI)
+        add_tls_inspector(t, l);
+    if (serves == SERVES_HTTP)
+        HD_TR_ADD(
+            t, l, filter_chains,
+            chain(t, "",
+                  hcm_filter(t, GATEWAY, hd_tr_printf(t, "outbound_%s;", name),
+                             hd_tr_printf(t, "http.%lld", (long long)target), NULL)));
+    for (size_t i = 0; serves != SERVES_HTTP && i < n; i++) {
+        if (!hd_labels_match(&list[i]->gateway->selector, hd_tr_labels(t)))
+            continue;
+        for (hd_each(server, list[i]->gateway->servers)) {
+            if (what_serves(server) == serves &&
+                hd_str_eq(bind_of(server), bind_of(first)) &&
+                hd_tr_gateway_target(t, server->port.number, true) == target)
+                add_l4_chains(t, l, list[i], server);
+        }
+    }
+    if (l->n_filter_chains > 0)
+        put(t, l);
 }
 
 static void put_server(hd_tr_t *t, const hd_server_t *server)
 {
-    long long port = server->port.number;
+    int64_t target = hd_tr_gateway_target(t, server->port.number, false);
+    hd_str_t bind = bind_of(server);
 
-    if (hd_tr_begin(t, true, true, "gateway listener %.*s:%lld", HD_STR_ARG(server->bind),
-                    port)) {
-        put_gateway_port(t, server);
+    if (hd_tr_begin(t, true, true, "gateway listener %.*s:%lld", HD_STR_ARG(bind),
+                    (long long)target)) {
+        put_gateway_listener(t, server, target);
         hd_tr_end(t);
     }
-    if (hd_tr_begin(t, true, true, "gateway routes %lld", port)) {
-        put_routes(t, hd_tr_gateway_routes(t, server->port.number));
+    if (what_serves(server) == SERVES_HTTP &&
+        hd_tr_begin(t, true, true, "gateway routes %lld", (long long)target)) {
+        put_routes(t, hd_tr_gateway_routes(t, target));
         hd_tr_end(t);
     }
 }
@@ -686,8 +795,9 @@ void hd_tr_gateway_listeners(hd_tr_t *t)
     size_t n;
     const hd_object_t *const *list = hd_model_list(t->model, HD_KIND_GATEWAY, &n);
 
-    if (hd_tr_begin(t, false, true, "which gateways")) { /* without resources */
+    if (hd_tr_begin(t, true, true, "which gateways")) { /* without resources */
         hd_tr_depend_kind(t, HD_KIND_GATEWAY);
+        hd_ignore(hd_tr_gateway_target(t, 0, true) == 0);
         hd_tr_end(t);
     }
     for (size_t i = 0; i < n; i++) {
@@ -696,7 +806,7 @@ void hd_tr_gateway_listeners(hd_tr_t *t)
         if (!hd_labels_match(&gw->selector, &t->_labels)) /* "labels" has entered them */
             continue;
         for (hd_each(server, gw->servers)) {
-            if (is_plain_http(server))
+            if (what_serves(server) != SERVES_NOTHING)
                 put_server(t, server);
         }
     }

@@ -147,6 +147,10 @@ typedef struct {
     int64_t target; /* the workload's port */
 } hd_tr_own_port_t;
 
+/* Where a gateway listens for <port>: what the Service before it makes of that port
+ * (GW-2). Within a part only if <enters>, which enters what it depends on. */
+int64_t hd_tr_gateway_target(hd_tr_t *t, int64_t port, bool enters);
+
 /* Each target port once, the oldest service's first; returns how many, at most <max>. */
 size_t hd_tr_own_ports(hd_tr_t *t, hd_tr_own_port_t *ports, size_t max);
 
@@ -154,7 +158,15 @@ size_t hd_tr_own_ports(hd_tr_t *t, hd_tr_own_port_t *ports, size_t max);
 
 /* "PORT" of a sidecar, "http_proxy", "http.PORT" of a gateway. */
 PbRoute__RouteConfiguration *hd_tr_sidecar_routes(hd_tr_t *t, int64_t port);
-PbRoute__RouteConfiguration *hd_tr_gateway_routes(hd_tr_t *t, int64_t port);
+/* <target>: the port where the gateway listens. */
+PbRoute__RouteConfiguration *hd_tr_gateway_routes(hd_tr_t *t, int64_t target);
+/* The cluster that a VirtualService attached to a gateway's server means. */
+char *hd_tr_gateway_destination(hd_tr_t *t, const hd_server_t *server,
+                                const hd_destination_t *d);
+/* Whether a VirtualService of <vs_ns> may serve <host> there; *narrow, the narrower of
+ * the two. */
+bool hd_tr_serves_host(const hd_server_t *server, hd_str_t vs_ns, hd_str_t host,
+                       hd_str_t *narrow);
 /* All to <cluster>; <port>: the service's, 0 for ports of no service. */
 PbRoute__RouteConfiguration *hd_tr_inbound_routes(hd_tr_t *t, const char *cluster,
                                                   int64_t port);

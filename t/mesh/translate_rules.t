@@ -30,11 +30,13 @@ sub object {
     return "---\napiVersion: $group.istio.io/v1\nkind: $kind\nmetadata: {name: $name, namespace: $ns}\nspec:\n$spec";
 }
 
+our $node_kind = 'sidecar';
+
 # Type (Cluster …) to name to resource.
 sub translate {
     my ($objects, %node) = @_;
     spew("$dir/mesh.yaml", $base . $objects);
-    spew("$dir/node.json", $json->encode({id => 'sidecar~10.1.1.1~w.shop~shop.svc.cluster.local',
+    spew("$dir/node.json", $json->encode({id => "$node_kind~10.1.1.1~w.shop~shop.svc.cluster.local",
         metadata => {NAMESPACE => 'shop', INSTANCE_IPS => '10.1.1.1', LABELS => {app => 'a', %node},
             INTERCEPTION_MODE => 'REDIRECT'}}));
     mkdir "$dir/mesh";
@@ -154,6 +156,45 @@ $r = translate(sidecar('x', 'shop', "  egress: [{hosts: ['./*']}]\n  outboundTra
 is vhost($r, 80, 'block_all')->{routes}[0]{direct_response}{status}, 502, 'REGISTRY_ONLY: other hosts answer 502 (SC-16)';
 is $r->{Listener}{virtualOutbound}{filter_chains}[1]{filters}[0]{typed_config}{cluster}, 'BlackHoleCluster',
     'REGISTRY_ONLY: other connections end';
+
+# ---- gateways
+
+$node_kind = 'router';
+sub vs { object('VirtualService', $_[0], 'shop', "  hosts: [$_[1]]\n  gateways: [g]\n$_[2]") }
+sub to { "[{destination: {host: $_[0].shop.svc.cluster.local, port: {number: 80}}}]" }
+my $gateway = object('Gateway', 'g', 'shop', <<'EOY') . <<'EOY';
+  selector: {app: a}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [one.example, two.example]}
+  - {port: {number: 81, name: http-sent-on, protocol: HTTP}, hosts: [old.example], tls: {httpsRedirect: true}}
+  - {port: {number: 443, name: tls, protocol: TLS}, hosts: ["*.pass.example"], tls: {mode: PASSTHROUGH}}
+  - {port: {number: 900, name: tcp, protocol: TCP}, hosts: ["*"]}
+EOY
+---
+apiVersion: v1
+kind: Service
+metadata: {name: edge, namespace: shop}
+spec: {clusterIP: 10.0.0.9, selector: {app: a}, ports: [{name: http, port: 80, targetPort: 8000}]}
+EOY
+$r = translate($gateway . vs('v1', '"*"', "  http: [{route: ${\ to('a')}}]\n")
+    . vs('v2', 'two.example', "  http: [{match: [{uri: {prefix: /b}}], route: ${\ to('b')}}]\n")
+    . vs('v3', 'x.pass.example', "  tls: [{match: [{sniHosts: [x.pass.example]}], route: [{destination: {host: b, port: {number: 80}}, weight: 3},"
+        . " {destination: {host: c, port: {number: 80}}, weight: 1}]}]\n")
+    . vs('v4', '"*"', "  tcp: [{match: [{port: 900}], route: ${\ to('c')}}]\n"));
+is join(' ', sort keys %{$r->{Listener}}), '0.0.0.0_443 0.0.0.0_8000 0.0.0.0_81 0.0.0.0_900',
+    'listeners at the ports that the Service before it names (GW-2)';
+my %vh = map { $_->{name} => [map { "$_->{match}{prefix} $_->{route}{cluster}" =~ s/outbound\|80\|\|(\w).*/$1/r } @{$_->{routes}}] }
+    @{$r->{RouteConfiguration}{'http.8000'}{virtual_hosts}};
+is_deeply \%vh, {'one.example:80' => ['/ a'], 'two.example:80' => ['/b b', '/ a']},
+    'a VirtualService for all is at each of the server\'s hosts (GW-9), behind what is more exact (VS-12)' or diag explain \%vh;
+is $r->{RouteConfiguration}{'http.81'}{virtual_hosts}[0]{require_tls}, 'ALL', 'httpsRedirect, without a VirtualService (GW-TLS-1)';
+my ($sni) = @{$r->{Listener}{'0.0.0.0_443'}{filter_chains}};
+is_deeply $sni->{filter_chain_match}{server_names}, ['x.pass.example'], 'PASSTHROUGH: by SNI (GW-TLS-2)';
+ok !$sni->{transport_socket}, 'and unopened';
+is_deeply [map { "$_->{name} $_->{weight}" =~ s/outbound\|80\|\|(\w)\S*/$1/r } @{$sni->{filters}[0]{typed_config}{weighted_clusters}{clusters}}],
+    ['b 3', 'c 1'], 'with weights';
+is $r->{Listener}{'0.0.0.0_900'}{filter_chains}[0]{filters}[0]{typed_config}{cluster}, 'outbound|80||c.shop.svc.cluster.local', 'TCP';
+$node_kind = 'sidecar';
 
 # ---- tokens: none was checked, so nobody has shown one. An ALLOW that asks for one allows nobody, a DENY of
 # all without one denies all; neither is left out, which would open what it guards.

@@ -261,9 +261,13 @@ static void edit_gateway(const char *unit, const char *ns, unsigned i)
     PUT(unit,
         "apiVersion: networking.istio.io/v1\nkind: Gateway\n"
         "metadata: {name: edge, namespace: %s}\nspec:\n  selector: {istio: gw}\n"
-        "  servers:\n  - port: {number: %u, name: http, protocol: HTTP}\n"
-        "    hosts: [%s]\n",
-        ns, below(2) ? 80 : 8080, below(2) ? "'*'" : "'*.example.com'");
+        "  servers:\n  - port: {number: %u, name: x, protocol: %s}\n"
+        "    hosts: [%s]\n%s",
+        ns, below(2) ? 80 : 8080, below(3) ? "HTTP" : "TCP",
+        below(2) ? "'*'" : "'*.example.com'",
+        below(3) ? ""
+                 : "  - {port: {number: 81, name: y, protocol: HTTP}, hosts: ['*'], "
+                   "tls: {httpsRedirect: true}}\n");
 }
 
 static void edit_node(const char *unit, const char *ns, unsigned i)
