@@ -9,11 +9,15 @@
  * read-only once published: data only, everything it points to in cf->pool. A conf that
  * is all zero means "not used here": the module's callbacks are not called there.
  * Filters: request callbacks run in order, response callbacks in reverse order. A
- * callback returns HD_OK       go on HD_AGAIN    wait: after hd_req_wake (or
- * hd_req_wait_ms's time) the same callback is called again; hd_req_is_resumed tells
- *   HD_DONE     answered (hd_req_answer): the response filters and the log still run
- *   HD_REROUTE  find a route anew (at most 10 times a request)
- *   HD_ERROR    failed (hd_req_fail)
+ * callback returns
+ *
+ *     HD_OK       go on
+ *     HD_AGAIN    wait: after hd_req_wake (or hd_req_wait_ms's time) the same callback is
+ *                 called again; hd_req_is_resumed tells
+ *     HD_DONE     answered (hd_req_answer): the response filters and the log still run
+ *     HD_REROUTE  find a route anew (at most 10 times a request)
+ *     HD_ERROR    failed (hd_req_fail)
+ *
  * All callbacks run in a worker's loop: nothing may block.
  */
 #pragma once
