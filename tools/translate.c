@@ -120,6 +120,18 @@ static void print_set(const hd_view_t *view, hd_view_kind_t kind)
     printf("]");
 }
 
+static void print_findings(hd_model_t *model)
+{
+    size_t n;
+    const hd_status_t *list = hd_model_statuses(model, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        hd_str_t text = hd_status_print(pool, &list[i]);
+
+        fprintf(stderr, "%.*s\n", HD_STR_ARG(text));
+    }
+}
+
 int main(int argc, char **argv)
 {
     hd_err_t err = {0};
@@ -139,6 +151,7 @@ int main(int argc, char **argv)
                              &(hd_source_dir_conf_t){.path = hd_str_c(argv[1])}, &source,
                              &err) != HD_OK)
         die(argv[1], err.text);
+    print_findings(model);
     read_proxy(argv[2], &proxy);
     translator = hd_translator_create(model, HD_STR("cluster.local"));
     hd_view_init(&view);

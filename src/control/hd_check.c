@@ -210,6 +210,54 @@ static void check_service(const check_t *c)
     }
 }
 
+/* --- what is read and checked, but has no effect yet: said aloud --- */
+
+#define NO_EFFECT(c, line, what)                                                         \
+    warn(c, "", line, "%s: not supported yet, no effect", what)
+
+static void check_unsupported_routes(const check_t *c)
+{
+    const hd_virtual_service_t *vs = c->obj->virtual_service;
+
+    if (vs->tcp.n + vs->tls.n > 0 && hd_strs_has(&vs->gateways, HD_STR("mesh")))
+        NO_EFFECT(c, 0, "spec: tcp, tls for the gateway \"mesh\"");
+    for (hd_each(http, vs->http)) {
+        if (http->cors != NULL)
+            NO_EFFECT(c, http->line, "spec: http: corsPolicy");
+    }
+}
+
+static void check_servers(const check_t *c)
+{
+    for (hd_each(s, c->obj->gateway->servers)) {
+        if (s->port.protocol == HD_PROTO_HTTPS ||
+            (hd_proto_is_tls(s->port.protocol) &&
+             (s->tls == NULL || s->tls->mode != HD_SERVER_TLS_PASSTHROUGH)))
+            NO_EFFECT(c, s->line, "spec: servers: a server that ends TLS");
+    }
+}
+
+static void check_sidecar(const check_t *c)
+{
+    const hd_sidecar_t *s = c->obj->sidecar;
+
+    if (s->ingress.n > 0)
+        NO_EFFECT(c, 0, "spec: ingress");
+    if (s->egress_proxy != NULL)
+        NO_EFFECT(c, 0, "spec: outboundTrafficPolicy: egressProxy");
+    for (hd_each(e, s->egress)) {
+        if (e->port != NULL || e->bind.len > 0)
+            NO_EFFECT(c, 0, "spec: egress: port and bind (its hosts count for all)");
+    }
+}
+
+static void check_policy(const check_t *c)
+{
+    if (c->obj->authz->action == HD_AUTHZ_CUSTOM)
+        warn(c, "", 0,
+             "action CUSTOM: providers are not supported yet: what it matches is denied");
+}
+
 static void check_object(const check_t *c)
 {
     switch (c->obj->kind) {
@@ -219,15 +267,22 @@ static void check_object(const check_t *c)
     case HD_KIND_VIRTUAL_SERVICE:
         check_virtual_service(c);
         check_owner(c, c->obj->virtual_service);
+        check_unsupported_routes(c);
         break;
     case HD_KIND_DESTINATION_RULE:
         check_destination_rule(c);
         break;
     case HD_KIND_GATEWAY:
         check_selector(c, &c->obj->gateway->selector, "IST0101");
+        check_servers(c);
+        break;
+    case HD_KIND_SIDECAR:
+        check_selector(c, &c->obj->sidecar->selector, "KIA0004");
+        check_sidecar(c);
         break;
     case HD_KIND_AUTHORIZATION_POLICY:
         check_selector(c, &c->obj->authz->selector, "KIA0004");
+        check_policy(c);
         break;
     case HD_KIND_PEER_AUTHENTICATION:
         check_selector(c, &c->obj->peer_auth->selector, "KIA0004");
@@ -241,7 +296,8 @@ void hd_model_check(hd_model_t *model, hd_status_list_t *list)
 {
     static const hd_kind_t kinds[] = {
         HD_KIND_SERVICE, HD_KIND_VIRTUAL_SERVICE,      HD_KIND_DESTINATION_RULE,
-        HD_KIND_GATEWAY, HD_KIND_AUTHORIZATION_POLICY, HD_KIND_PEER_AUTHENTICATION};
+        HD_KIND_GATEWAY, HD_KIND_AUTHORIZATION_POLICY, HD_KIND_PEER_AUTHENTICATION,
+        HD_KIND_SIDECAR};
     hd_map_t *owners = hd_map_create();
 
     for (size_t k = 0; k < hd_countof(kinds); k++) {

@@ -316,6 +316,5 @@ const hd_kind_desc_t hd_decode_gateway[] = {
     {.kind = HD_KIND_SIDECAR,
      .group = "networking.istio.io",
      .versions = {"v1", "v1beta1", "v1alpha3"},
-     .schema = {sizeof(hd_sidecar_t), sidecar_fields, NULL, NULL},
-     .not_supported = true},
+     .schema = {sizeof(hd_sidecar_t), sidecar_fields, NULL, NULL}},
     {.group = NULL}};

@@ -805,6 +805,8 @@ static policy_t inbound_policy(hd_tr_t *t, const hd_tr_own_port_t *own)
 
     for (size_t i = 0; i < n; i++)
         apply_policy(&p, rules[i]->destination_rule->policy, own->port->number);
+    if (t->sidecar != NULL && t->sidecar->sidecar->inbound_pool != NULL) /* SC-14 */
+        p.pool = t->sidecar->sidecar->inbound_pool;
     return p;
 }
 

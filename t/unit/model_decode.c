@@ -70,9 +70,9 @@ static const row_t rows[] = {
     {"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\n",
      "f.yaml:1: warning: HTTPRoute of the Gateway API is not supported yet: it has no "
      "effect"},
-    {"apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: a}\n"
-     "spec: {egress: [{hosts: ['./*']}]}\n",
-     "f.yaml:1: warning: Sidecar is not supported yet: it has no effect"},
+    {"apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: a}\n"
+     "spec: {accessLogging: [{disabled: true}]}\n",
+     "f.yaml:1: warning: Telemetry is not supported yet: it has no effect"},
     /* --- metadata --- */
     {"apiVersion: v1\nkind: Service\nspec: {ports: [{port: 80}]}\n",
      "f.yaml:1: error: metadata: is missing"},
