@@ -2,7 +2,8 @@
  * of it; a client codec takes an open upstream conn and carries exchanges over it. ◆
  *
  * HTTP/1: one exchange at a time. HTTP/2 (nghttp2): many; automatic WINDOW_UPDATE is off:
- * conn credit is returned on receipt, stream credit on consumption.
+ * conn credit is returned on receipt, stream credit on consumption. Weft (hd_weft.h):
+ * many, between two Heddles.
  */
 #pragma once
 #include "http/hd_request.h"
@@ -78,6 +79,7 @@ struct hd_upconn_s {
     uint32_t exchanges;           /* begun so far */
     uint32_t idle_ms;             /* how long it idled before the exchange begun last */
     uint32_t active, streams_max; /* h1: 0 or 1 of 1 */
+    bool is_http2; /* what its requests ask for, however they are carried */
     bool draining; /* no new exchange (Connection: close, GOAWAY, lifetime) */
     void *_codec;
 };

@@ -28,7 +28,7 @@ typedef struct {
     uint64_t accepted;
     uint32_t version; /* 0: 1.1 */
     uint32_t is_high;
-    bool no_buffering, no_request_buffering, no_redirect, intercepts;
+    bool no_buffering, no_request_buffering, no_redirect, intercepts, no_multiplex;
 } proxy_conf_t;
 
 static const proxy_conf_t *conf_of(const hd_conf_t *cf)
@@ -393,6 +393,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .buffer_response = !pc->no_buffering,
         .tries_max = pc->filter.tries > 0 ? pc->filter.tries : TRIES_MAX,
         .pass_errors = !pc->intercepts,
+        .no_multiplex = pc->no_multiplex,
         .no_cluster_status = 502,
     };
     target->cluster = pc->cluster;
@@ -528,6 +529,14 @@ static const hd_directive_t directives[] = {
      .repeats = true,
      .set = pass_header,
      .help = "NAME: passes on a field that is hidden otherwise, as Server and Date are"},
+    {.name = "proxy_multiplex",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_inverse,
+     .offset = AT(no_multiplex),
+     .help =
+         "on|off: over mutual TLS, another Heddle is recognised and gets the requests "
+         "of one identity over one connection; on"},
     {.name = "proxy_intercept_errors",
      .scope = IN_ANY,
      .args_n = 1,

@@ -4,6 +4,7 @@
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_http2.h"
 #include "http/hd_conf_int.h"
+#include "http/hd_weft.h"
 
 /* --- route tables: one for all addresses that have the same servers --- */
 
@@ -153,8 +154,12 @@ hd_rc_t hd_http_build_tables(hd_http_build_t *b, hd_conf_t *cf, hd_err_t *err)
 
 /* --- listeners --- */
 
-static hd_str_t alpn_of(bool is_http2)
+#define WEFT "\015" HD_WEFT_ALPN /* another Heddle, over mutual TLS, is heard first */
+
+static hd_str_t alpn_of(bool is_http2, bool is_mutual)
 {
+    if (is_mutual)
+        return is_http2 ? HD_STR(WEFT "\x02h2\x08http/1.1") : HD_STR(WEFT "\x08http/1.1");
     return is_http2 ? HD_STR("\x02h2\x08http/1.1") : HD_STR("\x08http/1.1");
 }
 
@@ -201,7 +206,8 @@ static hd_rc_t make_chain(hd_http_build_t *b, hd_conf_t *cf, const hd_conf_addre
         .handshake_timeout_ms = 60000, /* nginx: client_header_timeout covers it */
     };
     if (a->listen.is_ssl &&
-        hd_conf_ssl_server(&at, alpn_of(is_http2), &chain->tls, err) != HD_OK)
+        hd_conf_ssl_server(&at, alpn_of(is_http2, hd_conf_ssl_verifies(&at)), &chain->tls,
+                           err) != HD_OK)
         return hd_conf_blame(cf, hd_conf_find(s->node, HD_STR("ssl_certificate")), err);
     if (fill_http(&at, a, is_http2, http, err) != HD_OK)
         return hd_conf_blame(cf, s->node, err);

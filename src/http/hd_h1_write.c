@@ -37,6 +37,32 @@ void hd_h1_put_slow(hd_h1_writer_t *w, const char *data, size_t len)
     }
 }
 
+char *hd_h1_reserve(hd_h1_writer_t *w, size_t len)
+{
+    if (w->block != NULL && len > HD_BLOCK_BYTES - w->at) {
+        hand_over(w);
+        hd_block_unref(w->block);
+        w->block = NULL;
+    }
+    if (w->block == NULL && !w->failed) {
+        w->block = hd_block_try_take();
+        w->from = w->at = 0;
+    }
+    if (w->block == NULL) {
+        w->failed = true;
+        return NULL;
+    }
+    w->at += len;
+    return w->block->data + w->at - len;
+}
+
+void hd_h1_put_chain(hd_h1_writer_t *w, hd_chain_t *chain)
+{
+    if (w->block != NULL)
+        hand_over(w);
+    hd_chain_move(w->out, chain);
+}
+
 void hd_h1_put_u64(hd_h1_writer_t *w, uint64_t n)
 {
     char digits[20];

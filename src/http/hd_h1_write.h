@@ -27,6 +27,16 @@ static inline void hd_h1_put_str(hd_h1_writer_t *w, hd_str_t s)
     hd_h1_put(w, s.data, s.len);
 }
 #define hd_h1_put_lit(w, lit) hd_h1_put(w, "" lit, sizeof(lit) - 1)
+/* Room for <len> bytes in one piece, to be filled in later; <len> at most a block. NULL:
+ * failed. */
+char *hd_h1_reserve(hd_h1_writer_t *w, size_t len);
+/* Bytes written so far. */
+static inline size_t hd_h1_written(const hd_h1_writer_t *w)
+{
+    return w->out->bytes + (w->at - w->from);
+}
+/* <chain> (moved) comes next, by reference. */
+void hd_h1_put_chain(hd_h1_writer_t *w, hd_chain_t *chain);
 /* Every live field of <h> that may be forwarded; not Content-Length, Host. */
 void hd_h1_put_fields(hd_h1_writer_t *w, const hd_headers_t *h);
 /* Hands what was written to the chain; false: failed, nothing usable was written. */

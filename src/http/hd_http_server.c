@@ -9,6 +9,7 @@
 #include "http/hd_value_map.h"
 #include "http/hd_service.h"
 #include "http/hd_try.h"
+#include "http/hd_weft.h"
 #include <stdlib.h>
 
 /* RFC 9113 §3.4 */
@@ -168,7 +169,9 @@ static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
     const hd_http_conf_t *http = chain->protocol_conf;
     const hd_conn_facts_t *facts = c->facts;
 
-    if (http->codec == HD_CODEC_HTTP1) {
+    if (facts != NULL && hd_str_eq(facts->alpn, HD_STR(HD_WEFT_ALPN))) {
+        hd_weft_serve(c, listener, chain);
+    } else if (http->codec == HD_CODEC_HTTP1) {
         hd_h1_serve(c, listener, chain);
     } else if (http->codec == HD_CODEC_HTTP2) {
         hd_h2_serve(c, listener, chain);
@@ -191,6 +194,7 @@ static void drain(hd_loop_t *loop)
 {
     hd_h1_drain(loop);
     hd_h2_drain(loop);
+    hd_weft_drain(loop);
 }
 
 static const hd_protocol_t protocol = {

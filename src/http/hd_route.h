@@ -115,6 +115,7 @@ typedef struct {
     bool is_high;                /* routing priority: limits of its own */
     bool allow_upgrade;          /* websocket */
     bool pass_errors;            /* nginx: proxy_intercept_errors off */
+    bool no_multiplex;           /* Heddles upstream get a conn a request, as others */
     bool pass_server, pass_date; /* nginx: proxy_pass_header Server, Date */
     unsigned no_cluster_status;  /* 503 */
     bool is_grpc;                /* grpc_pass: errors of ours are gRPC statuses */

@@ -322,6 +322,16 @@ static hd_str_t sni_of(hd_str_t authority)
                : authority;
 }
 
+/* Over mutual TLS the upstream may be a Heddle, too, whose requests of this identity go
+ * over one conn (hd_weft.h). Tunnels need a conn of their own. */
+static bool may_multiplex(const hd_try_t *t)
+{
+    const hd_req_head_t *head = &t->req->head;
+
+    return !t->proxy->conf->no_multiplex && t->pick.tls->trust != NULL &&
+           !head->is_upgrade && head->method_id != HD_M_CONNECT;
+}
+
 static void fill_tls_key(const hd_try_t *t, hd_upool_key_t *key)
 {
     const hd_tls_conf_t *tls = t->pick.tls;
@@ -334,6 +344,7 @@ static void fill_tls_key(const hd_try_t *t, hd_upool_key_t *key)
             sni_of(t->req->up_host.len > 0 ? t->req->up_host : t->req->head.authority);
     if (tls->certs_n == 0)
         return;
+    key->offers_weft = may_multiplex(t);
     r = hd_slot_get(t->req->member, tls->certs[0]);
     if (r != NULL) {
         key->secret_version = r->version;

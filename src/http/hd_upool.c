@@ -8,6 +8,7 @@
 #include "http/hd_upool.h"
 #include "core/base/hd_log.h"
 #include "http/hd_peer_idle.h"
+#include "http/hd_weft.h"
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +57,7 @@ struct hd_upool_s {
     uint32_t endpoint_max;
     hd_gauge_id_t counted;   /* among the cluster's pools */
     const hd_slot_t *secret; /* whose version is in the key; NULL: none */
-    bool is_h2;              /* as far as conns have shown */
+    bool multiplexes;        /* a conn carries many: hoped, or as conns have shown */
     bool is_draining, is_serving;
     hd_post_t serve;
     hd_timer_t starved;
@@ -108,8 +109,8 @@ static uint64_t hash_key(const hd_upool_key_t *k)
         a = k->addr.path.len;
     }
     h = mix(h, a ^ (uint64_t)k->addr.port << 48);
-    return mix(h, b ^ k->protocol ^ (uint64_t)k->source_identity.len << 8 ^
-                      (uint64_t)k->sni.len << 16);
+    return mix(h, b ^ k->protocol ^ (uint64_t)k->offers_weft << 4 ^
+                      (uint64_t)k->source_identity.len << 8 ^ (uint64_t)k->sni.len << 16);
 }
 
 static bool is_same_str(hd_str_t a, hd_str_t b)
@@ -127,9 +128,10 @@ static bool is_same_key(const hd_upool_key_t *a, const hd_upool_key_t *b)
 {
     return a->cluster == b->cluster && a->tls_hash == b->tls_hash &&
            a->secret_version == b->secret_version && a->protocol == b->protocol &&
+           a->offers_weft == b->offers_weft && a->is_high == b->is_high &&
            a->mark == b->mark && a->netns == b->netns &&
-           a->transparent == b->transparent && a->is_high == b->is_high &&
-           is_same_addr(&a->addr, &b->addr) && is_same_addr(&a->bind, &b->bind) &&
+           a->transparent == b->transparent && is_same_addr(&a->addr, &b->addr) &&
+           is_same_addr(&a->bind, &b->bind) &&
            is_same_addr(&a->proxy_source, &b->proxy_source) &&
            is_same_str(a->source_identity, b->source_identity) &&
            is_same_str(a->sni, b->sni);
@@ -226,8 +228,8 @@ static upool_t *create_pool(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_
     hd_list_init(&p->waits);
     hd_post_init(&p->serve, on_serve);
     hd_timer_init(&p->starved, on_starved);
-    p->is_h2 = key->protocol == HD_UP_HTTP2;
     p->cluster = cluster_of(key->cluster, key->is_high);
+    p->multiplexes = key->protocol == HD_UP_HTTP2 || key->offers_weft;
     p->cluster->loop = loop;
     p->cluster->m = m;
     p->cluster->pools_n++;
@@ -583,7 +585,7 @@ static void fail_wait(hd_pool_wait_t *w, const hd_err_t *err)
  * have served. */
 static void fail_waits(upool_t *p, const hd_err_t *err)
 {
-    uint32_t n = p->is_h2 && p->connecting_n == 0 ? p->waits_n : 1;
+    uint32_t n = p->multiplexes && p->connecting_n == 0 ? p->waits_n : 1;
 
     p->is_serving = true; /* callbacks may come back to this pool */
     while (n-- > 0 && !hd_list_is_empty(&p->waits))
@@ -608,29 +610,38 @@ static void on_connect_failed(hd_conn_t *c)
     fail_waits(p, &err);
 }
 
-static bool speaks_h2(const upool_t *p, hd_conn_t *c)
+static bool has_alpn(const hd_conn_t *c, hd_str_t name)
 {
-    if (p->key.protocol == HD_UP_HTTP2)
-        return true;
-    return p->key.protocol == HD_UP_AUTO && c->facts != NULL &&
-           hd_str_eq(c->facts->alpn, HD_STR("h2"));
+    return c->facts != NULL && hd_str_eq(c->facts->alpn, name);
+}
+
+/* The codec that was agreed on. */
+static hd_rc_t open_codec(upool_t *p, upconn_t *uc, hd_err_t *err)
+{
+    hd_conn_t *c = uc->u.conn;
+
+    uc->u.is_http2 = p->key.protocol == HD_UP_HTTP2 ||
+                     (p->key.protocol == HD_UP_AUTO && has_alpn(c, HD_STR("h2")));
+    p->multiplexes = true;
+    if (p->key.offers_weft && has_alpn(c, HD_STR(HD_WEFT_ALPN)))
+        return hd_weft_client_open(&uc->u, err);
+    if (uc->u.is_http2)
+        return hd_h2_client_open(&uc->u, err);
+    p->multiplexes = false;
+    return hd_h1_client_open(&uc->u, err);
 }
 
 static void on_open(hd_conn_t *c)
 {
     upconn_t *uc = c->owner;
     upool_t *p = uc->u.pool;
-    bool is_h2 = speaks_h2(p, c);
     hd_err_t err = {0};
-    hd_rc_t rc;
 
-    rc = is_h2 ? hd_h2_client_open(&uc->u, &err) : hd_h1_client_open(&uc->u, &err);
-    if (rc != HD_OK) {
+    if (open_codec(p, uc, &err) != HD_OK) {
         close_conn(uc);
         fail_waits(p, &err);
         return;
     }
-    p->is_h2 = is_h2;
     p->connecting_n--;
     uc->is_open = true;
     settle_conn(p, uc);
@@ -736,9 +747,26 @@ static hd_str_t mesh_alpn(const upool_t *p, hd_str_t offered)
     return HD_STR_NONE;
 }
 
+/* What is offered anyway, and behind it that we'd rather speak weft: who doesn't know it
+ * takes the other. */
+static hd_str_t offer_weft(const upool_t *p, hd_str_t alpn, char *to, size_t room)
+{
+    static const char weft[] = "\015" HD_WEFT_ALPN;
+
+    if (!p->key.offers_weft)
+        return alpn;
+    if (alpn.len == 0)
+        alpn = p->key.protocol == HD_UP_HTTP2 ? HD_STR("\002h2") : HD_STR("\010http/1.1");
+    if (alpn.len + sizeof(weft) > room)
+        return alpn;
+    memcpy(to, alpn.data, alpn.len);
+    memcpy(to + alpn.len, weft, sizeof(weft) - 1);
+    return hd_str_n(to, alpn.len + sizeof(weft) - 1);
+}
+
 static hd_rc_t push_tls(upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_err_t *err)
 {
-    char addr[HD_ADDR_TEXT_MAX], key[512];
+    char addr[HD_ADDR_TEXT_MAX], key[512], alpn[256];
     hd_str_t text = hd_addr_print(&p->key.addr, addr);
     hd_tls_client_t ask = {0};
     int n;
@@ -752,6 +780,8 @@ static hd_rc_t push_tls(upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_err_
     if (!hd_str_eq(p->key.sni, pick->tls->sni))
         ask.sni = p->key.sni;
     ask.alpn = mesh_alpn(p, pick->tls->alpn);
+    ask.alpn =
+        offer_weft(p, ask.alpn.len > 0 ? ask.alpn : pick->tls->alpn, alpn, sizeof(alpn));
     if (pick->cluster->auto_san && p->key.sni.len > 0)
         ask.verify_host = p->key.sni;
     return hd_tls_push_client(c, pick->tls, &ask, err);
@@ -803,7 +833,7 @@ static hd_rc_t start_connect(upool_t *p, const hd_pick_t *pick, uint64_t timeout
 /* Conns being opened cover all that wait? */
 static bool is_covered(const upool_t *p)
 {
-    uint64_t each = p->is_h2 ? STREAMS_EXPECTED : 1;
+    uint64_t each = p->multiplexes ? STREAMS_EXPECTED : 1;
 
     return p->connecting_n * each >= p->waits_n;
 }

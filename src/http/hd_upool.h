@@ -22,6 +22,7 @@ typedef struct {
     bool transparent;
     uint8_t protocol; /* hd_up_protocol_t asked for */
     bool is_high;     /* counted with the cluster's limits of priority HIGH */
+    bool offers_weft; /* by ALPN, beside the protocol: the peer may be a Heddle, too */
 } hd_upool_key_t;
 
 /* Which of a pool's conns will do. */

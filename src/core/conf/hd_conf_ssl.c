@@ -332,16 +332,16 @@ bool hd_conf_ssl_has_cert(const hd_conf_t *cf)
     return conf_of(cf)->certs_n > 0 || conf_of(cf)->rejects;
 }
 
-bool hd_conf_ssl_verifies(const hd_conf_t *cf)
-{
-    return conf_of(cf)->verify != HD_TLS_VERIFY_NONE;
-}
-
 uint32_t hd_conf_ssl_handshake_timeout_ms(const hd_conf_t *cf)
 {
     uint64_t ms = conf_of(cf)->handshake_timeout_ms;
 
     return ms == 0 ? 60000 : (uint32_t)hd_min(ms, UINT32_MAX);
+}
+
+bool hd_conf_ssl_verifies(const hd_conf_t *cf)
+{
+    return conf_of(cf)->verify != HD_TLS_VERIFY_NONE;
 }
 
 hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **out,

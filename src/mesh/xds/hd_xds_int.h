@@ -128,8 +128,10 @@ hd_rc_t hd_xds_conn_logs(hd_xds_t *x, PbAccesslog__AccessLog *const *msgs, size_
  * (internal_upstream). */
 hd_rc_t hd_xds_upstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
                             const hd_tls_conf_t **tls, hd_err_t *err) HD_MUST_CHECK;
+/* <is_http>: what the chain serves; then other Heddles may multiplex over mutual TLS. */
 hd_rc_t hd_xds_downstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
-                              const hd_tls_conf_t **tls, hd_err_t *err) HD_MUST_CHECK;
+                              bool is_http, const hd_tls_conf_t **tls,
+                              hd_err_t *err) HD_MUST_CHECK;
 
 /* --- the decoders; *root is in x->cf.pool --- */
 hd_rc_t hd_xds_cluster(hd_xds_t *x, const PbCluster__Cluster *msg, const void **root,

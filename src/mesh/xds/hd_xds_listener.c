@@ -5,6 +5,7 @@
 #include "ext/lst_original_dst.pb-c.h"
 #include "ext/lst_proxy_protocol.pb-c.h"
 #include "ext/lst_tls_inspector.pb-c.h"
+#include "http/hd_http.h"
 
 #include <string.h>
 
@@ -287,7 +288,6 @@ static hd_rc_t set_chain(hd_xds_t *x, const PbListener__FilterChain *msg,
 
     chain->name = hd_xds_str(x, msg->name);
     if (set_match(x, msg->filter_chain_match, &chain->match, err) != HD_OK ||
-        hd_xds_downstream_tls(x, msg->transport_socket, &chain->tls, err) != HD_OK ||
         hd_xds_ms(msg->transport_socket_connect_timeout, 0,
                   "transport_socket_connect_timeout", &chain->handshake_timeout_ms,
                   err) != HD_OK)
@@ -301,7 +301,8 @@ static hd_rc_t set_chain(hd_xds_t *x, const PbListener__FilterChain *msg,
             HD_OK)
             return hd_err_prefix(err, "filter \"%s\": ", msg->filters[i]->name);
     }
-    return HD_OK;
+    return hd_xds_downstream_tls(x, msg->transport_socket,
+                                 chain->protocol == hd_http_protocol(), &chain->tls, err);
 }
 
 static hd_rc_t set_chains(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,

@@ -2,6 +2,7 @@
 #include "mesh/xds/hd_xds_int.h"
 #include "ext/internal_upstream.pb-c.h"
 #include "ext/raw_buffer.pb-c.h"
+#include "http/hd_weft.h"
 
 #include <string.h>
 
@@ -324,8 +325,16 @@ static hd_rc_t seal(hd_tls_conf_t *conf, bool is_server, const hd_tls_conf_t **t
     return HD_OK;
 }
 
+/* Another Heddle's offer to multiplex is taken before anything else. */
+static void accept_weft(hd_xds_t *x, hd_tls_conf_t *conf)
+{
+    if (conf->alpn.len > 0 || conf->is_mesh)
+        conf->alpn =
+            hd_str_printf(x->cf.pool, "\015" HD_WEFT_ALPN "%.*s", HD_STR_ARG(conf->alpn));
+}
+
 static hd_rc_t build_downstream(hd_xds_t *x, const PbTls__DownstreamTlsContext *msg,
-                                const hd_tls_conf_t **tls, hd_err_t *err)
+                                bool is_http, const hd_tls_conf_t **tls, hd_err_t *err)
 {
     hd_tls_conf_t *conf = hd_pool_new(x->cf.pool, hd_tls_conf_t);
     uint64_t timeout_ms;
@@ -344,6 +353,8 @@ static hd_rc_t build_downstream(hd_xds_t *x, const PbTls__DownstreamTlsContext *
         return hd_err_set(err, HD_E_RESOURCE,
                           "clients must have a certificate, but there are no roots to "
                           "verify it by");
+    if (is_http && conf->verify != HD_TLS_VERIFY_NONE)
+        accept_weft(x, conf);
     conf->session_timeout_s = (uint32_t)hd_min(timeout_ms / 1000, (uint64_t)UINT32_MAX);
     conf->session_tickets = !(
         msg->session_ticket_keys_type_case ==
@@ -385,7 +396,7 @@ static hd_rc_t refuse_socket(const PbCore__TransportSocket *msg, hd_err_t *err)
 }
 
 hd_rc_t hd_xds_downstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
-                              const hd_tls_conf_t **tls, hd_err_t *err)
+                              bool is_http, const hd_tls_conf_t **tls, hd_err_t *err)
 {
     const Pb__Any *any = msg != NULL ? typed_config(msg) : NULL;
     const PbTls__DownstreamTlsContext *m;
@@ -397,7 +408,7 @@ hd_rc_t hd_xds_downstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
     if (any == NULL || !hd_pb_any_is(any, HD_PB(pb_tls__downstream_tls_context)))
         return refuse_socket(msg, err);
     m = hd_xds_unpack(x, any, HD_PB(pb_tls__downstream_tls_context), err);
-    if (m == NULL || build_downstream(x, m, tls, err) != HD_OK)
+    if (m == NULL || build_downstream(x, m, is_http, tls, err) != HD_OK)
         return hd_err_prefix(err, "DownstreamTlsContext: ");
     return HD_OK;
 }

@@ -1,0 +1,490 @@
+/* The client's side of a weft: each stream is a request of another Heddle. */
+#include "http/hd_chars.h"
+#include "http/hd_request_int.h"
+#include "http/hd_weft.h"
+
+#include <stdlib.h>
+
+#define HEAD_BYTES_MAX 65536
+#define HEAD_FIELDS_MAX 200
+#define IDLE_TIMEOUT_MS                                                                  \
+    600000             /* a link is for long; clients give up idle ones sooner           \
+                        */
+#define GOAWAY_MS 5000 /* for the client to see it and close */
+#define LINGER_MS 5000
+#define SPARE_MAX 256
+
+typedef struct weft_server_s weft_server_t;
+
+/* It may outlive its request: what was answered waits for credit. */
+typedef struct stream_s {
+    hd_weft_stream_t st; /* first: callbacks get it */
+    weft_server_t *server;
+    hd_req_t *req;  /* NULL once it has finished */
+    hd_link_t link; /* in the server's list while there is a request */
+    struct stream_s *next_spare;
+} stream_t;
+
+struct weft_server_s {
+    hd_weft_t w; /* first: callbacks get it */
+    hd_http_entry_t entry;
+    hd_timer_t timer;
+    hd_link_t link;
+    hd_link_t requests;  /* streams whose request is under way */
+    uint32_t requests_n; /* begun so far */
+    bool is_draining;
+};
+
+static hd_link_t conns = {&conns, &conns};
+static _Thread_local stream_t *spare_streams;
+static _Thread_local unsigned spare_n;
+
+static stream_t *take_stream(void)
+{
+    stream_t *s = spare_streams;
+
+    if (s == NULL) {
+        s = calloc(1, sizeof(*s));
+        hd_bug_on(s == NULL);
+        return s;
+    }
+    spare_streams = s->next_spare;
+    spare_n--;
+    memset(s, 0, sizeof(*s));
+    return s;
+}
+
+static void free_stream(stream_t *s)
+{
+    if (spare_n >= SPARE_MAX) {
+        free(s);
+        return;
+    }
+    s->next_spare = spare_streams;
+    spare_streams = s;
+    spare_n++;
+}
+
+static bool is_idle(const weft_server_t *h)
+{
+    return h->w.streams_n == 0 && hd_list_is_empty(&h->requests);
+}
+
+/* Where a stream stands changed: the message is over on both sides, or the request is. */
+static void settle(stream_t *s)
+{
+    weft_server_t *h = s->server;
+
+    if (hd_weft_is_open(&s->st) && s->st.end_sent && s->st.in_ended)
+        hd_weft_close(&h->w, &s->st);
+    if (hd_weft_is_open(&s->st) || s->req != NULL)
+        return;
+    free_stream(s);
+    if (is_idle(h))
+        hd_timer_set(h->w.conn->loop, &h->timer,
+                     h->w.goaway_sent ? GOAWAY_MS : IDLE_TIMEOUT_MS);
+}
+
+static hd_req_t *take_request(stream_t *s)
+{
+    hd_req_t *req = s->req;
+
+    s->req = NULL;
+    hd_list_remove(&s->link);
+    return req;
+}
+
+static void lose_request(stream_t *s, hd_err_code_t code, const char *why)
+{
+    if (s->req != NULL)
+        hd_request_client_gone(take_request(s), code, why);
+}
+
+static void end_conn(weft_server_t *h, hd_err_code_t code, const char *why, bool linger)
+{
+    hd_conn_t *c = h->w.conn;
+    hd_weft_stream_t *st;
+    uint32_t at = 0;
+
+    while ((st = hd_weft_next(&h->w, &at)) != NULL) {
+        hd_weft_close(&h->w, st);
+        lose_request((stream_t *)st, code, why);
+        settle((stream_t *)st);
+    }
+    while (!hd_list_is_empty(&h->requests)) { /* aborted ones that go on till they end */
+        stream_t *s = hd_list_entry(h->requests.next, stream_t, link);
+
+        lose_request(s, code, why);
+        settle(s);
+    }
+    hd_timer_stop(c->loop, &h->timer);
+    hd_list_remove(&h->link);
+    hd_weft_deinit(&h->w);
+    free(h);
+    if (linger)
+        hd_conn_close(c, LINGER_MS);
+    else
+        hd_conn_reset(c);
+}
+
+/* --- the response: what hd_request.h asks of a client --- */
+
+static void put_status_line(hd_h1_writer_t *w, const hd_res_head_t *res)
+{
+    char code[4] = {(char)('0' + res->status / 100 % 10),
+                    (char)('0' + res->status / 10 % 10), (char)('0' + res->status % 10),
+                    ' '};
+
+    hd_h1_put_lit(w, "HTTP/1.1 ");
+    hd_h1_put(w, code, sizeof(code));
+    hd_h1_put_str(w, res->reason.len > 0 ? res->reason : hd_http_reason(res->status));
+    hd_h1_put(w, "\r\n", 2);
+}
+
+static void send_head(hd_req_t *req, bool is_interim)
+{
+    stream_t *s = req->client_state;
+    hd_weft_t *w = &s->server->w;
+    hd_h1_writer_t *to;
+    size_t at;
+
+    if (!hd_weft_is_open(&s->st) || (is_interim && req->res.status == 101))
+        return;
+    to = hd_weft_begin_head(w, &s->st);
+    at = hd_h1_written(to);
+    put_status_line(to, &req->res);
+    if (!is_interim && req->res.content_length >= 0 && req->res.status != 204) {
+        hd_h1_put_lit(to, "Content-Length: ");
+        hd_h1_put_u64(to, (uint64_t)req->res.content_length);
+        hd_h1_put(to, "\r\n", 2);
+    }
+    hd_h1_put_fields(to, &req->res.headers);
+    hd_h1_put(to, "\r\n", 2);
+    req->head_bytes_sent += hd_h1_written(to) - at;
+    hd_weft_end_head(w, &s->st, !is_interim && !req->res.has_body ? HD_WEFT_END : 0);
+}
+
+static void send_body(hd_req_t *req, hd_chain_t *body)
+{
+    stream_t *s = req->client_state;
+
+    if (req->head.method_id == HD_M_HEAD || req->res.status == 204 ||
+        req->res.status == 304)
+        hd_chain_drop(body, body->bytes);
+    hd_weft_send_body(&s->server->w, &s->st, body, &req->res_trailers);
+}
+
+static bool is_full(hd_req_t *req)
+{
+    stream_t *s = req->client_state;
+
+    return hd_weft_is_full(&s->st);
+}
+
+static void want_body(hd_req_t *req)
+{
+    stream_t *s = req->client_state;
+
+    hd_weft_consume(&s->server->w, &s->st, s->st.held);
+    s->st.held = 0;
+}
+
+static void abort_response(hd_req_t *req, uint32_t h2_error)
+{
+    stream_t *s = req->client_state;
+
+    (void)h2_error;
+    hd_weft_reset(&s->server->w, &s->st, HD_WEFT_INTERNAL);
+}
+
+static void on_finished(hd_req_t *req)
+{
+    stream_t *s = req->client_state;
+
+    hd_ignore(take_request(s) != NULL);
+    settle(s);
+}
+
+static const hd_client_ops_t client_ops = {
+    .name = "weft",
+    .send_head = send_head,
+    .send_body = send_body,
+    .is_full = is_full,
+    .want_body = want_body,
+    .abort = abort_response,
+    .on_finished = on_finished,
+};
+
+/* --- the request --- */
+
+static unsigned parse_head(weft_server_t *h, stream_t *s, const hd_http_conf_t *http,
+                           hd_str_t text, bool ended, const char **why)
+{
+    hd_req_head_t *head = &s->req->head;
+    hd_h1_limits_t limits = {
+        .bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : HEAD_BYTES_MAX,
+        .fields_max = http->fields_max > 0 ? http->fields_max : HEAD_FIELDS_MAX,
+        .underscores = true};
+    size_t scan_from = 0, used = 0;
+    hd_h1_rc_t rc =
+        hd_h1_parse_request(text, &scan_from, &limits, s->req->pool, head, &used, why);
+
+    if (rc == HD_H1_TOO_LONG)
+        return 431;
+    if (rc != HD_H1_OK || used != text.len) {
+        if (**why == '\0')
+            *why = "bad head";
+        return 400;
+    }
+    hd_weft_hold(&h->w, s->req->pool);
+    if (hd_headers_get(&head->headers, HD_H_TRANSFER_ENCODING) != NULL) {
+        *why = "Transfer-Encoding over a weft";
+        return 400;
+    }
+    if (hd_headers_get(&head->headers, HD_H_CONTENT_LENGTH) == NULL)
+        head->content_length = ended ? 0 : HD_LEN_UNKNOWN;
+    if (ended && head->content_length > 0) {
+        *why = "a body is announced, and none comes";
+        return 400;
+    }
+    if (head->method_id == HD_M_CONNECT || head->is_upgrade) {
+        *why = "a tunnel over a weft";
+        return 400;
+    }
+    if (hd_http_normalize_path(head->raw_path, http, s->req->pool, &head->path,
+                               &head->query) != HD_OK) {
+        *why = "bad path";
+        return 400;
+    }
+    return 0;
+}
+
+static void start_request(weft_server_t *h, stream_t *s, hd_str_t text, uint8_t flags)
+{
+    const hd_http_conf_t *http = hd_http_entry_refresh(&h->entry, h->w.conn);
+    bool ended = (flags & HD_WEFT_END) != 0;
+    hd_req_head_t *head;
+    const char *why = "";
+    unsigned status;
+
+    if (http == NULL || h->w.goaway_sent) { /* it may be repeated elsewhere */
+        hd_weft_goaway(&h->w);
+        hd_weft_reset(&h->w, &s->st, HD_WEFT_REFUSED);
+        settle(s);
+        return;
+    }
+    hd_timer_stop(h->w.conn->loop, &h->timer);
+    s->req = hd_request_create(h->w.conn, h->w.conn->loop,
+                               hd_loop_member(h->w.conn->loop), &client_ops, s);
+    hd_list_add_last(&h->requests, &s->link);
+    s->req->conn_requests = ++h->requests_n;
+    s->st.in_ended = ended;
+    head = &s->req->head;
+    status = parse_head(h, s, http, text, ended, &why);
+    if (status != 0) {
+        hd_request_set_entry(s->req, &h->entry);
+        hd_request_reject(s->req, status, why);
+        return;
+    }
+    head->version = (flags & HD_WEFT_VERSION2) ? HD_HTTP_20 : HD_HTTP_11;
+    head->scheme = HD_STR("https");
+    head->keep_alive = true;
+    head->has_body = !ended;
+    if (!ended)
+        s->st.in_left = head->content_length;
+    s->req->head_bytes_received = text.len;
+    hd_headers_mark_hops(&head->headers);
+    hd_request_start(s->req, &h->entry);
+    if (http->requests_per_conn > 0 && h->requests_n >= http->requests_per_conn)
+        hd_weft_goaway(&h->w);
+}
+
+static bool on_head(hd_weft_t *w, uint32_t id, hd_weft_stream_t *st, hd_str_t text,
+                    uint8_t flags)
+{
+    stream_t *s;
+
+    if (st != NULL || id == 0)
+        return false;
+    s = take_stream();
+    s->server = (weft_server_t *)w;
+    hd_list_init(&s->link);
+    if (!hd_weft_try_open(w, &s->st, id)) {
+        free_stream(s);
+        return false;
+    }
+    start_request(s->server, s, text, flags);
+    return true;
+}
+
+static void on_data(hd_weft_t *w, hd_weft_stream_t *st, hd_chain_t *body)
+{
+    stream_t *s = (stream_t *)st;
+    uint32_t len = (uint32_t)body->bytes;
+
+    if (s->req != NULL) {
+        hd_request_give_body(s->req, body);
+        if (s->req != NULL && hd_request_is_full(s->req)) {
+            st->held += len;
+            return;
+        }
+    }
+    hd_weft_consume(w, st, len);
+}
+
+static void on_trailers(hd_weft_t *w, hd_weft_stream_t *st, hd_str_t text)
+{
+    static const hd_h1_limits_t limits = {
+        .bytes_max = HEAD_BYTES_MAX, .fields_max = 50, .underscores = true};
+    stream_t *s = (stream_t *)st;
+    const char *why = "";
+    size_t used;
+
+    if (s->req == NULL)
+        return;
+    if (hd_h1_parse_trailers(text, &limits, s->req->pool, &s->req->trailers, &used,
+                             &why) == HD_H1_OK) {
+        hd_weft_hold(w, s->req->pool);
+        return;
+    }
+    hd_weft_reset(w, st, HD_WEFT_PROTOCOL);
+    lose_request(s, HD_E_PROTOCOL, "bad trailers");
+    settle(s);
+}
+
+static void on_end(hd_weft_t *w, hd_weft_stream_t *st)
+{
+    stream_t *s = (stream_t *)st;
+    hd_chain_t body;
+
+    (void)w;
+    if (s->req != NULL) {
+        hd_chain_init(&body);
+        hd_chain_set_flags(&body, HD_SLICE_END |
+                                      (s->req->trailers.n > 0 ? HD_SLICE_TRAILERS : 0));
+        hd_request_give_body(s->req, &body);
+        hd_chain_free(&body);
+    }
+    settle(s);
+}
+
+static void on_reset(hd_weft_t *w, hd_weft_stream_t *st, uint32_t code)
+{
+    stream_t *s = (stream_t *)st;
+
+    (void)w;
+    lose_request(s, code == HD_WEFT_PROTOCOL ? HD_E_PROTOCOL : HD_E_RESET,
+                 "client reset the stream");
+    settle(s);
+}
+
+static void on_goaway(hd_weft_t *w)
+{
+    (void)w; /* clients just close */
+}
+
+static void on_hello(hd_weft_t *w)
+{
+    (void)w;
+}
+
+static void on_drained(hd_weft_t *w, hd_weft_stream_t *st)
+{
+    stream_t *s = (stream_t *)st;
+
+    (void)w;
+    if (s->req != NULL)
+        hd_request_on_drained(s->req);
+}
+
+static void on_sent(hd_weft_t *w, hd_weft_stream_t *st)
+{
+    (void)w;
+    settle((stream_t *)st);
+}
+
+static const hd_weft_user_t weft_user = {
+    .on_head = on_head,
+    .on_data = on_data,
+    .on_trailers = on_trailers,
+    .on_end = on_end,
+    .on_reset = on_reset,
+    .on_goaway = on_goaway,
+    .on_hello = on_hello,
+    .on_drained = on_drained,
+    .on_sent = on_sent,
+};
+
+/* --- the conn --- */
+
+static void on_readable(hd_conn_t *c)
+{
+    weft_server_t *h = c->owner;
+    hd_rc_t rc = hd_weft_read(&h->w);
+
+    if (rc == HD_DONE)
+        end_conn(h, HD_E_RESET, "client closed the connection", true);
+    else if (rc == HD_ERROR)
+        end_conn(h, HD_E_PROTOCOL, c->err != NULL ? c->err->text : "broken", false);
+}
+
+static void on_writable(hd_conn_t *c)
+{
+    hd_weft_on_writable(&((weft_server_t *)c->owner)->w);
+}
+
+static void on_closed(hd_conn_t *c)
+{
+    end_conn(c->owner, HD_E_RESET, "client reset the connection", false);
+}
+
+static const hd_conn_handler_t handler = {
+    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+
+static void on_due(hd_timer_t *t)
+{
+    weft_server_t *h = hd_container_of(t, weft_server_t, timer);
+
+    if (!is_idle(h))
+        return;
+    if (!h->w.goaway_sent) { /* what crosses it on its way is refused, and repeated */
+        hd_weft_goaway(&h->w);
+        hd_timer_set(h->w.conn->loop, &h->timer, GOAWAY_MS);
+        return;
+    }
+    end_conn(h, HD_E_TIMEOUT, "idle", true);
+}
+
+void hd_weft_serve(hd_conn_t *c, const hd_slot_t *listener,
+                   const hd_filter_chain_t *chain)
+{
+    const hd_http_conf_t *http = chain->protocol_conf;
+    weft_server_t *h = calloc(1, sizeof(*h));
+
+    hd_bug_on(h == NULL);
+    hd_http_entry_init(&h->entry, listener, chain);
+    hd_timer_init(&h->timer, on_due);
+    hd_list_init(&h->requests);
+    hd_list_add_last(&conns, &h->link);
+    hd_conn_set_handler(c, &handler, h);
+    hd_weft_init(&h->w, c, &weft_user,
+                 http->h2_streams > 0 ? http->h2_streams : HD_WEFT_STREAMS_MAX / 2);
+    hd_timer_set(c->loop, &h->timer, IDLE_TIMEOUT_MS);
+    if (c->is_readable || c->in.bytes > 0)
+        hd_conn_wake(c);
+}
+
+void hd_weft_drain(hd_loop_t *loop)
+{
+    hd_list_each(link, &conns)
+    {
+        weft_server_t *h = hd_list_entry(link, weft_server_t, link);
+
+        if (h->w.conn->loop != loop || h->is_draining)
+            continue;
+        h->is_draining = true;
+        hd_weft_goaway(&h->w);
+        if (is_idle(h))
+            hd_timer_set(loop, &h->timer, GOAWAY_MS);
+    }
+}
