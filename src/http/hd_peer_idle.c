@@ -70,16 +70,17 @@ static peer_t *find_or_add(uint64_t peer)
     return p;
 }
 
-static uint32_t twice(uint32_t ms)
+/* An age at which what was believed is doubted; less might be a slow peer's delay. */
+static uint32_t doubtful(uint32_t ms)
 {
-    return ms > UINT32_MAX / 2 - SOONEST_MS ? UINT32_MAX : ms * 2 + SOONEST_MS;
+    return ms > UINT32_MAX / 2 ? UINT32_MAX : hd_max(ms * 2, (uint32_t)TRUSTED_MS);
 }
 
 void hd_peer_idle_closed(uint64_t peer, uint32_t idle_ms)
 {
     peer_t *p = find_or_add(peer);
 
-    if (idle_ms <= twice(get(&p->soon_ms)))
+    if (idle_ms <= doubtful(get(&p->soon_ms)))
         set(&p->doubts, 0);
     set(&p->soon_ms, hd_min(get(&p->soon_ms), idle_ms));
     if (idle_ms >= SOONEST_MS)
@@ -97,8 +98,8 @@ void hd_peer_idle_open(uint64_t peer, uint32_t idle_ms)
     if (idle_ms > get(&p->open_ms))
         set(&p->open_ms, idle_ms);
     soon_ms = get(&p->soon_ms);
-    is_soon = soon_ms < SOONEST_MS && idle_ms < twice(soon_ms);
-    if (soon_ms == UINT32_MAX || (!is_soon && idle_ms < twice(soon_ms)))
+    is_soon = soon_ms < SOONEST_MS && idle_ms < doubtful(soon_ms);
+    if (soon_ms == UINT32_MAX || (!is_soon && idle_ms < doubtful(soon_ms)))
         return;
     set(&p->doubts, get(&p->doubts) + 1);
     if (get(&p->doubts) < (is_soon ? SOON_DOUBTS : DOUBTS))
@@ -144,7 +145,7 @@ uint32_t hd_peer_idle_keep(uint64_t peer)
     const peer_t *p = find(peer);
 
     /* longer than it was seen to last: to see whether that still holds */
-    return p == NULL ? UINT32_MAX : hd_min(get(&p->told_ms), twice(get(&p->seen_ms)));
+    return p == NULL ? UINT32_MAX : hd_min(get(&p->told_ms), doubtful(get(&p->seen_ms)));
 }
 
 void hd_peer_idle_forget(void)

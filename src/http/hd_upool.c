@@ -888,7 +888,8 @@ static bool is_stale(const upool_t *p, const upconn_t *uc, hd_upool_want_t want)
         return true;
     if (uc->u.exchanges == 0 || idle_ms < hd_peer_idle_usable(p->hash, true))
         return false;
-    hd_peer_idle_open(p->hash, idle_ms);
+    if (idle_ms >= LOOK_AFTER_MS)
+        hd_peer_idle_open(p->hash, idle_ms);
     return true;
 }
 
