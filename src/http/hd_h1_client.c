@@ -107,9 +107,10 @@ static void finish_if_done(h1_client_t *h)
 
     if (!h->response_done || h->x != NULL)
         return;
-    /* an end that came along with the last bytes was told then, and won't be again */
+    /* an end that came along with the last bytes was told then, and won't be again; who
+     * was asked to change the protocol may yet think that it has */
     reusable = h->request_done && h->keep_alive && h->from == h->to &&
-               !h->up->conn->peer_closing;
+               !h->up->conn->peer_closing && !h->wants_upgrade;
     if (h->from == h->to || !reusable)
         drop_block(h);
     h->state = IDLE;

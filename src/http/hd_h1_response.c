@@ -42,6 +42,9 @@ static bool is_last_response(const hd_h1_server_t *h, const hd_req_t *req)
 
     if (h->close_after || h->is_draining || req->no_keepalive || !req->head.keep_alive)
         return true;
+    /* what follows a CONNECT may be meant for the tunnel that wasn't made */
+    if (req->head.method_id == HD_M_CONNECT)
+        return true;
     if (max > 0 && h->requests_n >= max)
         return true;
     /* A body that nobody asked for may come or not: nothing behind it could be told from

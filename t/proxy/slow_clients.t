@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # Clients that send or read too slowly: client_header_timeout, client_body_timeout, send_timeout,
-# keepalive_timeout; and those that are slow but steady, whom no time-out may meet.
+# keepalive_timeout (slowloris, slow body, slow read); and those that are slow but steady, whom no time-out may meet.
 use strict;
 use warnings;
 use lib 't/lib';
