@@ -82,6 +82,7 @@ typedef struct {
     bool head_sent;       /* bytes of the request reached the upstream */
     bool is_reused_conn;  /* a kept-alive conn that may have been closed meanwhile */
     bool refused_stream;  /* REFUSED_STREAM, or GOAWAY below its id */
+    bool is_invalid;      /* what came is no response */
 } hd_try_result_t;
 
 typedef struct {

@@ -48,7 +48,9 @@ struct hd_exchange_s {
     hd_headers_t trailers;
     bool head_written; /* a byte of the request may have reached the peer; good in on_end
                         */
-    bool is_reused_conn; /* the conn has carried an exchange or idled before */
+    bool is_reused_conn;     /* the conn has carried an exchange or idled before */
+    bool is_http10;          /* set before send_head: HTTP/1.0, once a conn */
+    uint32_t head_bytes_max; /* the same: of the response's head; 0: the codec's */
     bool upgraded; /* 101 or 2xx to CONNECT: take the conn with hd_exchange_take_conn */
     void *_codec;
 };

@@ -6,7 +6,8 @@
 #include "http/hd_proxy_filter.h"
 
 #define LIST_MAX 200
-#define TRIES_MAX 64 /* where nginx has no limit but the number of servers */
+#define VERSION_10 1000 /* beside hd_up_protocol_t */
+#define TRIES_MAX 64    /* where nginx has no limit but the number of servers */
 
 typedef struct {
     hd_str_t name;
@@ -25,8 +26,10 @@ typedef struct {
     const hd_str_t *hidden, *passed; /* response fields */
     uint32_t hidden_n, passed_n;
     uint64_t connect_timeout_ms, send_timeout_ms, read_timeout_ms; /* 0: 60 s */
-    uint64_t accepted;
-    uint32_t version; /* 0: 1.1 */
+    uint64_t accepted, buffer_bytes;                               /* 0: 16 KB */
+    uint32_t version; /* VERSION_…; 0: 1.1 */
+    const hd_expr_t *method, *body, *bind;
+    bool bind_transparent, drops_headers, drops_body, ignores_redirect;
     uint32_t is_high;
     bool no_buffering, no_request_buffering, no_redirect, intercepts, no_multiplex;
 } proxy_conf_t;
@@ -194,6 +197,199 @@ static hd_rc_t set_redirect(hd_conf_t *cf, const hd_str_t *args, void *conf,
     if (hd_expr_compile(cf, args[0], &from, err) != HD_OK)
         return HD_ERROR;
     r->from = from;
+    return HD_OK;
+}
+
+/* --- proxy_cookie_… --- */
+
+/* The pattern of a rule: "~regex" or text with variables. */
+static hd_rc_t read_pattern(hd_conf_t *cf, hd_str_t arg, bool ignore_case,
+                            hd_match_t *regex, const hd_expr_t **text, hd_err_t *err)
+{
+    hd_expr_t *expr;
+
+    if (arg.len > 1 && arg.data[0] == '~') {
+        size_t at = arg.data[1] == '*' ? 2 : 1;
+
+        *regex = (hd_match_t){.kind = HD_MATCH_REGEX,
+                              .part = true,
+                              .ignore_case = ignore_case || at == 2,
+                              .text = hd_str_dup(cf->pool, hd_str_sub(arg, at, arg.len))};
+        return hd_match_check(regex, err);
+    }
+    if (hd_expr_compile(cf, arg, &expr, err) != HD_OK)
+        return HD_ERROR;
+    *text = expr;
+    return HD_OK;
+}
+
+/* off | FROM TO */
+static hd_rc_t add_cookie_rule(hd_conf_t *cf, const hd_str_t *args, bool ignore_case,
+                               const hd_proxy_redirect_t **rules, uint32_t *n,
+                               hd_err_t *err)
+{
+    hd_proxy_redirect_t *list;
+    hd_expr_t *to;
+
+    if (cf->is_first)
+        *n = 0;
+    if (cf->node->args_n == 1)
+        return hd_str_eq(args[0], HD_STR("off"))
+                   ? HD_OK
+                   : hd_err_set(err, HD_E_CONF,
+                                "invalid parameter \"%.*s\": off, or FROM TO",
+                                HD_STR_ARG(args[0]));
+    if (*n == LIST_MAX)
+        return hd_err_set(err, HD_E_CONF, "more than %d of them here", LIST_MAX);
+    list = hd_pool_new_n(cf->pool, hd_proxy_redirect_t, *n + 1);
+    if (*n > 0)
+        memcpy(list, *rules, *n * sizeof(*list));
+    if (read_pattern(cf, args[0], ignore_case, &list[*n].regex, &list[*n].from, err) !=
+            HD_OK ||
+        hd_expr_compile(cf, args[1], &to, err) != HD_OK)
+        return HD_ERROR;
+    list[(*n)++].to = to;
+    *rules = list;
+    return HD_OK;
+}
+
+static hd_rc_t set_cookie_domain(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                 hd_err_t *err)
+{
+    hd_proxy_filter_t *f = &((proxy_conf_t *)conf)->filter;
+
+    return add_cookie_rule(cf, args, true, &f->domains, &f->domains_n, err);
+}
+
+static hd_rc_t set_cookie_path(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                               hd_err_t *err)
+{
+    hd_proxy_filter_t *f = &((proxy_conf_t *)conf)->filter;
+
+    return add_cookie_rule(cf, args, false, &f->paths, &f->paths_n, err);
+}
+
+static const struct {
+    const char *word;
+    uint8_t on, off;
+    const char *samesite;
+} cookie_flags[] = {
+    {"secure", HD_COOKIE_SECURE, 0, NULL},
+    {"nosecure", 0, HD_COOKIE_SECURE, NULL},
+    {"httponly", HD_COOKIE_HTTPONLY, 0, NULL},
+    {"nohttponly", 0, HD_COOKIE_HTTPONLY, NULL},
+    {"samesite=strict", HD_COOKIE_SAMESITE, 0, "Strict"},
+    {"samesite=lax", HD_COOKIE_SAMESITE, 0, "Lax"},
+    {"samesite=none", HD_COOKIE_SAMESITE, 0, "None"},
+    {"nosamesite", 0, HD_COOKIE_SAMESITE, NULL},
+};
+
+/* proxy_cookie_flags off | COOKIE FLAG … */
+static hd_rc_t set_cookie_flags(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                hd_err_t *err)
+{
+    hd_proxy_filter_t *f = &((proxy_conf_t *)conf)->filter;
+    hd_proxy_cookie_flags_t *list, *item;
+
+    if (cf->is_first)
+        f->flags_n = 0;
+    if (cf->node->args_n == 1 && hd_str_eq(args[0], HD_STR("off")))
+        return HD_OK;
+    if (f->flags_n == LIST_MAX)
+        return hd_err_set(err, HD_E_CONF, "more than %d of them here", LIST_MAX);
+    list = hd_pool_new_n(cf->pool, hd_proxy_cookie_flags_t, f->flags_n + 1);
+    if (f->flags_n > 0)
+        memcpy(list, f->flags, f->flags_n * sizeof(*list));
+    item = &list[f->flags_n];
+    if (read_pattern(cf, args[0], true, &item->regex, &item->name, err) != HD_OK)
+        return HD_ERROR;
+    for (uint32_t i = 1; i < cf->node->args_n; i++) {
+        size_t k = 0;
+
+        while (k < hd_countof(cookie_flags) &&
+               !hd_str_eq(args[i], hd_str_c(cookie_flags[k].word)))
+            k++;
+        if (k == hd_countof(cookie_flags))
+            return hd_err_set(err, HD_E_CONF,
+                              "invalid flag \"%.*s\"; allowed are secure, httponly, "
+                              "samesite=strict|lax|none, each also with no before it",
+                              HD_STR_ARG(args[i]));
+        item->on |= cookie_flags[k].on;
+        item->off |= cookie_flags[k].off;
+        if (cookie_flags[k].samesite != NULL)
+            item->samesite = hd_str_dup(cf->pool, hd_str_c(cookie_flags[k].samesite));
+    }
+    f->flags_n++;
+    f->flags = list;
+    return HD_OK;
+}
+
+/* --- towards the upstream --- */
+
+static hd_rc_t set_expr(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    const hd_expr_t **to =
+        (const hd_expr_t **)(void *)((char *)conf + cf->directive->offset);
+    hd_expr_t *expr;
+
+    if (hd_expr_compile(cf, args[0], &expr, err) != HD_OK)
+        return HD_ERROR;
+    *to = expr;
+    return HD_OK;
+}
+
+static hd_rc_t set_method(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    if (hd_str_find_char(args[0], '$') < 0 && !hd_http_is_field_name(args[0]))
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\" is not a method",
+                          HD_STR_ARG(args[0]));
+    return set_expr(cf, args, conf, err);
+}
+
+/* proxy_bind ADDRESS [transparent] | off */
+static hd_rc_t set_bind(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    proxy_conf_t *pc = conf;
+    hd_addr_t addr;
+
+    pc->bind = NULL;
+    pc->bind_transparent = false;
+    if (cf->node->args_n == 1 && hd_str_eq(args[0], HD_STR("off")))
+        return HD_OK;
+    if (cf->node->args_n == 2) {
+        if (!hd_str_eq(args[1], HD_STR("transparent")))
+            return hd_err_set(err, HD_E_CONF, "invalid parameter \"%.*s\": transparent",
+                              HD_STR_ARG(args[1]));
+        pc->bind_transparent = true;
+    }
+    if (hd_str_find_char(args[0], '$') < 0 &&
+        hd_addr_parse(cf->temp, args[0], 0, &addr, err) != HD_OK)
+        return HD_ERROR;
+    return set_expr(cf, args, conf, err);
+}
+
+static hd_rc_t set_ignored(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    static const char *const names[] = {
+        "X-Accel-Redirect",  "X-Accel-Expires", "X-Accel-Limit-Rate",
+        "X-Accel-Buffering", "X-Accel-Charset", "Expires",
+        "Cache-Control",     "Set-Cookie",      "Vary"};
+    proxy_conf_t *pc = conf;
+
+    pc->ignores_redirect = false;
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        size_t k = 0;
+
+        while (k < hd_countof(names) && !hd_str_eq_nocase(args[i], hd_str_c(names[k])))
+            k++;
+        if (k == hd_countof(names))
+            return hd_err_set(err, HD_E_CONF,
+                              "invalid value \"%.*s\"; allowed are X-Accel-Redirect, "
+                              "X-Accel-Expires, X-Accel-Limit-Rate, X-Accel-Buffering, "
+                              "X-Accel-Charset, Expires, Cache-Control, Set-Cookie, Vary",
+                              HD_STR_ARG(args[i]));
+        pc->ignores_redirect |= k == 0;
+    }
     return HD_OK;
 }
 
@@ -395,6 +591,15 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .pass_errors = !pc->intercepts,
         .no_multiplex = pc->no_multiplex,
         .no_cluster_status = 502,
+        .method = pc->method,
+        .body = pc->body,
+        .bind = pc->bind,
+        .bind_transparent = pc->bind_transparent,
+        .no_request_headers = pc->drops_headers,
+        .no_request_body = pc->drops_body,
+        .is_http10 = pc->version == VERSION_10,
+        .ignores_redirect = pc->ignores_redirect,
+        .head_bytes_max = (uint32_t)hd_min(pc->buffer_bytes, (uint64_t)UINT32_MAX),
     };
     target->cluster = pc->cluster;
     target->cluster_name = pc->host_port;
@@ -421,7 +626,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
 }
 
 static const hd_conf_enum_t versions[] = {
-    {"1.1", HD_UP_HTTP1}, {"2", HD_UP_HTTP2}, {NULL, 0}};
+    {"1.0", VERSION_10}, {"1.1", HD_UP_HTTP1}, {"2", HD_UP_HTTP2}, {NULL, 0}};
 
 static const hd_conf_enum_t priorities[] = {{"default", 0}, {"high", 1}, {NULL, 0}};
 
@@ -448,7 +653,68 @@ static const hd_directive_t directives[] = {
      .set = hd_set_enum,
      .offset = AT(version),
      .post = versions,
-     .help = "1.1|2: spoken with the upstream; 1.1"},
+     .help = "1.0|1.1|2: spoken with the upstream; 1.1"},
+    {.name = "proxy_method",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_method,
+     .offset = AT(method),
+     .help = "METHOD: towards the upstream, in place of the client's"},
+    {.name = "proxy_set_body",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_expr,
+     .offset = AT(body),
+     .help = "TEXT: the request's body towards the upstream"},
+    {.name = "proxy_pass_request_headers",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_inverse,
+     .offset = AT(drops_headers),
+     .help = "on|off: the client's fields go to the upstream; on"},
+    {.name = "proxy_pass_request_body",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_inverse,
+     .offset = AT(drops_body),
+     .help = "on|off: the client's body goes to the upstream; on. Off, Content-Length "
+             "doesn't go either"},
+    {.name = "proxy_bind",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 2,
+     .set = set_bind,
+     .offset = AT(bind),
+     .help = "ADDRESS [transparent]|off: where connections to servers come from; "
+             "transparent: an address that isn't ours"},
+    {.name = "proxy_ignore_headers",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .set = set_ignored,
+     .help = "NAME …: fields of a response that have no effect; of these, "
+             "X-Accel-Redirect has one"},
+    {.name = "proxy_cookie_domain",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 2,
+     .repeats = true,
+     .set = set_cookie_domain,
+     .help = "off|FROM TO: how Domain in Set-Cookie is changed"},
+    {.name = "proxy_cookie_path",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 2,
+     .repeats = true,
+     .set = set_cookie_path,
+     .help = "off|FROM TO: how Path in Set-Cookie is changed"},
+    {.name = "proxy_cookie_flags",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .repeats = true,
+     .set = set_cookie_flags,
+     .help = "off|COOKIE FLAG …: Secure, HttpOnly and SameSite in Set-Cookie"},
     {.name = "proxy_priority",
      .scope = IN_ANY,
      .args_n = 1,
@@ -495,8 +761,8 @@ static const hd_directive_t directives[] = {
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_size,
-     .offset = AT(accepted),
-     .help = "SIZE: accepted; a response's head has at most 16 KB"},
+     .offset = AT(buffer_bytes),
+     .help = "SIZE: a response's head may be so long, up to 16 KB; 16k"},
     {.name = "proxy_busy_buffers_size",
      .scope = IN_ANY,
      .args_n = 1,

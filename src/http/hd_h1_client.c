@@ -25,7 +25,7 @@ typedef struct {
     uint8_t state;
     bool was_head, was_connect, keep_alive, paused;
     bool request_chunked, request_done, response_done;
-    bool wants_upgrade;
+    bool wants_upgrade, is_http10;
 } h1_client_t;
 
 #define INTERIMS_MAX 1000 /* each takes memory of its request */
@@ -81,6 +81,32 @@ static void refuse(h1_client_t *h, hd_exchange_end_t how, const char *why)
     end_badly(h, how, &err);
 }
 
+/* The field that a too long head is full of, for the log. */
+static hd_str_t longest_field(hd_str_t head)
+{
+    hd_str_t line, longest = HD_STR_NONE;
+
+    hd_ignore(!hd_str_split(&head, '\n', &line)); /* the status line */
+    while (hd_str_split(&head, '\n', &line)) {
+        if (line.len > longest.len)
+            longest = line;
+    }
+    return hd_str_sub(longest, 0, hd_span(longest, HD_CH_TOKEN));
+}
+
+static void refuse_long(h1_client_t *h, size_t bytes_max)
+{
+    hd_str_t name = longest_field(hd_str_n(h->block->data + h->from, h->to - h->from));
+    hd_err_t err = {0};
+
+    hd_ignore(hd_err_set(&err, HD_E_PROTOCOL,
+                         "upstream sent too big header while reading response header "
+                         "from upstream: more than %zu bytes (proxy_buffer_size), or "
+                         "more than %d fields; the longest is \"%.*s\"",
+                         bytes_max, HD_FIELDS_MAX, HD_STR_ARG(name)));
+    end_badly(h, HD_XR_TOO_LARGE, &err);
+}
+
 /* Keep-Alive: timeout=N, in seconds (RFC 2068 §19.7.1.1, still sent by many). */
 static void note_keep_alive(h1_client_t *h, const hd_headers_t *headers)
 {
@@ -109,7 +135,7 @@ static void finish_if_done(h1_client_t *h)
         return;
     /* an end that came along with the last bytes was told then, and won't be again; who
      * was asked to change the protocol may yet think that it has */
-    reusable = h->request_done && h->keep_alive && h->from == h->to &&
+    reusable = h->request_done && h->keep_alive && !h->is_http10 && h->from == h->to &&
                !h->up->conn->peer_closing && !h->wants_upgrade;
     if (h->from == h->to || !reusable)
         drop_block(h);
@@ -140,16 +166,22 @@ static bool read_head(h1_client_t *h)
     hd_str_t bytes = {h->block->data + h->from, h->to - h->from};
     const char *why = "";
     bool until_close;
+    hd_h1_limits_t own = limits;
     hd_h1_rc_t rc;
     size_t used;
 
-    rc = hd_h1_parse_response(bytes, &h->scan_from, &limits, x->pool, h->was_head,
+    if (x->head_bytes_max > 0 && x->head_bytes_max < own.bytes_max)
+        own.bytes_max = x->head_bytes_max;
+    rc = hd_h1_parse_response(bytes, &h->scan_from, &own, x->pool, h->was_head,
                               h->was_connect, &x->res, &h->keep_alive, &until_close,
                               &used, &why);
     if (rc == HD_H1_MORE)
         return false;
     if (rc != HD_H1_OK) {
-        refuse(h, rc == HD_H1_TOO_LONG ? HD_XR_TOO_LARGE : HD_XR_PROTOCOL, why);
+        if (rc == HD_H1_TOO_LONG)
+            refuse_long(h, own.bytes_max);
+        else
+            refuse(h, HD_XR_PROTOCOL, why);
         return false;
     }
     h->from += used;
@@ -360,7 +392,7 @@ static void on_readable(hd_conn_t *c)
         ssize_t n;
 
         if (!make_room(h)) {
-            refuse(h, HD_XR_TOO_LARGE, "response head too long");
+            refuse_long(h, HD_BLOCK_BYTES);
             return;
         }
         n = hd_conn_read(c, h->block->data + h->to, HD_BLOCK_BYTES - h->to);
@@ -440,17 +472,21 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
     const hd_req_head_t *head = &req->head;
     hd_str_t host = req->up_host.len > 0 ? req->up_host : head->authority;
     hd_str_t path = req->up_path.len > 0 ? req->up_path : head->raw_path;
+    hd_str_t method = req->up_method.len > 0 ? req->up_method : head->method;
+    uint8_t method_id =
+        req->up_method.len > 0 ? hd_http_method_id(method) : head->method_id;
     hd_chain_t out;
     hd_h1_writer_t w;
 
     h->x = x;
     h->state = HEAD;
     h->sent_before = x->upconn->conn->bytes_out;
-    h->ack_mark = x->is_reused_conn && !hd_method_is_idempotent(head->method_id)
+    h->ack_mark = x->is_reused_conn && !hd_method_is_idempotent(method_id)
                       ? hd_conn_ack_mark(x->upconn->conn)
                       : 0;
-    h->was_head = head->method_id == HD_M_HEAD;
-    h->was_connect = head->method_id == HD_M_CONNECT;
+    h->was_head = method_id == HD_M_HEAD;
+    h->was_connect = method_id == HD_M_CONNECT;
+    h->is_http10 = x->is_http10;
     h->wants_upgrade = head->is_upgrade;
     h->request_done = !has_body;
     h->response_done = h->paused = false;
@@ -459,10 +495,13 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
 
     hd_chain_init(&out);
     hd_h1_writer_init(&w, &out);
-    hd_h1_put_str(&w, head->method);
+    hd_h1_put_str(&w, method);
     hd_h1_put(&w, " ", 1);
     hd_h1_put_str(&w, h->was_connect ? head->authority : path);
-    hd_h1_put_lit(&w, " HTTP/1.1\r\nHost: ");
+    if (hd_unlikely(x->is_http10))
+        hd_h1_put_lit(&w, " HTTP/1.0\r\nConnection: close\r\nHost: ");
+    else
+        hd_h1_put_lit(&w, " HTTP/1.1\r\nHost: ");
     hd_h1_put_str(&w, host);
     hd_h1_put(&w, "\r\n", 2);
     if (head->is_upgrade) {

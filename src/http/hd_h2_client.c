@@ -100,7 +100,8 @@ static size_t put_pseudo(nghttp2_nv *nv, const hd_req_t *req, hd_str_t scheme)
     hd_str_t path = req->up_path.len > 0 ? req->up_path : head->raw_path;
     size_t n = 0;
 
-    nv[n++] = hd_h2_nv(HD_STR(":method"), head->method);
+    nv[n++] = hd_h2_nv(HD_STR(":method"),
+                       req->up_method.len > 0 ? req->up_method : head->method);
     if (head->method_id != HD_M_CONNECT) {
         nv[n++] = hd_h2_nv(HD_STR(":scheme"), scheme);
         nv[n++] = hd_h2_nv(HD_STR(":path"), path);

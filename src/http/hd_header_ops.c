@@ -85,6 +85,21 @@ static void apply(hd_req_t *req, hd_headers_t *h, const hd_header_op_conf_t *ops
     }
 }
 
+void hd_header_ops_keep_received(hd_req_t *req)
+{
+    const hd_headers_t *h = &req->head.headers;
+    hd_headers_t *copy;
+
+    if (req->received != NULL || req->http == NULL || req->http->is_xds)
+        return;
+    copy = hd_pool_alloc(req->pool, sizeof(*copy));
+    *copy = *h;
+    copy->fields = hd_pool_alloc(req->pool, h->n * sizeof(hd_field_t));
+    memcpy(copy->fields, h->fields, h->n * sizeof(hd_field_t));
+    copy->_room = h->n;
+    req->received = copy;
+}
+
 /* From the most specific outwards, as Envoy does. */
 void hd_header_ops_request(hd_req_t *req)
 {
@@ -98,16 +113,7 @@ void hd_header_ops_request(hd_req_t *req)
         n += req->vhost->request_ops_n + req->routes->request_ops_n;
     if (n == 0)
         return;
-    if (req->received == NULL && req->http != NULL && !req->http->is_xds) {
-        /* nginx: $http_NAME stays what the client sent */
-        hd_headers_t *copy = hd_pool_alloc(req->pool, sizeof(*copy));
-
-        *copy = *h;
-        copy->fields = hd_pool_alloc(req->pool, h->n * sizeof(hd_field_t));
-        memcpy(copy->fields, h->fields, h->n * sizeof(hd_field_t));
-        copy->_room = h->n;
-        req->received = copy;
-    }
+    hd_header_ops_keep_received(req);
     if (req->target != NULL)
         apply(req, h, req->target->request_ops, req->target->request_ops_n, false);
     apply(req, h, route->request_ops, route->request_ops_n, false);

@@ -2,6 +2,7 @@
  * response on. */
 #include "http/hd_proxy_int.h"
 #include "http/hd_sub.h"
+#include "http/hd_uri.h"
 
 #define REPLAY_BYTES 65536          /* where nothing else is configured */
 #define REQUEST_BUFFER_BYTES 262144 /* buffer_request: beyond it the body is streamed */
@@ -198,8 +199,8 @@ void hd_proxy_on_timeout(hd_proxy_t *p, hd_try_t *t)
         schedule_try(p, wait_ms);
         return;
     }
-    hd_ignore(
-        hd_req_err(p->req, HD_E_TIMEOUT, "upstream timed out (try %u)", t->attempt));
+    hd_ignore(hd_req_err(p->req, HD_E_TIMEOUT,
+                         "upstream did not answer try %u within its time", t->attempt));
     hd_try_end(t, HD_RESULT_TIMEOUT);
     if (v == HD_TRY_RETRY) {
         schedule_try(p, wait_ms);
@@ -231,12 +232,17 @@ static void end_others(hd_proxy_t *p, const hd_try_t *winner)
 }
 
 /* nginx keeps these of an upstream to itself. */
-static void hide_fields(hd_req_t *req)
+static void hide_fields(hd_proxy_t *p)
 {
+    hd_req_t *req = p->req;
     hd_headers_t *h = &req->res.headers;
+    const hd_field_t *redirect;
 
     if (req->http == NULL || req->http->is_xds)
         return;
+    redirect = hd_headers_get(h, HD_H_X_ACCEL_REDIRECT);
+    if (redirect != NULL && !p->conf->ignores_redirect)
+        p->redirect = redirect->value;
     for (unsigned i = 0; i < h->n; i++) {
         hd_field_t *f = &h->fields[i];
 
@@ -255,6 +261,70 @@ static void lose_replay(hd_proxy_t *p)
     hd_chain_free(&p->replay);
 }
 
+/* Of the upstream's answer these stay when another answers in its place, as in nginx. */
+static bool is_kept(const hd_field_t *f)
+{
+    return f->id == HD_H_CONTENT_TYPE || f->id == HD_H_SET_COOKIE ||
+           f->id == HD_H_CACHE_CONTROL ||
+           hd_str_eq_nocase(f->name, HD_STR("Content-Disposition")) ||
+           hd_str_eq_nocase(f->name, HD_STR("Accept-Ranges")) ||
+           hd_str_eq_nocase(f->name, HD_STR("Expires"));
+}
+
+void hd_proxy_put_kept(hd_req_t *req)
+{
+    hd_headers_t *h = &req->res.headers;
+
+    for (unsigned i = 0; i < req->kept->n; i++) {
+        const hd_field_t *f = &req->kept->fields[i];
+
+        if (f->id == HD_H_CONTENT_TYPE && req->is_local_reply && req->res.status >= 300)
+            continue; /* an error page has its own */
+        if (f->id == HD_H_SET_COOKIE)
+            hd_ignore(hd_headers_add(h, f->name, f->value) == NULL); /* full: as it is */
+        else
+            hd_ignore(hd_headers_set(h, f->name, f->value) == NULL);
+    }
+    req->kept = NULL;
+}
+
+/* X-Accel-Redirect: the answer is another location's. */
+static void redirect_inside(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    const hd_headers_t *h = &req->res.headers;
+    hd_str_t to = p->redirect, path, query;
+
+    if (to.data[0] == '/' && !hd_uri_has_bad_bytes(to) &&
+        hd_http_normalize_path(to, req->http, req->pool, &path, &query) == HD_OK) {
+        to = path;
+        if (query.len > 0)
+            to = hd_str_printf(req->pool, "%.*s?%.*s", HD_STR_ARG(path),
+                               HD_STR_ARG(query));
+    } else if (to.data[0] != '@') {
+        hd_ignore(hd_req_err(req, HD_E_PROTOCOL,
+                             "upstream sent an unsafe X-Accel-Redirect \"%.*s\"",
+                             HD_STR_ARG(to)));
+        p->is_over = true;
+        hd_response_fail(req, 404, HD_RF(UPSTREAM_PROTOCOL), "bad_redirect");
+        return;
+    }
+    req->kept = hd_pool_new(req->pool, hd_headers_t);
+    hd_headers_init(req->kept, req->pool, 4);
+    for (unsigned i = 0; i < h->n; i++) {
+        const hd_field_t *f = &h->fields[i];
+
+        if (!(f->flags & (HD_FIELD_REMOVED | HD_FIELD_HOP)) && is_kept(f))
+            hd_ignore(hd_headers_add(req->kept, f->name, f->value) == NULL);
+    }
+    if (req->head.method_id != HD_M_HEAD) {
+        req->head.method = HD_STR("GET");
+        req->head.method_id = HD_M_GET;
+    }
+    req->up_method = HD_STR_NONE;
+    hd_request_reroute(req, to);
+}
+
 static void take_head(hd_proxy_t *p, hd_try_t *t)
 {
     hd_req_t *req = p->req;
@@ -267,7 +337,7 @@ static void take_head(hd_proxy_t *p, hd_try_t *t)
     req->err = NULL;
     req->res = t->x->res;
     req->is_local_reply = false;
-    hide_fields(req);
+    hide_fields(p);
     hd_try_push_timer(t);
 }
 
@@ -311,6 +381,10 @@ void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t)
             hd_response_fail(p->req, 502, HD_RF(UPSTREAM_PROTOCOL), "upgrade_failed");
         else
             hd_request_tunnel(p->req, up);
+        return;
+    }
+    if (p->redirect.len > 0) {
+        redirect_inside(p);
         return;
     }
     hd_response_start(p->req);
@@ -446,6 +520,12 @@ static void give_body(hd_req_t *req, hd_chain_t *body)
         p->body_complete = true;
         set_deadline(p);
     }
+    if (p->drops_body) {
+        hd_chain_free(body);
+        if (is_last && p->waits_for_body)
+            begin(p);
+        return;
+    }
     keep(p, body, t != NULL);
     if (t == NULL) {
         if (was_lost)
@@ -509,9 +589,11 @@ static hd_rc_t start(hd_req_t *req)
     req->action = p;
     p->req = req;
     p->conf = conf;
-    p->length = req->head.content_length;
+    p->drops_body = conf->body != NULL || conf->no_request_body;
+    p->has_body = req->head.has_body && !p->drops_body;
+    p->length = p->drops_body ? 0 : req->head.content_length;
     p->replay_max = conf->replay_bytes > 0 ? conf->replay_bytes : REPLAY_BYTES;
-    if (conf->buffer_request)
+    if (conf->buffer_request || conf->is_http10)
         p->replay_max = hd_max(p->replay_max, (size_t)REQUEST_BUFFER_BYTES);
     hd_timer_init(&p->backoff, on_backoff);
     hd_pool_defer(req->pool, free_proxy, p);
@@ -530,7 +612,7 @@ static hd_rc_t start(hd_req_t *req)
     if (req->body_ended && !req->head.has_body) {
         p->body_complete = true;
         set_deadline(p);
-    } else if (conf->buffer_request) {
+    } else if (conf->buffer_request || p->drops_body || conf->is_http10) {
         p->waits_for_body = true;
         return HD_AGAIN;
     }
@@ -562,7 +644,7 @@ static void give_back(hd_proxy_t *p)
 
     if (!req->head.has_body || req->response_started || req->response_ended)
         return;
-    if (p->replay_lost)
+    if (p->replay_lost || p->drops_body)
         return;
     hd_chain_move(&p->replay, &req->body_wait);
     hd_chain_move(&req->body_wait, &p->replay);

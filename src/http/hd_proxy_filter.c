@@ -68,7 +68,11 @@ hd_rc_t hd_proxy_filter_response(hd_req_t *req, const void *conf)
 {
     const hd_proxy_filter_t *f = conf;
 
-    if (req->is_local_reply || f->redirects_n == 0)
+    if (req->is_local_reply)
+        return HD_OK;
+    if (hd_unlikely(f->domains_n + f->paths_n + f->flags_n > 0))
+        hd_proxy_rewrite_cookies(req, f);
+    if (f->redirects_n == 0)
         return HD_OK;
     rewrite_location(req, f);
     if (req->res.status == 200 || req->res.status / 100 == 3)
@@ -83,7 +87,7 @@ static uint32_t kind_of(const hd_try_result_t *r)
     switch (r->result) {
     case HD_RESULT_CONNECT:
     case HD_RESULT_RESET:
-        return HD_NEXT_ERROR;
+        return r->is_invalid ? HD_NEXT_INVALID : HD_NEXT_ERROR;
     case HD_RESULT_TIMEOUT:
         return HD_NEXT_TIMEOUT;
     case HD_RESULT_CANCELLED:

@@ -26,14 +26,30 @@ typedef struct {
     const hd_expr_t *to;
 } hd_proxy_redirect_t;
 
+/* proxy_cookie_flags: <on> and <off> are HD_COOKIE_…; what neither names stays. */
+enum { HD_COOKIE_SECURE = 1, HD_COOKIE_HTTPONLY = 2, HD_COOKIE_SAMESITE = 4 };
+
+typedef struct {
+    const hd_expr_t *name; /* NULL: by <regex> */
+    hd_match_t regex;
+    uint8_t on, off;
+    hd_str_t samesite; /* "strict", "lax", "none" */
+} hd_proxy_cookie_flags_t;
+
 typedef struct {
     const hd_proxy_redirect_t *redirects;
     uint32_t redirects_n;
+    const hd_proxy_redirect_t *domains, *paths; /* of cookies */
+    uint32_t domains_n, paths_n;
+    const hd_proxy_cookie_flags_t *flags;
+    uint32_t flags_n;
     uint32_t next; /* HD_NEXT_… */
     uint32_t tries;
     uint64_t tries_time_ms;
 } hd_proxy_filter_t;
 
+/* hd_proxy_cookie.c: changes Set-Cookie fields as configured. */
+void hd_proxy_rewrite_cookies(hd_req_t *req, const hd_proxy_filter_t *f);
 hd_rc_t hd_proxy_filter_response(hd_req_t *req, const void *conf);
 hd_verdict_t hd_proxy_filter_result(hd_req_t *req, const void *conf,
                                     const hd_try_result_t *r, uint64_t *wait_ms);

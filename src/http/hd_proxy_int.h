@@ -18,7 +18,11 @@ typedef struct hd_proxy_s {
      * no try has taken yet is in <held>. */
     hd_chain_t replay, held;
     size_t replay_max;
-    int64_t length; /* of the body, as far as it is known */
+    int64_t length;    /* of the body, as far as it is known */
+    bool has_body;     /* towards the upstream */
+    bool drops_body;   /* the client's: it is read, and another or none is sent */
+    hd_addr_t bind;    /* proxy_bind; AF_UNSPEC: none */
+    hd_str_t redirect; /* X-Accel-Redirect of the response; empty */
     bool replay_lost, body_complete, waits_for_body, retry_due, is_over;
     hd_gauge_id_t retry_counted; /* a place among the cluster's retries; 0: none */
     hd_try_t *winner;            /* whose response it is */

@@ -147,13 +147,53 @@ static hd_rc_t check_upgrade(hd_proxy_t *p)
     return HD_OK;
 }
 
+/* What configuration says instead of the client: method, source address, body. */
+static hd_rc_t set_own(hd_proxy_t *p)
+{
+    const hd_proxy_conf_t *conf = p->conf;
+    hd_req_t *req = p->req;
+    hd_str_t value;
+
+    if (conf->method != NULL) {
+        if (hd_expr_eval(conf->method, req, &value) != HD_OK ||
+            !hd_http_is_field_name(value))
+            return hd_req_err(req, HD_E_INTERNAL, "proxy_method: not a method");
+        req->up_method = value;
+    }
+    if (conf->bind != NULL) {
+        if (hd_expr_eval(conf->bind, req, &value) != HD_OK)
+            return hd_req_err(req, HD_E_INTERNAL, "no value for proxy_bind");
+        if (value.len > 0 && hd_addr_parse(req->pool, value, 0, &p->bind, NULL) != HD_OK)
+            return hd_req_err(req, HD_E_INTERNAL, "proxy_bind: \"%.*s\" is no address",
+                              HD_STR_ARG(value));
+    }
+    if (conf->body == NULL)
+        return HD_OK;
+    if (hd_expr_eval(conf->body, req, &value) != HD_OK ||
+        (value.len > 0 && !hd_chain_try_add_copy(&p->replay, value.data, value.len)))
+        return hd_req_err(req, HD_E_INTERNAL, "no value for proxy_set_body");
+    hd_chain_set_flags(&p->replay, HD_SLICE_END);
+    p->length = (int64_t)value.len;
+    p->has_body = true;
+    return HD_OK;
+}
+
 hd_rc_t hd_proxy_prepare(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
 
     set_host(p);
-    if (set_path(p) != HD_OK)
+    if (set_path(p) != HD_OK || set_own(p) != HD_OK)
         return HD_ERROR;
+    if (hd_unlikely(p->conf->no_request_headers)) {
+        hd_header_ops_keep_received(req);
+        for (unsigned i = 0; i < req->head.headers.n; i++)
+            req->head.headers.fields[i].flags |= HD_FIELD_REMOVED;
+    }
+    if (hd_unlikely(p->drops_body)) { /* it says of another body */
+        hd_header_ops_keep_received(req);
+        hd_headers_remove_id(&req->head.headers, HD_H_CONTENT_LENGTH);
+    }
     hd_header_ops_request(req);
     /* 100 (Continue) is between the client and us */
     if (hd_headers_get(&req->head.headers, HD_H_EXPECT) != NULL)

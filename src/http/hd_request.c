@@ -318,20 +318,25 @@ static hd_step_t step_after(hd_req_t *req, hd_rc_t rc)
 
 /* --- the end --- */
 
+/* Why, for whom, and in Envoy's words: flags and details. */
 static void log_error(hd_req_t *req)
 {
     char remote[HD_ADDR_TEXT_MAX];
     hd_str_t client = HD_STR("-");
+    hd_req_info_t info;
 
+    hd_req_get_info(req, &info);
     if (req->conn != NULL)
         client = hd_addr_print_ip(hd_conn_remote(req->conn), remote);
     hd_log_conn(req->client_gone ? HD_LOG_INFO : HD_LOG_ERROR,
                 req->conn != NULL ? req->conn->id : 0,
                 "%s, client: %.*s, request: \"%.*s %.*s\", host: \"%.*s\", upstream: "
-                "\"%.*s\"",
+                "\"%.*s\", flags: \"%.*s\", details: \"%.*s\", after %llu ms",
                 req->err->text, HD_STR_ARG(client), HD_STR_ARG(req->head.method),
                 HD_STR_ARG(req->head.raw_path), HD_STR_ARG(req->head.authority),
-                HD_STR_ARG(req->upstream_host));
+                HD_STR_ARG(info.upstream_host), HD_STR_ARG(info.flags),
+                HD_STR_ARG(info.details),
+                (unsigned long long)(info.duration_ns / 1000000));
 }
 
 void hd_request_log(hd_req_t *req)

@@ -159,8 +159,10 @@ struct hd_req_s {
     const hd_headers_t *received; /* the client's fields before ours; NULL: unchanged */
     hd_res_head_t res;
     hd_headers_t res_trailers;
+    hd_headers_t *kept;     /* X-Accel-Redirect: fields that go on to the answer; NULL */
     hd_str_t up_path;       /* path?query towards the upstream; empty: raw_path */
     hd_str_t up_host;       /* Host towards the upstream; empty: authority */
+    hd_str_t up_method;     /* towards the upstream; empty: the client's */
     hd_captures_t captures; /* of the route's regex, into capture_of */
     hd_str_t capture_of;
 

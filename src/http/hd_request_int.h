@@ -46,6 +46,8 @@ void hd_local_speak_grpc(hd_req_t *req);
 
 /* --- hd_header_ops.c --- */
 void hd_header_ops_request(hd_req_t *req);
+/* nginx: $http_NAME stays what the client sent; before its fields are changed. */
+void hd_header_ops_keep_received(hd_req_t *req);
 void hd_header_ops_response(hd_req_t *req);
 
 /* --- hd_http_tls.c --- */

@@ -2,6 +2,7 @@
 #include "core/net/hd_tunnel.h"
 #include "http/hd_http_xds.h"
 #include "http/hd_request_int.h"
+#include "http/hd_try.h"
 
 /* hd_req_t.response_step */
 enum {
@@ -147,6 +148,8 @@ void hd_response_start(hd_req_t *req)
         req->res.status = req->error_status;
         req->res.reason = HD_STR_NONE;
     }
+    if (hd_unlikely(req->kept != NULL))
+        hd_proxy_put_kept(req);
     hd_header_ops_response(req);
     if (req->http != NULL && req->http->is_xds)
         hd_http_xds_response(req);

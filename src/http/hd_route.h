@@ -120,6 +120,12 @@ typedef struct {
     unsigned no_cluster_status;  /* 503 */
     bool is_grpc;                /* grpc_pass: errors of ours are gRPC statuses */
     const void *filter;          /* nginx: hd_proxy_filter_t; NULL: xDS has none */
+    /* nginx's proxy_method, _set_body, _pass_request_…, _bind, _http_version 1.0,
+     * _buffer_size, _ignore_headers X-Accel-Redirect */
+    const hd_expr_t *method, *body, *bind;
+    bool no_request_headers, no_request_body, bind_transparent, is_http10;
+    bool ignores_redirect;
+    uint32_t head_bytes_max; /* of a response; 0: what the codec takes */
 } hd_proxy_conf_t;
 
 typedef struct hd_route_s {

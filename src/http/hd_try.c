@@ -1,6 +1,7 @@
 /* One attempt: its steps, and what its exchange tells. */
 #include "http/hd_http_xds.h"
 #include "http/hd_proxy_int.h"
+#include <stdio.h>
 
 static void run(hd_try_t *t);
 
@@ -19,6 +20,21 @@ static void fail(hd_try_t *t, hd_fail_t why, hd_pick_result_t result, const hd_e
                     "try %u: %s", t->attempt, err->text);
     hd_try_end(t, result);
     hd_proxy_on_fail(t->proxy, t, why, &r);
+}
+
+/* On which conn it was, and since when: what a log asks when it failed. */
+static const char *describe(const hd_try_t *t, char *text, size_t room)
+{
+    uint64_t now_ns = hd_loop_now_ns(t->req->loop);
+    unsigned long long ms = (now_ns - t->connected_ns) / 1000000;
+
+    if (t->was_reused)
+        snprintf(text, room,
+                 "%llu ms after it was sent on a reused connection (idle %u ms)", ms,
+                 t->idle_ms);
+    else
+        snprintf(text, room, "%llu ms after it was sent on a new connection", ms);
+    return text;
 }
 
 /* --- time-outs --- */
@@ -55,10 +71,12 @@ static void on_timer(hd_timer_t *timer)
 {
     hd_try_t *t = hd_container_of(timer, hd_try_t, timer);
     hd_req_t *req = t->req;
+    char text[96];
 
     if (t->step == HD_TRY_STEP_BODY) {
-        hd_ignore(
-            hd_req_err(req, HD_E_TIMEOUT, "upstream timed out while reading response"));
+        hd_ignore(hd_req_err(req, HD_E_TIMEOUT,
+                             "upstream timed out while reading response, %s",
+                             describe(t, text, sizeof(text))));
         hd_try_end(t, HD_RESULT_TIMEOUT);
         hd_response_fail(req, 504, HD_RF(UPSTREAM_TIMEOUT), "upstream_response_timeout");
         return;
@@ -68,10 +86,11 @@ static void on_timer(hd_timer_t *timer)
         hd_proxy_on_timeout(t->proxy, t);
         return;
     }
-    hd_ignore(hd_req_err(req, HD_E_TIMEOUT, "upstream timed out while %s",
+    hd_ignore(hd_req_err(req, HD_E_TIMEOUT, "upstream timed out while %s, %s",
                          t->step == HD_TRY_STEP_SEND
                              ? "sending request"
-                             : "reading response header from upstream"));
+                             : "reading response header from upstream",
+                         describe(t, text, sizeof(text))));
     fail(t, HD_FAIL_TIMEOUT, HD_RESULT_TIMEOUT, NULL);
 }
 
@@ -156,6 +175,7 @@ static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
                                       [HD_XR_REFUSED] = HD_FAIL_RESET,
                                       [HD_XR_TOO_LARGE] = HD_FAIL_PROTOCOL};
     hd_try_t *t = x->owner;
+    char text[96];
     hd_try_result_t r = {
         .result = HD_RESULT_RESET,
         .status = t->status,
@@ -164,6 +184,7 @@ static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
         .head_sent = x->head_written,
         .is_reused_conn = t->was_reused,
         .refused_stream = why == HD_XR_REFUSED,
+        .is_invalid = why == HD_XR_PROTOCOL || why == HD_XR_TOO_LARGE,
     };
 
     if (may_repeat(t, why) && try_count_repeat(t)) {
@@ -176,7 +197,9 @@ static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
     }
     t->x = NULL;
     if (err != NULL && err->code != HD_E_NONE)
-        hd_ignore(hd_req_err(t->req, err->code, "%s", err->text));
+        hd_ignore(hd_req_err(t->req, err->code, "%s%s, %s",
+                             why == HD_XR_RESET ? "upstream reset the connection: " : "",
+                             err->text, describe(t, text, sizeof(text))));
     if (t->step == HD_TRY_STEP_BODY) {
         hd_try_end(t, HD_RESULT_RESET);
         hd_response_fail(t->req, 502,
@@ -357,7 +380,9 @@ static void fill_key(const hd_try_t *t, hd_upool_key_t *key)
     *key = (hd_upool_key_t){
         .cluster = t->pick.cluster_slot,
         .addr = t->pick.addr,
-        .bind = t->pick.cluster->bind,
+        .bind =
+            t->proxy->bind.family != AF_UNSPEC ? t->proxy->bind : t->pick.cluster->bind,
+        .transparent = t->proxy->conf->bind_transparent,
         .protocol = (uint8_t)protocol_of(t),
         .is_high = t->pick.is_high && t->pick.cluster->high != NULL,
     };
@@ -383,13 +408,20 @@ static void fail_connect(hd_try_t *t, const hd_err_t *err)
          err->code == HD_E_LIMIT ? HD_RESULT_CANCELLED : HD_RESULT_CONNECT, err);
 }
 
+/* It may go with its length rather than in chunks. */
+static bool is_whole_body(const hd_proxy_t *p)
+{
+    return p->body_complete && !p->replay_lost &&
+           (p->req->trailers.n == 0 || p->drops_body || p->conf->is_http10);
+}
+
 /* Head, and as much of the body as is there. */
 static void send_request(hd_try_t *t, hd_upconn_t *u)
 {
     hd_proxy_t *p = t->proxy;
     hd_req_t *req = t->req;
     hd_chain_t body;
-    bool has_body = req->head.has_body;
+    bool has_body = p->has_body;
     int64_t length = p->length;
     uint64_t timeout_ms;
 
@@ -403,10 +435,23 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
         fail(t, HD_FAIL_OVERFLOW, HD_RESULT_CANCELLED, NULL);
         return;
     }
+    if (hd_unlikely(p->conf->is_http10 && has_body && length == HD_LEN_UNKNOWN &&
+                    !is_whole_body(p))) {
+        hd_upool_put_back(u);
+        hd_ignore(hd_req_err(req, HD_E_LIMIT,
+                             "a body of unknown length is beyond what is kept of it, and "
+                             "HTTP/1.0 has no chunks"));
+        hd_try_end(t, HD_RESULT_CANCELLED);
+        hd_response_fail(req, 411, 0, "length_required");
+        return;
+    }
     t->connected_ns = hd_loop_now_ns(req->loop);
     t->x = hd_exchange_begin(u, req->pool, &exchange_user, t);
     hd_bug_on(t->x == NULL); /* the pool gave it for just this */
     t->was_reused = t->x->is_reused_conn;
+    t->idle_ms = u->idle_ms;
+    t->x->is_http10 = p->conf->is_http10;
+    t->x->head_bytes_max = p->conf->head_bytes_max;
     if (u->conn->facts != NULL && u->conn->facts->peer_principal.len > 0) {
         t->peer_principal = hd_str_dup(req->pool, u->conn->facts->peer_principal);
         t->own_principal = hd_str_dup(req->pool, u->conn->facts->local_principal);
@@ -419,7 +464,7 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
         hd_http_xds_try(req, p->conf, t->attempt);
     if (req->upstream_start_ns == 0)
         req->upstream_start_ns = t->connected_ns;
-    if (has_body && p->body_complete && !p->replay_lost && req->trailers.n == 0)
+    if (has_body && is_whole_body(p))
         length = (int64_t)p->replay.bytes; /* all is here: no need for chunks */
     u->codec->send_head(t->x, req, has_body, has_body ? length : 0);
     if (t->x == NULL) /* it ended at once; on_end was told */
@@ -442,7 +487,7 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
         hd_try_send_body(t, &body);
     else
         hd_try_push_timer(t);
-    if (t->x != NULL && !req->body_ended) /* there is room for it now */
+    if (t->x != NULL && !req->body_ended && !p->drops_body) /* there is room for it now */
         req->client->want_body(req);
 }
 

@@ -43,6 +43,7 @@ typedef struct hd_try_s {
     hd_timer_t timer;    /* the next of: per-try, send, read time-out */
     uint64_t body_bytes; /* of its response */
     unsigned status;     /* of its response; 0: none */
+    uint32_t idle_ms;    /* its conn's, before it */
     hd_str_t peer_principal, own_principal; /* on the conn; in the request's pool */
     hd_pick_result_t result;
     bool is_waiting, is_picked, is_repeated, is_paused, was_reused;
@@ -52,5 +53,7 @@ typedef struct hd_try_s {
 extern const hd_action_ops_t
     hd_proxy_action; /* HD_ACT_PROXY: hd_proxy.c runs the tries */
 
+/* Puts what X-Accel-Redirect kept (req->kept) into the answer. */
+void hd_proxy_put_kept(hd_req_t *req);
 /* Fills what a log asks of the upstream. */
 void hd_proxy_get_info(hd_req_t *req, hd_req_info_t *info);

@@ -184,6 +184,11 @@ sub http_answer {
     my $body = "$name has $method $target\n";
     return if $target =~ m{/close};
     $status = "$1 As Asked" if $target =~ m{/status/(\d+)};
+    push @headers, 'X-Accel-Redirect: ' . $1, 'Content-Disposition: inline', 'Cache-Control: no-store'
+        if $target =~ m{/to((?:/(?:inside|again|nowhere)|@).*)};
+    push @headers, 'Set-Cookie: one=1; Domain=upstream.example; Path=/a', 'Set-Cookie: two=2; domain=.upstream.example; path=/; Secure; HttpOnly',
+        'Set-Cookie: three=3; Domain=books.internal; Path=/x/y; Max-Age=5; Secure', 'Set-Cookie: four=a=b'
+        if $target =~ m{/set-cookies};
     if ($target =~ m{/redirect/(own|other)}) {
         $status = '302 Found';
         push @headers, 'Location: http://' . ($1 eq 'own' ? $host : 'other.example') . '/new/place?x=1';

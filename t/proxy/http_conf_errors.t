@@ -71,7 +71,7 @@ my @rows = (
     [location('proxy_pass http://$remote_adr;'), 2, 'unknown "remote_adr" variable: did you mean "$remote_addr"?'],
     [location('proxy_set_header "a b" c;'), 2, '"a b" is not a field name'],
     [location('proxy_set_header X ${host;'), 2, 'the closing bracket in "host" variable is missing'],
-    [location('proxy_http_version 3;'), 2, 'invalid value "3" in "proxy_http_version" directive: it must be one of "1.1", "2"'],
+    [location('proxy_http_version 3;'), 2, 'invalid value "3" in "proxy_http_version" directive: it must be one of "1.0", "1.1", "2"'],
     [location('proxy_next_upstream sometimes;'), 2, 'invalid value "sometimes"; allowed are error, timeout'],
     [location('proxy_redirect sometimes;'), 2, 'invalid parameter "sometimes": off, default, or FROM TO'],
     [location('proxy_read_timeout soon;'), 2, '"soon" is not a time'],
