@@ -150,9 +150,9 @@ static hd_str_t unescape_redirect(hd_pool_t *pool, hd_str_t url)
     while (i < url.len && url.data[i] != '?') {
         int high = i + 2 < url.len ? hd_hex_value(url.data[i + 1]) : -1;
         int low = i + 2 < url.len ? hd_hex_value(url.data[i + 2]) : -1;
-        int c = high << 4 | low;
+        int c = high >= 0 && low >= 0 ? high << 4 | low : -1;
 
-        if (url.data[i] == '%' && high >= 0 && low >= 0 && c > '%' && c < 0x7f) {
+        if (url.data[i] == '%' && c > '%' && c < 0x7f) {
             out[n++] = (char)c;
             i += 3;
             if (c == '?')
