@@ -1,6 +1,8 @@
 /* The upstream's side of HTTP/2: many exchanges over one pooled conn. */
 #include "http/hd_chars.h"
 #include "http/hd_h2_session.h"
+#include "http/hd_h2_tube.h"
+#include "http/hd_websocket.h"
 
 #include <stdlib.h>
 
@@ -15,7 +17,13 @@ typedef struct {
     int32_t id;
     hd_link_t link;
     hd_h2_out_t out;
+    hd_h2_tube_t *tube; /* the stream is a tunnel's end; NULL: not, or it is over */
+    hd_req_t *waits;    /* for the peer's SETTINGS, to be sent (RFC 8441 §3) */
     uint32_t head_bytes, unconsumed;
+    bool cannot;                /* the peer can't do what is asked for */
+    bool holds_place;           /* as a tunnel, at the pool, until it is over */
+    hd_req_t *req;              /* good as long as <x> is */
+    bool is_tunnel, is_upgrade; /* asks for a tunnel, and how */
     bool paused, head_given, ended, closed, refused, in_trailers;
 } h2_stream_t;
 
@@ -23,7 +31,7 @@ struct h2_client_s {
     hd_h2_session_t s; /* first: callbacks get it */
     hd_upconn_t *up;
     hd_link_t streams;
-    bool is_ending;
+    bool is_ending, has_settings;
 };
 
 static h2_stream_t *stream_of(hd_h2_session_t *s, int32_t id)
@@ -42,16 +50,24 @@ static void on_out_drained(hd_h2_session_t *s, int32_t id)
 {
     h2_stream_t *st = stream_of(s, id);
 
-    if (st != NULL && st->x != NULL)
+    if (st != NULL && st->tube != NULL)
+        hd_h2_tube_pull(st->tube);
+    else if (st != NULL && st->x != NULL)
         st->x->user->on_writable(st->x);
 }
 
 static void free_stream(h2_stream_t *st)
 {
+    hd_upconn_t *up = st->holds_place ? st->client->up : NULL;
+
+    if (st->tube != NULL)
+        hd_h2_tube_close(st->tube, true);
     hd_list_remove(&st->link);
     hd_h2_out_free(&st->out);
     st->client->s.streams--;
     free(st);
+    if (up != NULL)
+        hd_upconn_release(up, true); /* last: it may end the conn */
 }
 
 /* The exchange is over for its user; the stream may live on until nghttp2 has closed it.
@@ -107,13 +123,32 @@ static size_t put_pseudo(nghttp2_nv *nv, const hd_req_t *req, hd_str_t scheme)
         nv[n++] = hd_h2_nv(HD_STR(":path"), path);
     }
     nv[n++] = hd_h2_nv(HD_STR(":authority"), host);
+    if (head->is_upgrade) { /* RFC 8441 §4 */
+        nv[0] = hd_h2_nv(HD_STR(":method"), HD_STR("CONNECT"));
+        nv[n++] = hd_h2_nv(HD_STR(":protocol"), head->protocol);
+    }
     return n;
 }
 
-static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t length)
+/* Has the peer said that it can? */
+static bool may_connect(const h2_client_t *h)
 {
-    h2_client_t *h = x->upconn->_codec;
-    h2_stream_t *st = calloc(1, sizeof(*st));
+    return nghttp2_session_get_remote_settings(
+               h->s.ng, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1;
+}
+
+/* Nothing was sent: ended by on_readable, never from within the user's call. */
+static void refuse(h2_stream_t *st)
+{
+    st->id = 0;
+    st->waits = NULL;
+    st->refused = true;
+    hd_conn_wake(st->client->s.conn);
+}
+
+static void submit(h2_stream_t *st, hd_req_t *req, bool has_body, int64_t length)
+{
+    h2_client_t *h = st->client;
     nghttp2_data_provider provider = hd_h2_provider();
     const hd_field_t *te = hd_headers_get(&req->head.headers, HD_H_TE);
     bool is_tls = hd_tls_is_on(h->s.conn);
@@ -121,19 +156,17 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
     char digits[21];
     size_t n;
 
-    hd_bug_on(st == NULL);
-    st->client = h;
-    st->x = x;
-    hd_chain_init(&st->out.chain);
-    hd_list_add_last(&h->streams, &st->link);
-    h->s.streams++;
-    x->_codec = st;
+    if (req->head.is_upgrade && !may_connect(h)) { /* RFC 8441 §3 */
+        st->cannot = true;
+        refuse(st);
+        return;
+    }
     n = put_pseudo(nv, req, is_tls ? HD_STR("https") : HD_STR("http"));
     n = hd_h2_put_fields(nv, n, HD_FIELDS_MAX, &req->head.headers);
     if (te != NULL &&
         hd_str_eq_nocase(te->value, HD_STR("trailers"))) /* gRPC asks for it */
         nv[n++] = hd_h2_nv(HD_STR("te"), HD_STR("trailers"));
-    if (length >= 0 &&
+    if (length >= 0 && !st->is_tunnel &&
         (has_body || hd_headers_get(&req->head.headers, HD_H_CONTENT_LENGTH))) {
         char *p = digits + sizeof(digits);
         uint64_t v = (uint64_t)length;
@@ -144,17 +177,50 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
         nv[n++] = hd_h2_nv(HD_STR("content-length"),
                            hd_str_n(p, (size_t)(digits + sizeof(digits) - p)));
     }
-    st->id =
-        nghttp2_submit_request(h->s.ng, NULL, nv, n, has_body ? &provider : NULL, st);
-    if (st->id < 0) { /* ids used up, or GOAWAY came: nothing was sent */
-        st->id = 0;
-        st->refused = true;
+    st->waits = NULL;
+    st->id = nghttp2_submit_request(h->s.ng, NULL, nv, n,
+                                    has_body || st->is_tunnel ? &provider : NULL, st);
+    if (st->id < 0) { /* ids used up, or GOAWAY came */
         h->up->draining = true;
-        hd_conn_wake(h->s.conn); /* ended by on_readable, never from within this call */
+        refuse(st);
         return;
     }
-    x->head_written = true;
+    st->x->head_written = true;
     hd_h2_session_flush_later(&h->s);
+}
+
+static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t length)
+{
+    h2_client_t *h = x->upconn->_codec;
+    h2_stream_t *st = calloc(1, sizeof(*st));
+
+    hd_bug_on(st == NULL);
+    st->client = h;
+    st->x = x;
+    st->req = req;
+    st->is_upgrade = req->head.is_upgrade;
+    st->is_tunnel = st->is_upgrade || req->head.method_id == HD_M_CONNECT;
+    hd_chain_init(&st->out.chain);
+    hd_list_add_last(&h->streams, &st->link);
+    h->s.streams++;
+    x->_codec = st;
+    if (req->head.is_upgrade && !h->has_settings)
+        st->waits = req;
+    else
+        submit(st, req, has_body, length);
+}
+
+/* The peer has said what it can: those who ask for a tunnel by extended CONNECT go now.
+ */
+static void send_waiting(h2_client_t *h)
+{
+    hd_list_each(link, &h->streams)
+    {
+        h2_stream_t *st = hd_list_entry(link, h2_stream_t, link);
+
+        if (st->waits != NULL)
+            submit(st, st->waits, false, 0);
+    }
 }
 
 static void send_body(hd_exchange_t *x, hd_chain_t *body, const hd_headers_t *trailers)
@@ -177,6 +243,15 @@ static bool is_full(hd_exchange_t *x)
     return st->out.was_high;
 }
 
+static void return_credit(h2_stream_t *st)
+{
+    if (st->unconsumed == 0 || st->closed)
+        return;
+    nghttp2_session_consume_stream(st->client->s.ng, st->id, st->unconsumed);
+    st->unconsumed = 0;
+    hd_h2_session_flush_later(&st->client->s);
+}
+
 static void pause(hd_exchange_t *x, bool paused)
 {
     h2_stream_t *st = x->_codec;
@@ -184,11 +259,8 @@ static void pause(hd_exchange_t *x, bool paused)
     if (st == NULL || st->x != x)
         return;
     st->paused = paused;
-    if (paused || st->unconsumed == 0)
-        return;
-    nghttp2_session_consume_stream(st->client->s.ng, st->id, st->unconsumed);
-    st->unconsumed = 0;
-    hd_h2_session_flush_later(&st->client->s);
+    if (!paused)
+        return_credit(st);
 }
 
 static void cancel(hd_exchange_t *x)
@@ -212,6 +284,61 @@ static void cancel(hd_exchange_t *x)
     free_stream(st);
 }
 
+/* --- a stream that becomes a tunnel's end --- */
+
+static void tube_send(void *arg, hd_chain_t *bytes)
+{
+    h2_stream_t *st = arg;
+
+    hd_h2_out_add(&st->client->s, st->id, &st->out, bytes, NULL);
+}
+
+static bool tube_is_full(void *arg)
+{
+    h2_stream_t *st = arg;
+
+    st->out.was_high |= st->out.chain.bytes > HD_H2_STREAM_OUT_HIGH;
+    return st->out.was_high;
+}
+
+static void tube_on_room(void *arg)
+{
+    return_credit(arg);
+}
+
+static void tube_on_reset(void *arg)
+{
+    h2_stream_t *st = arg;
+
+    st->tube = NULL;
+    if (st->closed)
+        return;
+    nghttp2_submit_rst_stream(st->client->s.ng, NGHTTP2_FLAG_NONE, st->id,
+                              NGHTTP2_CANCEL);
+    hd_h2_session_flush_later(&st->client->s);
+}
+
+static const hd_h2_tube_ops_t tube_ops = {.send = tube_send,
+                                          .is_full = tube_is_full,
+                                          .on_room = tube_on_room,
+                                          .on_reset = tube_on_reset};
+
+static hd_conn_t *take_conn(hd_exchange_t *x)
+{
+    h2_stream_t *st = x->_codec;
+    hd_err_t err = {0};
+    hd_conn_t *other;
+
+    st->tube = hd_h2_tube_open(st->client->s.conn->loop, &tube_ops, st, &other, &err);
+    if (st->tube == NULL) {
+        cancel(x);
+        return NULL;
+    }
+    st->x = NULL;
+    st->holds_place = true;
+    return other;
+}
+
 const hd_client_codec_t hd_h2_client = {
     .name = "h2",
     .send_head = send_head,
@@ -219,6 +346,7 @@ const hd_client_codec_t hd_h2_client = {
     .is_full = is_full,
     .pause = pause,
     .cancel = cancel,
+    .take_conn = take_conn,
 };
 
 /* --- the response --- */
@@ -271,6 +399,8 @@ static void give_end(h2_stream_t *st)
     hd_chain_t body;
 
     st->ended = true;
+    if (st->tube != NULL)
+        hd_h2_tube_end(st->tube);
     if (x == NULL)
         return;
     hd_chain_init(&body);
@@ -296,6 +426,14 @@ static void take_head(h2_stream_t *st, bool ended)
         x->user->on_interim(x);
         return;
     }
+    if (st->is_tunnel && x->res.status / 100 == 2 && !ended) {
+        if (st->is_upgrade)
+            hd_websocket_from_h2_answer(st->req, &x->res, x->pool);
+        x->upgraded = true;
+        st->head_given = true;
+        x->user->on_head(x);
+        return;
+    }
     x->res.has_body = !ended;
     if (ended && f == NULL)
         x->res.content_length = 0;
@@ -315,6 +453,10 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
             ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
 
         h->up->streams_max = hd_min(max, 1000u);
+        if (!(frame->hd.flags & NGHTTP2_FLAG_ACK) && !h->has_settings) {
+            h->has_settings = true;
+            send_waiting(h);
+        }
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
             hd_ignore(hd_h2_glitch(&h->s, HD_H2_SETTINGS_SENT, 1));
         return 0;
@@ -362,6 +504,15 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
 
     (void)flags;
     nghttp2_session_consume_connection(ng, len);
+    if (st != NULL && st->tube != NULL) {
+        hd_chain_init(&body);
+        hd_chain_add(&body, h->s.in_block, (const char *)data, len, 0);
+        hd_h2_tube_give(st->tube, &body);
+        st->unconsumed += (uint32_t)len;
+        if (!hd_h2_tube_is_full(st->tube))
+            return_credit(st);
+        return 0;
+    }
     if (st == NULL || st->x == NULL || !st->head_given) {
         nghttp2_session_consume_stream(ng, id, len);
         return 0;
@@ -387,6 +538,10 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
         return 0;
     nghttp2_session_set_stream_user_data(ng, id, NULL);
     st->closed = true;
+    if (st->tube != NULL && error == NGHTTP2_NO_ERROR) { /* both halves are over */
+        hd_h2_tube_close(st->tube, false);
+        st->tube = NULL;
+    }
     st->refused |= error == NGHTTP2_REFUSED_STREAM;
     if (st->x != NULL) {
         hd_ignore(
@@ -407,12 +562,17 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
 /* Exchanges that could not be submitted end here, out of their user's call. */
 static void end_refused(h2_client_t *h)
 {
+    hd_err_t err = {0};
+
     hd_list_each(link, &h->streams)
     {
         h2_stream_t *st = hd_list_entry(link, h2_stream_t, link);
 
-        if (st->id == 0) {
-            end_exchange(st, HD_XR_REFUSED, NULL);
+        if (st->id == 0 && st->waits == NULL) {
+            if (st->cannot)
+                hd_ignore(hd_err_set(&err, HD_E_PROTOCOL,
+                                     "upstream offers no extended CONNECT (RFC 8441)"));
+            end_exchange(st, st->cannot ? HD_XR_PROTOCOL : HD_XR_REFUSED, &err);
             free_stream(st);
         }
     }
@@ -474,7 +634,10 @@ static void destroy_client(void *arg)
 
     hd_list_each(link, &h->streams)
     {
-        free_stream(hd_list_entry(link, h2_stream_t, link));
+        h2_stream_t *st = hd_list_entry(link, h2_stream_t, link);
+
+        st->holds_place = false; /* the pool is done with the conn */
+        free_stream(st);
     }
     hd_h2_session_deinit(&h->s);
 }

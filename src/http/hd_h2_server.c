@@ -1,6 +1,10 @@
 /* The client's side of HTTP/2: each h2 stream is a request (RFC 9113). */
 #include "http/hd_chars.h"
+#include "http/hd_request_int.h"
+#include "core/net/hd_tunnel.h"
 #include "http/hd_h2_session.h"
+#include "http/hd_h2_tube.h"
+#include "http/hd_websocket.h"
 
 #include <stdlib.h>
 
@@ -23,8 +27,11 @@ typedef struct {
     int32_t id;
     hd_link_t link;
     hd_h2_out_t out;
-    hd_timer_t timer; /* the client doesn't take, or doesn't send */
-    uint64_t data_ns; /* when some of the body last came */
+    hd_h2_tube_t *tube;   /* the stream is a tunnel's end; NULL: not, or it is over */
+    hd_req_t *tunnel_req; /* whose; NULL: it has finished */
+    hd_chain_t early;     /* what came for a tunnel that isn't there yet */
+    hd_timer_t timer;     /* the client doesn't take, or doesn't send */
+    uint64_t data_ns;     /* when some of the body last came */
     uint32_t head_bytes, unconsumed;
     uint32_t unwanted;   /* so much of the body may still come; see stop_body */
     unsigned bad_status; /* the head breaks a rule of ours: answered with this */
@@ -34,6 +41,7 @@ typedef struct {
     bool is_aborted;  /* by us, for no fault of the client */
     bool is_large;    /* its head is: counted once */
     bool is_unwanted; /* and the rest of the request is dropped */
+    bool is_connect;  /* what follows the head are a tunnel's bytes */
     bool is_long;     /* the request's body, by its announcement, or it waits for 100 */
     bool head_only;   /* it goes with the head: gRPC's Trailers-Only among them */
 } h2_stream_t;
@@ -56,12 +64,35 @@ static void set_idle_timer(h2_server_t *h)
     hd_timer_set(h->s.conn->loop, &h->timer, IDLE_TIMEOUT_MS);
 }
 
+/* The stream is over, and with it the tunnel: while its request's conn is still there to
+ * be logged. */
+static void end_tunnel(h2_stream_t *st)
+{
+    hd_req_t *req = st->tunnel_req;
+    hd_h2_tube_t *tube = st->tube;
+
+    st->tunnel_req = NULL;
+    st->tube = NULL;
+    if (tube != NULL)
+        hd_h2_tube_close(tube, true);
+    if (req == NULL)
+        return;
+    req->client = &hd_client_gone;
+    if (req->tunnel == NULL)
+        return;
+    req->client_gone = true;
+    hd_ignore(hd_req_err(req, HD_E_RESET, "client ended the tunnel's stream"));
+    hd_tunnel_stop(req->tunnel, true);
+}
+
 static void free_stream(h2_stream_t *st)
 {
     h2_server_t *h = st->server;
 
+    end_tunnel(st);
     hd_list_remove(&st->link);
     hd_h2_out_free(&st->out);
+    hd_chain_free(&st->early);
     hd_timer_stop(h->s.conn->loop, &st->timer);
     h->s.streams--;
     free(st);
@@ -71,7 +102,7 @@ static void free_stream(h2_stream_t *st)
 
 static void free_if_over(h2_stream_t *st)
 {
-    if (st->closed && st->req == NULL)
+    if (st->closed && st->req == NULL && st->tunnel_req == NULL)
         free_stream(st);
 }
 
@@ -189,17 +220,21 @@ static void send_head(hd_req_t *req, bool is_interim)
     nghttp2_data_provider provider = hd_h2_provider();
     nghttp2_nv nv[HD_FIELDS_MAX + 4];
     char status[4], length[21];
+    bool is_tunnel = req->tunnel_up != NULL;
     size_t n = 0;
     int rc;
 
     if (st->closed || (is_interim && req->res.status == 101)) /* RFC 9113 §8.6 */
         return;
+    if (is_tunnel && req->res.status == 101)
+        hd_websocket_answer_h2(req); /* RFC 8441 §5: it is 200 here */
     status[0] = (char)('0' + req->res.status / 100 % 10);
     status[1] = (char)('0' + req->res.status / 10 % 10);
     status[2] = (char)('0' + req->res.status % 10);
     nv[n++] = hd_h2_nv(HD_STR(":status"), hd_str_n(status, 3));
     n = hd_h2_put_fields(nv, n, HD_FIELDS_MAX, &req->res.headers);
-    if (!is_interim && req->res.content_length >= 0 && req->res.status != 204) {
+    if (!is_interim && !is_tunnel && req->res.content_length >= 0 &&
+        req->res.status != 204) {
         char *p = length + sizeof(length);
         uint64_t v = (uint64_t)req->res.content_length;
 
@@ -209,7 +244,7 @@ static void send_head(hd_req_t *req, bool is_interim)
         nv[n++] = hd_h2_nv(HD_STR("content-length"),
                            hd_str_n(p, (size_t)(length + sizeof(length) - p)));
     }
-    st->head_only = !is_interim && !req->res.has_body;
+    st->head_only = !is_interim && !is_tunnel && !req->res.has_body;
     st->out.ended |= st->head_only;
     st->out.chunk_bytes = (uint32_t)req->loc->h2_chunk_bytes;
     for (size_t i = 0; i < n; i++)
@@ -295,7 +330,7 @@ static void stop_body(h2_stream_t *st)
     hd_conn_t *c = st->server->s.conn;
 
     if (st->closed || st->remote_ended || !st->end_sent || st->req != NULL ||
-        st->is_unwanted)
+        st->is_unwanted || st->tube != NULL)
         return;
     if (st->is_long) {
         cut_body(st);
@@ -341,6 +376,94 @@ static void on_finished(hd_req_t *req)
     free_if_over(st);
 }
 
+/* --- a stream that becomes a tunnel's end --- */
+
+static void tube_send(void *arg, hd_chain_t *bytes)
+{
+    h2_stream_t *st = arg;
+
+    if (st->out.chain.bytes == 0)
+        st->out.moved_ns = hd_loop_now_ns(st->server->s.conn->loop);
+    hd_h2_out_add(&st->server->s, st->id, &st->out, bytes, NULL);
+    watch(st);
+}
+
+static bool tube_is_full(void *arg)
+{
+    h2_stream_t *st = arg;
+
+    st->out.was_high |= st->out.chain.bytes > HD_H2_STREAM_OUT_HIGH;
+    return st->out.was_high;
+}
+
+static void return_credit(h2_stream_t *st)
+{
+    if (st->unconsumed == 0 || st->closed)
+        return;
+    nghttp2_session_consume_stream(st->server->s.ng, st->id, st->unconsumed);
+    st->unconsumed = 0;
+    hd_h2_session_flush_later(&st->server->s);
+}
+
+static void tube_on_room(void *arg)
+{
+    return_credit(arg);
+}
+
+/* RFC 9113 §8.5: a TCP connection that broke is CONNECT_ERROR. */
+static void tube_on_reset(void *arg)
+{
+    h2_stream_t *st = arg;
+
+    st->tube = NULL;
+    if (st->closed)
+        return;
+    st->is_aborted = true;
+    nghttp2_submit_rst_stream(st->server->s.ng, NGHTTP2_FLAG_NONE, st->id,
+                              NGHTTP2_CONNECT_ERROR);
+    hd_h2_session_flush_later(&st->server->s);
+}
+
+static const hd_h2_tube_ops_t tube_ops = {.send = tube_send,
+                                          .is_full = tube_is_full,
+                                          .on_room = tube_on_room,
+                                          .on_reset = tube_on_reset};
+
+/* What a client's ops do for a request that is a tunnel: it has none any more, but the
+ * stream wants to know when it is over. */
+static hd_client_ops_t tunnel_ops;
+
+static void on_tunnel_finished(hd_req_t *req)
+{
+    h2_stream_t *st = req->client_state;
+
+    st->tunnel_req = NULL;
+    free_if_over(st);
+}
+
+static hd_conn_t *take_conn(hd_req_t *req)
+{
+    h2_stream_t *st = req->client_state;
+    hd_err_t err = {0};
+    hd_conn_t *other;
+
+    if (st->closed)
+        return NULL;
+    st->tube = hd_h2_tube_open(req->loop, &tube_ops, st, &other, &err);
+    if (st->tube == NULL)
+        return NULL;
+    st->req = NULL;
+    st->tunnel_req = req;
+    tunnel_ops = hd_client_gone;
+    tunnel_ops.on_finished = on_tunnel_finished;
+    req->client = &tunnel_ops;
+    hd_h2_tube_give(st->tube, &st->early);
+    if (st->remote_ended)
+        hd_h2_tube_end(st->tube);
+    return_credit(st);
+    return other;
+}
+
 static const hd_client_ops_t client_ops = {
     .name = "http/2",
     .send_head = send_head,
@@ -349,6 +472,7 @@ static const hd_client_ops_t client_ops = {
     .want_body = want_body,
     .abort = abort_response,
     .on_finished = on_finished,
+    .take_conn = take_conn,
 };
 
 /* --- the request: frames to heads and bodies --- */
@@ -369,7 +493,11 @@ static void on_out_drained(hd_h2_session_t *s, int32_t id)
 {
     h2_stream_t *st = stream_of(s, id);
 
-    if (st != NULL && st->req != NULL)
+    if (st == NULL)
+        return;
+    if (st->tube != NULL)
+        hd_h2_tube_pull(st->tube);
+    else if (st->req != NULL)
         hd_request_on_drained(st->req);
 }
 
@@ -392,6 +520,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
     st->server = h;
     st->id = frame->hd.stream_id;
     hd_chain_init(&st->out.chain);
+    hd_chain_init(&st->early);
     hd_list_add_last(&h->streams, &st->link);
     h->s.streams++;
     h->in_head = true;
@@ -489,8 +618,12 @@ static void check_head(h2_stream_t *st)
         refuse_head(st, 400, "Host differs from :authority");
     if (!hd_http_is_authority(head->authority))
         refuse_head(st, 400, "bad :authority");
-    if (hd_str_eq(head->method, HD_STR("CONNECT")))
+    st->is_connect = hd_str_eq(head->method, HD_STR("CONNECT"));
+    if (st->is_connect && head->protocol.len == 0) {
+        if (hd_str_find_char(head->authority, ':') < 0)
+            refuse_head(st, 400, "CONNECT needs host:port");
         return;
+    }
     if (head->raw_path.len == 0 ||
         hd_span(head->raw_path, HD_CH_TARGET) != head->raw_path.len ||
         (head->raw_path.data[0] != '/' && !(hd_str_eq(head->raw_path, HD_STR("*")) &&
@@ -532,20 +665,25 @@ static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
         return;
     }
     check_head(st);
+    if (st->is_connect && head->protocol.len > 0 && st->bad_status == 0)
+        hd_websocket_from_h2(st->req);
     head->method_id = hd_http_method_id(head->method);
     head->content_length = HD_LEN_UNKNOWN;
     if (ended)
         head->content_length = 0;
     else if (f != NULL && hd_str_to_u64(f->value, INT64_MAX, &length))
         head->content_length = (int64_t)length;
-    head->has_body = !ended;
+    head->has_body = !ended && !st->is_connect;
+    if (st->is_connect)
+        head->content_length = 0;
     f = hd_headers_get(&head->headers, HD_H_EXPECT);
     head->expects_continue =
         f != NULL && !ended && hd_str_eq_nocase(f->value, HD_STR("100-continue"));
     st->is_long = head->content_length > UNWANTED_BYTES || head->expects_continue;
     st->req->head_bytes_received = st->head_bytes;
-    if (st->bad_status == 0 && hd_http_normalize_path(head->raw_path, http, st->req->pool,
-                                                      &head->path, &head->query) != HD_OK)
+    if (st->bad_status == 0 && head->method_id != HD_M_CONNECT &&
+        hd_http_normalize_path(head->raw_path, http, st->req->pool, &head->path,
+                               &head->query) != HD_OK)
         refuse_head(st, 400, "bad path");
     if (st->bad_status != 0) {
         hd_request_set_entry(st->req, &h->entry);
@@ -565,7 +703,9 @@ static void give_end(h2_stream_t *st, unsigned flags)
     hd_chain_t body;
 
     st->remote_ended = true;
-    if (st->req == NULL || st->bad_status != 0)
+    if (st->tube != NULL)
+        hd_h2_tube_end(st->tube);
+    if (st->req == NULL || st->bad_status != 0 || st->is_connect)
         return;
     hd_chain_init(&body);
     hd_chain_set_flags(&body, HD_SLICE_END | flags);
@@ -627,6 +767,23 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
     }
 }
 
+/* Nothing goes on before the answer; what comes meanwhile is bounded by the window. */
+static void take_tunnel_data(h2_stream_t *st, const uint8_t *data, size_t len)
+{
+    hd_chain_t bytes;
+
+    hd_chain_init(&bytes);
+    hd_chain_add(&bytes, st->server->s.in_block, (const char *)data, len, 0);
+    st->unconsumed += (uint32_t)len;
+    if (st->tube == NULL) {
+        hd_chain_move(&st->early, &bytes);
+        return;
+    }
+    hd_h2_tube_give(st->tube, &bytes);
+    if (!hd_h2_tube_is_full(st->tube))
+        return_credit(st);
+}
+
 static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data,
                    size_t len, void *user)
 {
@@ -638,6 +795,10 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
     nghttp2_session_consume_connection(ng, len);
     if (st != NULL)
         st->data_ns = hd_loop_now_ns(h->s.conn->loop);
+    if (st != NULL && st->is_connect && (st->tube != NULL || st->req != NULL)) {
+        take_tunnel_data(st, data, len);
+        return 0;
+    }
     if (st == NULL || st->req == NULL || st->bad_status != 0) {
         nghttp2_session_consume_stream(ng, id, len);
         if (st != NULL)
@@ -686,6 +847,12 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
     return 0;
 }
 
+static void end_tunnel_if_broken(h2_stream_t *st, uint32_t error)
+{
+    if (error != NGHTTP2_NO_ERROR)
+        end_tunnel(st);
+}
+
 static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void *user)
 {
     h2_server_t *h = user;
@@ -697,6 +864,11 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
     nghttp2_session_set_stream_user_data(ng, id, NULL);
     st->closed = true;
     hd_h2_out_free(&st->out);
+    if (st->tube != NULL && error == NGHTTP2_NO_ERROR) { /* both halves are over */
+        hd_h2_tube_close(st->tube, false);
+        st->tube = NULL;
+    }
+    end_tunnel_if_broken(st, error);
     req = st->req;
     if (req != NULL && (error != NGHTTP2_NO_ERROR || !st->started || !st->out.ended)) {
         st->req = NULL;
@@ -786,9 +958,11 @@ static void submit_settings(h2_server_t *h, const hd_http_conf_t *http)
          http != NULL && http->h2_streams > 0 ? http->h2_streams : STREAMS_MAX},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, stream_window},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, h->head_bytes_max},
+        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1}, /* last: left out if not so */
     };
+    size_t n = hd_countof(settings) - (http->upgrade_websocket ? 0 : 1);
 
-    nghttp2_submit_settings(h->s.ng, NGHTTP2_FLAG_NONE, settings, hd_countof(settings));
+    nghttp2_submit_settings(h->s.ng, NGHTTP2_FLAG_NONE, settings, n);
     nghttp2_session_set_local_window_size(h->s.ng, NGHTTP2_FLAG_NONE, 0,
                                           (int32_t)conn_window);
 }

@@ -59,6 +59,7 @@ static void start_tunnel(hd_req_t *req)
     const hd_proxy_conf_t *proxy = req->route != NULL ? req->route->proxy : NULL;
     hd_tunnel_conf_t conf = {0};
     hd_conn_t *up = req->tunnel_up, *down;
+    const hd_client_ops_t *client = req->client;
 
     if (proxy != NULL)
         conf.idle_timeout_ms =
@@ -71,7 +72,8 @@ static void start_tunnel(hd_req_t *req)
         hd_response_abort(req);
         return;
     }
-    req->client = &hd_client_gone; /* the codec has let go */
+    if (req->client == client)
+        req->client = &hd_client_gone; /* the codec has let go */
     req->is_tunnel = true;
     req->tunnel = hd_tunnel_start(down, up, &conf, on_tunnel_end, req);
 }
