@@ -473,7 +473,9 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
         }
         return 0;
     case NGHTTP2_PING:
-        if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
+        if (frame->hd.flags & NGHTTP2_FLAG_ACK)
+            hd_ignore(hd_h2_session_pong(&h->s, frame));
+        else
             hd_ignore(hd_h2_glitch(&h->s, HD_H2_PINGS, 1));
         return 0;
     case NGHTTP2_HEADERS:
@@ -645,10 +647,16 @@ static void destroy_client(void *arg)
 hd_rc_t hd_h2_client_open(hd_upconn_t *u, hd_err_t *err)
 {
     static nghttp2_session_callbacks *callbacks;
-    static const nghttp2_settings_entry settings[] = {
+    const hd_cluster_t *cluster = hd_upconn_cluster(u);
+    nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
-        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, HD_H2_STREAM_WINDOW},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+         cluster != NULL && cluster->h2_stream_window > 0 ? cluster->h2_stream_window
+                                                          : HD_H2_STREAM_WINDOW},
     };
+    uint32_t conn_window = cluster != NULL && cluster->h2_conn_window > 0
+                               ? cluster->h2_conn_window
+                               : HD_H2_CONN_WINDOW;
     hd_pool_t *pool = hd_conn_pool(u->conn);
     h2_client_t *h = hd_pool_new(pool, h2_client_t);
 
@@ -668,7 +676,9 @@ hd_rc_t hd_h2_client_open(hd_upconn_t *u, hd_err_t *err)
     hd_conn_set_handler(u->conn, &handler, h);
     nghttp2_submit_settings(h->s.ng, NGHTTP2_FLAG_NONE, settings, hd_countof(settings));
     nghttp2_session_set_local_window_size(h->s.ng, NGHTTP2_FLAG_NONE, 0,
-                                          HD_H2_CONN_WINDOW);
+                                          (int32_t)conn_window);
+    if (cluster != NULL)
+        hd_h2_session_keepalive(&h->s, cluster->h2_ping_ms, cluster->h2_ping_timeout_ms);
     hd_h2_session_flush_later(&h->s);
     return HD_OK;
 }

@@ -13,6 +13,7 @@
 #define STREAMS_MAX 128 /* nginx's default */
 #define IDLE_TIMEOUT_MS 75000
 #define HEAD_TIMEOUT_MS 60000
+#define GOODBYE_MS 1000 /* for the answer to a PING: the client has heard of the end */
 #define LINGER_MS 5000
 #define EARNED_BY_REQUEST 5
 /* Of a body that nobody wants so much is read, and for so long, before it is cut off. */
@@ -50,10 +51,13 @@ struct h2_server_s {
     hd_h2_session_t s; /* first: callbacks get it */
     hd_http_entry_t entry;
     hd_timer_t timer, unwanted; /* idle; bodies that are dropped */
+    hd_timer_t goodbye;         /* between GOAWAY's two steps */
     hd_link_t link, streams;
     uint32_t head_bytes_max, fields_max, requests_n, requests_max;
     uint64_t head_timeout_ms;
-    bool is_draining, has_settings;
+    uint64_t idle_ms, born_ns;
+    bool is_draining, is_final; /* GOAWAY's two steps */
+    bool has_settings;
     bool in_head; /* a field section is begun, and its end outstanding */
 };
 
@@ -61,7 +65,10 @@ static hd_link_t conns = {&conns, &conns};
 
 static void set_idle_timer(h2_server_t *h)
 {
-    hd_timer_set(h->s.conn->loop, &h->timer, IDLE_TIMEOUT_MS);
+    hd_timer_set(h->s.conn->loop, &h->timer,
+                 h->is_final      ? 1
+                 : h->is_draining ? GOODBYE_MS
+                                  : h->idle_ms);
 }
 
 /* The stream is over, and with it the tunnel: while its request's conn is still there to
@@ -124,6 +131,7 @@ static void end_conn(h2_server_t *h, hd_err_code_t code, const char *why, bool l
     }
     hd_timer_stop(c->loop, &h->timer);
     hd_timer_stop(c->loop, &h->unwanted);
+    hd_timer_stop(c->loop, &h->goodbye);
     hd_list_remove(&h->link);
     hd_h2_session_deinit(&h->s);
     free(h);
@@ -643,6 +651,45 @@ static void join_cookies(hd_req_t *req)
                    hd_headers_joined(h, HD_STR("cookie"), req->pool, NULL));
 }
 
+/* RFC 9113 §6.8: first the client is asked to begin nothing more; then, when it has heard
+ * of it, what it has begun is the last. */
+static void begin_drain(h2_server_t *h)
+{
+    if (h->is_draining || h->s.is_ending)
+        return;
+    h->is_draining = true;
+    hd_h2_session_notice(&h->s);
+    hd_timer_set(h->s.conn->loop, &h->goodbye, GOODBYE_MS);
+}
+
+/* The second step: GOAWAY with the last stream. */
+static void finish_drain(h2_server_t *h)
+{
+    if (h->is_final)
+        return;
+    h->is_final = true;
+    hd_timer_stop(h->s.conn->loop, &h->goodbye);
+    hd_h2_session_goaway(&h->s, NGHTTP2_NO_ERROR);
+    if (h->s.streams == 0)
+        set_idle_timer(h);
+}
+
+static void on_goodbye(hd_timer_t *t)
+{
+    finish_drain(hd_container_of(t, h2_server_t, goodbye));
+}
+
+/* keepalive_requests, keepalive_time, and their like by xDS. */
+static bool is_worn(const h2_server_t *h, const hd_http_conf_t *http)
+{
+    uint64_t age_ms = (hd_loop_now_ns(h->s.conn->loop) - h->born_ns) / 1000000;
+    uint32_t max = http->is_xds || http->loc == NULL ? http->requests_per_conn
+                                                     : http->loc->keepalive_requests;
+
+    return (max > 0 && h->requests_n >= max) ||
+           (http->max_conn_duration_ms > 0 && age_ms >= http->max_conn_duration_ms);
+}
+
 static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
 {
     const hd_http_conf_t *http = hd_http_entry_refresh(&h->entry, h->s.conn);
@@ -693,9 +740,8 @@ static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
     join_cookies(st->req);
     hd_headers_mark_hops(&head->headers);
     hd_request_start(st->req, &h->entry);
-    if (http->requests_per_conn > 0 && h->requests_n >= http->requests_per_conn &&
-        !h->s.goaway_sent)
-        hd_h2_session_goaway(&h->s, NGHTTP2_NO_ERROR);
+    if (is_worn(h, http))
+        begin_drain(h);
 }
 
 static void give_end(h2_stream_t *st, unsigned flags)
@@ -753,6 +799,8 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
     case NGHTTP2_PING:
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
             hd_ignore(hd_h2_glitch(&h->s, HD_H2_PINGS, 1));
+        else if (hd_h2_session_pong(&h->s, frame) && h->is_draining)
+            finish_drain(h);
         return 0;
     case NGHTTP2_SETTINGS:
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK) && h->has_settings)
@@ -844,6 +892,7 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
     }
     if (frame->hd.type == NGHTTP2_RST_STREAM)
         count_reset(h, frame);
+    hd_h2_session_sent(&h->s, frame);
     return 0;
 }
 
@@ -891,8 +940,6 @@ static void on_readable(hd_conn_t *c)
         end_conn(h, HD_E_PROTOCOL, c->err != NULL ? c->err->text : "broken", false);
     else if (hd_h2_session_is_over(&h->s))
         end_conn(h, HD_E_RESET, "connection ended", true);
-    else if (h->is_draining && h->s.streams == 0)
-        end_conn(h, HD_E_RESET, "draining", true);
 }
 
 static void on_writable(hd_conn_t *c)
@@ -922,9 +969,12 @@ static void on_due(hd_timer_t *t)
     }
     if (h->s.streams > 0)
         return;
-    if (!h->s.goaway_sent) { /* RFC 9113 §6.8; then give it a moment */
-        hd_h2_session_goaway(&h->s, NGHTTP2_NO_ERROR);
-        hd_timer_set(h->s.conn->loop, &h->timer, 1000);
+    if (!h->is_draining) {
+        begin_drain(h);
+        return;
+    }
+    if (!h->is_final) {
+        finish_drain(h);
         return;
     }
     end_conn(h, HD_E_TIMEOUT, "idle", true);
@@ -1011,8 +1061,14 @@ void hd_h2_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_
     hd_list_add_last(&conns, &h->link);
     hd_timer_init(&h->timer, on_due);
     hd_timer_init(&h->unwanted, on_unwanted_due);
+    hd_timer_init(&h->goodbye, on_goodbye);
+    h->born_ns = hd_loop_now_ns(c->loop);
+    h->idle_ms = http->loc != NULL && http->loc->keepalive_timeout_ms > 0
+                     ? http->loc->keepalive_timeout_ms
+                     : IDLE_TIMEOUT_MS;
     hd_conn_set_handler(c, &handler, h);
     submit_settings(h, http);
+    hd_h2_session_keepalive(&h->s, http->h2_ping_ms, http->h2_ping_timeout_ms);
     hd_h2_session_flush_later(&h->s);
     set_idle_timer(h);
     if (c->is_readable || c->in.bytes > 0)
@@ -1027,9 +1083,6 @@ void hd_h2_drain(hd_loop_t *loop)
 
         if (h->s.conn->loop != loop || h->is_draining)
             continue;
-        h->is_draining = true;
-        if (!h->s.goaway_sent)
-            hd_h2_session_goaway(&h->s, NGHTTP2_NO_ERROR);
-        hd_conn_wake(h->s.conn);
+        begin_drain(h);
     }
 }

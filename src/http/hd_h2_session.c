@@ -258,6 +258,62 @@ void hd_h2_session_goaway(hd_h2_session_t *s, uint32_t error)
     hd_h2_session_flush_later(s);
 }
 
+/* --- PING --- */
+
+static const uint8_t notice_ping[8] = "goodbye", keepalive_ping[8] = "hello";
+
+void hd_h2_session_notice(hd_h2_session_t *s)
+{
+    hd_ignore(nghttp2_submit_shutdown_notice(s->ng) != 0);
+    hd_h2_session_flush_later(s);
+}
+
+/* nghttp2 sends PING before all else that waits, so it is submitted behind GOAWAY. */
+void hd_h2_session_sent(hd_h2_session_t *s, const nghttp2_frame *frame)
+{
+    if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.last_stream_id == INT32_MAX)
+        hd_ignore(nghttp2_submit_ping(s->ng, NGHTTP2_FLAG_NONE, notice_ping) != 0);
+}
+
+bool hd_h2_session_pong(hd_h2_session_t *s, const nghttp2_frame *frame)
+{
+    if (memcmp(frame->ping.opaque_data, notice_ping, sizeof(notice_ping)) == 0)
+        return true;
+    if (!s->ping_waits ||
+        memcmp(frame->ping.opaque_data, keepalive_ping, sizeof(keepalive_ping)) != 0)
+        return false;
+    s->ping_waits = false;
+    hd_timer_set(s->conn->loop, &s->ping, s->ping_ms);
+    return false;
+}
+
+static void on_ping_due(hd_timer_t *t)
+{
+    hd_h2_session_t *s = hd_container_of(t, hd_h2_session_t, ping);
+
+    if (s->is_broken || s->is_ending)
+        return;
+    if (s->ping_waits) {
+        hd_ignore(hd_conn_fail(s->conn, HD_E_TIMEOUT, "HTTP/2: PING isn't answered"));
+        s->is_broken = true;
+        hd_conn_wake(s->conn); /* its owner sees that it is over */
+        return;
+    }
+    s->ping_waits = true;
+    hd_ignore(nghttp2_submit_ping(s->ng, NGHTTP2_FLAG_NONE, keepalive_ping) != 0);
+    hd_h2_session_flush_later(s);
+    hd_timer_set(s->conn->loop, t, s->ping_timeout_ms);
+}
+
+void hd_h2_session_keepalive(hd_h2_session_t *s, uint64_t interval_ms,
+                             uint64_t timeout_ms)
+{
+    s->ping_ms = interval_ms;
+    s->ping_timeout_ms = timeout_ms;
+    if (interval_ms > 0)
+        hd_timer_set(s->conn->loop, &s->ping, interval_ms);
+}
+
 static hd_rc_t feed(hd_h2_session_t *s, const uint8_t *bytes, size_t n)
 {
     ssize_t used;
@@ -357,6 +413,7 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
                                  .at_ns = hd_loop_now_ns(c->loop),
                                  .is_server = is_server};
     hd_post_init(&s->flush, on_flush);
+    hd_timer_init(&s->ping, on_ping_due);
     hd_chain_init(&s->out);
     return HD_OK;
 }
@@ -364,6 +421,7 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
 void hd_h2_session_deinit(hd_h2_session_t *s)
 {
     hd_post_cancel(&s->flush);
+    hd_timer_stop(s->conn->loop, &s->ping);
     hd_chain_free(&s->out);
     if (s->out_block != NULL)
         hd_block_unref(s->out_block);

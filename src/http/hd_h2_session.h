@@ -43,6 +43,9 @@ struct hd_h2_session_s {
     bool in_recv, in_send, is_broken, goaway_sent, goaway_received;
     bool is_ending;        /* GOAWAY with an error: nothing more is read */
     hd_h2_frames_t frames; /* looks at what comes before nghttp2 does */
+    hd_timer_t ping;       /* of hd_h2_session_keepalive */
+    uint64_t ping_ms, ping_timeout_ms;
+    bool ping_waits; /* for its answer */
     /* Of the side's stream: its output. NULL: it is gone. */
     hd_h2_out_t *(*out_of)(hd_h2_session_t *s, int32_t stream_id);
     /* The stream's output fell below the low mark after having been high. */
@@ -63,6 +66,18 @@ hd_rc_t hd_h2_session_read(hd_h2_session_t *s);
 /* Nothing more is to be read or written. */
 bool hd_h2_session_is_over(const hd_h2_session_t *s);
 void hd_h2_session_goaway(hd_h2_session_t *s, uint32_t error);
+/* First step of a graceful end (RFC 9113 §6.8): the peer is asked to begin nothing more;
+ * what it has begun is still taken. The answer to a PING sent with it, by which the peer
+ * has heard of it, is told by hd_h2_session_pong. */
+void hd_h2_session_notice(hd_h2_session_t *s);
+/* By a side that uses it, for each frame that is sent. */
+void hd_h2_session_sent(hd_h2_session_t *s, const nghttp2_frame *frame);
+/* A PING each <interval_ms>; one that isn't answered within <timeout_ms> breaks the conn,
+ * and its owner is woken. <interval_ms> 0: none. */
+void hd_h2_session_keepalive(hd_h2_session_t *s, uint64_t interval_ms,
+                             uint64_t timeout_ms);
+/* By the sides, for each PING with ACK. True: it answers hd_h2_session_notice. */
+bool hd_h2_session_pong(hd_h2_session_t *s, const nghttp2_frame *frame);
 /* <n> times what a well-behaved peer does rarely (hd_h2_budget.h): beyond its budget the
  * conn ends with ENHANCE_YOUR_CALM. False: it ends. */
 bool hd_h2_glitch(hd_h2_session_t *s, hd_h2_kind_t kind, uint32_t n);

@@ -49,11 +49,12 @@ typedef struct hd_http_conf_s {
     uint64_t max_conn_duration_ms, drain_timeout_ms, max_stream_duration_ms;
     uint32_t requests_per_conn;
     uint32_t h2_streams, h2_stream_window, h2_conn_window;
-    uint32_t h2_budget, h2_client_budget; /* hd_h2_budget.h; 0: the default */
-    struct hd_h2_clients_s *h2_clients;   /* in the state arena; NULL: none */
-    const hd_http_loc_t *loc;             /* before a route is known */
-    uint8_t tls_checks;                   /* HD_HTTP_TLS_… */
-    uint8_t tracing;                      /* modules read their own conf; reserved */
+    uint32_t h2_ping_ms, h2_ping_timeout_ms; /* PING each so often; 0: none */
+    uint32_t h2_budget, h2_client_budget;    /* hd_h2_budget.h; 0: the default */
+    struct hd_h2_clients_s *h2_clients;      /* in the state arena; NULL: none */
+    const hd_http_loc_t *loc;                /* before a route is known */
+    uint8_t tls_checks;                      /* HD_HTTP_TLS_… */
+    uint8_t tracing;                         /* modules read their own conf; reserved */
 } hd_http_conf_t;
 
 extern const hd_http_loc_t hd_http_loc_defaults;

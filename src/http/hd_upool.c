@@ -1248,6 +1248,15 @@ void hd_upool_close_all(hd_loop_t *loop)
     }
 }
 
+const hd_cluster_t *hd_upconn_cluster(const hd_upconn_t *u)
+{
+    const hd_region_t *r = u->pool == NULL ? NULL
+                                           : hd_slot_get(hd_loop_member(u->pool->loop),
+                                                         u->pool->key.cluster);
+
+    return r != NULL ? r->root : NULL;
+}
+
 size_t hd_upool_conns(void)
 {
     return table.conns_n;

@@ -21,6 +21,8 @@ http {
         location /cut { http2_chunk_size 7; return 200 "0123456789abcdefghij"; }
         location /post { proxy_pass http://127.0.0.1:%%PORT_1%%; proxy_request_buffering off; }
     }
+    server { listen 127.0.0.1:%%PORT_2%%; keepalive_requests 2; location / { return 200 ok; } }
+    server { listen 127.0.0.1:%%PORT_3%%; keepalive_timeout 300ms; location / { return 200 ok; } }
 }
 EOC
 $hd->backend(1, sub { {body => "ok"} });
@@ -60,6 +62,32 @@ while ($sent < 100_000) { # as the window opens
 }
 is $c->response(5)->{status}, 200, 'more than the window is let in as it is taken';
 is length(($hd->requests(1))[-1]{body}), 100_000, 'and arrives';
+
+# ---- the end of a connection, in two steps (RFC 9113 §6.8)
+
+sub last_goaway { ($_[0]{goaways} || [])->[-1] || {last => -1, error => ''} }
+
+# From the first GOAWAY to the end: what has begun before its PING is answered is served.
+sub check_end {
+    my ($c, $next_id, $name) = @_;
+    my $ping = $c->until(sub { $_->{type} eq 'PING' });
+    is_deeply last_goaway($c), {last => 0x7fffffff, error => 'NO_ERROR'}, "$name: first step: nothing new, please";
+    $c->request($next_id, '/');
+    $c->frame('PING', 1, 0, $ping->{payload});
+    is $c->response($next_id)->{status}, 200, "$name: what was under way is served";
+    1 while $c->next;
+    is_deeply last_goaway($c), {last => $next_id, error => 'NO_ERROR'}, "$name: second step: this was the last";
+}
+
+my $worn = Heddle::H2->new($hd->port(2));
+$worn->request($_, '/') for 1, 3;
+check_end($worn, 5, 'keepalive_requests');
+check_end(Heddle::H2->new($hd->port(3)), 1, 'keepalive_timeout');
+my $open = Heddle::H2->new($hd->port(0));
+$open->request(1, '/');
+$open->response(1);
+$hd->signal('QUIT');
+check_end($open, 3, 'a worker that ends');
 
 # ---- what is wrong
 

@@ -242,6 +242,52 @@ static void test_many_streams(const hd_addr_t *addr)
     check_clean("many streams");
 }
 
+/* connection_keepalive: a peer that is silent to PING is dead, one that answers isn't. */
+static void test_ping(const hd_addr_t *addr)
+{
+    caller_t c;
+    int fd;
+
+    reset();
+    set_upstream(addr);
+    cluster->h2_ping_ms = 100;
+    cluster->h2_ping_timeout_ms = 300;
+    start_call(&c, 0);
+    send_message(&c, "x", true);
+    fd = up_accept();
+    turn_some(loop);
+    hd_bug_on(send(fd, "\0\0\0\4\0\0\0\0\0", 9, MSG_NOSIGNAL) != 9); /* SETTINGS */
+    turn_some(loop);
+    tick(101);
+    ok(!c.ended, "PING is sent");
+    tick(301);
+    turn_some(loop);
+    ok(c.ended && c.failed, "its answer doesn't come: %s", c.why);
+    is_int(hd_upool_conns(), 0, "the conn is ended");
+    hd_chain_free(&c.body);
+    close(fd);
+    check_clean("dead peer");
+
+    cluster->h2_ping_ms = 100;
+    cluster->h2_ping_timeout_ms = 300;
+    start_call(&c, 0);
+    serve_one();
+    send_message(&c, "x", false);
+    turn_until(loop, c.got > 0);
+    for (int i = 0; i < 20; i++) {
+        tick(101);
+        turn_some(loop);
+    }
+    ok(!c.ended, "who answers stays");
+    send_message(&c, "x", true);
+    turn_until(loop, c.ended);
+    ok(!c.failed, "to the end");
+    hd_chain_free(&c.body);
+    check_clean("living peer");
+    hd_upool_close_all(loop);
+    turn_some(loop);
+}
+
 static void test_grpc_text(void)
 {
     hd_pool_t *p = hd_pool_create(0);
@@ -290,6 +336,7 @@ int main(void)
     test_call(&addr);
     test_refused();
     test_many_streams(&addr);
+    test_ping(&addr);
     test_grpc_text();
     test_grpc_frames();
     hd_upool_close_all(loop);

@@ -156,8 +156,12 @@ static hd_rc_t set_common_http(const PbCore__HttpProtocolOptions *msg, hd_cluste
 
 static void set_h2(const PbCore__Http2ProtocolOptions *msg, hd_cluster_t *c)
 {
-    if (msg != NULL)
-        c->max_streams = hd_pb_u32(msg->max_concurrent_streams, 0);
+    if (msg == NULL)
+        return;
+    c->max_streams = hd_pb_u32(msg->max_concurrent_streams, 0);
+    c->h2_stream_window = hd_pb_u32(msg->initial_stream_window_size, 0);
+    c->h2_conn_window = hd_pb_u32(msg->initial_connection_window_size, 0);
+    hd_xds_ping(msg->connection_keepalive, &c->h2_ping_ms, &c->h2_ping_timeout_ms);
 }
 
 typedef PbUpstreamHttp__HttpProtocolOptions http_options_t;

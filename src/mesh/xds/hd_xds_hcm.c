@@ -221,6 +221,8 @@ static hd_rc_t set_limits(const hcm_t *msg, hd_http_conf_t *conf, hd_err_t *err)
         conf->h2_streams = hd_pb_u32(h2->max_concurrent_streams, STREAMS_MAX);
         conf->h2_stream_window = hd_pb_u32(h2->initial_stream_window_size, 0);
         conf->h2_conn_window = hd_pb_u32(h2->initial_connection_window_size, 0);
+        hd_xds_ping(h2->connection_keepalive, &conf->h2_ping_ms,
+                    &conf->h2_ping_timeout_ms);
     }
     return HD_OK;
 }

@@ -58,6 +58,9 @@ hd_str_t hd_xds_str(hd_xds_t *x, const char *s); /* copied to the region */
 /* Milliseconds, at most UINT32_MAX; negative ones are refused. */
 hd_rc_t hd_xds_ms(const Pb__Duration *d, uint32_t unset, const char *what, uint32_t *ms,
                   hd_err_t *err) HD_MUST_CHECK;
+/* connection_keepalive: how often PING is sent, and how long its answer may take. */
+void hd_xds_ping(const PbCore__KeepaliveSettings *msg, uint32_t *interval_ms,
+                 uint32_t *timeout_ms);
 hd_rc_t hd_xds_ms64(const Pb__Duration *d, uint64_t unset, const char *what, uint64_t *ms,
                     hd_err_t *err) HD_MUST_CHECK;
 hd_rc_t hd_xds_match(hd_xds_t *x, const PbMatcher__StringMatcher *msg, hd_match_t *match,

@@ -21,6 +21,26 @@ hd_rc_t hd_xds_ms64(const Pb__Duration *d, uint64_t unset, const char *what, uin
     return HD_OK;
 }
 
+/* Envoy asks for a time-out of 1 ms and more; without an interval there is no PING. */
+static uint32_t ping_ms(const Pb__Duration *d)
+{
+    if (d == NULL || d->seconds < 0 || (d->seconds == 0 && d->nanos <= 0))
+        return 0;
+    return (uint32_t)hd_min(
+        hd_max((uint64_t)d->seconds * 1000 + (uint64_t)hd_max(d->nanos, 0) / 1000000,
+               (uint64_t)1),
+        (uint64_t)UINT32_MAX);
+}
+
+void hd_xds_ping(const PbCore__KeepaliveSettings *msg, uint32_t *interval_ms,
+                 uint32_t *timeout_ms)
+{
+    if (msg == NULL)
+        return;
+    *timeout_ms = ping_ms(msg->timeout);
+    *interval_ms = *timeout_ms > 0 ? ping_ms(msg->interval) : 0;
+}
+
 hd_rc_t hd_xds_ms(const Pb__Duration *d, uint32_t unset, const char *what, uint32_t *ms,
                   hd_err_t *err)
 {
