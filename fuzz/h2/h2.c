@@ -4,8 +4,9 @@
  *
  * The first byte says how: bit 0 the side, bit 1 raw bytes or frames of a shorter
  * writing, bit 2 a peer that doesn't read, bit 3 bytes in small pieces, bit 4 the peer
- * closes at the end. A frame of the shorter writing is TYPE FLAGS STREAM LENGTH PAYLOAD,
- * a byte each; what lacks of the payload is zero; HEADERS of length 0 are a good head.
+ * closes at the end, bit 5 CONNECT leads to an upstream that greets. A frame of the
+ * shorter writing is TYPE FLAGS STREAM LENGTH PAYLOAD, a byte each; what lacks of the
+ * payload is zero; HEADERS of length 0 are a good head.
  */
 #include "http/hd_call.h"
 #include "http/hd_service.h"
@@ -13,7 +14,7 @@
 
 #include <nghttp2/nghttp2.h>
 
-enum { UPSTREAM = 1, SHORT = 2, DEAF = 4, PIECES = 8, CLOSES = 16 };
+enum { UPSTREAM = 1, SHORT = 2, DEAF = 4, PIECES = 8, CLOSES = 16, TUNNEL = 32 };
 
 /* --- what answers --- */
 
@@ -141,14 +142,39 @@ static void write_all(hd_conn_t *c, unsigned how)
     turn_some(loop);
 }
 
+/* What the tunnels lead to: greets, and ends every other one. */
+static void serve_tunnels(void)
+{
+    int fds[16], n = 0, fd;
+
+    fcntl(up_listen_fd, F_SETFL, O_NONBLOCK);
+    while (n < 16 && (fd = accept(up_listen_fd, NULL, NULL)) >= 0) {
+        fcntl(fd, F_SETFL, O_NONBLOCK);
+        hd_ignore(send(fd, "hello", 5, MSG_NOSIGNAL) < 0);
+        if (n % 2 == 1)
+            shutdown(fd, SHUT_WR);
+        fds[n++] = fd;
+    }
+    turn_some(loop);
+    for (int i = 0; i < n; i++)
+        close(fds[i]);
+    turn_some(loop);
+}
+
 static void fuzz_server(unsigned how)
 {
     hd_conn_t *ends[2];
+
+    route->action = how & TUNNEL ? HD_ACT_TUNNEL : HD_ACT_SERVICE;
+    http->is_xds = (how & TUNNEL) != 0;
+    http->upgrade_websocket = true;
 
     hd_bug_on(hd_conn_create_pipe(loop, ends, &err) != HD_OK);
     hd_conn_set_handler(ends[1], &peer, NULL);
     hd_h2_serve(ends[0], listener_slot, filter_chain);
     write_all(ends[1], how);
+    if (how & TUNNEL)
+        serve_tunnels();
     if (!peer_closed && (how & CLOSES))
         hd_conn_close(ends[1], 0);
     else if (!peer_closed)

@@ -106,3 +106,17 @@ bool hd_http_is_authority(hd_str_t a)
     return host.len > 0 && hd_str_find_char(host, '[') < 0 &&
            hd_str_find_char(host, ']') < 0 && is_port(port);
 }
+
+static bool is_token(hd_str_t s)
+{
+    return s.len > 0 && hd_span(s, HD_CH_TOKEN) == s.len;
+}
+
+bool hd_http_is_protocol(hd_str_t s)
+{
+    ssize_t slash = hd_str_find_char(s, '/');
+    hd_str_t name = slash < 0 ? s : hd_str_sub(s, 0, (size_t)slash);
+
+    return is_token(name) && !hd_str_eq_nocase(name, HD_STR("h2c")) &&
+           (slash < 0 || is_token(hd_str_sub(s, (size_t)slash + 1, s.len)));
+}

@@ -50,3 +50,6 @@ static inline size_t hd_span_value(hd_str_t s)
 int hd_hex_value(char c); /* 0…15, -1 */
 /* host[:port]: not empty, port digits only and at most 65535 (RFC 9110 §4.2.1). */
 bool hd_http_is_authority(hd_str_t authority);
+/* A protocol to upgrade to (RFC 9110 §7.8: a name, and maybe "/" and a version), but not
+ * h2c: that is by prior knowledge or ALPN only (h2c smuggling). */
+bool hd_http_is_protocol(hd_str_t s);

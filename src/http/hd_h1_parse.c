@@ -317,11 +317,9 @@ hd_h1_rc_t hd_h1_parse_request(hd_str_t bytes, size_t *scan_from,
     head->expects_continue = f != NULL && head->has_body && head->version == HD_HTTP_11 &&
                              hd_str_eq_nocase(f->value, HD_STR("100-continue"));
     f = hd_headers_get(&head->headers, HD_H_UPGRADE);
-    /* h2c is never upgraded to: prior knowledge or ALPN only (h2c smuggling) */
     head->is_upgrade = f != NULL && connection.upgrade && head->version == HD_HTTP_11 &&
                        !head->has_body && /* it would end in the new protocol's bytes */
-                       hd_http_is_field_name(f->value) &&
-                       !hd_str_eq_nocase(f->value, HD_STR("h2c"));
+                       hd_http_is_protocol(f->value);
     head->protocol = head->is_upgrade ? f->value : HD_STR_NONE;
     return HD_H1_OK;
 }

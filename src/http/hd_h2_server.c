@@ -627,6 +627,8 @@ static void check_head(h2_stream_t *st)
     if (!hd_http_is_authority(head->authority))
         refuse_head(st, 400, "bad :authority");
     st->is_connect = hd_str_eq(head->method, HD_STR("CONNECT"));
+    if (head->protocol.len > 0 && !hd_http_is_protocol(head->protocol))
+        refuse_head(st, 400, "bad :protocol"); /* it may go into a field of HTTP/1 */
     if (st->is_connect && head->protocol.len == 0) {
         if (hd_str_find_char(head->authority, ':') < 0)
             refuse_head(st, 400, "CONNECT needs host:port");

@@ -42,7 +42,8 @@ typedef struct hd_http_conf_s {
     bool normalize_path, merge_slashes;
     uint8_t
         escaped_slashes; /* 0 keep, 1 reject, 2 unescape+redirect, 3 unescape+forward */
-    bool strip_port, proxy_100_continue, upgrade_websocket, upgrade_connect;
+    bool strip_port, proxy_100_continue, upgrade_websocket;
+    hd_upgrades_t upgrades;              /* xDS */
     uint32_t head_bytes_max, fields_max; /* of a request head; 0: defaults 32 KB, 100 */
     uint64_t header_timeout_ms, stream_idle_timeout_ms, idle_timeout_ms,
         request_timeout_ms;

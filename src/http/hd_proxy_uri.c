@@ -130,21 +130,36 @@ static void set_host(hd_proxy_t *p)
     }
 }
 
+/* What <list> says of <type>, in *is_on; false: nothing. */
+static bool find_upgrade(const hd_upgrades_t *list, hd_str_t type, bool *is_on)
+{
+    for (uint32_t i = 0; i < list->n; i++) {
+        if (hd_str_eq_nocase(list->items[i].type, type)) {
+            *is_on = list->items[i].is_on;
+            return true;
+        }
+    }
+    return false;
+}
+
 static hd_rc_t check_upgrade(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
+    bool is_connect = req->head.method_id == HD_M_CONNECT, is_on = false;
+    hd_str_t type = is_connect ? HD_STR("CONNECT") : req->head.protocol;
 
-    if (!req->head.is_upgrade || p->conf->allow_upgrade || req->wants_upgrade)
+    if ((!req->head.is_upgrade && !is_connect) || p->conf->allow_upgrade ||
+        req->wants_upgrade || req->http == NULL)
         return HD_OK;
-    if (req->http != NULL && req->http->is_xds) {
-        if (req->http->upgrade_websocket &&
-            hd_str_eq_nocase(req->head.protocol, HD_STR("websocket")))
-            return HD_OK;
-        return hd_req_fail(req, 403, HD_E_DENIED, "upgrade to %.*s is not allowed",
-                           HD_STR_ARG(req->head.protocol));
+    if (!req->http->is_xds) {
+        req->head.is_upgrade = false; /* nginx: an ordinary request then */
+        return HD_OK;
     }
-    req->head.is_upgrade = false; /* nginx: an ordinary request then */
-    return HD_OK;
+    if (!find_upgrade(&p->conf->upgrades, type, &is_on))
+        (void)find_upgrade(&req->http->upgrades, type, &is_on);
+    return is_on ? HD_OK
+                 : hd_req_fail(req, 403, HD_E_DENIED, "upgrade to %.*s is not allowed",
+                               HD_STR_ARG(type));
 }
 
 /* What configuration says instead of the client: method, source address, body. */

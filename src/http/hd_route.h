@@ -82,6 +82,17 @@ typedef struct {
     hd_str_t cookie_attributes; /* "; Name=Value", as they are sent */
 } hd_hash_policy_t;
 
+/* xDS upgrade_configs: may a client ask for this protocol? */
+typedef struct {
+    hd_str_t type; /* a token of Upgrade, in any case; "CONNECT": the method */
+    bool is_on;
+} hd_upgrade_t;
+
+typedef struct {
+    const hd_upgrade_t *items;
+    uint32_t n;
+} hd_upgrades_t;
+
 typedef struct {
     const hd_weighted_t *targets; /* at least one, but for cluster_expr */
     uint32_t targets_n, weights_total;
@@ -113,7 +124,8 @@ typedef struct {
     const struct hd_shadow_s *shadows; /* hd_sub.h */
     uint32_t shadows_n;
     bool is_high;                /* routing priority: limits of its own */
-    bool allow_upgrade;          /* websocket */
+    bool allow_upgrade;          /* any */
+    hd_upgrades_t upgrades;      /* the route's word, before the server's */
     bool pass_errors;            /* nginx: proxy_intercept_errors off */
     bool no_multiplex;           /* Heddles upstream get a conn a request, as others */
     bool pass_server, pass_date; /* nginx: proxy_pass_header Server, Date */

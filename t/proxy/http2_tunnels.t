@@ -127,4 +127,13 @@ is $hd->get('/chat', {port => 2}, Upgrade => 'websocket', Connection => 'Upgrade
     $c->frame('HEADERS', 4, 3, Heddle::H2::fields(':method', 'CONNECT', ':authority', 'localhost'));
     is $c->response(3)->{status}, 400, 'CONNECT without a port';
 }
+{
+    my $c = Heddle::H2->new($hd->port(0));
+    for my $protocol ('websocket, h2c', 'h2c', 'web socket') {
+        my $id = $c->{last_id} = ($c->{last_id} // -1) + 2;
+        $c->frame('HEADERS', 4, $id, Heddle::H2::fields(':method', 'CONNECT', ':protocol', $protocol, ':scheme', 'http',
+            ':path', '/', ':authority', 'localhost'));
+        is $c->response($id)->{status}, 400, "no protocol: $protocol";
+    }
+}
 done_testing;

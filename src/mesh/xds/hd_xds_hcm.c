@@ -133,23 +133,23 @@ static void set_peer(const hcm_t *msg, hd_http_conf_t *conf)
     conf->xfcc_uri = d->uri;
 }
 
-static hd_rc_t set_upgrades(const hcm_t *msg, hd_http_conf_t *conf, hd_err_t *err)
+static hd_rc_t set_upgrades(hd_xds_t *x, const hcm_t *msg, hd_http_conf_t *conf,
+                            hd_err_t *err)
 {
+    hd_upgrade_t *list = hd_pool_new_n(x->cf.pool, hd_upgrade_t, msg->n_upgrade_configs);
+
     for (size_t i = 0; i < msg->n_upgrade_configs; i++) {
         const PbHcm__HttpConnectionManager__UpgradeConfig *u = msg->upgrade_configs[i];
-        bool on = hd_pb_bool(u->enabled, true);
 
         if (u->n_filters > 0)
             return hd_err_set(err, HD_E_RESOURCE,
                               "upgrade_configs: filters of its own aren't supported");
+        list[i] = (hd_upgrade_t){.type = hd_xds_str(x, u->upgrade_type),
+                                 .is_on = hd_pb_bool(u->enabled, true)};
         if (strcasecmp(u->upgrade_type, "websocket") == 0)
-            conf->upgrade_websocket = on;
-        else if (strcasecmp(u->upgrade_type, "CONNECT") == 0)
-            conf->upgrade_connect = on;
-        else if (on)
-            return hd_err_set(err, HD_E_RESOURCE, "upgrade_configs: %s isn't known here",
-                              u->upgrade_type);
+            conf->upgrade_websocket = list[i].is_on;
     }
+    conf->upgrades = (hd_upgrades_t){list, (uint32_t)msg->n_upgrade_configs};
     return HD_OK;
 }
 
@@ -263,7 +263,7 @@ hd_rc_t hd_xds_hcm(hd_xds_t *x, const hcm_t *msg, const hd_http_conf_t **out,
         msg->strip_any_host_port;
     set_peer(msg, conf);
     if (set_codec(msg, conf, err) != HD_OK || set_times(msg, conf, err) != HD_OK ||
-        set_limits(msg, conf, err) != HD_OK || set_upgrades(msg, conf, err) != HD_OK ||
+        set_limits(msg, conf, err) != HD_OK || set_upgrades(x, msg, conf, err) != HD_OK ||
         set_path_rules(msg, conf, err) != HD_OK ||
         set_filters(x, msg, conf, err) != HD_OK ||
         set_routes(x, msg, conf, err) != HD_OK ||

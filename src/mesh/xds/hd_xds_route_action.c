@@ -356,16 +356,36 @@ static hd_rc_t set_hashes(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
     return HD_OK;
 }
 
-static hd_rc_t set_upgrades(const action_t *msg, hd_proxy_conf_t *p, hd_err_t *err)
+static bool ends_here(const PbRoute__RouteAction__UpgradeConfig *u)
 {
+    return u->connect_config != NULL && hd_pb_bool(u->enabled, true);
+}
+
+/* A CONNECT with connect_config ends here: its bytes go to the endpoint as they are. */
+static void put_upgrades(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
+                         hd_route_t *route)
+{
+    hd_upgrade_t *list = hd_pool_new_n(x->cf.pool, hd_upgrade_t, msg->n_upgrade_configs);
+
     for (size_t i = 0; i < msg->n_upgrade_configs; i++) {
         const PbRoute__RouteAction__UpgradeConfig *u = msg->upgrade_configs[i];
 
-        if (strcasecmp(u->upgrade_type, "websocket") == 0 && u->connect_config == NULL)
-            p->allow_upgrade = hd_pb_bool(u->enabled, true);
-        else if (hd_pb_bool(u->enabled, true))
+        list[i] = (hd_upgrade_t){.type = hd_xds_str(x, u->upgrade_type),
+                                 .is_on = hd_pb_bool(u->enabled, true)};
+        if (ends_here(u))
+            route->action = HD_ACT_TUNNEL;
+    }
+    p->upgrades = (hd_upgrades_t){list, (uint32_t)msg->n_upgrade_configs};
+}
+
+static hd_rc_t set_upgrades(const action_t *msg, hd_proxy_conf_t *p, hd_err_t *err)
+{
+    for (uint32_t i = 0; i < p->upgrades.n; i++) {
+        const PbRoute__RouteAction__UpgradeConfig *u = msg->upgrade_configs[i];
+
+        if (ends_here(u) && strcasecmp(u->upgrade_type, "CONNECT") != 0)
             return hd_err_set(err, HD_E_RESOURCE,
-                              "upgrade_configs: %s isn't supported on a route yet",
+                              "upgrade_configs: connect_config is for CONNECT, not %s",
                               u->upgrade_type);
     }
     return HD_OK;
@@ -426,6 +446,7 @@ static hd_rc_t set_proxy(hd_xds_t *x, const action_t *msg,
 
     route->action = HD_ACT_PROXY;
     route->proxy = p;
+    put_upgrades(x, msg, p, route);
     p->no_cluster_status = no_cluster_status(msg);
     p->is_high = msg->priority == PB_CORE__ROUTING_PRIORITY__HIGH;
     if (set_clusters(x, msg, p, err) != HD_OK ||
