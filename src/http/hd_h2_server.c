@@ -1019,19 +1019,20 @@ static void submit_settings(h2_server_t *h, const hd_http_conf_t *http)
                                           (int32_t)conn_window);
 }
 
-/* Peers that showed who they are have the conn's budget alone: one address of theirs, a
- * gateway's, may stand for many clients. */
+/* Peers that showed who they are have the conn's budget alone, and a larger one: one
+ * address of theirs, or one conn between two proxies, may stand for many clients. */
 static void set_budget(h2_server_t *h, const hd_http_conf_t *http)
 {
     hd_h2_budget_t *b = &h->s.budget;
     const hd_conn_t *c = h->s.conn;
+    bool is_known = c->facts != NULL && c->facts->peer_principal.len > 0;
 
-    if (http->h2_budget > 0)
-        b->max = b->left = http->h2_budget;
+    if (http->h2_budget > 0 || is_known)
+        b->max = b->left = http->h2_budget > 0 ? http->h2_budget : HD_H2_CLIENT_BUDGET;
+    if (is_known)
+        return;
     b->client_max =
         http->h2_client_budget > 0 ? http->h2_client_budget : HD_H2_CLIENT_BUDGET;
-    if (c->facts != NULL && c->facts->peer_principal.len > 0)
-        return;
     b->clients = http->h2_clients;
     b->client_key = hd_h2_client_key(hd_conn_remote(c));
 }
