@@ -97,6 +97,8 @@ static void test_reuse(void)
 
 static void test_keys(void)
 {
+    const hd_slot_t *other_slot =
+        hd_slot_find_or_add(arena, HD_RES_CLUSTER, HD_STR("other"), &err);
     hd_upool_key_t key, other;
     want_t a, b;
 
@@ -126,6 +128,9 @@ static void test_keys(void)
     DIFFERS("bind addresses",
             other.bind = (hd_addr_t){.family = AF_INET, .v4 = {127, 0, 0, 1}});
     DIFFERS("transparency", other.transparent = true);
+    DIFFERS("endpoints (original destinations)", other.addr.port ^= 1);
+    DIFFERS("clusters", other.cluster = other_slot);
+    DIFFERS("priorities", other.is_high = true);
 }
 
 /* Waiting takes whatever is free first; each that waits has a conn under way. */
