@@ -19,6 +19,14 @@ static hd_str_t cell_name(hd_str_t cluster, const hd_addr_t *addr, char *out, si
     return hd_str_n(out, hd_min((size_t)n, room - 1));
 }
 
+/* Conns are counted by themselves, and only where they are limited. */
+static hd_str_t conns_name(hd_str_t name, char *out, size_t room)
+{
+    int n = snprintf(out, room, "conns %.*s", HD_STR_ARG(name));
+
+    return hd_str_n(out, hd_min((size_t)n, room - 1));
+}
+
 void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e,
                               bool shared)
 {
@@ -28,13 +36,12 @@ void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e
     e->state = hd_cell_get(m, CELL_KIND, name, sizeof(hd_endpoint_state_t));
     if (e->state == NULL)
         return;
-    if (e->state->requests == HD_GAUGE_NONE) {
-        hd_gauge_id_t first = hd_gauge_get(m, name, 2);
+    if (e->state->requests == HD_GAUGE_NONE)
+        e->state->requests = hd_gauge_get(m, name, 1);
+    if (e->max_conns > 0 && e->state->conns == HD_GAUGE_NONE) {
+        char conns[sizeof(room) + 8];
 
-        if (first == HD_GAUGE_NONE)
-            return;
-        e->state->requests = first;
-        e->state->conns = first + 1;
+        e->state->conns = hd_gauge_get(m, conns_name(name, conns, sizeof(conns)), 1);
     }
     if (shared || e->max_conns > 0)
         hd_gauge_share(m, e->state->requests, true);
@@ -74,10 +81,11 @@ void hd_endpoints_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoints_t 
 
 void hd_endpoint_drop_state(hd_member_t *m, hd_str_t cluster, const hd_addr_t *addr)
 {
-    char room[512];
+    char room[512], conns[sizeof(room) + 8];
     hd_str_t name = cell_name(cluster, addr, room, sizeof(room));
 
     hd_gauge_drop(m, name);
+    hd_gauge_drop(m, conns_name(name, conns, sizeof(conns)));
     hd_cell_drop(m, CELL_KIND, name);
 }
 
