@@ -32,6 +32,7 @@ typedef struct {
     bool bind_transparent, drops_headers, drops_body, ignores_redirect;
     uint32_t is_high;
     bool no_buffering, no_request_buffering, no_redirect, intercepts, no_multiplex;
+    bool ignore_client_abort;
 } proxy_conf_t;
 
 static const proxy_conf_t *conf_of(const hd_conf_t *cf)
@@ -590,6 +591,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .tries_max = pc->filter.tries > 0 ? pc->filter.tries : TRIES_MAX,
         .pass_errors = !pc->intercepts,
         .no_multiplex = pc->no_multiplex,
+        .ignore_client_abort = pc->ignore_client_abort,
         .no_cluster_status = 502,
         .method = pc->method,
         .body = pc->body,
@@ -795,6 +797,12 @@ static const hd_directive_t directives[] = {
      .repeats = true,
      .set = pass_header,
      .help = "NAME: passes on a field that is hidden otherwise, as Server and Date are"},
+    {.name = "proxy_ignore_client_abort",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(ignore_client_abort),
+     .help = "on|off: a request goes on upstream when its client closes its side; off"},
     {.name = "proxy_multiplex",
      .scope = IN_ANY,
      .args_n = 1,

@@ -444,6 +444,11 @@ static void on_readable(hd_conn_t *c)
         lose_client(h, HD_E_LIMIT, "no memory for the response");
         return;
     }
+    if (h->state == HD_H1S_ANSWER && c->peer_closing && h->req != NULL &&
+        hd_request_ends_with_client(h->req)) {
+        lose_client(h, HD_E_RESET, "client closed the connection");
+        return;
+    }
     if (hd_h1_input_has_bytes(&h->in)) { /* pipelined, or left over from a pause */
         process(h);
         if (c->owner != h || c->state >= HD_CONN_CLOSING)

@@ -667,6 +667,14 @@ static void cancel(hd_req_t *req)
     hd_chain_free(&p->held);
 }
 
+/* Nobody waits for it any more, as far as one can tell: the upstream is spared. */
+static bool ends_with_client(hd_req_t *req)
+{
+    const hd_proxy_t *p = req->action;
+
+    return !p->conf->ignore_client_abort;
+}
+
 const hd_action_ops_t hd_proxy_action = {
     .name = "proxy",
     .start = start,
@@ -674,6 +682,7 @@ const hd_action_ops_t hd_proxy_action = {
     .is_full = is_full,
     .on_drained = on_drained,
     .on_wake = on_wake,
+    .ends_with_client = ends_with_client,
     .cancel = cancel,
 };
 

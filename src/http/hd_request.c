@@ -584,6 +584,13 @@ void hd_request_on_drained(hd_req_t *req)
         req->action_ops->on_drained(req);
 }
 
+bool hd_request_ends_with_client(hd_req_t *req)
+{
+    return req->is_acting && !req->response_ended &&
+           req->action_ops->ends_with_client != NULL &&
+           req->action_ops->ends_with_client(req);
+}
+
 void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why)
 {
     req->client = &hd_client_gone;

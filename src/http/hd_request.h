@@ -123,6 +123,8 @@ typedef struct {
     bool (*is_full)(hd_req_t *req);
     void (*on_drained)(hd_req_t *req); /* the client has room again */
     void (*on_wake)(hd_req_t *req);    /* req->wake ran while it acts; may be NULL */
+    /* The client has closed its side: is the answer of no more use? NULL: it is given. */
+    bool (*ends_with_client)(hd_req_t *req);
     void (*cancel)(
         hd_req_t *req); /* the client is gone, or a filter answered: let go of all */
 } hd_action_ops_t;
@@ -218,7 +220,7 @@ struct hd_req_s {
     hd_timer_t timer; /* filters' wait; request time-out */
     hd_timer_t deadline;
     bool has_grpc_deadline; /* it is what the client allows */
-    void **states; /* by module number; made lazily */
+    void **states;          /* by module number; made lazily */
     struct hd_attrs_s *attrs;
 
     /* --- for the log --- */
@@ -263,9 +265,9 @@ enum {
     X(DELAY_INJECTED, "DI")                                                              \
     X(FAULT_INJECTED, "FI")                                                              \
     X(RATE_LIMITED, "RL")                                                                \
-    X(UNAUTHORIZED, "UAEX") X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE")           \
-        X(UPSTREAM_PROTOCOL, "UPE") X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM")          \
-            X(DENIED, "RBAC")
+    X(UNAUTHORIZED, "UAEX")                                                              \
+    X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")       \
+        X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
 enum {
 #define X(name, text) HD_RFI_##name,
     HD_RESPONSE_FLAGS(X)
@@ -303,6 +305,9 @@ void hd_request_start(hd_req_t *req, const hd_http_entry_t *entry);
 void hd_request_give_body(hd_req_t *req, hd_chain_t *body);
 bool hd_request_is_full(const hd_req_t *req); /* don't read more body now */
 void hd_request_on_drained(hd_req_t *req);    /* client: room for response bytes again */
+/* The client has closed its side of the conn, and may have gone: is it to be let go of?
+ */
+bool hd_request_ends_with_client(hd_req_t *req);
 /* The client closed or reset. The request ends by itself; the codec must not use it
  * again. */
 void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why);

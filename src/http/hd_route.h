@@ -127,6 +127,7 @@ typedef struct {
     bool allow_upgrade;          /* any */
     hd_upgrades_t upgrades;      /* the route's word, before the server's */
     bool pass_errors;            /* nginx: proxy_intercept_errors off */
+    bool ignore_client_abort;    /* the upstream's answer is read to its end */
     bool no_multiplex;           /* Heddles upstream get a conn a request, as others */
     bool pass_server, pass_date; /* nginx: proxy_pass_header Server, Date */
     unsigned no_cluster_status;  /* 503 */

@@ -16,6 +16,7 @@ http {
         client_max_body_size 100;
         location / { proxy_pass http://u; proxy_http_version 1.1; }
         location /deny { return 403 "no"; }
+        location /half { proxy_pass http://u; proxy_http_version 1.1; proxy_ignore_client_abort on; }
     }
 }
 EOC
@@ -31,6 +32,7 @@ $hd->backend(1, sub {
     return {raw => "HTTP/1.1 204 No Content\r\n\r\n"} if $how eq 'none';
     return {raw => "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\nETag: \"x\"\r\n\r\n"} if $how eq 'same';
     return {raw => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"} if $req->{method} eq 'HEAD';
+    return {hang => 1} if $how eq 'hang';
     return [200, {}, "$req->{method} $req->{uri} [$req->{body}]" . ($req->{trailers} // '')];
 });
 $hd->start;
@@ -127,7 +129,7 @@ is $r->body, 'POST /e [x]', 'not to HTTP/1.0';
 $c = $hd->connect;
 $c->send("GET /half HTTP/1.1\r\nHost: a\r\n\r\n");
 $c->shutdown_write;
-is $c->response->body, 'GET /half []', 'a client that only reads gets its answer';
+is $c->response->body, 'GET /half []', 'proxy_ignore_client_abort: who only reads gets its answer';
 ok $c->is_eof && !$c->was_reset, 'and an end without a reset';
 $c = $hd->connect;
 $c->send("GET /half1 HTTP/1.1\r\nHost: a\r\n\r\nGET /half2 HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -138,5 +140,11 @@ $c = $hd->connect;
 $c->send("POST /half3 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
 $c->shutdown_write;
 is $c->read_all, '', 'an end within a request is no request';
+$c = $hd->connect;
+$c->send("GET /hang HTTP/1.1\r\nHost: a\r\n\r\n");
+$hd->wait_for(sub { sent()->{uri} eq '/hang' }, 'a request upstream');
+$c->close;
+$hd->wait_log(qr/client closed the connection.*"GET \/hang"/);
+pass 'a client that closes while it waits is let go of, and its request with it';
 
 done_testing;

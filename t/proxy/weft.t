@@ -152,7 +152,7 @@ ok $c->response->is_cut, 'an upstream that stops in mid-body';
 $c = $hd->connect(0);
 $c->send("GET /one/hang HTTP/1.1\r\nHost: a\r\n\r\n");
 $hd->wait_for(sub { grep { $_->{uri} eq '/hang' } $hd->requests(1) }, 'the request upstream');
-$c->reset;
+$c->close;
 $hd->wait_for(sub { $hd->file('server.log') =~ m{^/hang 499 }m }, 'the other Heddle to hear of it');
 is seen($hd->get('/one/a'))->{conn}, $first->{conn}, 'the connection lives on';
 
