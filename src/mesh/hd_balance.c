@@ -336,12 +336,17 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
         return no_healthy(m, p, err);
     hd_pin(m, p->endpoints_region);
     c.v = hd_lb_view(m, p, c.now_ns, err);
-    c.g = c.v != NULL ? hd_lb_group(c.v, p, c.now_ns) : NULL;
+    c.g = c.v != NULL ? hd_lb_subset(c.v, p, c.now_ns) : NULL;
     if (c.g == NULL)
         return no_healthy(m, p, err);
     c.g->choices++;
     note_use(c.v->eps);
     at = c.v->conf->is_nginx ? choose_as_nginx(&c) : choose_as_envoy(&c);
+    if (at == HD_LB_NOBODY && c.v->conf->subsets != NULL &&
+        c.v->conf->subsets->panics_to_any && c.g != &c.v->whole) {
+        c.g = &c.v->whole;
+        at = choose_as_envoy(&c);
+    }
     if (at == HD_LB_NOBODY)
         return no_healthy(m, p, err);
     answer(p, &c.v->eps->items[at], &c.v->eps->items[at].addr);

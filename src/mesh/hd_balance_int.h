@@ -3,6 +3,7 @@
  * choice looks at few of them.
  *
  *   hd_balance.c         the question and the answer; priorities, nginx's and Envoy's way
+ *   hd_balance_subset.c  which endpoints a request's labels lead to
  *   hd_balance_view.c    versions, health, lists
  *   hd_balance_list.c    the policies: who of a list is next
  */
@@ -81,13 +82,18 @@ typedef struct {
 /* The view of the versions that <p> has pinned. */
 hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
                          hd_err_t *err);
-/* For a pick's subset; NULL: it has no endpoint. */
-hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_pick_t *p, uint64_t now_ns);
+/* The endpoints that have these labels; NULL: nobody has. */
+hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
+                           uint64_t now_ns);
 uint64_t hd_lb_random(hd_lb_view_t *v);
 /* The transport of an endpoint (NULL: of an original destination); NULL: the cluster's.
  */
 const hd_transport_match_t *hd_lb_transport(const hd_cluster_t *c,
                                             const hd_endpoint_t *e);
+
+/* --- hd_balance_subset.c --- */
+/* Those that the request's labels lead to, fallbacks included; NULL: nobody. */
+hd_lb_group_t *hd_lb_subset(hd_lb_view_t *v, const hd_pick_t *p, uint64_t now_ns);
 
 /* --- hd_balance_list.c --- */
 /* What the cluster's policy needs of it; <start>: where round robin begins. */

@@ -204,7 +204,8 @@ static void fill_level(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *l
     count_health(v, at, n, priority);
     for (int which = 0; which < HD_LB_LISTS_N; which++) {
         fill_list(v, g, at, n, which, &level->lists[which], now_ns);
-        if (v->conf->locality_weighted && which < HD_LB_ALL)
+        if (v->conf->locality_weighted && which < HD_LB_ALL &&
+            (g == &v->whole || v->conf->subsets->locality_aware))
             fill_localities(v, g, level, at, n, which, now_ns);
     }
 }
@@ -328,31 +329,33 @@ hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
     return v;
 }
 
-hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_pick_t *p, uint64_t now_ns)
+hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
+                           uint64_t now_ns)
 {
     hd_lb_group_t *g = &v->whole;
+    hd_kv_t *copy;
 
-    if (p->subset_n == 0)
+    if (n == 0)
         return g;
     while (g->next != NULL) {
         g = g->next;
         v->steps++;
-        if (g->labels_n == p->subset_n &&
-            has_labels(g->labels, g->labels_n, p->subset, p->subset_n))
+        if (g->labels_n == n && has_labels(g->labels, n, labels, n))
             return g->members_n > 0 ? g : NULL;
     }
     g->next = hd_pool_new(v->pool, hd_lb_group_t);
     g = g->next;
-    g->labels_n = p->subset_n;
-    g->labels = hd_pool_alloc(v->pool, p->subset_n * sizeof(hd_kv_t));
-    for (uint32_t i = 0; i < p->subset_n; i++)
-        *(hd_kv_t *)&g->labels[i] = (hd_kv_t){hd_str_dup(v->pool, p->subset[i].key),
-                                              hd_str_dup(v->pool, p->subset[i].value)};
+    copy = hd_pool_alloc(v->pool, n * sizeof(*copy));
+    for (uint32_t i = 0; i < n; i++)
+        copy[i] = (hd_kv_t){hd_str_dup(v->pool, labels[i].key),
+                            hd_str_dup(v->pool, labels[i].value)};
+    g->labels = copy;
+    g->labels_n = n;
     g->members = hd_pool_alloc(v->pool, (v->eps->n + 1) * sizeof(*g->members));
     for (uint32_t i = 0; i < v->eps->n; i++) {
         const hd_endpoint_t *e = &v->eps->items[i];
 
-        if (has_labels(e->labels, e->labels_n, p->subset, p->subset_n))
+        if (has_labels(e->labels, e->labels_n, labels, n))
             g->members[g->members_n++] = i;
     }
     fill_group(v, g, now_ns);

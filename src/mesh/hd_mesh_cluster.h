@@ -10,6 +10,31 @@ typedef struct {
     double min_percent; /* of the weight, at least; 10 */
 } hd_slow_start_t;
 
+/* Where a request goes whose labels lead to nobody. */
+typedef enum {
+    HD_SUBSET_FALLBACK_UNSET, /* of a selector: as the cluster says */
+    HD_SUBSET_FALLBACK_NONE,
+    HD_SUBSET_FALLBACK_ANY,
+    HD_SUBSET_FALLBACK_DEFAULT,
+    HD_SUBSET_FALLBACK_KEYS, /* of a selector: with fewer of its keys */
+} hd_subset_fallback_t;
+
+/* Requests with just these keys go to the endpoints that have their values. */
+typedef struct {
+    const hd_str_t *keys, *fallback_keys; /* sorted */
+    uint32_t keys_n, fallback_keys_n;
+    uint8_t fallback; /* hd_subset_fallback_t */
+} hd_subset_selector_t;
+
+typedef struct {
+    const hd_subset_selector_t *selectors;
+    uint32_t selectors_n;
+    uint8_t fallback;
+    bool panics_to_any, locality_aware, allows_more_keys;
+    const hd_kv_t *default_labels;
+    uint32_t default_labels_n;
+} hd_subsets_t;
+
 typedef struct {
     uint16_t
         port_override; /* HD_LB_ORIGINAL_DST: instead of the destination's; 0: none */
@@ -23,4 +48,5 @@ typedef struct {
     bool locality_weighted;
     bool fails_in_panic;
     hd_slow_start_t slow_start;
+    const hd_subsets_t *subsets; /* NULL: labels of requests don't count */
 } hd_mesh_cluster_t;

@@ -134,6 +134,24 @@ $x->row('or the priority (previous_priorities)',
         update_frequency => 1}}),
     servers => [{backend => $busy}, {backend => $busy}, {locality => {priority => 1}}],
     ask => [map { ['GET', '/', {status => 200, body => qr/^2$/, tries => 2}] } 1 .. 5]);
+# Subsets: servers 0 and 1 are v1, 2 is v2, 3 is v2 and canary.
+my $labels = sub { (xds => {metadata => {filter_metadata => {'envoy.lb' => {@_}}}}) };
+my @versions = ({$labels->(version => 'v1')}, {$labels->(version => 'v1')}, {$labels->(version => 'v2')},
+    {$labels->(version => 'v2', stage => ['canary', 'night'])});
+my $want = sub { (route => {route => {metadata_match => {filter_metadata => {'envoy.lb' => {@_}}}}}) };
+my $subsets = sub { (cluster => {lb_subset_config => {subset_selectors => [{keys => ['version']}], @_}}, servers => \@versions) };
+spread_row_of($x, 'a subset', '0:3 1:3', 6, $subsets->(), $want->(version => 'v1'));
+spread_row_of($x, 'two keys, one of them a list', '3:4', 4, $want->(version => 'v2', stage => 'night'),
+    $subsets->(list_as_any => JSON::PP::true(), subset_selectors => [{keys => ['stage', 'version']}]));
+spread_row_of($x, 'nobody is in it: ANY_ENDPOINT', '0:2 1:2 2:2 3:2', 8, $want->(version => 'v3'),
+    $subsets->(fallback_policy => 'ANY_ENDPOINT'));
+spread_row_of($x, 'no labels: DEFAULT_SUBSET', '2:3 3:3', 6,
+    $subsets->(fallback_policy => 'DEFAULT_SUBSET', default_subset => {version => 'v2'}));
+spread_row_of($x, 'fewer keys: KEYS_SUBSET', '2:3 3:3', 6, $want->(version => 'v2', stage => 'none'),
+    $subsets->(subset_selectors => [{keys => ['version']}, {keys => ['version', 'stage'],
+        fallback_policy => 'KEYS_SUBSET', fallback_keys_subset => ['version']}]));
+$rows++;
+$x->row('nobody is in it: NO_FALLBACK', $want->(version => 'v3'), $subsets->(), ask => [['GET', '/', {status => 503}]]);
 $x->{after} = sub { };
 $x->run_xds;
 

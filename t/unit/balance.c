@@ -522,9 +522,22 @@ static void test_labels(void)
     static const hd_kv_t v1[] = {{HD_STR("version"), HD_STR("v1")}},
                          v2[] = {{HD_STR("version"), HD_STR("v2")}},
                          v3[] = {{HD_STR("version"), HD_STR("v3")}};
+    static const hd_str_t keys[] = {HD_STR("version")},
+                          two[] = {HD_STR("env"), HD_STR("version")};
+    static const hd_kv_t both[] = {{HD_STR("version"), HD_STR("v1")},
+                                   {HD_STR("env"), HD_STR("test")}};
+    hd_subset_selector_t selectors[2] = {
+        {.keys = keys, .keys_n = 1},
+        {.keys = two, .keys_n = 2, .fallback_keys = keys, .fallback_keys_n = 1}};
+    hd_subsets_t subsets = {.selectors = selectors,
+                            .selectors_n = 2,
+                            .fallback = HD_SUBSET_FALLBACK_NONE,
+                            .default_labels = v2,
+                            .default_labels_n = 1};
     hd_pick_t want = {.subset = v1, .subset_n = 1};
 
     reset(4);
+    conf.subsets = &subsets;
     for (uint32_t i = 0; i < 4; i++) {
         items[i].labels = i < 3 ? v1 : v2;
         items[i].labels_n = 1;
@@ -538,6 +551,27 @@ static void test_labels(void)
     is_int(pick_like(want, HD_RESULT_OK), 3, "another one");
     want.subset = v3;
     is_int(pick_like(want, HD_RESULT_OK), HD_LB_NOBODY, "one that nobody is in");
+    is_int(next(), HD_LB_NOBODY, "NO_FALLBACK: no labels, nobody");
+    subsets.fallback = HD_SUBSET_FALLBACK_DEFAULT;
+    is_int(next(), 3, "DEFAULT_SUBSET");
+    is_int(pick_like(want, HD_RESULT_OK), 3, "for labels that nobody has, too");
+    subsets.fallback = HD_SUBSET_FALLBACK_ANY;
+    count(40);
+    is_int(counts[0], 10, "ANY_ENDPOINT");
+    subsets.fallback = HD_SUBSET_FALLBACK_NONE;
+    want.subset = both;
+    want.subset_n = 2;
+    is_int(pick_like(want, HD_RESULT_OK), HD_LB_NOBODY, "two keys: one is missing");
+    selectors[1].fallback = HD_SUBSET_FALLBACK_KEYS;
+    ok(pick_like(want, HD_RESULT_OK) < 3, "KEYS_SUBSET: by the other alone");
+    selectors[1].fallback = HD_SUBSET_FALLBACK_DEFAULT;
+    is_int(pick_like(want, HD_RESULT_OK), 3, "a selector's own fallback");
+    subsets.selectors_n = 1;
+    is_int(pick_like(want, HD_RESULT_OK), HD_LB_NOBODY, "no selector for such keys");
+    subsets.allows_more_keys = true;
+    ok(pick_like(want, HD_RESULT_OK) < 3, "allow_redundant_keys: one for some of them");
+    conf.subsets = NULL;
+    publish();
 }
 
 /* --- hashing --- */

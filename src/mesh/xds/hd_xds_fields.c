@@ -30,7 +30,7 @@ static const entry_t entries[] = {
      "max_requests_per_connection circuit_breakers http_protocol_options "
      "http2_protocol_options outlier_detection upstream_bind_config "
      "original_dst_lb_config least_request_lb_config ring_hash_lb_config "
-     "maglev_lb_config round_robin_lb_config transport_socket metadata "
+     "maglev_lb_config round_robin_lb_config lb_subset_config transport_socket metadata "
      "protocol_selection common_lb_config alt_stat_name common_http_protocol_options "
      "upstream_connection_options load_assignment typed_extension_protocol_options "
      "filters load_balancing_policy dns_lookup_family transport_socket_matches "
@@ -50,6 +50,11 @@ static const entry_t entries[] = {
     {CLUSTER "Cluster.RingHashLbConfig",
      "minimum_ring_size hash_function maximum_ring_size"},
     {CLUSTER "Cluster.MaglevLbConfig", "table_size"},
+    {CLUSTER "Cluster.LbSubsetConfig",
+     "fallback_policy default_subset subset_selectors locality_weight_aware "
+     "panic_mode_any list_as_any !metadata_fallback_policy allow_redundant_keys"},
+    {CLUSTER "Cluster.LbSubsetConfig.LbSubsetSelector",
+     "keys fallback_policy fallback_keys_subset single_host_per_subset"},
     {CLUSTER "Cluster.OriginalDstLbConfig",
      "!use_http_header !http_header_name upstream_port_override !metadata_key"},
     {CLUSTER "Cluster.TransportSocketMatch", "name match transport_socket"},
@@ -149,9 +154,9 @@ static const entry_t entries[] = {
      "!strict_check_headers !upstream_http_filters"},
     {TCP "TcpProxy",
      "stat_prefix cluster weighted_clusters access_log max_connect_attempts idle_timeout "
-     "!metadata_match hash_policy !tunneling_config !max_downstream_connection_duration"},
+     "metadata_match hash_policy !tunneling_config !max_downstream_connection_duration"},
     {TCP "TcpProxy.WeightedCluster", "clusters"},
-    {TCP "TcpProxy.WeightedCluster.ClusterWeight", "name weight !metadata_match"},
+    {TCP "TcpProxy.WeightedCluster.ClusterWeight", "name weight metadata_match"},
 
     {ROUTE "RouteConfiguration",
      "name virtual_hosts response_headers_to_add response_headers_to_remove "
@@ -179,7 +184,7 @@ static const entry_t entries[] = {
      "treat_missing_header_as_empty"},
     {ROUTE "QueryParameterMatcher", "name string_match present_match"},
     {ROUTE "RouteAction",
-     "cluster cluster_header weighted_clusters !cluster_specifier_plugin !metadata_match "
+     "cluster cluster_header weighted_clusters !cluster_specifier_plugin metadata_match "
      "prefix_rewrite host_rewrite_literal auto_host_rewrite priority "
      "!host_rewrite_header "
      "!host_rewrite_path_regex timeout retry_policy hash_policy "
@@ -197,7 +202,7 @@ static const entry_t entries[] = {
     {ROUTE "RouteAction.HashPolicy.CookieAttribute", "name value"},
     {ROUTE "WeightedCluster", "clusters !header_name !use_hash_policy"},
     {ROUTE "WeightedCluster.ClusterWeight",
-     "name weight !metadata_match request_headers_to_add response_headers_to_add "
+     "name weight metadata_match request_headers_to_add response_headers_to_add "
      "response_headers_to_remove request_headers_to_remove typed_per_filter_config "
      "host_rewrite_literal !cluster_header"},
     {ROUTE "RedirectAction",

@@ -82,7 +82,8 @@ hd_rc_t hd_xds_cidrs(hd_xds_t *x, PbCore__CidrRange *const *msgs, size_t n,
 hd_rc_t hd_xds_data(hd_xds_t *x, const PbCore__DataSource *msg, hd_str_t *text,
                     hd_err_t *err) HD_MUST_CHECK;
 const Pb__Struct *hd_xds_metadata(const PbCore__Metadata *msg, const char *filter);
-/* Members that are strings, numbers or booleans, as text. */
+/* Members that are strings, numbers or booleans, as text; of a list each, under the one
+ * key. */
 void hd_xds_labels(hd_xds_t *x, const Pb__Struct *s, const hd_kv_t **kv, uint32_t *n);
 
 /* --- hd_xds_format.c --- */

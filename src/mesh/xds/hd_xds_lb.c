@@ -10,6 +10,7 @@
 #include "ext/lb_round_robin.pb-c.h"
 #include "ext/lb_wrr_locality.pb-c.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define RING_MIN 1024
@@ -209,6 +210,75 @@ static hd_rc_t set_common(lb_t *l, const PbCluster__Cluster__CommonLbConfig *m,
     return set_balance(l, m->consistent_hashing_lb_config->hash_balance_factor, err);
 }
 
+/* --- subsets --- */
+
+typedef PbCluster__Cluster__LbSubsetConfig subset_config_t;
+typedef PbCluster__Cluster__LbSubsetConfig__LbSubsetSelector selector_t;
+
+static int compare_texts(const void *a, const void *b)
+{
+    return hd_str_cmp(*(const hd_str_t *)a, *(const hd_str_t *)b);
+}
+
+static const hd_str_t *sort_keys(lb_t *l, char *const *keys, size_t n, uint32_t *out_n)
+{
+    hd_str_t *list = hd_pool_new_n(l->x->cf.pool, hd_str_t, n + 1);
+
+    for (size_t i = 0; i < n; i++)
+        list[i] = hd_xds_str(l->x, keys[i]);
+    qsort(list, n, sizeof(*list), compare_texts);
+    *out_n = (uint32_t)n;
+    return list;
+}
+
+static hd_rc_t set_selector(lb_t *l, const selector_t *m, hd_subset_selector_t *to,
+                            hd_err_t *err)
+{
+    if (m->n_keys == 0)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "lb_subset_config: a selector without keys");
+    to->keys = sort_keys(l, (char *const *)m->keys, m->n_keys, &to->keys_n);
+    to->fallback_keys = sort_keys(l, (char *const *)m->fallback_keys_subset,
+                                  m->n_fallback_keys_subset, &to->fallback_keys_n);
+    to->fallback = (uint8_t)m->fallback_policy; /* numbered as HD_SUBSET_FALLBACK_… */
+    if (to->fallback > HD_SUBSET_FALLBACK_KEYS)
+        return hd_err_set(err, HD_E_RESOURCE, "lb_subset_config: fallback_policy %u",
+                          to->fallback);
+    if (to->fallback == HD_SUBSET_FALLBACK_KEYS &&
+        (to->fallback_keys_n == 0 || to->fallback_keys_n >= to->keys_n))
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "lb_subset_config: fallback_keys_subset has some of the "
+                          "selector's keys, and fewer");
+    return HD_OK;
+}
+
+static hd_rc_t set_subsets(lb_t *l, const subset_config_t *m, hd_err_t *err)
+{
+    hd_subsets_t *s;
+    hd_subset_selector_t *list;
+
+    if (m == NULL || m->n_subset_selectors == 0)
+        return HD_OK; /* Envoy: without selectors there are no subsets */
+    s = hd_pool_new(l->x->cf.pool, hd_subsets_t);
+    list = hd_pool_new_n(l->x->cf.pool, hd_subset_selector_t, m->n_subset_selectors);
+    s->selectors = list;
+    s->selectors_n = (uint32_t)m->n_subset_selectors;
+    s->fallback = (uint8_t)(m->fallback_policy + 1);
+    if (s->fallback > HD_SUBSET_FALLBACK_DEFAULT)
+        return hd_err_set(err, HD_E_RESOURCE, "lb_subset_config: fallback_policy %d",
+                          (int)m->fallback_policy);
+    s->panics_to_any = m->panic_mode_any;
+    s->locality_aware = m->locality_weight_aware;
+    s->allows_more_keys = m->allow_redundant_keys;
+    hd_xds_labels(l->x, m->default_subset, &s->default_labels, &s->default_labels_n);
+    for (size_t i = 0; i < m->n_subset_selectors; i++) {
+        if (set_selector(l, m->subset_selectors[i], &list[i], err) != HD_OK)
+            return HD_ERROR;
+    }
+    l->mesh->subsets = s;
+    return HD_OK;
+}
+
 /* --- typed policies --- */
 
 /* HD_DECLINED: not known here; the next in the list counts. */
@@ -363,5 +433,5 @@ hd_rc_t hd_xds_lb(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
             : set_by_enum(&l, msg, err) != HD_OK || set_common(&l, common, err) != HD_OK)
         return HD_ERROR;
     mesh->table.by_locality = mesh->locality_weighted;
-    return HD_OK;
+    return set_subsets(&l, msg->lb_subset_config, err);
 }

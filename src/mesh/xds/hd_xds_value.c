@@ -222,17 +222,27 @@ static hd_str_t value_text(hd_xds_t *x, const Pb__Value *v)
 void hd_xds_labels(hd_xds_t *x, const Pb__Struct *s, const hd_kv_t **kv, uint32_t *n)
 {
     hd_kv_t *list;
+    size_t room = 0;
 
     *kv = NULL;
     *n = 0;
     if (s == NULL || s->n_fields == 0)
         return;
-    list = hd_pool_new_n(x->cf.pool, hd_kv_t, s->n_fields);
+    for (size_t i = 0; i < s->n_fields; i++)
+        room += s->fields[i]->value != NULL &&
+                        s->fields[i]->value->kind_case == PB__VALUE__KIND_LIST_VALUE
+                    ? s->fields[i]->value->list_value->n_values
+                    : 1;
+    list = hd_pool_new_n(x->cf.pool, hd_kv_t, room + 1);
     for (size_t i = 0; i < s->n_fields; i++) {
-        if (s->fields[i]->value == NULL)
-            continue;
-        list[*n].key = hd_xds_str(x, s->fields[i]->key);
-        list[(*n)++].value = value_text(x, s->fields[i]->value);
+        const Pb__Value *v = s->fields[i]->value;
+        bool is_list = v != NULL && v->kind_case == PB__VALUE__KIND_LIST_VALUE;
+        size_t values = v == NULL ? 0 : is_list ? v->list_value->n_values : 1;
+
+        for (size_t k = 0; k < values; k++) {
+            list[*n].key = hd_xds_str(x, s->fields[i]->key);
+            list[(*n)++].value = value_text(x, is_list ? v->list_value->values[k] : v);
+        }
     }
     *kv = list;
 }
