@@ -277,6 +277,19 @@ static bool try_count_request(hd_try_t *t)
                                 t->pick.is_high, HD_CG_REQUESTS, &t->counted_request);
 }
 
+/* A header may name another destination, where the cluster says so; one that is no
+ * address is none (Envoy). */
+static void set_original_dst(hd_try_t *t, const hd_cluster_t *c)
+{
+    bool found;
+    hd_str_t value = hd_req_header(t->req, c->original_dst_header, &found);
+    hd_addr_t addr;
+
+    if (found && hd_addr_parse(t->req->pool, value, 0, &addr, NULL) == HD_OK &&
+        addr.family != AF_UNIX && addr.port != 0)
+        t->pick.original_dst = addr;
+}
+
 /* What nginx-style clusters hash: their key's value, the client's address. */
 static void set_key(hd_try_t *t)
 {
@@ -289,6 +302,8 @@ static void set_key(hd_try_t *t)
         return;
     if (c->hash_key != NULL && hd_expr_eval(c->hash_key, req, &t->pick.key) != HD_OK)
         t->pick.key = HD_STR_NONE;
+    if (c->original_dst_header.len > 0)
+        set_original_dst(t, c);
     if (c->lb == HD_LB_IP_HASH && req->conn != NULL)
         t->pick.client = hd_conn_remote(req->conn);
 }
@@ -625,5 +640,7 @@ void hd_try_release(hd_try_t *t)
     t->is_picked = false;
     if (t->pick.addr.family == AF_UNIX) /* a log may still print it */
         t->pick.addr.path = hd_str_dup(t->req->pool, t->pick.addr.path);
+    t->pick.head_ns = t->head_ns;
+    t->pick.end_ns = t->end_ns;
     hd_balancer->release(t->req->member, &t->pick, t->result, t->status);
 }

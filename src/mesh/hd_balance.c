@@ -350,6 +350,7 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
     if (at == HD_LB_NOBODY)
         return no_healthy(m, p, err);
     answer(p, &c.v->eps->items[at], &c.v->eps->items[at].addr);
+    p->picked_ns = c.now_ns;
     p->counted = c.counted;
     if (!p->counted && p->endpoint->state != NULL &&
         p->endpoint->state->requests != HD_GAUGE_NONE) {
@@ -392,12 +393,31 @@ static hd_rc_t pick(hd_member_t *m, hd_pick_t *p, hd_post_t *wake, hd_err_t *err
     return pick_endpoint(m, p, err);
 }
 
+/* An answer tells how long its endpoint takes, whatever the status. */
+static void observe(const hd_pick_t *p, hd_pick_result_t result, uint64_t now_ns)
+{
+    const hd_mesh_cluster_t *conf = p->cluster->mesh;
+    uint64_t until_ns;
+
+    if (p->cluster->lb != HD_LB_PEAK_EWMA || p->endpoint->state == NULL ||
+        (result != HD_RESULT_OK && result != HD_RESULT_TIMEOUT))
+        return;
+    until_ns = conf->by_last_byte || p->head_ns == 0 ? p->end_ns : p->head_ns;
+    if (until_ns == 0)
+        until_ns = now_ns;
+    if (until_ns > p->picked_ns)
+        hd_lb_observe(conf, p->endpoint, until_ns - p->picked_ns, now_ns);
+}
+
 static void release(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
                     unsigned status)
 {
     if (p->endpoint != NULL) {
+        uint64_t now_ns = hd_clock_mono_ns();
+
         hd_outlier_report(m, p->cluster, p->endpoints_region->root, p->endpoint, result,
-                          status, p->was_failure, hd_clock_mono_ns());
+                          status, p->was_failure, now_ns);
+        observe(p, result, now_ns);
         if (p->counted)
             hd_gauge_down(m, p->endpoint->state->requests);
     }

@@ -3,6 +3,7 @@
  * choice looks at few of them.
  *
  *   hd_balance.c         the question and the answer; priorities, nginx's and Envoy's way
+ *   hd_balance_latency.c peak EWMA: how long an endpoint takes
  *   hd_balance_subset.c  which endpoints a request's labels lead to
  *   hd_balance_view.c    versions, health, lists
  *   hd_balance_list.c    the policies: who of a list is next
@@ -94,6 +95,13 @@ const hd_transport_match_t *hd_lb_transport(const hd_cluster_t *c,
 /* --- hd_balance_subset.c --- */
 /* Those that the request's labels lead to, fallbacks included; NULL: nobody. */
 hd_lb_group_t *hd_lb_subset(hd_lb_view_t *v, const hd_pick_t *p, uint64_t now_ns);
+
+/* --- hd_balance_latency.c --- */
+/* A request took so long; the endpoint has a state. */
+void hd_lb_observe(const hd_mesh_cluster_t *conf, const hd_endpoint_t *e,
+                   uint64_t took_ns, uint64_t now_ns);
+double hd_lb_cost(const hd_lb_view_t *v, const hd_endpoint_t *e, uint32_t requests,
+                  uint64_t now_ns);
 
 /* --- hd_balance_list.c --- */
 /* What the cluster's policy needs of it; <start>: where round robin begins. */

@@ -164,6 +164,8 @@ void hd_lb_list_prepare(hd_lb_view_t *v, hd_lb_list_t *list, uint32_t start,
         if (v->conf->is_nginx && !list->is_equal)
             make_sums(v, list);
         return;
+    case HD_LB_PEAK_EWMA:
+        return;
     default: /* hashing: nginx's by weight; round robin where that finds nobody */
         if (!list->is_equal) {
             make_sums(v, list);
@@ -308,6 +310,28 @@ static uint32_t next_least(hd_member_t *m, hd_lb_view_t *v, hd_lb_list_t *list,
     return least_of_some(m, v, list);
 }
 
+static uint32_t next_fastest(hd_member_t *m, hd_lb_view_t *v, const hd_lb_list_t *list,
+                             uint64_t now_ns)
+{
+    bool all = v->conf->looks_at_all || list->n <= 2;
+    uint32_t looks = all ? list->n : 2, best = HD_LB_NOBODY;
+    uint32_t start = (uint32_t)(hd_lb_random(v) % list->n);
+    double least = 0;
+
+    for (uint32_t i = 0; i < looks; i++) {
+        uint32_t at = all ? list->at[(start + i) % list->n] : next_random(v, list);
+        const hd_endpoint_t *e = &v->eps->items[at];
+        double cost = hd_lb_cost(v, e, requests_of(m, e), now_ns);
+
+        if (best == HD_LB_NOBODY || cost < least) {
+            best = at;
+            least = cost;
+        }
+    }
+    v->steps += all ? looks : 0;
+    return best;
+}
+
 uint32_t hd_lb_list_next(hd_member_t *m, hd_lb_view_t *v, hd_lb_list_t *list,
                          uint64_t now_ns)
 {
@@ -320,6 +344,8 @@ uint32_t hd_lb_list_next(hd_member_t *m, hd_lb_view_t *v, hd_lb_list_t *list,
         return next_least(m, v, list, now_ns);
     case HD_LB_RANDOM:
         return next_random(v, list);
+    case HD_LB_PEAK_EWMA:
+        return next_fastest(m, v, list, now_ns);
     default:
         return next_in_turn(m, v, list, now_ns);
     }

@@ -11,7 +11,8 @@
 #define CONNECT_TIMEOUT_MS                                                               \
     60000 /* nginx's proxy_connect_timeout; a route may say otherwise */
 #define IDLE_TIMEOUT_MS 60000 /* nginx's keepalive_timeout of upstreams */
-#define KEEPALIVE 32          /* nginx's default since 1.29.7 */
+#define LATENCY_DECAY_MS 10000
+#define KEEPALIVE 32 /* nginx's default since 1.29.7 */
 
 /* A block while it is read; lists lie in cf->temp. */
 typedef struct {
@@ -20,7 +21,7 @@ typedef struct {
     const char *method;  /* the directive that said how to choose */
     uint32_t lb, keepalive, keepalive_requests;
     uint64_t keepalive_timeout_ms, keepalive_time_ms;
-    bool has_keepalive, looks_at_all, is_consistent;
+    bool has_keepalive, looks_at_all, is_consistent, by_last_byte;
     const hd_guard_conf_t *guard; /* NULL: no block */
 } upstream_conf_t;
 
@@ -218,6 +219,20 @@ static hd_rc_t set_random(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     return set_method(uc, "random", HD_LB_LEAST_REQUEST, err);
 }
 
+static hd_rc_t set_least_time(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    upstream_conf_t *uc = conf;
+
+    (void)cf;
+    uc->by_last_byte = hd_str_eq(args[0], HD_STR("last_byte"));
+    if (!uc->by_last_byte && !hd_str_eq(args[0], HD_STR("header")))
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\": \"header\" or \"last_byte\"",
+                          HD_STR_ARG(args[0]));
+    uc->looks_at_all = true;
+    return set_method(uc, "least_time", HD_LB_PEAK_EWMA, err);
+}
+
 static hd_rc_t set_hash(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     upstream_conf_t *uc = conf;
@@ -316,7 +331,9 @@ static hd_rc_t put_endpoints(hd_conf_t *cf, hd_str_t name, hd_str_t place,
             e->max_fails = e->slow_start_ms = 0;
     }
     if (cf->member != NULL)
-        hd_endpoints_attach_state(cf->member, name, eps, uc->lb == HD_LB_LEAST_REQUEST);
+        hd_endpoints_attach_state(cf->member, name, eps,
+                                  uc->lb == HD_LB_LEAST_REQUEST ||
+                                      uc->lb == HD_LB_PEAK_EWMA);
     if (uc->is_consistent)
         hd_tables_build(eps, &ketama, pool, cf->temp);
     *slot = s;
@@ -371,6 +388,8 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
     mesh = hd_pool_new(pool, hd_mesh_cluster_t);
     mesh->is_nginx = true;
     mesh->looks_at_all = uc->looks_at_all;
+    mesh->decay_ms = LATENCY_DECAY_MS;
+    mesh->by_last_byte = uc->by_last_byte;
     if (uc->is_consistent)
         mesh->table = ketama;
     c->mesh = mesh;
@@ -499,6 +518,12 @@ static const hd_directive_t directives[] = {
      .args_n = 0,
      .set = set_least_conn,
      .help = "the server with the fewest requests under way by weight, over all workers"},
+    {.name = "least_time",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 1,
+     .set = set_least_time,
+     .help = "header | last_byte: the server with the least response time (a moving "
+             "average of all workers) times requests under way, by weight"},
     {.name = "hash",
      .scope = IN_UPSTREAM,
      .args_n = 1,

@@ -231,6 +231,7 @@
     T(pb_lb_least_request__least_request)                                                \
     T(pb_lb_maglev__maglev)                                                              \
     T(pb_lb_override_host__override_host)                                                \
+    T(pb_lb_peak_ewma__peak_ewma)                                                        \
     T(pb_lb_pick_first__pick_first)                                                      \
     T(pb_lb_random__random)                                                              \
     T(pb_lb_ring_hash__ring_hash)                                                        \

@@ -61,6 +61,18 @@ spread_row('a terminal policy that found something is the last', sub { $_[0] =~ 
     route => {route => {hash_policy => [{header => {header_name => 'x-key',
         regex_rewrite => {pattern => {regex => 'a'}, substitution => 'b'}}, terminal => JSON::PP::true()},
         {header => {header_name => 'x-other'}}]}}, servers => [{}, {}, {}]);
+# 0 is slow: once that is known the other has it all.
+my $n_least = $rows++;
+$t->row('the least time', upstream => 'least_time header;',
+    cluster => {$typed->('ewma', 'peak_ewma.v3alpha.PeakEwma', decay_time => '1000s')},
+    servers => [{backend => sub { select undef, undef, undef, 0.05; [200, [], 0] }}, {}],
+    ask => [['GET', '/', {check => sub {
+        my ($res, $hd) = @_;
+        my @got = ($res->body, map { $hd->get('/', {port => "r$n_least"})->body } 1 .. 9);
+        my $slow = grep { $_ eq '0' } @got;
+        diag("the slow one has $slow of 10") if $slow > 1;
+        return $slow <= 1;
+    }}]]);
 spread_row('the second priority waits, as a backup does', '0:6', 6,
     servers => [{}, {file => 'backup', locality => {priority => 1}}]);
 spread_row('unhealthy, or down: the rest', '1:6', 6,
@@ -76,7 +88,7 @@ $t->{after} = sub {
     like $text, qr/^row1::127\.0\.0\.1:${p}::weight::5$/m, "$way: /clusters: weights";
     like $text, qr/^row1::127\.0\.0\.1:${p}::health_flags::healthy$/m, "$way: /clusters: health";
     like $text, qr/^row1::127\.0\.0\.1:${p}::rq_active::0$/m, "$way: /clusters: load";
-    like $text, qr/^row8::127\.0\.0\.1:@{[$hd->port('b8s1')]}::priority::1$/m, "$way: /clusters: priorities"
+    like $text, qr/^row9::127\.0\.0\.1:@{[$hd->port('b9s1')]}::priority::1$/m, "$way: /clusters: priorities"
         if $way eq 'xds';
 };
 $t->run;
@@ -100,6 +112,17 @@ spread_row_of($x, 'all unhealthy: panic', '0:3 1:3', 6,
 spread_row_of($x, 'degraded where nobody is well', '1:6', 6,
     servers => [{xds => {health_status => 'UNHEALTHY'}}, {xds => {health_status => 'DEGRADED'}}]);
 my $n = $rows++;
+{
+    my $to = $n;
+    $x->row('original destination by header', cluster => {type => 'ORIGINAL_DST', lb_policy => 'CLUSTER_PROVIDED',
+        original_dst_lb_config => {use_http_header => JSON::PP::true()}, load_assignment => undef},
+        ask => [['GET', '/', {check => sub {
+            my ($res, $hd) = @_;
+            my $there = $hd->get('/over', {port => "r$to"}, 'x-envoy-original-dst-host' => '127.0.0.1:' . $hd->port("b$to"));
+            return $there->status == 200 && $there->body =~ m{GET /over};
+        }}]]);
+}
+$n = $rows++;
 $x->row('no panic threshold: 503 UH', cluster => {common_lb_config => {healthy_panic_threshold => {value => 0}}},
     servers => [({xds => {health_status => 'UNHEALTHY'}}) x 2], ask => [['GET', '/', {status => 503, body => qr/no healthy upstream/}]]);
 $n = $rows++;

@@ -87,6 +87,7 @@ my @rows = (
     [http_("upstream u { server 127.0.0.1:1; hash \$nosuch; }\n"), 2, 'nosuch'],
     [http_("upstream u { server 127.0.0.1:1 slow_start=soon; }\n"), 2, '"soon" is not a time'],
     [http_("upstream u { server 127.0.0.1:1; random three; }\n"), 2, 'allowed are "random", "random two"'],
+    [http_("upstream u { server 127.0.0.1:1; least_time always; }\n"), 2, '"always": "header" or "last_byte"'],
     [http_("upstream u { server 127.0.0.1:1; queue 10; }\n"), 2, 'a queue of requests belongs to nginx\'s commercial edition'],
     # answers
     [location('return;'), 2, 'invalid number of arguments in "return" directive (0)'],

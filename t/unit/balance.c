@@ -287,6 +287,47 @@ static void test_random(void)
     ok(is_near(counts[0], 2800, 120) && is_near(counts[3], 400, 60), "by weight (nginx)");
 }
 
+static void test_peak_ewma(void)
+{
+    const hd_endpoints_t *eps;
+
+    reset(4);
+    cluster.lb = HD_LB_PEAK_EWMA;
+    conf.decay_ms = 10000;
+    conf.looks_at_all = true;
+    publish();
+    eps = hd_slot_get(m, endpoints_slot)->root;
+    for (uint32_t i = 0; i < 4; i++)
+        hd_lb_observe(&conf, &eps->items[i], (i == 2 ? 1u : 9u) * 1000000000ull,
+                      hd_clock_mono_ns());
+    is_int(next(), 2, "least time: the fastest");
+    is_int(atomic_load(&eps->items[0].state->latency) >> 32, 9000000, "in microseconds");
+    hd_lb_observe(&conf, &eps->items[2], 30000000000u, hd_clock_mono_ns());
+    is_int(atomic_load(&eps->items[2].state->latency) >> 32, 30000000,
+           "a peak counts at once");
+    ok(next() != 2, "and leads away");
+    hd_lb_observe(&conf, &eps->items[2], 1000000000u,
+                  hd_clock_mono_ns() + 10000ull * 1000000);
+    ok(is_near((uint32_t)(atomic_load(&eps->items[2].state->latency) >> 32),
+               (uint32_t)(30000000 * 0.3679 + 1000000 * 0.6321), 20000),
+       "after the decay time a third of it is left");
+    conf.looks_at_all = false;
+    items[1].weight = 1;
+    publish();
+    eps = hd_slot_get(m, endpoints_slot)->root;
+    for (uint32_t i = 0; i < 4; i++)
+        atomic_store(&eps->items[i].state->latency, 0);
+    hd_lb_observe(&conf, &eps->items[3], 1000000000u, hd_clock_mono_ns());
+    seed(9);
+    memset(counts, 0, sizeof(counts));
+    for (int i = 0; i < 400; i++) { /* held shortly: nothing is observed of a failure */
+        uint32_t at = pick_like((hd_pick_t){0}, HD_RESULT_CANCELLED);
+
+        counts[at]++;
+    }
+    ok(is_near(counts[3], 400 / 16, 14), "two choices: the slow one if both fall on it");
+}
+
 /* --- health, priorities, localities --- */
 
 static void test_health(void)
@@ -716,6 +757,8 @@ static void test_cost(void)
     cost("round robin", HD_LB_ROUND_ROBIN, 1);
     cost("least request", HD_LB_LEAST_REQUEST, 3);
     cost("random", HD_LB_RANDOM, 1);
+    conf.decay_ms = 10000;
+    cost("peak EWMA", HD_LB_PEAK_EWMA, 2);
     conf.is_nginx = true;
     cost("hash", HD_LB_KEY_HASH, 2);
     cost("ip_hash", HD_LB_IP_HASH, 2);
@@ -751,6 +794,7 @@ int main(void)
     test_round_robin();
     test_least_request();
     test_random();
+    test_peak_ewma();
     test_health();
     test_priorities();
     test_localities();

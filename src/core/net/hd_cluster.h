@@ -16,8 +16,9 @@ typedef enum {
     HD_LB_RING_HASH,
     HD_LB_MAGLEV,
     HD_LB_ORIGINAL_DST,
-    HD_LB_KEY_HASH, /* nginx's hash: remainder of a key's CRC */
-    HD_LB_IP_HASH,  /* nginx's ip_hash */
+    HD_LB_KEY_HASH,  /* nginx's hash: remainder of a key's CRC */
+    HD_LB_IP_HASH,   /* nginx's ip_hash */
+    HD_LB_PEAK_EWMA, /* by response times and requests under way */
 } hd_lb_policy_t;
 
 typedef enum {
@@ -106,6 +107,7 @@ typedef struct hd_endpoint_state_s {
     _Atomic uint64_t accessed_ns, checked_ns;
     _Atomic uint32_t wanted; /* a worker was refused at max_conns: give an idle one up */
     _Atomic uint64_t picked;
+    _Atomic uint64_t latency;         /* hd_balance_latency.c's word */
     _Atomic uint64_t seen_ns;         /* last built into a version; its writer's */
     _Atomic uint64_t warm_since_ns;   /* new, or well again, since: for slow start */
     struct hd_endpoints_state_s *all; /* of its name */
@@ -128,6 +130,7 @@ typedef struct hd_cluster_s {
     uint32_t lb_choices; /* least request: how many are compared; 2 */
     /* What is hashed when the route doesn't say (nginx's hash); NULL: nothing. */
     const struct hd_expr_s *hash_key;
+    hd_str_t original_dst_header; /* HD_LB_ORIGINAL_DST: may name another; empty: none */
     hd_up_protocol_t protocol;
     uint32_t connect_timeout_ms;
     uint32_t max_conns, max_pending, max_requests, max_retries; /* UINT32_MAX: none */
@@ -196,6 +199,10 @@ typedef struct hd_pick_s {
     bool counted;             /* the endpoint's requests gauge is up */
     uint8_t priority;         /* the endpoint's */
     bool was_failure; /* another server is asked because of the status it answered */
+    uint64_t picked_ns;
+    /* told at release, monotonic: when the response's head came, when all was over; 0:
+     * unknown */
+    uint64_t head_ns, end_ns;
 } hd_pick_t;
 
 /* One limit of a cluster and the gauge it holds: HD_GAUGE_NONE: nothing is counted. Who

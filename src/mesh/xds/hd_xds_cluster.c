@@ -9,6 +9,7 @@
 
 #define HTTP_OPTIONS "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 #define CONNECT_TIMEOUT_MS 5000
+#define ORIGINAL_DST_HEADER "x-envoy-original-dst-host"
 #define IDLE_TIMEOUT_MS 3600000
 #define KEEPALIVE 1024 /* idle conns a worker keeps: Envoy has no bound */
 
@@ -300,7 +301,7 @@ static hd_rc_t set_transports(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c
 
 /* --- where its endpoints come from --- */
 
-static hd_rc_t set_original_dst(const cluster_t *msg, hd_cluster_t *c,
+static hd_rc_t set_original_dst(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
                                 hd_mesh_cluster_t *mesh, hd_err_t *err)
 {
     const PbCluster__Cluster__OriginalDstLbConfig *od =
@@ -312,6 +313,14 @@ static hd_rc_t set_original_dst(const cluster_t *msg, hd_cluster_t *c,
         return hd_err_set(err, HD_E_RESOURCE,
                           "an ORIGINAL_DST cluster needs lb_policy CLUSTER_PROVIDED");
     c->lb = HD_LB_ORIGINAL_DST;
+    if (od != NULL && od->use_http_header) {
+        hd_str_t name = hd_str_c(*od->http_header_name != '\0' ? od->http_header_name
+                                                               : ORIGINAL_DST_HEADER);
+
+        if (!hd_http_is_field_name(name))
+            return hd_err_set(err, HD_E_RESOURCE, "http_header_name: not a field name");
+        c->original_dst_header = hd_str_dup_lower(x->cf.pool, name);
+    }
     if (od == NULL || od->upstream_port_override == NULL)
         return HD_OK;
     if (od->upstream_port_override->value > 65535)
@@ -357,7 +366,7 @@ static hd_rc_t set_type(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
         return hd_err_set(err, HD_E_RESOURCE, "a cluster of type %s: not supported",
                           msg->cluster_type->name);
     if (msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__ORIGINAL_DST)
-        return set_original_dst(msg, c, mesh, err);
+        return set_original_dst(x, msg, c, mesh, err);
     if (msg->lb_policy == PB_CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED)
         return hd_err_set(err, HD_E_RESOURCE,
                           "lb_policy CLUSTER_PROVIDED belongs to ORIGINAL_DST only");

@@ -198,7 +198,7 @@ static bool is_load_read(hd_xds_t *x, hd_str_t name)
     const hd_cluster_t *c = r != NULL ? r->root : NULL;
 
     return c == NULL || c->lb == HD_LB_LEAST_REQUEST || c->lb == HD_LB_RING_HASH ||
-           c->lb == HD_LB_MAGLEV;
+           c->lb == HD_LB_MAGLEV || c->lb == HD_LB_PEAK_EWMA;
 }
 
 static hd_rc_t build(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,

@@ -56,7 +56,7 @@ static const entry_t entries[] = {
     {CLUSTER "Cluster.LbSubsetConfig.LbSubsetSelector",
      "keys fallback_policy fallback_keys_subset single_host_per_subset"},
     {CLUSTER "Cluster.OriginalDstLbConfig",
-     "!use_http_header !http_header_name upstream_port_override !metadata_key"},
+     "use_http_header http_header_name upstream_port_override !metadata_key"},
     {CLUSTER "Cluster.TransportSocketMatch", "name match transport_socket"},
     {CLUSTER "CircuitBreakers", "thresholds"},
     {CLUSTER "CircuitBreakers.Thresholds",

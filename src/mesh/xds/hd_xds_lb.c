@@ -5,6 +5,7 @@
 #include "ext/lb_client_wrr.pb-c.h"
 #include "ext/lb_least_request.pb-c.h"
 #include "ext/lb_maglev.pb-c.h"
+#include "ext/lb_peak_ewma.pb-c.h"
 #include "ext/lb_random.pb-c.h"
 #include "ext/lb_ring_hash.pb-c.h"
 #include "ext/lb_round_robin.pb-c.h"
@@ -360,6 +361,19 @@ static hd_rc_t set_typed_locality(lb_t *l, const void *msg, unsigned depth, hd_e
     return set_typed(l, m->endpoint_picking_policy, depth + 1, err);
 }
 
+static hd_rc_t set_typed_ewma(lb_t *l, const void *msg, unsigned depth, hd_err_t *err)
+{
+    const PbLbPeakEwma__PeakEwma *m = msg;
+
+    (void)depth;
+    l->c->lb = HD_LB_PEAK_EWMA;
+    if (hd_xds_ms(m->decay_time, 10000, "decay_time", &l->mesh->decay_ms, err) != HD_OK)
+        return HD_ERROR;
+    return l->mesh->decay_ms > 0
+               ? HD_OK
+               : hd_err_set(err, HD_E_RESOURCE, "decay_time is above 0");
+}
+
 static hd_rc_t refuse_client_wrr(lb_t *l, const void *msg, unsigned depth, hd_err_t *err)
 {
     (void)l, (void)msg, (void)depth;
@@ -380,6 +394,7 @@ static hd_rc_t set_any(lb_t *l, const Pb__Any *any, unsigned depth, hd_err_t *er
         {HD_PB(pb_lb_random__random), set_typed_random},
         {HD_PB(pb_lb_ring_hash__ring_hash), set_typed_ring},
         {HD_PB(pb_lb_maglev__maglev), set_typed_maglev},
+        {HD_PB(pb_lb_peak_ewma__peak_ewma), set_typed_ewma},
         {HD_PB(pb_lb_wrr_locality__wrr_locality), set_typed_locality},
         {HD_PB(pb_lb_client_wrr__client_side_weighted_round_robin), refuse_client_wrr},
     };

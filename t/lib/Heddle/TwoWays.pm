@@ -186,7 +186,7 @@ sub xds_endpoints {
 
 sub xds_cluster {
     my ($self, $hd, $row) = @_;
-    return merge({
+    my $c = merge({
         name => "row$row->{n}",
         type => 'STATIC',
         connect_timeout => '5s',
@@ -195,6 +195,8 @@ sub xds_cluster {
             endpoints => xds_endpoints($hd, $row),
         },
     }, $row->{cluster} // {});
+    delete $c->{$_} for grep { !defined $c->{$_} } keys %$c; # undef takes a member away
+    return $c;
 }
 
 # ---- asking
