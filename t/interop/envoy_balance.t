@@ -109,7 +109,8 @@ sub same {
     my $envoys = answers('envoy', @requests);
     my %seen = map { $_ => 1 } split //, $envoys;
     is answers('heddle', @requests), $envoys, $what;
-    cmp_ok scalar(keys %seen), '>', 1, "$what: more than one" if @requests > 1;
+    # a ring of three points may lead them all to one
+    cmp_ok scalar(keys %seen), '>', 1, "$what: more than one" if @requests > 1 && $what !~ /^ring-unhealthy/;
 }
 
 for my $c (map { $_->{name} } @clusters) {
