@@ -19,6 +19,7 @@ static hd_rc_t start_answer(hd_req_t *req)
     const hd_route_t *route = req->route;
     hd_str_t text, type;
 
+    req->res.status = route->status; /* $status in the text */
     if (eval_text(req, &text) != HD_OK)
         return HD_ERROR;
     if (route->status == 444) /* nginx: close without an answer */

@@ -198,6 +198,10 @@ static hd_rc_t set_server_tokens(hd_conf_t *cf, const hd_str_t *args, void *conf
     hd_conf_t at = *cf;
     uint32_t value = 1;
 
+    if (hd_str_find_char(args[0], '$') >= 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "a string in server_tokens is not supported: on, "
+                          "off, build");
     plain.post = tokens_names;
     at.directive = &plain;
     if (hd_set_enum(&at, args, (char *)&value - plain.offset, err) != HD_OK)

@@ -68,6 +68,12 @@ const void *hd_http_look(const hd_conf_t *cf, const hd_module_t *module);
 
 /* --- hd_conf_map.c --- */
 struct hd_value_maps_s;
+struct hd_value_map_s;
+/* --- hd_conf_geo.c: the blocks of those names, into <map> --- */
+hd_rc_t hd_http_read_geo(hd_conf_t *cf, const hd_node_t *node, struct hd_value_map_s *map,
+                         hd_err_t *err);
+hd_rc_t hd_http_read_split(hd_conf_t *cf, const hd_node_t *node,
+                           struct hd_value_map_s *map, hd_err_t *err);
 /* All maps of the block <http>, in <cf>'s region; *maps NULL: there are none. */
 hd_rc_t hd_http_make_maps(hd_conf_t *cf, const hd_node_t *http,
                           const struct hd_value_maps_s **maps, hd_err_t *err);
@@ -131,4 +137,4 @@ bool hd_http_is_of(const hd_place_t *place, uint32_t id);
 hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *route,
                             hd_err_t *err);
 /* --- hd_conf_answer.c --- */
-void hd_http_headers_route(const hd_conf_t *cf, hd_route_t *route);
+void hd_http_headers_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *route);

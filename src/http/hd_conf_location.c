@@ -346,7 +346,7 @@ hd_rc_t hd_http_make_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t **
     route->loc = hd_http_core_loc(cf);
     if (where->kind == HD_PLACE_PREFIX || where->kind == HD_PLACE_EXACT)
         route->matched_prefix = route->name;
-    hd_http_headers_route(cf, route);
+    hd_http_headers_route(cf, place, route);
     rc = hd_http_proxy_route(cf, place, route, err);
     if (rc == HD_DECLINED)
         rc = hd_http_grpc_route(cf, place, route, err);

@@ -163,13 +163,28 @@ static hd_rc_t read_map(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *ma
     return HD_OK;
 }
 
+static bool is_map(const hd_node_t *n)
+{
+    return hd_str_eq(n->name, HD_STR("map")) || hd_str_eq(n->name, HD_STR("geo")) ||
+           hd_str_eq(n->name, HD_STR("split_clients"));
+}
+
+static hd_rc_t read_any(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *map,
+                        hd_err_t *err)
+{
+    return hd_str_eq(node->name, HD_STR("geo")) ? hd_http_read_geo(cf, node, map, err)
+           : hd_str_eq(node->name, HD_STR("map"))
+               ? read_map(cf, node, map, err)
+               : hd_http_read_split(cf, node, map, err);
+}
+
 /* Where http itself is read, a map is only checked; each route table builds its own. */
 static hd_rc_t check_map(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     hd_value_map_t map = {.otherwise = NULL};
 
     (void)args, (void)conf;
-    return read_map(cf, cf->node, &map, err);
+    return read_any(cf, cf->node, &map, err);
 }
 
 hd_rc_t hd_http_make_maps(hd_conf_t *cf, const hd_node_t *http,
@@ -180,16 +195,23 @@ hd_rc_t hd_http_make_maps(hd_conf_t *cf, const hd_node_t *http,
     uint32_t n = 0;
 
     for (const hd_node_t *c = http->first; c != NULL; c = c->next)
-        n += hd_str_eq(c->name, HD_STR("map"));
+        n += is_map(c);
     items = hd_pool_new_n(cf->pool, hd_value_map_t, n);
     for (const hd_node_t *c = http->first; c != NULL; c = c->next) {
-        if (hd_str_eq(c->name, HD_STR("map")) &&
-            read_map(cf, c, &items[maps->n++], err) != HD_OK)
+        if (is_map(c) && read_any(cf, c, &items[maps->n++], err) != HD_OK)
             return hd_conf_blame(cf, c, err);
     }
     maps->items = items;
     *out = n > 0 ? maps : NULL;
     return HD_OK;
+}
+
+static hd_rc_t accept_size(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    uint64_t bytes;
+
+    (void)cf, (void)conf;
+    return hd_parse_size(args[0], UINT32_MAX, &bytes, err);
 }
 
 static const hd_directive_t directives[] = {
@@ -202,6 +224,35 @@ static const hd_directive_t directives[] = {
      .help =
          "SOURCE $NAME { [hostnames;] [volatile;] VALUE RESULT; ~REGEX RESULT; default "
          "RESULT; }: a variable whose value depends on SOURCE"},
+    {.name = "geo",
+     .scope = HD_IN_HTTP,
+     .args_n = 1,
+     .args_max = 2,
+     .repeats = true,
+     .block = check_map,
+     .declares = HD_ARG_LAST,
+     .help =
+         "[$ADDRESS] $NAME { [ranges;] NETWORK VALUE; delete NETWORK; default VALUE; }: "
+         "a variable by an address, the client's if none is named"},
+    {.name = "split_clients",
+     .scope = HD_IN_HTTP,
+     .args_n = 2,
+     .repeats = true,
+     .block = check_map,
+     .declares = 2,
+     .help =
+         "STRING $NAME { PERCENT% VALUE; * VALUE; }: a variable by STRING's hash, for "
+         "shares of clients"},
+    {.name = "map_hash_max_size",
+     .scope = HD_IN_HTTP,
+     .args_n = 1,
+     .set = accept_size,
+     .help = "N: accepted; tables size themselves"},
+    {.name = "map_hash_bucket_size",
+     .scope = HD_IN_HTTP,
+     .args_n = 1,
+     .set = accept_size,
+     .help = "N: accepted; tables size themselves"},
     {0},
 };
 

@@ -123,6 +123,15 @@ void hd_header_ops_request(hd_req_t *req)
     }
 }
 
+void hd_header_ops_trailers(hd_req_t *req)
+{
+    const hd_route_t *route = req->route;
+
+    if (req->res_trailers.pool == NULL)
+        hd_headers_init(&req->res_trailers, req->pool, route->trailer_ops_n);
+    apply(req, &req->res_trailers, route->trailer_ops, route->trailer_ops_n, true);
+}
+
 void hd_header_ops_response(hd_req_t *req)
 {
     hd_headers_t *h = &req->res.headers;

@@ -1,11 +1,14 @@
 /* nginx's variables of requests. Most are cheap to look up, so they are asked anew each
  * time rather than entered into the request's table of values (VOLATILE). */
+#include "hd_version.h"
 #include "core/net/hd_tls.h"
 #include "http/hd_file.h"
 #include "http/hd_request_int.h"
 #include "http/hd_try.h"
 #include "http/hd_uri.h"
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -623,6 +626,88 @@ GET(local_principal)
         set_if_any(out, of->conn->facts->local_principal);
 }
 
+static void set_proxied(of_t *of, bool is_local, bool is_port, hd_val_t *out)
+{
+    const hd_conn_facts_t *facts = of->conn != NULL ? of->conn->facts : NULL;
+    const hd_addr_t *a;
+
+    if (facts == NULL)
+        return;
+    a = is_local ? &facts->proxied_local : &facts->proxied_remote;
+    if (a->family == AF_UNSPEC)
+        return;
+    if (is_port)
+        set_int(out, a->port);
+    else
+        set_addr(of, a, out);
+}
+
+GET(proxy_protocol_addr)
+{
+    UNUSED_REST;
+    set_proxied(of, false, false, out);
+}
+
+GET(proxy_protocol_port)
+{
+    UNUSED_REST;
+    set_proxied(of, false, true, out);
+}
+
+GET(proxy_protocol_server_addr)
+{
+    UNUSED_REST;
+    set_proxied(of, true, false, out);
+}
+
+GET(proxy_protocol_server_port)
+{
+    UNUSED_REST;
+    set_proxied(of, true, true, out);
+}
+
+GET(realip_remote_port)
+{
+    UNUSED_REST;
+    if (of->conn != NULL)
+        set_int(out, of->conn->remote.port);
+}
+
+GET(pipe)
+{
+    UNUSED_REST;
+    set_str(out, HD_STR(".")); /* of a pipelined request nginx says "p" */
+}
+
+GET(nginx_version)
+{
+    UNUSED_REST;
+    set_str(out, HD_STR(HD_VERSION));
+}
+
+/* $tcpinfo_rtt, …: microseconds and segments, as the kernel has them. */
+static bool tcpinfo(of_t *of, struct tcp_info *info)
+{
+    socklen_t len = sizeof(*info);
+    int fd = of->conn != NULL ? hd_conn_bare_fd(of->conn) : -1;
+
+    return fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) == 0;
+}
+
+#define GET_TCPINFO(name, field)                                                         \
+    GET(tcpinfo_##name)                                                                  \
+    {                                                                                    \
+        struct tcp_info info;                                                            \
+                                                                                         \
+        UNUSED_REST;                                                                     \
+        if (tcpinfo(of, &info))                                                          \
+            set_int(out, info.field);                                                    \
+    }
+GET_TCPINFO(rtt, tcpi_rtt)
+GET_TCPINFO(rttvar, tcpi_rttvar)
+GET_TCPINFO(snd_cwnd, tcpi_snd_cwnd)
+GET_TCPINFO(rcv_space, tcpi_rcv_space)
+
 /* --- the response --- */
 
 GET(status)
@@ -909,6 +994,19 @@ static const hd_attr_def_t defs[] = {
     A("binary_remote_addr", binary_remote_addr, HD_VAL_STR, C, "the same, 4 or 16 bytes"),
     A("remote_port", remote_port, HD_VAL_INT, C, "the client's port"),
     A("realip_remote_addr", realip_remote_addr, HD_VAL_STR, C, "of the socket itself"),
+    A("realip_remote_port", realip_remote_port, HD_VAL_INT, C, "of the socket itself"),
+    A("proxy_protocol_addr", proxy_protocol_addr, HD_VAL_STR, C, "from PROXY protocol"),
+    A("proxy_protocol_port", proxy_protocol_port, HD_VAL_INT, C, "from PROXY protocol"),
+    A("proxy_protocol_server_addr", proxy_protocol_server_addr, HD_VAL_STR, C,
+      "where PROXY protocol says it went to"),
+    A("proxy_protocol_server_port", proxy_protocol_server_port, HD_VAL_INT, C,
+      "where PROXY protocol says it went to"),
+    A("pipe", pipe, HD_VAL_STR, R, "\".\""),
+    A("nginx_version", nginx_version, HD_VAL_STR, C, "version of this program"),
+    A("tcpinfo_rtt", tcpinfo_rtt, HD_VAL_INT, C, "round trip time, in microseconds"),
+    A("tcpinfo_rttvar", tcpinfo_rttvar, HD_VAL_INT, C, "how it varies"),
+    A("tcpinfo_snd_cwnd", tcpinfo_snd_cwnd, HD_VAL_INT, C, "congestion window"),
+    A("tcpinfo_rcv_space", tcpinfo_rcv_space, HD_VAL_INT, C, "receive window, in bytes"),
     A("server_addr", server_addr, HD_VAL_STR, C, "the address it came to"),
     A("server_port", server_port, HD_VAL_INT, C, "the port it came to"),
     A("connection", connection, HD_VAL_INT, C, "number of the connection"),

@@ -49,6 +49,7 @@ void hd_header_ops_request(hd_req_t *req);
 /* nginx: $http_NAME stays what the client sent; before its fields are changed. */
 void hd_header_ops_keep_received(hd_req_t *req);
 void hd_header_ops_response(hd_req_t *req);
+void hd_header_ops_trailers(hd_req_t *req); /* nginx's add_trailer, at the body's end */
 
 /* --- hd_http_tls.c --- */
 /* Is the conn as the server found needs it? If not, an answer has been made. */

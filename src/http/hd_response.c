@@ -141,6 +141,12 @@ static bool filter_head(hd_req_t *req)
     return true;
 }
 
+static bool has_trailers(const hd_req_t *req)
+{
+    return req->route != NULL && req->route->trailer_ops_n > 0 && req->res.has_body &&
+           req->head.version >= HD_HTTP_11 && req->head.method_id != HD_M_HEAD;
+}
+
 void hd_response_start(hd_req_t *req)
 {
     hd_assert(!req->response_started);
@@ -156,6 +162,8 @@ void hd_response_start(hd_req_t *req)
     if (req->http != NULL && req->http->is_xds)
         hd_http_xds_response(req);
     hd_local_sign(req);
+    if (hd_unlikely(has_trailers(req))) /* only chunks have them */
+        req->res.content_length = HD_LEN_UNKNOWN;
     if (!(req->hooks & HD_HOOK_RESPONSE) || filter_head(req))
         send_head(req);
 }
@@ -173,6 +181,12 @@ static void send_body(hd_req_t *req, hd_chain_t *body)
 {
     unsigned flags = hd_chain_flags(body);
 
+    if (hd_unlikely((flags & HD_SLICE_END) != 0 && has_trailers(req))) {
+        hd_header_ops_trailers(req);
+        if (req->res_trailers.n > 0)
+            hd_chain_set_flags(body, HD_SLICE_TRAILERS);
+        flags = hd_chain_flags(body);
+    }
     if (hd_unlikely(!req->res.has_body && body->bytes > 0)) {
         hd_chain_free(body);
         hd_chain_set_flags(body, flags);

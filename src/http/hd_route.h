@@ -159,7 +159,9 @@ typedef struct hd_route_s {
     /* headers, applied around the filters */
     const hd_header_op_conf_t *request_ops, *response_ops;
     uint32_t request_ops_n, response_ops_n;
-    const hd_expires_t *expires; /* NULL: no */
+    const hd_expires_t *expires;            /* NULL: no */
+    const hd_header_op_conf_t *trailer_ops; /* nginx's add_trailer */
+    uint32_t trailer_ops_n;
     /* nginx-style: the whole filter chain of this location; xDS: overrides by name */
     const hd_filter_conf_t *filters;
     uint32_t filters_n;

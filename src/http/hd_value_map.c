@@ -1,5 +1,8 @@
 #include "http/hd_value_map.h"
+#include "core/net/hd_addr.h"
 #include "http/hd_request.h"
+
+#include <string.h>
 
 #define DEPTH_MAX 16 /* a map may use another; a ring of them ends here */
 
@@ -64,6 +67,132 @@ static const hd_expr_t *find_regex(const hd_value_map_t *map, hd_req_t *req, hd_
     return NULL;
 }
 
+/* MurmurHash2 (Austin Appleby, public domain), with seed 0: the same shares as nginx. */
+static uint32_t murmur2(hd_str_t s)
+{
+    uint32_t h = (uint32_t)s.len, k;
+    const uint8_t *p = (const uint8_t *)s.data;
+    size_t left = s.len;
+
+    for (; left >= 4; left -= 4, p += 4) {
+        k = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        k *= 0x5bd1e995;
+        k ^= k >> 24;
+        k *= 0x5bd1e995;
+        h *= 0x5bd1e995;
+        h ^= k;
+    }
+    if (left == 3)
+        h ^= (uint32_t)p[2] << 16;
+    if (left >= 2)
+        h ^= (uint32_t)p[1] << 8;
+    if (left >= 1) {
+        h ^= p[0];
+        h *= 0x5bd1e995;
+    }
+    h ^= h >> 13;
+    h *= 0x5bd1e995;
+    h ^= h >> 15;
+    return h;
+}
+
+static hd_str_t find_part(const hd_value_map_t *map, hd_str_t source)
+{
+    uint32_t hash = murmur2(source);
+
+    for (uint32_t i = 0; i < map->parts_n; i++) {
+        if (hash < map->parts[i].below)
+            return map->parts[i].value;
+    }
+    return map->rest;
+}
+
+/* <addr> with all but its first <bits> cleared. */
+static void mask(const uint8_t *addr, unsigned bits, uint8_t *out)
+{
+    memset(out, 0, 16);
+    memcpy(out, addr, bits / 8);
+    if (bits % 8 != 0)
+        out[bits / 8] = (uint8_t)(addr[bits / 8] & (0xff00 >> (bits % 8)));
+}
+
+bool hd_geo_bytes(hd_str_t text, uint8_t *bytes)
+{
+    hd_addr_t a;
+
+    if (!hd_addr_parse_ip(text, &a))
+        return false;
+    memset(bytes, 0, 16);
+    if (a.family == AF_INET) {
+        memcpy(bytes + 12, a.v6, 4);
+        bytes[10] = bytes[11] = 0xff;
+    } else {
+        memcpy(bytes, a.v6, 16);
+    }
+    return true;
+}
+
+static hd_str_t find_net(const hd_value_map_t *map, const uint8_t *addr)
+{
+    uint32_t from = 0;
+
+    while (from < map->nets_n) { /* a length after the other */
+        uint32_t to = from, low = from, high;
+        uint8_t masked[16];
+        unsigned bits = map->nets[from].bits;
+
+        while (to < map->nets_n && map->nets[to].bits == bits)
+            to++;
+        mask(addr, bits, masked);
+        for (high = to; low < high;) {
+            uint32_t mid = (low + high) / 2;
+            int order = memcmp(map->nets[mid].addr, masked, 16);
+
+            if (order == 0)
+                return map->nets[mid].value;
+            if (order < 0)
+                low = mid + 1;
+            else
+                high = mid;
+        }
+        from = to;
+    }
+    return map->rest;
+}
+
+static hd_str_t find_range(const hd_value_map_t *map, const uint8_t *addr)
+{
+    uint32_t low = 0, high = map->ranges_n;
+    uint32_t ip = (uint32_t)addr[12] << 24 | (uint32_t)addr[13] << 16 |
+                  (uint32_t)addr[14] << 8 | addr[15];
+
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+
+        if (ip < map->ranges[mid].from)
+            high = mid;
+        else if (ip > map->ranges[mid].to)
+            low = mid + 1;
+        else
+            return map->ranges[mid].value;
+    }
+    return map->rest;
+}
+
+static hd_str_t find_geo(const hd_value_map_t *map, hd_str_t source)
+{
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    uint8_t addr[16];
+
+    if (!hd_geo_bytes(source, addr)) {
+        memset(addr, 0, 16); /* nginx: 255.255.255.255, which only /0 holds */
+        memset(addr + 10, 0xff, 6);
+    }
+    if (map->ranges_n == 0)
+        return find_net(map, addr);
+    return memcmp(addr, mapped, 12) == 0 ? find_range(map, addr) : map->rest;
+}
+
 hd_rc_t hd_value_map_eval(const hd_value_map_t *map, hd_req_t *req, hd_str_t *out)
 {
     static _Thread_local unsigned depth;
@@ -76,6 +205,12 @@ hd_rc_t hd_value_map_eval(const hd_value_map_t *map, hd_req_t *req, hd_str_t *ou
         return hd_req_err(req, HD_E_CONF, "maps use one another in a ring");
     depth++;
     if (hd_expr_eval(map->source, req, &source) == HD_OK) {
+        if (map->kind != HD_VALUE_MAP) {
+            *out = map->kind == HD_VALUE_SPLIT ? find_part(map, source)
+                                               : find_geo(map, source);
+            depth--;
+            return HD_OK;
+        }
         key = hd_str_dup_lower(req->pool, source);
         value = find_exact(map, key);
         if (value == NULL)

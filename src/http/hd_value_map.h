@@ -16,14 +16,42 @@ typedef struct {
     uint32_t groups_n;
 } hd_map_regex_t;
 
+typedef enum { HD_VALUE_MAP, HD_VALUE_SPLIT, HD_VALUE_GEO } hd_value_kind_t;
+
+/* split_clients: hashes below <below> that none before took. */
 typedef struct {
+    uint64_t below; /* of 2^32 */
+    hd_str_t value;
+} hd_split_part_t;
+
+/* geo: a network; of those that hold an address the longest prefix counts. */
+typedef struct {
+    uint8_t addr[16]; /* IPv4: in the last four */
+    uint8_t bits;     /* of 128 */
+    hd_str_t value;
+} hd_geo_net_t;
+/* geo with `ranges`: IPv4, sorted, apart from one another. */
+typedef struct {
+    uint32_t from, to;
+    hd_str_t value;
+} hd_geo_range_t;
+
+typedef struct hd_value_map_s {
     hd_attr_t name; /* whose value it is */
+    uint8_t kind;   /* hd_value_kind_t */
     const hd_expr_t *source;
     const hd_map_entry_t *exact;    /* sorted */
     const hd_map_entry_t *suffixes; /* ".x" of "*.x", the longest first */
     const hd_map_entry_t *prefixes; /* "x." of "x.*", the longest first */
     const hd_map_regex_t *regexes;  /* in order */
     uint32_t exact_n, suffixes_n, prefixes_n, regexes_n;
+    const hd_split_part_t *parts;
+    uint32_t parts_n;
+    const hd_geo_net_t *nets; /* sorted by length, the longest first, then by address */
+    uint32_t nets_n;
+    const hd_geo_range_t *ranges;
+    uint32_t ranges_n;
+    hd_str_t rest;              /* of split_clients and geo: none of these */
     const hd_expr_t *otherwise; /* NULL: empty */
     bool is_volatile;
 } hd_value_map_t;
@@ -34,6 +62,8 @@ typedef struct hd_value_maps_s {
 } hd_value_maps_t;
 
 struct hd_req_s;
+/* An IP literal as 16 bytes, IPv4 mapped (RFC 4291 §2.5.5.2); false: it is none. */
+bool hd_geo_bytes(hd_str_t text, uint8_t *bytes);
 /* The map of that name; NULL: none. */
 const hd_value_map_t *hd_value_map_find(const hd_value_maps_t *maps,
                                         const hd_attr_t *name);
