@@ -330,6 +330,23 @@ static hd_rc_t set_not_flag(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return HD_OK;
 }
 
+static hd_rc_t accept_any(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)cf, (void)args, (void)conf, (void)err;
+    return HD_OK;
+}
+
+static hd_rc_t accept_off(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)conf;
+    if (hd_str_eq(args[0], HD_STR("off")))
+        return HD_OK;
+    return hd_err_set(err, HD_E_CONF,
+                      "\"%s %.*s\" is not supported: bodies are held in memory; off is "
+                      "allowed",
+                      cf->directive->name, HD_STR_ARG(args[0]));
+}
+
 static const hd_conf_enum_t lingering_names[] = {
     {"off", 0}, {"on", 1}, {"always", 2}, {NULL, 0}};
 static const hd_conf_limits_t one_and_more = {1, UINT32_MAX};
@@ -554,6 +571,31 @@ static const hd_directive_t directives[] = {
      .help = "REGEX …: user agents that get no compressed answers"},
     ACCEPTED_FLAG("sendfile", IN_ANY | HD_IN_IF,
                   "on|off: accepted; files are read by blocks"),
+    {.name = "log_subrequest",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(loc.log_subrequest),
+     .help = "on|off: requests of auth_request and mirror are logged, too; off"},
+    {.name = "client_body_in_file_only",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = accept_off,
+     .help = "off: bodies are held in memory"},
+    {.name = "keepalive_disable",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 3,
+     .set = accept_any,
+     .help =
+         "none|BROWSER …: accepted; browsers that couldn't keep connections are gone"},
+    ACCEPTED_FLAG("client_body_in_single_buffer", IN_ANY,
+                  "on|off: accepted; bodies lie in blocks of 16 KB"),
+    ACCEPTED_SIZE("connection_pool_size"),
+    ACCEPTED_SIZE("request_pool_size"),
+    ACCEPTED_SIZE("postpone_output"),
+    ACCEPTED_SIZE("send_lowat"),
+    ACCEPTED_SIZE("subrequest_output_buffer_size"),
     ACCEPTED_FLAG("msie_padding", IN_ANY, "on|off: accepted; error pages aren't padded"),
     ACCEPTED_FLAG("msie_refresh", IN_ANY, "on|off: accepted; redirects stay redirects"),
     ACCEPTED_FLAG("tcp_nopush", IN_ANY, "on|off: accepted; writes are gathered anyway"),

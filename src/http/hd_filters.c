@@ -327,7 +327,9 @@ static void log_by(hd_req_t *req, const hd_filter_conf_t *list, uint32_t n)
 
 void hd_filters_log(hd_req_t *req)
 {
-    if (req->http == NULL || req->is_sub) /* a call of our own is told of by its caller */
+    if (req->http == NULL ||
+        (req->is_sub &&
+         !req->loc->log_subrequest)) /* a call of our own is told of by its caller */
         return;
     if (req->hooks & HD_HOOK_LOG)
         log_by(req, req->chain, req->chain_n);

@@ -266,8 +266,9 @@ enum {
     X(FAULT_INJECTED, "FI")                                                              \
     X(RATE_LIMITED, "RL")                                                                \
     X(UNAUTHORIZED, "UAEX")                                                              \
-    X(STREAM_IDLE, "SI") X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE")       \
-        X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
+    X(STREAM_IDLE, "SI")                                                                 \
+    X(DOWNSTREAM_PROTOCOL, "DPE") X(UPSTREAM_PROTOCOL, "UPE") X(DURATION_TIMEOUT, "DT")  \
+        X(OVERLOAD, "OM") X(DENIED, "RBAC")
 enum {
 #define X(name, text) HD_RFI_##name,
     HD_RESPONSE_FLAGS(X)

@@ -202,7 +202,7 @@ typedef struct hd_http_loc_s {
     uint32_t keepalive_requests;
     uint64_t h2_chunk_bytes; /* of HTTP/2's DATA frames at most; 0: 16 KB */
     bool server_tokens, merge_slashes, underscores_in_headers, ignore_invalid_headers;
-    bool satisfy_any;
+    bool satisfy_any, log_subrequest;
     bool no_chunked;          /* chunked_transfer_encoding off */
     bool warns_uninitialized; /* uninitialized_variable_warn */
     bool relative_redirect;   /* absolute_redirect off */

@@ -26,6 +26,14 @@ http {
     aio off;
     msie_padding on;
     msie_refresh off;
+    client_body_in_file_only off;
+    client_body_in_single_buffer on;
+    keepalive_disable none;
+    connection_pool_size 512;
+    request_pool_size 4k;
+    postpone_output 1460;
+    send_lowat 0;
+    subrequest_output_buffer_size 8k;
     rewrite_log on;
     server {
         listen 127.0.0.1:%%PORT_0%%;

@@ -8,9 +8,11 @@ use Test::More;
 use Heddle;
 
 my $hd = Heddle->new;
-$hd->{modules} = ['auth_request', 'mirror'] if $hd->is_heddle;
+$hd->{modules} = ['auth_request', 'mirror', 'access_log'] if $hd->is_heddle;
 $hd->conf(<<'EOC');
 http {
+    log_format uri "$uri";
+    access_log %%DIR%%/access.log uri;
     server {
         listen 127.0.0.1:%%PORT_0%%;
         location / {
@@ -23,6 +25,8 @@ http {
             proxy_set_header X-Method $request_method;
             proxy_connect_timeout 1s;
         }
+        location /logged/ { mirror /log-me; proxy_pass http://127.0.0.1:%%PORT_1%%; }
+        location = /log-me { internal; log_subrequest on; proxy_pass http://127.0.0.1:%%PORT_2%%; }
         location /off/ { mirror off; proxy_pass http://127.0.0.1:%%PORT_1%%; }
         location /twice/ { mirror /copy; mirror /bare; proxy_pass http://127.0.0.1:%%PORT_1%%; }
         location /nobody/ { mirror /bare; mirror_request_body off; proxy_pass http://127.0.0.1:%%PORT_1%%; }
@@ -75,6 +79,10 @@ is join(' ', sort map { $_->{uri} } ($hd->requests(2))[3, 4]), '/bare/twice/x /c
 is $hd->get('/hang/x')->body, 'main', 'nobody waits for a mirror that hangs';
 is $hd->get('/dead/x')->body, 'main', 'nor for one that is down';
 is $hd->get('/slow/x')->body, 'done', 'return comes before';
+
+$hd->get('/logged/x');
+$hd->wait_for(sub { $hd->file('access.log') =~ m{^/log-me$}m }, 'log_subrequest on');
+unlike $hd->file('access.log'), qr{^/copy$}m, 'others are not logged';
 
 my $c = $hd->connect(0);
 $c->send("GET /auth/x HTTP/1.1\r\nHost: a\r\n\r\n");
