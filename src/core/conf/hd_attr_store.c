@@ -102,6 +102,16 @@ static hd_attrs_t *store_of_conn(const hd_attr_of_t *of, bool make)
     return of->conn->attrs;
 }
 
+/* Keeps an evaluated value. A request inside another shares its store, which outlives its
+ * pool. */
+static void keep(hd_attrs_t *store, const hd_attr_of_t *of, const hd_attr_t *key,
+                 hd_val_t *value, bool kept)
+{
+    if (store->pool != of->pool && value->type == HD_VAL_STR)
+        value->str = hd_str_dup(store->pool, value->str);
+    put(store, key, *value, kept);
+}
+
 void hd_attr_get(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
 {
     const hd_attr_def_t *def = hd_attr_def(key->def);
@@ -121,7 +131,7 @@ void hd_attr_get(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
         hd_attr_resolve(of, key, out);
         if (out->type != HD_VAL_NONE && !out->no_cache &&
             (store = store_of_req(of, true)) != NULL)
-            put(store, key, *out, false);
+            keep(store, of, key, out, false);
         return;
     }
     if ((def->flags & HD_ATTR_REQ) != 0 && of->req == NULL)
@@ -131,7 +141,7 @@ void hd_attr_get(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
      * owns no memory. */
     if ((def->flags & HD_ATTR_VOLATILE) == 0 && !out->no_cache &&
         (store = store_of_req(of, true)) != NULL)
-        put(store, key, *out, (def->flags & HD_ATTR_KEPT) != 0);
+        keep(store, of, key, out, (def->flags & HD_ATTR_KEPT) != 0);
 }
 
 hd_rc_t hd_attr_set(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t value)
