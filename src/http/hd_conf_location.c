@@ -324,10 +324,9 @@ hd_rc_t hd_http_make_filters(hd_conf_t *cf, hd_filters_t which, const hd_route_t
     for (uint32_t i = 0; i < found; i++)
         list[i].name = hd_str_dup(cf->pool, list[i].name);
     if (route != NULL && route->proxy != NULL)
-        list[found++] =
-            (hd_filter_conf_t){.name = hd_str_dup(cf->pool, HD_STR("proxy")),
-                               .module = hd_module_number(&hd_proxy_module),
-                               .conf = route->proxy->filter};
+        list[found++] = (hd_filter_conf_t){.name = hd_str_dup(cf->pool, HD_STR("proxy")),
+                                           .module = hd_module_number(&hd_proxy_module),
+                                           .conf = route->proxy->filter};
     *filters = list;
     *n = found;
     return HD_OK;

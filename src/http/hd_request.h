@@ -268,8 +268,8 @@ enum {
     X(UNAUTHORIZED, "UAEX")                                                              \
     X(STREAM_IDLE, "SI")                                                                 \
     X(DOWNSTREAM_PROTOCOL, "DPE")                                                        \
-    X(UPSTREAM_PROTOCOL, "UPE") X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM")              \
-        X(DENIED, "RBAC")
+    X(UPSTREAM_PROTOCOL, "UPE")                                                          \
+    X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
 enum {
 #define X(name, text) HD_RFI_##name,
     HD_RESPONSE_FLAGS(X)
