@@ -120,6 +120,36 @@ static hd_rc_t read_key(hd_conf_t *cf, const hd_conf_secret_t *files, hd_region_
     return rc;
 }
 
+static hd_rc_t read_ticket_keys(hd_conf_t *cf, const hd_conf_secret_t *files,
+                                hd_region_t *r, hd_secret_t *s, hd_err_t *err)
+{
+    hd_pool_t *temp = hd_pool_create(0);
+    hd_rc_t rc = HD_OK;
+    char *to;
+
+    to = hd_batch_secret(cf->batch, r, files->ticket_keys_n * HD_TLS_TICKET_KEY_BYTES,
+                         err);
+    if (to == NULL)
+        rc = HD_ERROR;
+    s->ticket_keys = hd_str_n(to, files->ticket_keys_n * HD_TLS_TICKET_KEY_BYTES);
+    for (uint32_t i = 0; i < files->ticket_keys_n && rc == HD_OK; i++) {
+        hd_str_t text = HD_STR_NONE;
+
+        rc = read_file(cf, files->ticket_keys[i], "session ticket key", temp, NULL, &text,
+                       err);
+        if (rc == HD_OK && text.len != 48 && text.len != 80)
+            rc = hd_err_set(err, HD_E_CONF, "\"%.*s\" must be 48 or 80 bytes, it has %zu",
+                            HD_STR_ARG(files->ticket_keys[i]), text.len);
+        if (rc != HD_OK)
+            break;
+        to[i * HD_TLS_TICKET_KEY_BYTES] = (char)text.len;
+        memcpy(to + i * HD_TLS_TICKET_KEY_BYTES + 1, text.data, text.len);
+        explicit_bzero((char *)(uintptr_t)text.data, text.len);
+    }
+    hd_pool_destroy(temp);
+    return rc;
+}
+
 /* A key's text is no part of a message. */
 static hd_str_t shown(hd_str_t path)
 {
@@ -141,6 +171,8 @@ static hd_rc_t read_secret(hd_conf_t *cf, const hd_conf_secret_t *files, hd_regi
         read_file(cf, files->crls, "revocation list", pool, NULL, &s->crl_pem, err) !=
             HD_OK)
         return HD_ERROR;
+    if (files->ticket_keys_n > 0 && read_ticket_keys(cf, files, r, s, err) != HD_OK)
+        return HD_ERROR;
     if (hd_secret_check(s, pool, err) == HD_OK)
         return HD_OK;
     return files->cert.len > 0
@@ -159,6 +191,7 @@ static uint64_t hash_secret(const hd_secret_t *s)
     h = hd_hash64(s->key_pem.data, s->key_pem.len, h);
     h = hd_hash64(s->trust_pem.data, s->trust_pem.len, h);
     h = hd_hash64(s->more_trust_pem.data, s->more_trust_pem.len, h);
+    h = hd_hash64(s->ticket_keys.data, s->ticket_keys.len, h);
     h = hd_hash64(s->ocsp_der.data, s->ocsp_der.len, h);
     return hd_hash64(s->crl_pem.data, s->crl_pem.len, h) | 1;
 }
@@ -188,6 +221,9 @@ hd_rc_t hd_conf_secret_slot(hd_conf_t *cf, const hd_conf_secret_t *files,
         name = hd_str_printf(cf->temp, "%.*s|%.*s|%.*s|%.*s", HD_STR_ARG(name),
                              HD_STR_ARG(files->more_trust), HD_STR_ARG(files->ocsp),
                              HD_STR_ARG(files->passwords));
+    for (uint32_t i = 0; i < files->ticket_keys_n; i++)
+        name = hd_str_printf(cf->temp, "%.*s|ticket:%.*s", HD_STR_ARG(name),
+                             HD_STR_ARG(files->ticket_keys[i]));
     s = hd_slot_find_or_add(cf->arena, HD_RES_SECRET, name, err);
     if (s == NULL)
         return HD_ERROR;

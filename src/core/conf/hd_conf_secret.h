@@ -5,11 +5,13 @@
 
 /* Absolute paths; empty: none. <cert> and <key> may be "data:" and the text itself. */
 typedef struct {
-    hd_str_t cert, key;   /* both or none */
-    hd_str_t passwords;   /* of the key, a line each */
-    hd_str_t ocsp;        /* DER: what is stapled to the certificate */
-    hd_str_t trust, crls; /* roots to verify peers by */
-    hd_str_t more_trust;  /* further roots, which clients aren't told of */
+    hd_str_t cert, key;          /* both or none */
+    hd_str_t passwords;          /* of the key, a line each */
+    hd_str_t ocsp;               /* DER: what is stapled to the certificate */
+    hd_str_t trust, crls;        /* roots to verify peers by */
+    const hd_str_t *ticket_keys; /* nginx's files of 48 or 80 bytes */
+    uint32_t ticket_keys_n;
+    hd_str_t more_trust; /* further roots, which clients aren't told of */
 } hd_conf_secret_t;
 
 /* Reads and checks the files. The error names the file and what is wrong with it. */

@@ -2,11 +2,16 @@
 #include "core/conf/hd_conf_secret.h"
 #include "core/conf/hd_conf_ssl_int.h"
 #include "core/conf/hd_module_table.h"
+#include "core/net/hd_tls_cache.h"
 
 /* Lists and texts lie in cf->pool. Zero is the default of each. */
 typedef struct {
     const hd_str_t *certs, *keys; /* paths */
     uint32_t certs_n, keys_n;
+    const hd_str_t *ticket_keys; /* paths */
+    uint32_t ticket_keys_n;
+    hd_str_t zone; /* name and size; empty: none */
+    uint64_t zone_bytes;
     hd_str_t ciphers, groups, client_ca, trusted_ca, crls, dhparam, passwords, stapling,
         commands;
     hd_str_t alpn;                 /* wire form */
@@ -233,16 +238,35 @@ static hd_rc_t set_inverse(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_e
     return HD_OK;
 }
 
-/* Sessions are kept by this program's own store, in memory that TLS sizes itself; the
- * figures are checked and not needed. */
+static hd_rc_t read_zone(hd_conf_t *cf, hd_str_t arg, ssl_conf_t *sc, hd_err_t *err)
+{
+    hd_str_t rest = arg, name;
+
+    hd_ignore(hd_str_split(&rest, ':', &name));
+    if (!hd_str_split(&rest, ':', &name) || name.len == 0 ||
+        hd_parse_size(rest, (uint64_t)1 << 30, &sc->zone_bytes, NULL) != HD_OK)
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid session cache \"%.*s\": as in shared:SSL:10m",
+                          HD_STR_ARG(arg));
+    if (sc->zone_bytes < HD_TLS_CACHE_BYTES_MIN)
+        return hd_err_set(err, HD_E_CONF,
+                          "session cache \"%.*s\" is too small: 32k at least",
+                          HD_STR_ARG(arg));
+    sc->zone_bytes &= ~(uint64_t)63;
+    /* Another size is another zone: the old one's sessions go with its last server. */
+    sc->zone = hd_str_printf(cf->pool, "%.*s:%llu", HD_STR_ARG(name),
+                             (unsigned long long)sc->zone_bytes);
+    return HD_OK;
+}
+
 static hd_rc_t set_session_cache(hd_conf_t *cf, const hd_str_t *args, void *conf,
                                  hd_err_t *err)
 {
     ssl_conf_t *sc = conf;
 
+    sc->zone = HD_STR_NONE;
     for (uint32_t i = 0; i < cf->node->args_n; i++) {
-        hd_str_t arg = args[i], rest = arg, part;
-        uint64_t bytes;
+        hd_str_t arg = args[i];
 
         if (hd_str_eq(arg, HD_STR("off")) || hd_str_eq(arg, HD_STR("none"))) {
             sc->cache = false;
@@ -250,12 +274,8 @@ static hd_rc_t set_session_cache(hd_conf_t *cf, const hd_str_t *args, void *conf
                    hd_str_has_prefix(arg, HD_STR("builtin:"))) {
             sc->cache = true;
         } else if (hd_str_has_prefix(arg, HD_STR("shared:"))) {
-            hd_ignore(hd_str_split(&rest, ':', &part));
-            if (!hd_str_split(&rest, ':', &part) || part.len == 0 ||
-                hd_parse_size(rest, INT64_MAX, &bytes, NULL) != HD_OK)
-                return hd_err_set(err, HD_E_CONF,
-                                  "invalid session cache \"%.*s\": as in shared:SSL:10m",
-                                  HD_STR_ARG(arg));
+            if (read_zone(cf, arg, sc, err) != HD_OK)
+                return HD_ERROR;
             sc->cache = true;
         } else {
             return hd_err_set(err, HD_E_CONF,
@@ -265,6 +285,14 @@ static hd_rc_t set_session_cache(hd_conf_t *cf, const hd_str_t *args, void *conf
         }
     }
     return HD_OK;
+}
+
+static hd_rc_t add_ticket_key(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    ssl_conf_t *sc = conf;
+
+    return add_path(cf, args[0], &sc->ticket_keys, &sc->ticket_keys_n, err);
 }
 
 /* --- settings --- */
@@ -327,6 +355,28 @@ static hd_rc_t put_trust(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls
                : HD_OK;
 }
 
+static hd_rc_t put_sessions(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls,
+                            hd_err_t *err)
+{
+    hd_conf_secret_t files = {.ticket_keys = sc->ticket_keys,
+                              .ticket_keys_n = sc->ticket_keys_n};
+
+    tls->session_tickets = !sc->no_tickets;
+    tls->session_cache = sc->cache;
+    tls->session_timeout_s =
+        sc->session_timeout_ms == 0
+            ? 300
+            : (uint32_t)hd_min(sc->session_timeout_ms / 1000, UINT32_MAX);
+    if (sc->cache && sc->zone.len > 0) {
+        tls->session_zone = hd_str_dup(cf->pool, sc->zone);
+        tls->session_zone_bytes = (uint32_t)sc->zone_bytes;
+        if (hd_tls_make_zone(cf->member, sc->zone, sc->zone_bytes, err) != HD_OK)
+            return HD_ERROR;
+    }
+    return sc->ticket_keys_n > 0 ? hd_conf_secret_slot(cf, &files, &tls->ticket_keys, err)
+                                 : HD_OK;
+}
+
 bool hd_conf_ssl_has_cert(const hd_conf_t *cf)
 {
     return conf_of(cf)->certs_n > 0 || conf_of(cf)->rejects;
@@ -359,8 +409,6 @@ hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **o
         hd_conf_read_text(cf, sc->dhparam, "DH parameters", &tls->dh_pem, err) != HD_OK)
         return HD_ERROR;
     hd_conf_tls_versions(sc->versions, tls);
-    tls->session_tickets = !sc->no_tickets;
-    tls->session_cache = sc->cache;
     tls->prefer_server_ciphers = sc->prefer_server_ciphers;
     tls->rejects = sc->rejects;
     tls->record_bytes = (uint16_t)hd_min(sc->buffer_bytes, 16384u);
@@ -368,10 +416,8 @@ hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **o
     tls->groups = hd_str_dup(cf->pool, sc->groups);
     tls->commands = hd_str_dup(cf->pool, sc->commands);
     tls->alpn = hd_str_dup(cf->pool, sc->alpn.len > 0 ? sc->alpn : alpn);
-    tls->session_timeout_s =
-        sc->session_timeout_ms == 0
-            ? 300
-            : (uint32_t)hd_min(sc->session_timeout_ms / 1000, UINT32_MAX);
+    if (put_sessions(cf, sc, tls, err) != HD_OK)
+        return HD_ERROR;
     if (hd_tls_conf_check(tls, true, err) != HD_OK)
         return HD_ERROR;
     hd_tls_conf_seal(tls);
@@ -542,8 +588,16 @@ static const hd_directive_t directives[] = {
      .args_max = 2,
      .set = set_session_cache,
      .help =
-         "off|none|builtin[:SIZE]|shared:NAME:SIZE: resumption without tickets; none. "
-         "Sizes are accepted"},
+         "off|none|builtin[:SIZE]|shared:NAME:SIZE: resumption without tickets, in each "
+         "worker (builtin) or all together (shared); none"},
+    {.name = "ssl_session_ticket_key",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .repeats = true,
+     .set = add_ticket_key,
+     .help =
+         "FILE: 48 or 80 random bytes: the key of session tickets; of several the first "
+         "writes, all read. Without one, keys are made here and change every 12 hours"},
     {.name = "ssl_session_timeout",
      .scope = IN_SERVERS,
      .args_n = 1,

@@ -60,7 +60,7 @@ static hd_rc_t check_resumed(hd_tls_layer_t *l)
     X509 *peer = SSL_get0_peer_certificate(l->ssl);
 
     if (peer != NULL && l->verified &&
-        hd_tls_session_is_expired(SSL_get_session(l->ssl), hd_tls_now_s(l))) {
+        hd_tls_session_is_expired(l, SSL_get_session(l->ssl), hd_tls_now_s(l))) {
         l->verified = false;
         l->state = HD_TLS_FAILED;
         return hd_conn_fail(l->layer.conn, HD_E_TLS,
@@ -328,6 +328,13 @@ const hd_layer_ops_t hd_tls_ops = {
 
 /* --- pushing --- */
 
+/* What a version holds: equal in all processes and after a restart, so that tickets by a
+ * key of a file outlive both. */
+static uint64_t content_of(const hd_region_t *r)
+{
+    return r->content_hash != 0 ? r->content_hash : r->version;
+}
+
 /* The roots of this moment; *version changes with them. */
 static hd_rc_t set_trust(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
                          hd_err_t *err)
@@ -340,7 +347,7 @@ static hd_rc_t set_trust(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
         return HD_OK;
     if ((trust = hd_tls_trust_get(m, conf->trust, err)) == NULL)
         return HD_ERROR;
-    *version = hd_slot_get(m, conf->trust)->version;
+    *version = content_of(hd_slot_get(m, conf->trust));
     hd_bug_on(SSL_set1_verify_cert_store(l->ssl, trust->store) != 1);
     if (l->ctx->is_server && !conf->is_mesh) {
         /* So that a browser can choose; mesh peers have one identity. */
@@ -364,7 +371,7 @@ static hd_rc_t check_certs(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
     for (uint32_t i = 0; i < conf->certs_n; i++) {
         if (hd_tls_cert_get(m, conf->certs[i], &why) == NULL)
             continue;
-        *version = *version * 1000003 + hd_slot_get(m, conf->certs[i])->version;
+        *version = *version * 1000003 + content_of(hd_slot_get(m, conf->certs[i]));
         good_n++;
     }
     if (good_n > 0 || (conf->certs_n == 0 && (!l->ctx->is_server || conf->rejects)))

@@ -22,16 +22,31 @@
 #include "core/loom/hd_slot.h"
 #include "core/net/hd_conn.h"
 
-/* A HD_RES_SECRET's root. PEM texts; the key lies in the secret area. */
+/* A key of session tickets: its length in nginx's form, 48 or 80, then that form: name of
+ * 16 bytes, AES-128 key, HMAC key of 16, or name, HMAC key of 32, AES-256 key. */
+#define HD_TLS_TICKET_KEY_BYTES 81
+
+/* The roots of one SPIFFE trust domain. */
 typedef struct {
+    hd_str_t name;
+    hd_str_t trust_pem;
+} hd_tls_domain_t;
+
+/* A HD_RES_SECRET's root. PEM texts; the key lies in the secret area. */
+typedef struct hd_secret_s {
     hd_str_t chain_pem; /* leaf first; empty: no certificate here */
     hd_str_t key_pem;
     hd_str_t trust_pem;      /* roots to verify peers by; empty: none here */
     hd_str_t more_trust_pem; /* further ones, which clients aren't told of */
     hd_str_t crl_pem;
-    hd_str_t ocsp_der;   /* stapled to the certificate; empty: none */
-    int64_t not_after_s; /* of the leaf, Unix time; 0: unknown */
-    hd_str_t spiffe_id;  /* of the leaf */
+    const hd_tls_domain_t *domains; /* in place of trust_pem: a peer's SPIFFE ID says
+                                       which of these roots it is verified by */
+    uint32_t domains_n;
+    hd_str_t ticket_keys; /* HD_TLS_TICKET_KEY_BYTES each, the first writes; in the secret
+                             area; empty: none here */
+    hd_str_t ocsp_der;    /* stapled to the certificate; empty: none */
+    int64_t not_after_s;  /* of the leaf, Unix time; 0: unknown */
+    hd_str_t spiffe_id;   /* of the leaf */
 } hd_secret_t;
 
 typedef enum {
@@ -41,6 +56,16 @@ typedef enum {
     HD_TLS_VERIFY_OPTIONAL_NO_CA, /* verify_late; roots may be unknown */
 } hd_tls_verify_t;
 
+typedef enum {
+    HD_TLS_SAN_ANY,
+    HD_TLS_SAN_EMAIL,
+    HD_TLS_SAN_DNS,
+    HD_TLS_SAN_URI,
+    HD_TLS_SAN_IP,
+} hd_tls_san_kind_t;
+
+#define HD_TLS_DEPTH_NONE UINT16_MAX
+
 typedef struct hd_tls_conf_s {
     const hd_slot_t *const
         *certs; /* secrets with chain and key; several key types or names */
@@ -49,7 +74,7 @@ typedef struct hd_tls_conf_s {
     hd_tls_verify_t
         verify; /* of the client, in a server; a client always verifies with trust */
     uint16_t version_min, version_max; /* 0x0303, 0x0304 */
-    uint16_t verify_depth;             /* 0: OpenSSL's */
+    uint16_t verify_depth; /* 0: OpenSSL's; HD_TLS_DEPTH_NONE: no issuer between */
     bool session_tickets, session_cache, prefer_server_ciphers;
     bool is_mesh;     /* its certificates are workload identities */
     bool verify_late; /* server: a client's certificate that is bad or missing doesn't end
@@ -65,9 +90,20 @@ typedef struct hd_tls_conf_s {
     hd_str_t sni;           /* client: sent; empty: none */
     const hd_match_t *sans; /* the peer needs one that matches; n 0: any */
     uint32_t sans_n;
+    const uint8_t *san_kinds; /* one for each of sans, hd_tls_san_kind_t; NULL: any */
+    hd_str_t cert_hashes;     /* SHA-256 of certificates, 32 bytes each, and ... */
+    hd_str_t spki_hashes;  /* of public keys: the peer's leaf has one of all these; with
+                              <trust> NULL that is all that is verified */
+    bool allow_expired;    /* times aren't looked at */
+    bool accept_untrusted; /* a peer of unknown roots is let in, as nobody */
+    bool crl_leaf_only;
     hd_str_t
         verify_host; /* client: DNS name to check when there are no sans; empty: none */
     uint32_t session_timeout_s;
+    const hd_slot_t *ticket_keys; /* server; NULL: made here, and changed by time */
+    hd_str_t session_zone;        /* server: a cell of hd_tls_cache, shared by workers;
+                                     empty: with session_cache, each its own */
+    uint32_t session_zone_bytes;
     uint64_t hash;        /* of all above, by hd_tls_conf_seal */
     uint64_t client_hash; /* server: of how clients are verified; 0: they aren't */
 } hd_tls_conf_t;
@@ -135,13 +171,22 @@ hd_tls_client_state_t hd_tls_judge_client(const hd_conn_t *c, const char **why);
 /* client_hash of the settings that the handshake was made by; 0: not TLS. */
 uint64_t hd_tls_client_hash(const hd_conn_t *c);
 
+bool hd_tls_is_trust_domain(hd_str_t name); /* SPIFFE-ID §2.1 */
 /* Tries what the settings say, for builders: ciphers, groups, versions, regexes. Secrets
  * are not looked at. */
 hd_rc_t hd_tls_conf_check(const hd_tls_conf_t *conf, bool is_server,
                           hd_err_t *err) HD_MUST_CHECK;
-/* Tickets of one process are good in another with the same seed. By the master before it
- * forks; without it each process has its own. */
-void hd_tls_set_ticket_seed(const uint8_t seed[32]);
+/* Tickets of one process are good in another that had the same seed at the same time. By
+ * the master before it forks; without it each process has its own. Keys change every 12
+ * hours, and the seed with them, one way: an old key can't be made again. */
+void hd_tls_set_ticket_seed(const uint8_t seed[32], int64_t now_s);
+void hd_tls_make_ticket_seed(void); /* at random, now */
+/* By the master, before each fork: a new child begins where the others are. */
+void hd_tls_advance_ticket_seed(int64_t now_s);
+/* A zone for session_zone: made by a writer. NULL: <err>. */
+#define HD_TLS_ZONE_KIND 0x544c5353u /* of cells: "TLSS" */
+hd_rc_t hd_tls_make_zone(hd_member_t *m, hd_str_t name, size_t bytes,
+                         hd_err_t *err) HD_MUST_CHECK;
 
 /* Checks that chain and key fit and parse, and roots and CRLs; fills not_after_s and
  * spiffe_id; for builders. Says which part is wrong and how. An expired certificate is a

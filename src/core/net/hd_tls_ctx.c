@@ -92,9 +92,17 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
         add_number(b, (uint64_t)p->kind | (uint64_t)p->ignore_case << 8 |
                           (uint64_t)p->part << 9 | (uint64_t)p->invert << 10);
         add_text(b, p->text);
+        add_number(b, conf->san_kinds != NULL ? conf->san_kinds[i] : HD_TLS_SAN_ANY);
     }
+    add_text(b, conf->cert_hashes);
+    add_text(b, conf->spki_hashes);
+    add_number(b, (uint64_t)conf->allow_expired | (uint64_t)conf->accept_untrusted << 1 |
+                      (uint64_t)conf->crl_leaf_only << 2);
     add_text(b, conf->verify_host);
     add_number(b, conf->session_timeout_s);
+    add_slot(b, conf->ticket_keys);
+    add_text(b, conf->session_zone);
+    add_number(b, conf->session_zone_bytes);
 }
 
 static bytes_t make_bytes(const hd_tls_conf_t *conf, bool is_server)
@@ -130,7 +138,13 @@ static uint64_t hash_client(const hd_tls_conf_t *conf)
                           .verify_depth = conf->verify_depth,
                           .is_mesh = conf->is_mesh,
                           .sans = conf->sans,
-                          .sans_n = conf->sans_n};
+                          .sans_n = conf->sans_n,
+                          .san_kinds = conf->san_kinds,
+                          .cert_hashes = conf->cert_hashes,
+                          .spki_hashes = conf->spki_hashes,
+                          .allow_expired = conf->allow_expired,
+                          .accept_untrusted = conf->accept_untrusted,
+                          .crl_leaf_only = conf->crl_leaf_only};
     bytes_t b;
     uint64_t hash;
 
@@ -391,12 +405,12 @@ static hd_rc_t set_names(hd_tls_ctx_t *ctx, hd_err_t *err)
              SSL_CTX_set_alpn_protos(ctx->ssl_ctx, (const unsigned char *)conf->alpn.data,
                                      (unsigned)conf->alpn.len) != 0)
         return fail(err, "ALPN list", conf->alpn);
-    if (conf->sans_n > 0 && conf->trust == NULL)
+    if (conf->sans_n > 0 && !hd_tls_checks_peer(conf))
         return hd_err_set(err, HD_E_CONF,
                           "names to look for in a certificate that isn't verified: set "
                           "the trusted roots too");
     if (ctx->is_server && conf->verify != HD_TLS_VERIFY_NONE &&
-        conf->verify != HD_TLS_VERIFY_OPTIONAL_NO_CA && conf->trust == NULL)
+        conf->verify != HD_TLS_VERIFY_OPTIONAL_NO_CA && !hd_tls_checks_peer(conf))
         return hd_err_set(err, HD_E_CONF,
                           "a client's certificate is asked for, but by which roots is it "
                           "verified?");
@@ -442,12 +456,13 @@ static void set_ways(hd_tls_ctx_t *ctx)
                (conf->verify == HD_TLS_VERIFY_REQUIRED && !conf->verify_late
                     ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT
                     : 0);
-    else if (!ctx->is_server && conf->trust != NULL)
+    else if (!ctx->is_server && hd_tls_checks_peer(conf))
         mode = SSL_VERIFY_PEER;
     SSL_CTX_set_verify(s, mode, NULL);
     SSL_CTX_set_cert_verify_callback(s, hd_tls_verify, ctx);
     if (conf->verify_depth > 0)
-        SSL_CTX_set_verify_depth(s, conf->verify_depth);
+        SSL_CTX_set_verify_depth(
+            s, conf->verify_depth == HD_TLS_DEPTH_NONE ? 0 : conf->verify_depth);
     SSL_CTX_set_timeout(s, conf->session_timeout_s != 0 ? conf->session_timeout_s
                                                         : SESSION_TIMEOUT_S);
     SSL_CTX_sess_set_cache_size(s, SERVER_SESSIONS_MAX);
@@ -470,6 +485,14 @@ static void copy_conf(hd_tls_ctx_t *ctx, const hd_tls_conf_t *conf)
         sans[i] = conf->sans[i];
         sans[i].text = hd_str_dup(ctx->pool, conf->sans[i].text);
     }
+    if (conf->san_kinds != NULL)
+        to->san_kinds =
+            (const uint8_t *)hd_str_dup(
+                ctx->pool, hd_str_n((const char *)conf->san_kinds, conf->sans_n))
+                .data;
+    to->cert_hashes = hd_str_dup(ctx->pool, conf->cert_hashes);
+    to->spki_hashes = hd_str_dup(ctx->pool, conf->spki_hashes);
+    to->session_zone = hd_str_dup(ctx->pool, conf->session_zone);
     to->certs = certs;
     to->sans = sans;
     to->ciphers = hd_str_dup(ctx->pool, conf->ciphers);

@@ -5,7 +5,9 @@
  *   hd_tls_ctx.c      settings -> SSL_CTX, a companion by content
  *   hd_tls_secret.c   PEM texts -> certificates, keys, roots: companions of their regions
  *   hd_tls_verify.c   is the peer whom it should be?
- *   hd_tls_session.c  tickets, session ids, the client's sessions
+ *   hd_tls_session.c  what may be resumed; a server's and a client's sessions
+ *   hd_tls_ticket.c   keys of session tickets
+ *   hd_tls_cache.c    sessions that workers share
  *   hd_tls_peer.c     facts of the peer's certificate
  *   hd_tls_facts.c    facts that few ask for
  */
@@ -34,6 +36,11 @@ typedef struct {
 typedef struct {
     X509_STORE *store;
     STACK_OF(X509_NAME) * names;
+    struct {
+        char *name;
+        X509_STORE *store;
+    } * domains; /* in place of store, if there are any */
+    uint32_t domains_n;
 } hd_tls_trust_t;
 
 /* Companion of distinct settings and role. */
@@ -44,9 +51,11 @@ typedef struct hd_tls_ctx_s {
     hd_regex_t **regexes; /* one a SAN; NULL: it is none */
     hd_member_t *member;
     bool is_server;
-    bool is_kept;               /* by kept, below */
-    hd_link_t kept;             /* those kept over times without a conn, latest first */
-    struct hd_map_s *sessions;  /* a client's, by key */
+    bool is_kept;   /* by kept, below */
+    hd_link_t kept; /* those kept over times without a conn, latest first */
+    struct hd_tls_cache_s
+        *zone;                 /* a server's, shared; NULL: none, or not looked for yet */
+    struct hd_map_s *sessions; /* a client's, by key */
     hd_link_t sessions_by_time; /* latest first */
 } hd_tls_ctx_t;
 
@@ -116,8 +125,8 @@ int hd_tls_find_spiffe(const GENERAL_NAMES *names, hd_str_t *id, int *uris_n);
 /* A name holds a zero byte: a try to fool whoever compares C strings. */
 bool hd_tls_has_nul(const GENERAL_NAMES *names);
 hd_str_t hd_tls_name_text(const ASN1_STRING *s); /* lent */
-/* OpenSSL's own verification goes on for a peer without a certificate or roots. */
-bool hd_tls_checks_peer(const hd_tls_conf_t *conf, bool is_server);
+/* There is something by which a peer's certificate is judged. */
+bool hd_tls_checks_peer(const hd_tls_conf_t *conf);
 bool hd_tls_is_spiffe_id(hd_str_t id);
 
 /* --- session --- */
@@ -130,7 +139,12 @@ void hd_tls_session_start(hd_tls_layer_t *l, const hd_tls_client_t *ask,
                           uint64_t trust_version, uint64_t own_version);
 /* A session lives no longer than the certificates it stands for. */
 void hd_tls_session_limit(SSL *ssl, const STACK_OF(X509) * chain, int64_t now_s);
-bool hd_tls_session_is_expired(const SSL_SESSION *s, int64_t now_s);
+bool hd_tls_session_is_expired(const hd_tls_layer_t *l, const SSL_SESSION *s,
+                               int64_t now_s);
+/* Tells OpenSSL the key of a ticket. -1 error, 0 not ours, 1 good, 2 good but wrap it
+ * anew. */
+int hd_tls_on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv,
+                         EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int enc);
 
 /* --- peer --- */
 /* Takes what OpenSSL left in its error queue, in words. */

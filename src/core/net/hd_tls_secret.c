@@ -232,10 +232,16 @@ static void free_trust(hd_tls_trust_t *trust)
 {
     X509_STORE_free(trust->store);
     sk_X509_NAME_pop_free(trust->names, X509_NAME_free);
+    for (uint32_t i = 0; i < trust->domains_n; i++) {
+        X509_STORE_free(trust->domains[i].store);
+        free(trust->domains[i].name);
+    }
+    free(trust->domains);
     free(trust);
 }
 
-static hd_rc_t add_roots(hd_tls_trust_t *trust, hd_str_t pem, bool is_told, hd_err_t *err)
+static hd_rc_t add_roots(hd_tls_trust_t *trust, X509_STORE *store, hd_str_t pem,
+                         bool is_told, hd_err_t *err)
 {
     STACK_OF(X509) * certs;
 
@@ -247,7 +253,7 @@ static hd_rc_t add_roots(hd_tls_trust_t *trust, hd_str_t pem, bool is_told, hd_e
         X509 *cert = sk_X509_value(certs, i);
         X509_NAME *name;
 
-        hd_bug_on(X509_STORE_add_cert(trust->store, cert) != 1); /* twice is fine */
+        hd_bug_on(X509_STORE_add_cert(store, cert) != 1); /* twice is fine */
         if (!is_told)
             continue;
         name = X509_NAME_dup(X509_get_subject_name(cert));
@@ -257,14 +263,35 @@ static hd_rc_t add_roots(hd_tls_trust_t *trust, hd_str_t pem, bool is_told, hd_e
     return HD_OK;
 }
 
+static hd_rc_t add_domains(hd_tls_trust_t *trust, const hd_secret_t *s, hd_err_t *err)
+{
+    trust->domains = calloc(hd_max(s->domains_n, 1u), sizeof(*trust->domains));
+    hd_bug_on(trust->domains == NULL);
+    for (uint32_t i = 0; i < s->domains_n; i++) {
+        const hd_tls_domain_t *d = &s->domains[i];
+
+        trust->domains_n++;
+        trust->domains[i].name = malloc(d->name.len + 1);
+        trust->domains[i].store = X509_STORE_new();
+        hd_bug_on(trust->domains[i].name == NULL || trust->domains[i].store == NULL);
+        memcpy(trust->domains[i].name, d->name.data, d->name.len);
+        trust->domains[i].name[d->name.len] = '\0';
+        if (d->trust_pem.len == 0 ||
+            add_roots(trust, trust->domains[i].store, d->trust_pem, false, err) != HD_OK)
+            return hd_err_prefix(err, "trust domain \"%.*s\": ", HD_STR_ARG(d->name));
+    }
+    return HD_OK;
+}
+
 static hd_tls_trust_t *make_trust(const hd_secret_t *s, hd_err_t *err)
 {
     hd_tls_trust_t *trust = calloc(1, sizeof(*trust));
 
     hd_bug_on(trust == NULL || (trust->store = X509_STORE_new()) == NULL ||
               (trust->names = sk_X509_NAME_new_null()) == NULL);
-    if (add_roots(trust, s->trust_pem, true, err) == HD_OK &&
-        add_roots(trust, s->more_trust_pem, false, err) == HD_OK &&
+    if (add_roots(trust, trust->store, s->trust_pem, true, err) == HD_OK &&
+        add_roots(trust, trust->store, s->more_trust_pem, false, err) == HD_OK &&
+        add_domains(trust, s, err) == HD_OK &&
         (s->crl_pem.len == 0 || add_crls(trust->store, s->crl_pem, err) == HD_OK))
         return trust;
     free_trust(trust);
@@ -456,7 +483,7 @@ hd_rc_t hd_secret_check(hd_secret_t *s, hd_pool_t *pool, hd_err_t *err)
         rc = fill_facts(s, cert->leaf, pool, err);
         free_cert(cert);
     }
-    if (rc == HD_OK && s->trust_pem.len + s->more_trust_pem.len > 0) {
+    if (rc == HD_OK && s->trust_pem.len + s->more_trust_pem.len + s->domains_n > 0) {
         hd_tls_trust_t *trust = make_trust(s, err);
 
         if (trust == NULL)

@@ -3,113 +3,29 @@
  * version (the session id context), lives no longer than those certificates, and a client
  * offers it only for the same identity, peer and names. */
 #include "core/base/hd_map.h"
+#include "core/loom/hd_state.h"
+#include "core/net/hd_tls_cache.h"
 #include "core/net/hd_tls_int.h"
-#include <openssl/core_names.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
-#include <openssl/rand.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
 
 enum {
-    CLIENT_KEYS_MAX = 512, /* peers with a session, a process and settings */
-    SESSIONS_A_KEY = 2,    /* servers send two tickets at a time */
-    TICKET_EPOCH_S = 43200 /* a ticket key's time of use; good for one more to read */
+    CLIENT_KEYS_MAX = 512,   /* peers with a session, a process and settings */
+    SESSIONS_A_KEY = 2,      /* servers send two tickets at a time */
+    SHARED_BYTES_MAX = 4096, /* of a session in a shared zone */
 };
-
-/* --- ticket keys: all processes with the same seed have the same --- */
-
-typedef struct {
-    uint64_t epoch;
-    unsigned char name[16], aes[32], mac[32];
-} ticket_key_t;
-
-static uint8_t seed[32];
-static bool has_seed;
-static pthread_once_t seed_once = PTHREAD_ONCE_INIT;
-
-void hd_tls_set_ticket_seed(const uint8_t new_seed[32])
-{
-    memcpy(seed, new_seed, sizeof(seed));
-    has_seed = true;
-}
-
-static void make_seed(void)
-{
-    if (!has_seed)
-        hd_bug_on(RAND_priv_bytes(seed, sizeof(seed)) != 1);
-    has_seed = true;
-}
-
-static void derive(const char *what, uint64_t epoch, unsigned char *out, size_t len)
-{
-    unsigned char text[16] = {0}, digest[EVP_MAX_MD_SIZE];
-    unsigned n = 0;
-
-    memcpy(text, what, strlen(what));
-    memcpy(text + 8, &epoch, sizeof(epoch));
-    hd_bug_on(HMAC(EVP_sha256(), seed, sizeof(seed), text, sizeof(text), digest, &n) ==
-                  NULL ||
-              n < len);
-    memcpy(out, digest, len);
-    OPENSSL_cleanse(digest, sizeof(digest));
-}
-
-static const ticket_key_t *get_ticket_key(uint64_t epoch)
-{
-    static _Thread_local ticket_key_t keys[2];
-    ticket_key_t *key = &keys[epoch % 2];
-
-    hd_bug_on(pthread_once(&seed_once, make_seed) != 0);
-    if (key->epoch != epoch) {
-        derive("name", epoch, key->name, sizeof(key->name));
-        derive("aes", epoch, key->aes, sizeof(key->aes));
-        derive("mac", epoch, key->mac, sizeof(key->mac));
-        key->epoch = epoch;
-    }
-    return key;
-}
-
-/* OpenSSL's answers: -1 error, 0 not ours, 1 good, 2 good but wrap it anew. */
-static int on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv,
-                         EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int enc)
-{
-    uint64_t epoch = (uint64_t)hd_tls_now_s(hd_tls_layer_of(ssl)) / TICKET_EPOCH_S;
-    const ticket_key_t *key = get_ticket_key(epoch);
-    char digest[] = "SHA256";
-    OSSL_PARAM params[3];
-    int rc = 1;
-
-    if (!enc && CRYPTO_memcmp(name, key->name, sizeof(key->name)) != 0) {
-        key = get_ticket_key(epoch - 1);
-        if (CRYPTO_memcmp(name, key->name, sizeof(key->name)) != 0)
-            return 0;
-        rc = 2;
-    }
-    if (enc) {
-        memcpy(name, key->name, sizeof(key->name));
-        if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) != 1)
-            return -1;
-    }
-    params[0] = OSSL_PARAM_construct_octet_string(
-        OSSL_MAC_PARAM_KEY, (void *)(uintptr_t)key->mac, sizeof(key->mac));
-    params[1] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0);
-    params[2] = OSSL_PARAM_construct_end();
-    if (EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->aes, iv, enc) != 1 ||
-        EVP_MAC_CTX_set_params(mac, params) != 1)
-        return -1;
-    return rc;
-}
 
 /* --- what is too old --- */
 
-bool hd_tls_session_is_expired(const SSL_SESSION *s, int64_t now_s)
+bool hd_tls_session_is_expired(const hd_tls_layer_t *l, const SSL_SESSION *s,
+                               int64_t now_s)
 {
     X509 *peer = SSL_SESSION_get0_peer((SSL_SESSION *)(uintptr_t)s);
 
     return SSL_SESSION_get_time(s) + SSL_SESSION_get_timeout(s) < now_s ||
-           (peer != NULL && hd_tls_time_s(X509_get0_notAfter(peer)) < now_s);
+           (peer != NULL && !l->ctx->conf.allow_expired &&
+            hd_tls_time_s(X509_get0_notAfter(peer)) < now_s);
 }
 
 void hd_tls_session_limit(SSL *ssl, const STACK_OF(X509) * chain, int64_t now_s)
@@ -135,7 +51,8 @@ static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *s, const unsigned char
     switch (status) {
     case SSL_TICKET_SUCCESS:
     case SSL_TICKET_SUCCESS_RENEW:
-        if (hd_tls_session_is_expired(s, hd_tls_now_s(hd_tls_layer_of(ssl))))
+        if (hd_tls_session_is_expired(hd_tls_layer_of(ssl), s,
+                                      hd_tls_now_s(hd_tls_layer_of(ssl))))
             return SSL_TICKET_RETURN_IGNORE_RENEW;
         /* A TLS 1.3 client uses a ticket once (RFC 8446 §C.4): it needs another. */
         return status == SSL_TICKET_SUCCESS_RENEW || SSL_version(ssl) == TLS1_3_VERSION
@@ -144,6 +61,90 @@ static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *s, const unsigned char
     default:
         return SSL_TICKET_RETURN_IGNORE_RENEW;
     }
+}
+
+/* --- a server's, in a zone that workers share --- */
+
+hd_rc_t hd_tls_make_zone(hd_member_t *m, hd_str_t name, size_t bytes, hd_err_t *err)
+{
+    if (hd_cell_get(m, HD_TLS_ZONE_KIND, name, bytes) != NULL)
+        return HD_OK;
+    return hd_err_set(err, HD_E_LIMIT,
+                      "no room for a session cache \"%.*s\" of %zu bytes: all zones "
+                      "together have some 60 MB",
+                      HD_STR_ARG(name), bytes);
+}
+
+static hd_tls_cache_t *zone_of(hd_tls_ctx_t *ctx)
+{
+    if (ctx->zone == NULL && ctx->member != NULL)
+        ctx->zone = hd_cell_get(ctx->member, HD_TLS_ZONE_KIND, ctx->conf.session_zone,
+                                ctx->conf.session_zone_bytes);
+    return ctx->zone;
+}
+
+static hd_str_t id_of(const SSL_SESSION *s)
+{
+    unsigned n = 0;
+    const unsigned char *id = SSL_SESSION_get_id(s, &n);
+
+    return hd_str_n((const char *)id, n);
+}
+
+static int on_server_session(SSL *ssl, SSL_SESSION *s)
+{
+    hd_tls_layer_t *l = hd_tls_layer_of(ssl);
+    hd_tls_cache_t *zone = zone_of(l->ctx);
+    unsigned char der[SHARED_BYTES_MAX], *to = der;
+    int64_t now_s = hd_tls_now_s(l);
+    int len = i2d_SSL_SESSION(s, NULL);
+
+    /* With a ticket the client has all itself. */
+    if (zone == NULL || len <= 0 || len > (int)sizeof(der) ||
+        (SSL_version(ssl) == TLS1_3_VERSION && l->ctx->conf.session_tickets))
+        return 0;
+    len = i2d_SSL_SESSION(s, &to);
+    hd_ignore(hd_tls_cache_try_put(zone, l->ctx->conf.session_zone_bytes, id_of(s),
+                                   hd_str_n((const char *)der, (size_t)len),
+                                   now_s + SSL_SESSION_get_timeout(s), now_s));
+    OPENSSL_cleanse(der, sizeof(der));
+    return 0; /* no reference is kept */
+}
+
+static SSL_SESSION *on_wanted_session(SSL *ssl, const unsigned char *id, int len,
+                                      int *copy)
+{
+    hd_tls_layer_t *l = hd_tls_layer_of(ssl);
+    hd_tls_cache_t *zone = zone_of(l->ctx);
+    unsigned char der[SHARED_BYTES_MAX];
+    const unsigned char *at = der;
+    SSL_SESSION *s = NULL;
+    size_t n;
+
+    *copy = 0;
+    if (zone == NULL)
+        return NULL;
+    n = hd_tls_cache_get(zone, l->ctx->conf.session_zone_bytes,
+                         hd_str_n((const char *)id, (size_t)len), hd_tls_now_s(l),
+                         (char *)der, sizeof(der));
+    if (n > 0)
+        s = d2i_SSL_SESSION(NULL, &at, (long)n);
+    OPENSSL_cleanse(der, sizeof(der));
+    if (s != NULL && hd_tls_session_is_expired(l, s, hd_tls_now_s(l))) {
+        SSL_SESSION_free(s);
+        s = NULL;
+    }
+    return s;
+}
+
+static void on_bad_session(SSL_CTX *ssl_ctx, SSL_SESSION *s)
+{
+    hd_tls_ctx_t *ctx = SSL_CTX_get_app_data(ssl_ctx);
+    hd_tls_cache_t *zone = zone_of(ctx);
+
+    if (zone != NULL)
+        hd_tls_cache_remove(zone, ctx->conf.session_zone_bytes, id_of(s),
+                            (int64_t)time(NULL));
 }
 
 /* --- the client's sessions --- */
@@ -207,7 +208,7 @@ static void offer_session(hd_tls_layer_t *l)
     while (e != NULL && e->sessions[0] != NULL) {
         SSL_SESSION *s = e->sessions[0];
         bool is_good =
-            !hd_tls_session_is_expired(s, now_s) && SSL_SESSION_is_resumable(s) == 1;
+            !hd_tls_session_is_expired(l, s, now_s) && SSL_SESSION_is_resumable(s) == 1;
 
         if (is_good)
             hd_ignore(SSL_set_session(l->ssl, s)); /* else a full handshake */
@@ -275,12 +276,19 @@ void hd_tls_sessions_init(hd_tls_ctx_t *ctx)
     long mode = SSL_SESS_CACHE_OFF;
 
     hd_list_init(&ctx->sessions_by_time);
+    SSL_CTX_set_app_data(s, ctx);
     if (ctx->is_server) {
         if (conf->session_cache)
             mode = SSL_SESS_CACHE_SERVER;
-        else if (!conf->session_tickets)
+        if (conf->session_cache && conf->session_zone.len > 0) {
+            mode = SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL;
+            SSL_CTX_sess_set_new_cb(s, on_server_session);
+            SSL_CTX_sess_set_get_cb(s, on_wanted_session);
+            SSL_CTX_sess_set_remove_cb(s, on_bad_session);
+        }
+        if (!conf->session_cache && !conf->session_tickets)
             SSL_CTX_set_num_tickets(s, 0); /* TLS 1.3 would send some all the same */
-        SSL_CTX_set_tlsext_ticket_key_evp_cb(s, on_ticket_key);
+        SSL_CTX_set_tlsext_ticket_key_evp_cb(s, hd_tls_on_ticket_key);
         SSL_CTX_set_session_ticket_cb(s, NULL, on_ticket, NULL);
     } else if (conf->session_cache || conf->session_tickets) {
         mode = SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL;

@@ -37,6 +37,16 @@ bool hd_tls_is_spiffe_id(hd_str_t id)
     return true;
 }
 
+bool hd_tls_is_trust_domain(hd_str_t name)
+{
+    char id[300];
+    int n = snprintf(id, sizeof(id), "spiffe://%.*s", (int)hd_min(name.len, 256u),
+                     name.len > 0 ? name.data : "");
+
+    return name.len <= 255 && hd_str_find_char(name, '/') < 0 &&
+           hd_tls_is_spiffe_id(hd_str_n(id, (size_t)n));
+}
+
 hd_str_t hd_tls_name_text(const ASN1_STRING *s)
 {
     return hd_str_n((const char *)ASN1_STRING_get0_data(s),
@@ -134,6 +144,11 @@ static hd_rc_t refuse_path(hd_tls_layer_t *l, X509_STORE_CTX *sctx)
                             "unknown issuer %s: it is none of the trusted roots, and the "
                             "peer sent no chain to one",
                             name);
+    case X509_V_ERR_CERT_UNTRUSTED:
+        return hd_conn_fail(
+            c, HD_E_TLS,
+            "the peer certificate is no workload's of a trust domain that "
+            "is known here");
     case X509_V_ERR_CERT_SIGNATURE_FAILURE:
         print_name(X509_get_issuer_name(cert), name, sizeof(name));
         return hd_conn_fail(c, HD_E_TLS,
@@ -186,6 +201,22 @@ static bool covers(hd_str_t wildcard, hd_str_t host)
                             hd_str_sub(host, (size_t)dot, host.len));
 }
 
+static bool is_kind(uint8_t kind, int type)
+{
+    switch (kind) {
+    case HD_TLS_SAN_EMAIL:
+        return type == GEN_EMAIL;
+    case HD_TLS_SAN_DNS:
+        return type == GEN_DNS;
+    case HD_TLS_SAN_URI:
+        return type == GEN_URI;
+    case HD_TLS_SAN_IP:
+        return type == GEN_IPADD;
+    default:
+        return true;
+    }
+}
+
 static bool matches_name(const hd_match_t *p, hd_regex_t *re, const GENERAL_NAME *name)
 {
     char buf[256];
@@ -194,6 +225,7 @@ static bool matches_name(const hd_match_t *p, hd_regex_t *re, const GENERAL_NAME
 
     switch (name->type) {
     case GEN_URI:
+    case GEN_EMAIL:
         return hd_match_with(re, p, hd_tls_name_text(name->d.ia5), NULL);
     case GEN_DNS:
         if (!read_dns_name(hd_tls_name_text(name->d.ia5), buf, sizeof(buf), &text))
@@ -217,7 +249,10 @@ static bool matches_sans(const hd_tls_ctx_t *ctx, const GENERAL_NAMES *names)
 {
     for (int i = 0; names != NULL && i < sk_GENERAL_NAME_num(names); i++)
         for (uint32_t p = 0; p < ctx->conf.sans_n; p++)
-            if (matches_name(&ctx->conf.sans[p], ctx->regexes[p],
+            if ((ctx->conf.san_kinds == NULL ||
+                 is_kind(ctx->conf.san_kinds[p],
+                         sk_GENERAL_NAME_value(names, i)->type)) &&
+                matches_name(&ctx->conf.sans[p], ctx->regexes[p],
                              sk_GENERAL_NAME_value(names, i)))
                 return true;
     return false;
@@ -285,6 +320,33 @@ static hd_rc_t check_identity(hd_tls_layer_t *l, const GENERAL_NAMES *names, int
     return HD_OK;
 }
 
+static bool has_hash(hd_str_t hashes, const unsigned char digest[32])
+{
+    for (size_t at = 0; at + 32 <= hashes.len; at += 32)
+        if (memcmp(hashes.data + at, digest, 32) == 0)
+            return true;
+    return false;
+}
+
+static bool matches_hashes(const hd_tls_conf_t *conf, const X509 *leaf)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE], *der = NULL;
+    unsigned n = 0;
+    bool is_one = false;
+    int len;
+
+    if (conf->cert_hashes.len > 0 && X509_digest(leaf, EVP_sha256(), digest, &n) == 1 &&
+        n == 32)
+        is_one = has_hash(conf->cert_hashes, digest);
+    if (is_one || conf->spki_hashes.len == 0)
+        return is_one;
+    len = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(leaf), &der);
+    if (len > 0 && EVP_Digest(der, (size_t)len, digest, &n, EVP_sha256(), NULL) == 1)
+        is_one = has_hash(conf->spki_hashes, digest);
+    OPENSSL_free(der);
+    return is_one;
+}
+
 static hd_rc_t check_names(hd_tls_layer_t *l, X509 *leaf, const GENERAL_NAMES *names,
                            int *error)
 {
@@ -294,6 +356,11 @@ static hd_rc_t check_names(hd_tls_layer_t *l, X509 *leaf, const GENERAL_NAMES *n
 
     if (check_identity(l, names, error) != HD_OK)
         return HD_ERROR;
+    *error = X509_V_ERR_CERT_REJECTED;
+    if (conf->cert_hashes.len + conf->spki_hashes.len > 0 && !matches_hashes(conf, leaf))
+        return hd_conn_fail(l->layer.conn, HD_E_TLS,
+                            "the peer certificate has none of the hashes that are "
+                            "expected");
     *error = X509_V_ERR_HOSTNAME_MISMATCH;
     if (conf->sans_n > 0 && !matches_sans(l->ctx, names)) {
         print_sans(names, text, sizeof(text));
@@ -323,16 +390,104 @@ static int go_on(int good, X509_STORE_CTX *sctx)
     return 1;
 }
 
-/* Any error stays in <sctx>, and the handshake goes on (hd_tls_judge_client). */
-static bool verify_late(X509_STORE_CTX *sctx)
+/* The roots of the trust domain that the leaf says it is of; NULL: it has none here. What
+ * may sign others is no workload's (SPIFFE X.509-SVID §5.2). */
+static X509_STORE *find_domain(const hd_tls_trust_t *trust, X509 *leaf)
 {
+    GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
+    X509_STORE *found = NULL;
+    hd_str_t id, domain;
+    int uris_n;
+
+    if (hd_tls_find_spiffe(names, &id, &uris_n) == 1 && uris_n == 1 &&
+        X509_check_ca(leaf) == 0 &&
+        (X509_get_key_usage(leaf) == UINT32_MAX ||
+         (X509_get_key_usage(leaf) & (KU_KEY_CERT_SIGN | KU_CRL_SIGN)) == 0)) {
+        id = hd_str_sub(id, SCHEME.len, id.len);
+        hd_ignore(hd_str_split(&id, '/', &domain));
+        for (uint32_t i = 0; i < trust->domains_n && found == NULL; i++)
+            if (hd_str_eq(domain, hd_str_c(trust->domains[i].name)))
+                found = trust->domains[i].store;
+    }
+    GENERAL_NAMES_free(names);
+    return found;
+}
+
+static void prepare(const hd_tls_layer_t *l, X509_STORE_CTX *sctx, int64_t now_s)
+{
+    X509_VERIFY_PARAM *param = X509_STORE_CTX_get0_param(sctx);
+
+    if (l->ctx->conf.allow_expired) /* a time set would count more */
+        hd_ignore(X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_NO_CHECK_TIME) != 1);
+    else
+        X509_VERIFY_PARAM_set_time(param, (time_t)now_s);
+    if (l->ctx->conf.crl_leaf_only)
+        hd_ignore(X509_VERIFY_PARAM_clear_flags(param, X509_V_FLAG_CRL_CHECK_ALL) != 1);
+}
+
+/* By the roots of the peer's own trust domain, in place of those of <sctx>, which gets
+ * the result. */
+static bool verify_by_domain(const hd_tls_layer_t *l, const hd_tls_trust_t *trust,
+                             X509_STORE_CTX *sctx, int64_t now_s)
+{
+    X509 *leaf = X509_STORE_CTX_get0_cert(sctx);
+    X509_STORE *store = find_domain(trust, leaf);
+    X509_STORE_CTX *own;
+    bool is_good;
+
+    if (store == NULL) {
+        X509_STORE_CTX_set_error(sctx, X509_V_ERR_CERT_UNTRUSTED);
+        return false;
+    }
+    own = X509_STORE_CTX_new();
+    hd_bug_on(
+        own == NULL ||
+        X509_STORE_CTX_init(own, store, leaf, X509_STORE_CTX_get0_untrusted(sctx)) != 1 ||
+        X509_STORE_CTX_set_default(own,
+                                   l->ctx->is_server ? "ssl_client" : "ssl_server") != 1);
+    X509_VERIFY_PARAM_set_depth(
+        X509_STORE_CTX_get0_param(own),
+        X509_VERIFY_PARAM_get_depth(X509_STORE_CTX_get0_param(sctx)));
+    prepare(l, own, now_s);
+    is_good = X509_verify_cert(own) == 1;
+    X509_STORE_CTX_set_error(sctx, X509_STORE_CTX_get_error(own));
+    X509_STORE_CTX_set_error_depth(sctx, X509_STORE_CTX_get_error_depth(own));
+    if (is_good)
+        X509_STORE_CTX_set0_verified_chain(sctx, X509_STORE_CTX_get1_chain(own));
+    X509_STORE_CTX_free(own);
+    return is_good;
+}
+
+/* False: the error in <sctx> says why. */
+static bool verify_path(const hd_tls_layer_t *l, X509_STORE_CTX *sctx, int64_t now_s)
+{
+    const hd_tls_conf_t *conf = &l->ctx->conf;
+    const hd_tls_trust_t *trust;
+    bool is_good;
+
+    if (conf->trust == NULL && !conf->verify_late) /* by its hash, see check_hashes */
+        return true;
+    prepare(l, sctx, now_s);
+    trust =
+        conf->trust != NULL ? hd_tls_trust_get(l->ctx->member, conf->trust, NULL) : NULL;
     late_failed = false;
-    X509_STORE_CTX_set_verify_cb(sctx, go_on);
-    if (X509_verify_cert(sctx) == 1 && !late_failed)
-        return X509_STORE_CTX_get_error(sctx) == X509_V_OK;
-    if (X509_STORE_CTX_get_error(sctx) == X509_V_OK)
+    if (trust != NULL && trust->domains_n > 0) {
+        is_good = verify_by_domain(l, trust, sctx, now_s);
+    } else {
+        if (conf->verify_late)
+            X509_STORE_CTX_set_verify_cb(sctx, go_on);
+        is_good = X509_verify_cert(sctx) == 1 && !late_failed;
+    }
+    if (is_good && conf->verify_late)
+        is_good = X509_STORE_CTX_get_error(sctx) == X509_V_OK;
+    if (!is_good && X509_STORE_CTX_get_error(sctx) == X509_V_OK)
         X509_STORE_CTX_set_error(sctx, X509_V_ERR_UNSPECIFIED);
-    return false;
+    return is_good;
+}
+
+bool hd_tls_checks_peer(const hd_tls_conf_t *conf)
+{
+    return conf->trust != NULL || conf->cert_hashes.len + conf->spki_hashes.len > 0;
 }
 
 int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
@@ -345,21 +500,21 @@ int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
     GENERAL_NAMES *names;
     hd_rc_t rc;
     int error = X509_V_OK;
+    bool is_trusted = true;
 
     if (SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE) {
         /* Nobody asked; so it counts as nobody (l->verified stays false). */
         X509_STORE_CTX_set_error(sctx, X509_V_OK);
         return 1;
     }
-    X509_VERIFY_PARAM_set_time(X509_STORE_CTX_get0_param(sctx), (time_t)now_s);
-    if (ctx->conf.verify_late) {
-        if (!verify_late(sctx))
+    if (!verify_path(l, sctx, now_s)) {
+        if (ctx->conf.verify_late) /* hd_tls_judge_client tells, by the error */
             return 1;
-    } else if (X509_verify_cert(sctx) != 1) {
-        hd_ignore(refuse_path(l, sctx) != HD_ERROR);
-        if (X509_STORE_CTX_get_error(sctx) == X509_V_OK)
-            X509_STORE_CTX_set_error(sctx, X509_V_ERR_UNSPECIFIED);
-        return 0;
+        if (!ctx->conf.accept_untrusted) {
+            hd_ignore(refuse_path(l, sctx) != HD_ERROR);
+            return 0;
+        }
+        is_trusted = false; /* the error stays: it is let in as nobody */
     }
     names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
     rc = check_names(l, leaf, names, &error);
@@ -368,6 +523,9 @@ int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
         X509_STORE_CTX_set_error(sctx, error);
         return 0;
     }
-    hd_tls_session_limit(ssl, X509_STORE_CTX_get0_chain(sctx), now_s);
+    if (is_trusted)
+        X509_STORE_CTX_set_error(sctx, X509_V_OK);
+    if (is_trusted && !ctx->conf.allow_expired)
+        hd_tls_session_limit(ssl, X509_STORE_CTX_get0_chain(sctx), now_s);
     return 1;
 }

@@ -1,6 +1,7 @@
 /* The master: forks and supervises. It never parses and never touches traffic. */
 #include "core/proc/hd_master_int.h"
 #include "core/proc/hd_publish.h"
+#include "core/net/hd_tls.h"
 #include "core/os/hd_clock.h"
 #include "core/os/hd_os.h"
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define QUICK_NS 1000000000u /* a death within this of the start is a quick one */
@@ -237,6 +239,7 @@ void hd_master_fork(hd_child_t *c)
         hd_timer_set(hd_master.loop, &c->respawn, BACK_OFF_MAX_MS);
         return;
     }
+    hd_tls_advance_ticket_seed((int64_t)time(NULL));
     c->is_ready = false;
     c->started_ns = hd_clock_mono_ns();
     c->pid = fork();
@@ -481,6 +484,7 @@ static void init_children(void)
 
 static hd_rc_t start(hd_err_t *err)
 {
+    hd_tls_make_ticket_seed();
     if (hd_make_shared(hd_master.p, hd_master.shared, err) != HD_OK)
         return HD_ERROR;
     hd_master.loop = hd_loop_create(NULL, HD_CHILDREN_MAX + 16, err);

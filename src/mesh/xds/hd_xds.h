@@ -90,7 +90,8 @@ hd_rc_t hd_xds_build(const hd_xds_env_t *env, hd_xds_kind_t kind, hd_str_t name,
                      hd_str_t bytes, hd_str_t version, hd_xds_built_t *out,
                      hd_err_t *err) HD_MUST_CHECK;
 
-/* A secret made by the agent itself, under <name>; texts are copied. */
-hd_rc_t hd_xds_put_secret(const hd_xds_env_t *env, hd_str_t name, hd_str_t chain_pem,
-                          hd_str_t key_pem, hd_str_t trust_pem, hd_slot_t **slot,
+/* A secret made by the agent itself, under <name>; <texts> are copied. */
+struct hd_secret_s;
+hd_rc_t hd_xds_put_secret(const hd_xds_env_t *env, hd_str_t name,
+                          const struct hd_secret_s *texts, hd_slot_t **slot,
                           hd_err_t *err) HD_MUST_CHECK;

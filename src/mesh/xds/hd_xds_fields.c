@@ -227,9 +227,9 @@ static const entry_t entries[] = {
      "auto_sni auto_san_validation !override_auto_sni_header"},
     {CORE "TcpKeepalive", "keepalive_probes keepalive_time keepalive_interval"},
 
-    {TLS "Secret", "name tls_certificate validation_context"},
+    {TLS "Secret", "name tls_certificate validation_context session_ticket_keys"},
     {TLS "TlsCertificate",
-     "certificate_chain private_key !password !private_key_provider !pkcs12"},
+     "certificate_chain private_key password ocsp_staple !private_key_provider !pkcs12"},
     {TLS "CommonTlsContext",
      "tls_params tls_certificates validation_context "
      "validation_context_sds_secret_config combined_validation_context "
@@ -240,10 +240,10 @@ static const entry_t entries[] = {
      "default_validation_context validation_context_sds_secret_config "
      "!validation_context_certificate_provider_instance"},
     {TLS "CertificateValidationContext",
-     "trusted_ca !verify_certificate_hash !verify_certificate_spki "
-     "!require_signed_certificate_timestamp crl !allow_expired_certificate "
-     "match_subject_alt_names !trust_chain_verification !custom_validator_config "
-     "!ca_certificate_provider_instance !only_verify_leaf_cert_crl "
+     "trusted_ca verify_certificate_hash verify_certificate_spki "
+     "!require_signed_certificate_timestamp crl allow_expired_certificate "
+     "match_subject_alt_names trust_chain_verification custom_validator_config "
+     "!ca_certificate_provider_instance only_verify_leaf_cert_crl "
      "match_typed_subject_alt_names max_verify_depth !system_root_certs"},
     {TLS "SubjectAltNameMatcher", "san_type matcher !oid"},
     {TLS "TlsParameters",
@@ -252,11 +252,14 @@ static const entry_t entries[] = {
     {TLS "UpstreamTlsContext",
      "common_tls_context sni max_session_keys !auto_host_sni auto_sni_san_validation"},
     {TLS "DownstreamTlsContext",
-     "common_tls_context require_client_certificate !require_sni !session_ticket_keys "
-     "!session_ticket_keys_sds_secret_config disable_stateless_session_resumption "
+     "common_tls_context require_client_certificate !require_sni session_ticket_keys "
+     "session_ticket_keys_sds_secret_config disable_stateless_session_resumption "
      "session_timeout !ocsp_staple_policy disable_stateful_session_resumption "
      "prefer_client_ciphers"},
     {TLS "SdsSecretConfig", "name sds_config"},
+    {TLS "TlsSessionTicketKeys", "keys"},
+    {TLS "SPIFFECertValidatorConfig", "trust_domains !trust_bundles"},
+    {TLS "SPIFFECertValidatorConfig.TrustDomain", "name trust_bundle"},
 };
 
 typedef enum { READ, REFUSED, NO_EFFECT } effect_t;

@@ -132,6 +132,15 @@ hd_rc_t hd_xds_conn_logs(hd_xds_t *x, PbAccesslog__AccessLog *const *msgs, size_
  * (internal_upstream). */
 hd_rc_t hd_xds_upstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
                             const hd_tls_conf_t **tls, hd_err_t *err) HD_MUST_CHECK;
+uint64_t hd_xds_secret_hash(const hd_secret_t *texts);
+/* What a validation context trusts (roots, lists, domains), lent or in env->temp; nothing
+ * there: HD_DECLINED. */
+hd_rc_t hd_xds_trust_texts(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
+                           hd_secret_t *texts, hd_err_t *err) HD_MUST_CHECK;
+hd_rc_t hd_xds_cert_texts(hd_xds_t *x, const PbTls__TlsCertificate *msg,
+                          hd_secret_t *texts, hd_err_t *err) HD_MUST_CHECK;
+hd_rc_t hd_xds_ticket_keys(hd_xds_t *x, const PbTls__TlsSessionTicketKeys *msg,
+                           hd_secret_t *texts, hd_err_t *err) HD_MUST_CHECK;
 /* <is_http>: what the chain serves; then other Heddles may multiplex over mutual TLS. */
 hd_rc_t hd_xds_downstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
                               bool is_http, const hd_tls_conf_t **tls,

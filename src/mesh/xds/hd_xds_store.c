@@ -1,4 +1,5 @@
 #include "mesh/xds/hd_xds_store.h"
+#include "core/net/hd_tls.h"
 #include "core/base/hd_log.h"
 #include "core/base/hd_map.h"
 #include "core/loom/hd_batch.h"
@@ -786,12 +787,13 @@ void hd_xstore_put_local(hd_xstore_t *s, hd_str_t name, hd_str_t chain_pem,
     hd_xres_t *r = find_or_add(s, HD_XDS_SECRET, name);
     hd_pool_t *temp = hd_pool_create(0);
     hd_xds_env_t env = {.arena = arena, .member = s->proc->writer, .temp = temp};
+    hd_secret_t texts = {
+        .chain_pem = chain_pem, .key_pem = key_pem, .trust_pem = trust_pem};
     hd_err_t err = {0};
 
     r->is_local = true;
     env.batch = hd_batch_begin(arena);
-    if (hd_xds_put_secret(&env, name, chain_pem, key_pem, trust_pem, &r->slot, &err) ==
-        HD_OK) {
+    if (hd_xds_put_secret(&env, name, &texts, &r->slot, &err) == HD_OK) {
         r->state = HD_XRES_LIVE;
         r->updated_wall_ns = hd_loop_wall_ns(s->proc->loop);
         if (hd_batch_publish(env.batch, now_ns(s)) > 0)

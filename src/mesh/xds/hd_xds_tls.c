@@ -4,6 +4,8 @@
 #include "ext/raw_buffer.pb-c.h"
 #include "http/hd_weft.h"
 
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <string.h>
 
 #define PEER_EXCHANGE "istio-peer-exchange"
@@ -22,23 +24,18 @@ static bool was_put(const hd_xds_built_t *out, const hd_slot_t *slot)
 }
 
 /* Inline certificates become secrets of their own, named by what they are. */
-static hd_rc_t put_inline(hd_xds_t *x, hd_str_t chain, hd_str_t key, hd_str_t trust,
-                          const hd_slot_t **slot, hd_err_t *err)
+static hd_rc_t put_inline(hd_xds_t *x, const hd_secret_t *texts, const hd_slot_t **slot,
+                          hd_err_t *err)
 {
-    uint64_t h = hd_hash64(chain.data, chain.len, 1);
+    hd_str_t name = hd_str_printf(x->env->temp, "inline:%016llx",
+                                  (unsigned long long)hd_xds_secret_hash(texts));
     hd_slot_t *s, **to;
 
-    h = hd_hash64(key.data, key.len, h);
-    h = hd_hash64(trust.data, trust.len, h);
     if (x->env->batch == NULL) {
-        *slot = hd_xds_slot(
-            x, HD_XDS_SECRET,
-            hd_str_printf(x->env->temp, "inline:%016llx", (unsigned long long)h), err);
+        *slot = hd_xds_slot(x, HD_XDS_SECRET, name, err);
         return *slot != NULL ? HD_OK : HD_ERROR;
     }
-    if (hd_xds_put_secret(
-            x->env, hd_str_printf(x->env->temp, "inline:%016llx", (unsigned long long)h),
-            chain, key, trust, &s, err) != HD_OK)
+    if (hd_xds_put_secret(x->env, name, texts, &s, err) != HD_OK)
         return HD_ERROR;
     *slot = s;
     if (was_put(x->out, s))
@@ -75,14 +72,11 @@ static hd_rc_t add_sds(hd_xds_t *x, const PbTls__SdsSecretConfig *msg, bool *is_
 static hd_rc_t add_cert(hd_xds_t *x, const PbTls__TlsCertificate *msg,
                         const hd_slot_t **slot, hd_err_t *err)
 {
-    hd_str_t chain, key;
+    hd_secret_t texts = {0};
 
-    if (hd_xds_data(x, msg->certificate_chain, &chain, err) != HD_OK ||
-        hd_xds_data(x, msg->private_key, &key, err) != HD_OK)
+    if (hd_xds_cert_texts(x, msg, &texts, err) != HD_OK)
         return hd_err_prefix(err, "tls_certificates: ");
-    if (chain.len == 0 || key.len == 0)
-        return hd_err_set(err, HD_E_RESOURCE, "a certificate needs chain and key");
-    return put_inline(x, chain, key, HD_STR_NONE, slot, err);
+    return put_inline(x, &texts, slot, err);
 }
 
 static hd_rc_t add_certs(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
@@ -110,35 +104,29 @@ static hd_rc_t add_certs(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
     return HD_OK;
 }
 
-/* A name's kind isn't looked at when it is compared, so what is typed passes where its
- * text alone tells the kind: a URI by its scheme, a DNS name by being whole. */
-static hd_rc_t check_typed_san(const PbTls__SubjectAltNameMatcher *msg, hd_err_t *err)
+static hd_rc_t san_kind(const PbTls__SubjectAltNameMatcher *msg, uint8_t *kind,
+                        hd_err_t *err)
 {
-    const PbMatcher__StringMatcher *m = msg->matcher;
-
-    if (m == NULL)
+    if (msg->matcher == NULL)
         return hd_err_set(err, HD_E_RESOURCE, "a SAN matcher without a pattern");
     switch (msg->san_type) {
-    case PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__URI:
-        if (m->match_pattern_case == PB_MATCHER__STRING_MATCHER__MATCH_PATTERN_EXACT &&
-            strstr(m->exact, "://") != NULL)
-            return HD_OK;
-        if (m->match_pattern_case == PB_MATCHER__STRING_MATCHER__MATCH_PATTERN_PREFIX &&
-            strstr(m->prefix, "://") != NULL)
-            return HD_OK;
-        break;
+    case PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__EMAIL:
+        *kind = HD_TLS_SAN_EMAIL;
+        return HD_OK;
     case PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__DNS:
-        if (m->match_pattern_case == PB_MATCHER__STRING_MATCHER__MATCH_PATTERN_EXACT &&
-            strchr(m->exact, ':') == NULL)
-            return HD_OK;
-        break;
+        *kind = HD_TLS_SAN_DNS;
+        return HD_OK;
+    case PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__URI:
+        *kind = HD_TLS_SAN_URI;
+        return HD_OK;
+    case PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__IP_ADDRESS:
+        *kind = HD_TLS_SAN_IP;
+        return HD_OK;
     default:
-        break;
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "a SAN matcher of this kind: EMAIL, DNS, URI and IP_ADDRESS "
+                          "are known");
     }
-    return hd_err_set(
-        err, HD_E_RESOURCE,
-        "a SAN matcher of this kind and pattern: of typed ones, whole names "
-        "(DNS, URI) and beginnings of URIs are compared here");
 }
 
 static hd_rc_t add_sans(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
@@ -146,10 +134,12 @@ static hd_rc_t add_sans(hd_xds_t *x, const PbTls__CertificateValidationContext *
 {
     size_t n = msg->n_match_subject_alt_names + msg->n_match_typed_subject_alt_names;
     hd_match_t *sans;
+    uint8_t *kinds;
 
     if (n == 0)
         return HD_OK;
     sans = hd_pool_new_n(x->cf.pool, hd_match_t, n);
+    kinds = hd_pool_new_n(x->cf.pool, uint8_t, n);
     for (size_t i = 0; i < msg->n_match_subject_alt_names; i++) {
         if (hd_xds_match(x, msg->match_subject_alt_names[i], &sans[conf->sans_n++],
                          err) != HD_OK)
@@ -158,30 +148,93 @@ static hd_rc_t add_sans(hd_xds_t *x, const PbTls__CertificateValidationContext *
     for (size_t i = 0; i < msg->n_match_typed_subject_alt_names; i++) {
         const PbTls__SubjectAltNameMatcher *typed = msg->match_typed_subject_alt_names[i];
 
-        if (check_typed_san(typed, err) != HD_OK ||
+        if (san_kind(typed, &kinds[conf->sans_n], err) != HD_OK ||
             hd_xds_match(x, typed->matcher, &sans[conf->sans_n++], err) != HD_OK)
             return hd_err_prefix(err, "match_typed_subject_alt_names: ");
     }
     conf->sans = sans;
+    conf->san_kinds = kinds;
+    return HD_OK;
+}
+
+/* "DF:6F…" or "df6f…" (openssl's fingerprint form), as Envoy. */
+static bool read_hex(const char *text, unsigned char out[32])
+{
+    int n = 0;
+
+    for (const char *at = text; *at != '\0'; at++) {
+        int high, low;
+
+        if (*at == ':')
+            continue;
+        high = OPENSSL_hexchar2int((unsigned char)at[0]);
+        low = at[1] != '\0' ? OPENSSL_hexchar2int((unsigned char)at[1]) : -1;
+        if (high < 0 || low < 0 || n == 32)
+            return false;
+        out[n++] = (unsigned char)(high << 4 | low);
+        at++;
+    }
+    return n == 32;
+}
+
+static bool read_base64(const char *text, unsigned char out[32])
+{
+    unsigned char bytes[48];
+    size_t len = strlen(text);
+
+    if (len != 44 || text[43] != '=' ||
+        EVP_DecodeBlock(bytes, (const unsigned char *)text, (int)len) != 33)
+        return false;
+    memcpy(out, bytes, 32);
+    return true;
+}
+
+static hd_rc_t add_hashes(hd_xds_t *x, const char *const *list, size_t n, bool is_spki,
+                          hd_str_t *out, hd_err_t *err)
+{
+    char *to = hd_pool_alloc_unaligned(x->cf.pool, n * 32 + 1);
+
+    *out = hd_str_n(to, n * 32);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char *at = (unsigned char *)to + i * 32;
+
+        if (!(is_spki ? read_base64(list[i], at) : read_hex(list[i], at)))
+            return hd_err_set(err, HD_E_RESOURCE, "%s \"%.100s\" is no SHA-256 in %s",
+                              is_spki ? "verify_certificate_spki"
+                                      : "verify_certificate_hash",
+                              list[i], is_spki ? "base64" : "hex");
+    }
     return HD_OK;
 }
 
 static hd_rc_t add_validation(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
                               hd_tls_conf_t *conf, hd_err_t *err)
 {
-    hd_str_t trust;
+    hd_secret_t texts = {0};
+    hd_rc_t rc;
 
     if (msg == NULL)
         return HD_OK;
-    if (msg->crl != NULL)
-        return hd_err_set(err, HD_E_RESOURCE,
-                          "a revocation list that isn't in a secret: it would be lost");
-    if (hd_xds_data(x, msg->trusted_ca, &trust, err) != HD_OK)
-        return hd_err_prefix(err, "trusted_ca: ");
-    if (trust.len > 0 &&
-        put_inline(x, HD_STR_NONE, HD_STR_NONE, trust, &conf->trust, err) != HD_OK)
+    rc = hd_xds_trust_texts(x, msg, &texts, err);
+    if (rc == HD_ERROR ||
+        (rc == HD_OK && put_inline(x, &texts, &conf->trust, err) != HD_OK))
         return HD_ERROR;
-    conf->verify_depth = (uint16_t)hd_min(hd_pb_u32(msg->max_verify_depth, 0), 100u);
+    if (msg->max_verify_depth != NULL)
+        conf->verify_depth = (uint16_t)(msg->max_verify_depth->value == 0
+                                            ? HD_TLS_DEPTH_NONE
+                                            : hd_min(msg->max_verify_depth->value, 100u));
+    conf->allow_expired = msg->allow_expired_certificate;
+    conf->crl_leaf_only = msg->only_verify_leaf_cert_crl;
+    conf->accept_untrusted =
+        msg->trust_chain_verification ==
+        PB_TLS__CERTIFICATE_VALIDATION_CONTEXT__TRUST_CHAIN_VERIFICATION__ACCEPT_UNTRUSTED;
+    if (add_hashes(x, (const char *const *)msg->verify_certificate_hash,
+                   msg->n_verify_certificate_hash, false, &conf->cert_hashes,
+                   err) != HD_OK ||
+        add_hashes(x, (const char *const *)msg->verify_certificate_spki,
+                   msg->n_verify_certificate_spki, true, &conf->spki_hashes,
+                   err) != HD_OK)
+        return HD_ERROR;
     return add_sans(x, msg, conf, err);
 }
 
@@ -214,7 +267,8 @@ static hd_rc_t add_trust(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
         return hd_err_set(err, HD_E_RESOURCE,
                           "a certificate provider of a bootstrap: not read here");
     }
-    return conf->sans_n == 0 || conf->trust != NULL
+    return conf->sans_n == 0 || conf->trust != NULL ||
+                   conf->cert_hashes.len + conf->spki_hashes.len > 0
                ? HD_OK
                : hd_err_set(err, HD_E_RESOURCE,
                             "SANs are to be matched, but there are no roots to verify "
@@ -333,6 +387,46 @@ static void accept_weft(hd_xds_t *x, hd_tls_conf_t *conf)
             hd_str_printf(x->cf.pool, "\015" HD_WEFT_ALPN "%.*s", HD_STR_ARG(conf->alpn));
 }
 
+static bool has_checks(const hd_tls_conf_t *conf)
+{
+    return conf->trust != NULL || conf->cert_hashes.len + conf->spki_hashes.len > 0;
+}
+
+/* Envoy's cache of sessions is one for all its workers. */
+#define ZONE_BYTES ((size_t)1 << 20)
+#define ZONE_NAME HD_STR("xds:1048576")
+
+static hd_rc_t add_sessions(hd_xds_t *x, const PbTls__DownstreamTlsContext *msg,
+                            hd_tls_conf_t *conf, hd_err_t *err)
+{
+    hd_secret_t texts = {0};
+    bool is_local;
+
+    conf->session_tickets = true;
+    conf->session_cache = !msg->disable_stateful_session_resumption;
+    switch (msg->session_ticket_keys_type_case) {
+    case PB_TLS__DOWNSTREAM_TLS_CONTEXT__SESSION_TICKET_KEYS_TYPE_SESSION_TICKET_KEYS:
+        if (hd_xds_ticket_keys(x, msg->session_ticket_keys, &texts, err) != HD_OK ||
+            put_inline(x, &texts, &conf->ticket_keys, err) != HD_OK)
+            return HD_ERROR;
+        break;
+    case PB_TLS__DOWNSTREAM_TLS_CONTEXT__SESSION_TICKET_KEYS_TYPE_SESSION_TICKET_KEYS_SDS_SECRET_CONFIG:
+        return add_sds(x, msg->session_ticket_keys_sds_secret_config, &is_local,
+                       &conf->ticket_keys, err);
+    case PB_TLS__DOWNSTREAM_TLS_CONTEXT__SESSION_TICKET_KEYS_TYPE_DISABLE_STATELESS_SESSION_RESUMPTION:
+        conf->session_tickets = !msg->disable_stateless_session_resumption;
+        break;
+    default:
+        break;
+    }
+    if (conf->session_cache && !conf->session_tickets && x->env->batch != NULL) {
+        conf->session_zone = hd_str_dup(x->cf.pool, ZONE_NAME);
+        conf->session_zone_bytes = ZONE_BYTES;
+        return hd_tls_make_zone(x->env->member, ZONE_NAME, ZONE_BYTES, err);
+    }
+    return HD_OK;
+}
+
 static hd_rc_t build_downstream(hd_xds_t *x, const PbTls__DownstreamTlsContext *msg,
                                 bool is_http, const hd_tls_conf_t **tls, hd_err_t *err)
 {
@@ -348,19 +442,16 @@ static hd_rc_t build_downstream(hd_xds_t *x, const PbTls__DownstreamTlsContext *
     if (hd_pb_bool(msg->require_client_certificate, false))
         conf->verify = HD_TLS_VERIFY_REQUIRED;
     else
-        conf->verify = conf->trust != NULL ? HD_TLS_VERIFY_OPTIONAL : HD_TLS_VERIFY_NONE;
-    if (conf->verify == HD_TLS_VERIFY_REQUIRED && conf->trust == NULL)
+        conf->verify = has_checks(conf) ? HD_TLS_VERIFY_OPTIONAL : HD_TLS_VERIFY_NONE;
+    if (conf->verify == HD_TLS_VERIFY_REQUIRED && !has_checks(conf))
         return hd_err_set(err, HD_E_RESOURCE,
                           "clients must have a certificate, but there are no roots to "
                           "verify it by");
     if (is_http && conf->verify != HD_TLS_VERIFY_NONE)
         accept_weft(x, conf);
     conf->session_timeout_s = (uint32_t)hd_min(timeout_ms / 1000, (uint64_t)UINT32_MAX);
-    conf->session_tickets = !(
-        msg->session_ticket_keys_type_case ==
-            PB_TLS__DOWNSTREAM_TLS_CONTEXT__SESSION_TICKET_KEYS_TYPE_DISABLE_STATELESS_SESSION_RESUMPTION &&
-        msg->disable_stateless_session_resumption);
-    conf->session_cache = !msg->disable_stateful_session_resumption;
+    if (add_sessions(x, msg, conf, err) != HD_OK)
+        return HD_ERROR;
     conf->prefer_server_ciphers = !msg->prefer_client_ciphers;
     return seal(conf, true, tls, err);
 }

@@ -5,11 +5,13 @@ package Heddle::Cert;
 #   my $ca = $hd->make_ca('root');            another name is another root
 #   my $int = $ca->make_ca('intermediate');   signed by $ca
 #   my $c = $ca->make_cert('page', spiffe => 'spiffe://cluster.local/ns/shop/sa/page');
-#       spiffe => [two, of them]  dns => [...]  ip => [...]  expired => 1  not_yet => 1
+#       spiffe => [two, of them]  dns => [...]  ip => [...]  email => [...]  expired => 1  not_yet => 1
+#       lives_s => 5 (valid for so long from now)
 #       rsa => 1 (else EC P-256)  cn => 'name'
 #
 # Each has cert, key and chain (cert, then the intermediates, in one file): paths in the test's
-# directory. A root's `cert` is what a peer trusts.
+# directory. A root's `cert` is what a peer trusts. $ca->make_crl('name', $c, ...) is the path of a list of
+# what it has revoked.
 
 use strict;
 use warnings;
@@ -58,6 +60,23 @@ sub slurp {
     return <$f>;
 }
 
+sub make_crl {
+    my ($self, $name, @revoked) = @_;
+    my $base = "$self->{dir}/$name";
+    my $now = strftime '%y%m%d%H%M%SZ', gmtime;
+    my $index = '';
+    for my $c (@revoked) {
+        my @f = split /\t/, slurp("$self->{dir}/$c->{name}.db/index");
+        @f[0, 2] = ('R', $now);
+        $index .= join "\t", @f;
+    }
+    spew("$base.index", $index);
+    spew("$base.cnf", "[ca]\ndefault_ca = ours\n[ours]\ndatabase = $base.index\ndefault_md = sha256\n");
+    run('openssl', 'ca', '-gencrl', '-config', "$base.cnf", '-keyfile', $self->{key}, '-cert', $self->{cert},
+        '-crldays', 30, '-out', "$base.crl");
+    return "$base.crl";
+}
+
 # With `openssl ca`, the one command that lets both dates be chosen.
 sub _make {
     my ($class, $dir, $name, $issuer, %opt) = @_;
@@ -67,9 +86,11 @@ sub _make {
         chain => "$base.chain.crt",
     }, $class;
     my @san = ((map { "URI:$_" } list($opt{spiffe})), (map { "DNS:$_" } list($opt{dns})),
-        (map { "IP:$_" } list($opt{ip})));
+        (map { "IP:$_" } list($opt{ip})),
+        (map { "email:$_" } list($opt{email})));
     my $day = 86400;
     my ($from, $to) = (time - $day, time + 30 * $day);
+    $to = time + $opt{lives_s} if $opt{lives_s};
     ($from, $to) = (time - 2 * $day, time - $day) if $opt{expired};
     ($from, $to) = (time + $day, time + 2 * $day) if $opt{not_yet};
     my ($start, $end) = map { strftime '%Y%m%d%H%M%SZ', gmtime $_ } $from, $to;

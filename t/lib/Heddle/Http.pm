@@ -54,7 +54,7 @@ sub _open_tls {
     push @cmd, '-servername', $tls->{sni} if defined $tls->{sni};
     push @cmd, '-noservername' unless defined $tls->{sni};
     push @cmd, '-CAfile', $tls->{ca}, '-verify_return_error' if $tls->{ca};
-    push @cmd, '-cert', $tls->{cert}, '-key', $tls->{key} if $tls->{cert};
+    push @cmd, '-cert', $tls->{cert}, '-cert_chain', $tls->{cert}, '-key', $tls->{key} if $tls->{cert};
     push @cmd, '-alpn', $tls->{alpn} if $tls->{alpn};
     push @cmd, @{$tls->{args} || []};
 
