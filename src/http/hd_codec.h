@@ -101,6 +101,8 @@ void hd_upconn_peer_closed(hd_upconn_t *u);
 void hd_upconn_peer_told(hd_upconn_t *u, uint32_t idle_ms);
 /* Its cluster's settings now, good in this turn; NULL: it is gone, or out of its pool. */
 const hd_cluster_t *hd_upconn_cluster(const hd_upconn_t *u);
+/* Its peer is not to be trusted any longer: no new exchange, closed when it is unused. */
+void hd_upconn_stale(hd_upconn_t *u);
 void hd_upconn_gone(hd_upconn_t *u); /* the conn closed: out of its pool, gauges down */
 
 /* --- HTTP/1 text (hd_h1_parse.c, hd_h1_write.c): pure functions, fuzzed --- */

@@ -427,8 +427,15 @@ static void on_closed(hd_conn_t *c)
     end_badly(h, HD_XR_RESET, c->err);
 }
 
-static const hd_conn_handler_t handler = {
-    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+static void on_stale(hd_conn_t *c)
+{
+    hd_upconn_stale(((h1_client_t *)c->owner)->up);
+}
+
+static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .on_readable = on_readable,
+                                          .on_writable = on_writable,
+                                          .on_closed = on_closed};
 
 static void free_client(void *arg)
 {

@@ -495,8 +495,22 @@ static void on_closed(hd_conn_t *c)
     lose_client(c->owner, HD_E_RESET, "client reset the connection");
 }
 
-static const hd_conn_handler_t handler = {
-    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+static void drain_one(hd_h1_server_t *h)
+{
+    h->is_draining = true;
+    if (h->state == HD_H1S_IDLE && !h->conn->is_readable)
+        end_conn(h, true);
+}
+
+static void on_stale(hd_conn_t *c)
+{
+    drain_one(c->owner);
+}
+
+static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .on_readable = on_readable,
+                                          .on_writable = on_writable,
+                                          .on_closed = on_closed};
 
 /* The client takes what we send, or there is nothing to be taken. */
 static bool is_taking(hd_h1_server_t *h)
@@ -594,11 +608,7 @@ void hd_h1_drain(hd_loop_t *loop)
     {
         hd_h1_server_t *h = hd_list_entry(link, hd_h1_server_t, link);
 
-        if (h->conn->loop != loop)
-            continue;
-        h->is_draining = true;
-        if (h->state == HD_H1S_IDLE && !h->conn->is_readable) {
-            end_conn(h, true);
-        }
+        if (h->conn->loop == loop)
+            drain_one(h);
     }
 }

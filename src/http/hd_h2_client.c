@@ -611,8 +611,15 @@ static void on_closed(hd_conn_t *c)
     end_conn(c->owner, HD_XR_RESET, c->err);
 }
 
-static const hd_conn_handler_t handler = {
-    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+static void on_stale(hd_conn_t *c)
+{
+    hd_upconn_stale(((h2_client_t *)c->owner)->up);
+}
+
+static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .on_readable = on_readable,
+                                          .on_writable = on_writable,
+                                          .on_closed = on_closed};
 
 static nghttp2_session_callbacks *make_callbacks(void)
 {

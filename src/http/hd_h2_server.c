@@ -956,8 +956,15 @@ static void on_closed(hd_conn_t *c)
     end_conn(c->owner, HD_E_RESET, "client reset the connection", false);
 }
 
-static const hd_conn_handler_t handler = {
-    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+static void on_stale(hd_conn_t *c)
+{
+    begin_drain(c->owner);
+}
+
+static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .on_readable = on_readable,
+                                          .on_writable = on_writable,
+                                          .on_closed = on_closed};
 
 static void on_due(hd_timer_t *t)
 {

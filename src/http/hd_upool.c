@@ -1033,6 +1033,19 @@ static void set_limits(upool_t *p, const hd_pick_t *pick)
         p->secret = pick->tls->certs[0];
 }
 
+void hd_upconn_stale(hd_upconn_t *u)
+{
+    upconn_t *uc = hd_container_of(u, upconn_t, u);
+
+    u->draining = true;
+    if (u->pool == NULL)
+        return;
+    if (u->active == 0)
+        close_conn(uc);
+    else
+        settle_conn(u->pool, uc);
+}
+
 static void drain_pool(upool_t *p)
 {
     p->is_draining = true;

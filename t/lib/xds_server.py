@@ -10,6 +10,7 @@ DIR/resources.json, read anew whenever it changes:
      "raw": {"CDS": [["name", "hex"]]},     // bytes as they are
      "garbage": false,      // true: answers are no protobuf
      "silent": ["EDS"],     // types that get no answer
+     "ca_seconds": 86400,   // how long the CA's certificates are good
      "down": false}         // true: streams are ended, new ones refused
 Resources are JSON as in Envoy's documentation; DESCRIPTORS is the set of our .proto files.
 DIR/events: a line of JSON for each request that came. DIR/ca.pem, ca.key: the CA.
@@ -333,13 +334,27 @@ def create_certificate(raw, context):
     with tempfile.TemporaryDirectory() as tmp:
         with open(tmp + '/csr.pem', 'w') as f:
             f.write(msg.csr)
-        seconds = str(world.options.get('ca_seconds', 3600))
         # x509 -req knows days only; ca knows dates
-        out = subprocess.run(['openssl', 'x509', '-req', '-in', tmp + '/csr.pem', '-CA', DIR + '/ca.pem',
-                              '-CAkey', DIR + '/ca.key', '-copy_extensions', 'copy', '-days', '1',
-                              '-set_serial', str(time.time_ns())],
+        until = time.gmtime(time.time() + world.options.get('ca_seconds', 86400))
+        open(tmp + '/index', 'w').close()
+        with open(tmp + '/ca.cnf', 'w') as f:
+            f.write(f"""[ca]
+default_ca = ours
+[ours]
+database = {tmp}/index
+new_certs_dir = {tmp}
+rand_serial = yes
+default_md = sha256
+policy = any
+copy_extensions = copy
+[any]
+commonName = optional
+""")
+        out = subprocess.run(['openssl', 'ca', '-batch', '-notext', '-config', tmp + '/ca.cnf', '-in', tmp + '/csr.pem',
+                              '-cert', DIR + '/ca.pem', '-keyfile', DIR + '/ca.key', '-subj', '/', '-startdate',
+                              time.strftime('%Y%m%d%H%M%SZ', time.gmtime(time.time() - 60)),
+                              '-enddate', time.strftime('%Y%m%d%H%M%SZ', until)],
                              capture_output=True, text=True, check=True).stdout
-    del seconds
     answer = CertResponse(cert_chain=[out, open(DIR + '/ca.pem').read()])
     return answer.SerializeToString()
 

@@ -8,7 +8,7 @@ typedef struct {
     hd_str_t cert, key, trust, crls, ciphers, name, passwords, commands;
     uint32_t verify_depth;
     uint8_t versions; /* bits; 0: both */
-    bool is_on, verify, server_name, no_session_reuse;
+    bool is_on, verify, server_name, no_session_reuse, no_revalidation;
 } proxy_ssl_conf_t;
 
 static const proxy_ssl_conf_t *conf_of(const hd_conf_t *cf)
@@ -46,6 +46,20 @@ static hd_rc_t set_session_reuse(hd_conf_t *cf, const hd_str_t *args, void *conf
     if (hd_set_flag(cf, args, conf, err) != HD_OK)
         return HD_ERROR;
     pc->no_session_reuse = !pc->no_session_reuse;
+    return HD_OK;
+}
+
+static hd_rc_t set_no_revalidation(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                   hd_err_t *err)
+{
+    proxy_ssl_conf_t *pc = conf;
+    bool is_on = hd_str_eq(args[0], HD_STR("on"));
+
+    (void)cf;
+    if (!is_on && !hd_str_eq(args[0], HD_STR("off")))
+        return hd_err_set(err, HD_E_CONF, "invalid value \"%.*s\": on or off",
+                          HD_STR_ARG(args[0]));
+    pc->no_revalidation = !is_on;
     return HD_OK;
 }
 
@@ -110,6 +124,7 @@ hd_rc_t hd_conf_ssl_upstream(hd_conf_t *cf, hd_str_t host, hd_str_t alpn,
     hd_conf_tls_versions(pc->versions, tls);
     tls->session_cache = tls->session_tickets = !pc->no_session_reuse;
     tls->ciphers = hd_str_dup(cf->pool, pc->ciphers);
+    tls->revalidates = !pc->no_revalidation;
     tls->commands = hd_str_dup(cf->pool, pc->commands);
     tls->alpn = hd_str_dup(cf->pool, alpn);
     if (pc->server_name && !is_ip(name)) /* RFC 6066 §3: no literal addresses */
@@ -198,6 +213,12 @@ static const hd_directive_t directives[] = {
      .set = set_session_reuse,
      .offset = AT(no_session_reuse),
      .help = "on|off: sessions with upstreams are resumed; on"},
+    {.name = "proxy_ssl_revalidate",
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION,
+     .args_n = 1,
+     .set = set_no_revalidation,
+     .help = "on|off: connections to upstreams whose certificate ends, or is verified no "
+             "longer, take no further request; on"},
     {.name = "proxy_ssl_conf_command",
      .scope = IN_PROXIES,
      .args_n = 2,

@@ -21,7 +21,7 @@ typedef struct {
     uint32_t verify;               /* hd_tls_verify_t */
     uint32_t verify_depth;
     uint8_t versions; /* bits; 0: both */
-    bool prefer_server_ciphers, cache, no_tickets, rejects, staples;
+    bool prefer_server_ciphers, cache, no_tickets, rejects, staples, no_revalidation;
 } ssl_conf_t;
 
 enum { TLS_1_2 = 1, TLS_1_3 = 2 };
@@ -409,6 +409,7 @@ hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **o
         hd_conf_read_text(cf, sc->dhparam, "DH parameters", &tls->dh_pem, err) != HD_OK)
         return HD_ERROR;
     hd_conf_tls_versions(sc->versions, tls);
+    tls->revalidates = !sc->no_revalidation;
     tls->prefer_server_ciphers = sc->prefer_server_ciphers;
     tls->rejects = sc->rejects;
     tls->record_bytes = (uint16_t)hd_min(sc->buffer_bytes, 16384u);
@@ -598,6 +599,15 @@ static const hd_directive_t directives[] = {
      .help =
          "FILE: 48 or 80 random bytes: the key of session tickets; of several the first "
          "writes, all read. Without one, keys are made here and change every 12 hours"},
+    {.name = "ssl_revalidate",
+     .scope = HD_IN_HTTP | HD_IN_SERVER,
+     .args_n = 1,
+     .set = set_inverse,
+     .offset = AT(no_revalidation),
+     .help =
+         "on|off: connections of clients whose certificate ends, or is verified no "
+         "longer since roots or lists have changed, are ended after the request under "
+         "way; on. Upgraded ones stay"},
     {.name = "ssl_session_timeout",
      .scope = IN_SERVERS,
      .args_n = 1,

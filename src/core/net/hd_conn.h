@@ -69,6 +69,9 @@ typedef struct {
     void (*on_readable)(hd_conn_t *c);
     void (*on_writable)(hd_conn_t *c);
     void (*on_closed)(hd_conn_t *c);
+    /* What the peer's identity was taken from holds no longer (hd_tls_watch.c): the conn
+     * is to end once what is under way is done. From the loop only. NULL: it goes on. */
+    void (*on_stale)(hd_conn_t *c);
 } hd_conn_handler_t;
 
 typedef enum {

@@ -83,6 +83,8 @@ static hd_rc_t finish_handshake(hd_tls_layer_t *l)
     hd_tls_stats.resumed += is_resumed;
     hd_tls_facts_set(l);
     SSL_certs_clear(l->ssl); /* ours: not needed any more */
+    if (l->verified && l->ctx->conf.revalidates)
+        hd_tls_watch_start(l);
     return HD_OK;
 }
 
@@ -305,6 +307,7 @@ static void close_layer(hd_layer_t *layer, bool reset)
         /* Or OpenSSL would take the session for a bad one. */
         SSL_set_shutdown(l->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     hd_post_cancel(&l->start);
+    hd_tls_watch_stop(l);
     SSL_free(l->ssl);
     ERR_clear_error();
     hd_tls_ctx_put(l->ctx);
@@ -328,13 +331,6 @@ const hd_layer_ops_t hd_tls_ops = {
 
 /* --- pushing --- */
 
-/* What a version holds: equal in all processes and after a restart, so that tickets by a
- * key of a file outlive both. */
-static uint64_t content_of(const hd_region_t *r)
-{
-    return r->content_hash != 0 ? r->content_hash : r->version;
-}
-
 /* The roots of this moment; *version changes with them. */
 static hd_rc_t set_trust(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
                          hd_err_t *err)
@@ -347,7 +343,7 @@ static hd_rc_t set_trust(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
         return HD_OK;
     if ((trust = hd_tls_trust_get(m, conf->trust, err)) == NULL)
         return HD_ERROR;
-    *version = content_of(hd_slot_get(m, conf->trust));
+    *version = hd_tls_content_of(hd_slot_get(m, conf->trust));
     hd_bug_on(SSL_set1_verify_cert_store(l->ssl, trust->store) != 1);
     if (l->ctx->is_server && !conf->is_mesh) {
         /* So that a browser can choose; mesh peers have one identity. */
@@ -371,7 +367,7 @@ static hd_rc_t check_certs(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
     for (uint32_t i = 0; i < conf->certs_n; i++) {
         if (hd_tls_cert_get(m, conf->certs[i], &why) == NULL)
             continue;
-        *version = *version * 1000003 + content_of(hd_slot_get(m, conf->certs[i]));
+        *version = *version * 1000003 + hd_tls_content_of(hd_slot_get(m, conf->certs[i]));
         good_n++;
     }
     if (good_n > 0 || (conf->certs_n == 0 && (!l->ctx->is_server || conf->rejects)))
@@ -425,6 +421,7 @@ static hd_rc_t push(hd_conn_t *c, const hd_tls_conf_t *conf, bool is_server,
     l->layer.ops = &hd_tls_ops;
     l->layer.conn = c;
     hd_post_init(&l->start, on_start);
+    hd_list_init(&l->watched);
     l->ssl = SSL_new(l->ctx->ssl_ctx);
     hd_bug_on(l->ssl == NULL);
     bio = hd_tls_bio_create(l);
@@ -440,6 +437,7 @@ static hd_rc_t push(hd_conn_t *c, const hd_tls_conf_t *conf, bool is_server,
         hd_tls_stats.failed++;
         return HD_ERROR;
     }
+    l->trust_content = trust_version;
     hd_tls_session_start(l, ask, trust_version, own_version);
     hd_conn_push(c, &l->layer);
     hd_conn_await_handshake(c);

@@ -97,6 +97,9 @@ typedef struct hd_tls_conf_s {
     bool allow_expired;    /* times aren't looked at */
     bool accept_untrusted; /* a peer of unknown roots is let in, as nobody */
     bool crl_leaf_only;
+    bool revalidates; /* a conn whose peer's certificate is over, or verified no longer
+                         since roots or lists have changed, is told to its owner
+                         (on_stale) */
     hd_str_t
         verify_host; /* client: DNS name to check when there are no sans; empty: none */
     uint32_t session_timeout_s;

@@ -97,7 +97,8 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
     add_text(b, conf->cert_hashes);
     add_text(b, conf->spki_hashes);
     add_number(b, (uint64_t)conf->allow_expired | (uint64_t)conf->accept_untrusted << 1 |
-                      (uint64_t)conf->crl_leaf_only << 2);
+                      (uint64_t)conf->crl_leaf_only << 2 |
+                      (uint64_t)conf->revalidates << 3);
     add_text(b, conf->verify_host);
     add_number(b, conf->session_timeout_s);
     add_slot(b, conf->ticket_keys);

@@ -8,6 +8,7 @@
  *   hd_tls_session.c  what may be resumed; a server's and a client's sessions
  *   hd_tls_ticket.c   keys of session tickets
  *   hd_tls_cache.c    sessions that workers share
+ *   hd_tls_watch.c    is a peer that was verified still good?
  *   hd_tls_peer.c     facts of the peer's certificate
  *   hd_tls_facts.c    facts that few ask for
  */
@@ -77,7 +78,10 @@ typedef struct {
     uint8_t *session_key; /* client; HD_TLS_SESSION_KEY_BYTES */
     uint8_t state;        /* hd_tls_state_t */
     bool below_ended, below_failed;
-    bool verified; /* the peer showed a certificate that passed every check */
+    bool verified;          /* the peer showed a certificate that passed every check */
+    hd_link_t watched;      /* of those that are verified, by hd_tls_watch.c */
+    int64_t good_until_s;   /* end of the first certificate of the path; 0: unknown */
+    uint64_t trust_content; /* what it was verified by, see hd_tls_content_of */
 } hd_tls_layer_t;
 
 extern const hd_layer_ops_t hd_tls_ops;
@@ -145,6 +149,15 @@ bool hd_tls_session_is_expired(const hd_tls_layer_t *l, const SSL_SESSION *s,
  * anew. */
 int hd_tls_on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv,
                          EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int enc);
+
+/* --- watch --- */
+/* The handshake is over, and the peer was verified. */
+void hd_tls_watch_start(hd_tls_layer_t *l);
+void hd_tls_watch_stop(hd_tls_layer_t *l);
+/* What a version holds: equal in all processes and after a restart. */
+uint64_t hd_tls_content_of(const hd_region_t *r);
+/* By what is trusted now. */
+bool hd_tls_verify_again(hd_tls_layer_t *l);
 
 /* --- peer --- */
 /* Takes what OpenSSL left in its error queue, in words. */

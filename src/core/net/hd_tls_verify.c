@@ -425,6 +425,44 @@ static void prepare(const hd_tls_layer_t *l, X509_STORE_CTX *sctx, int64_t now_s
         hd_ignore(X509_VERIFY_PARAM_clear_flags(param, X509_V_FLAG_CRL_CHECK_ALL) != 1);
 }
 
+/* A verification beside OpenSSL's own; the caller frees it. */
+static X509_STORE_CTX *begin_own(const hd_tls_layer_t *l, X509_STORE *store, X509 *leaf,
+                                 STACK_OF(X509) * others, int depth, int64_t now_s)
+{
+    X509_STORE_CTX *own = X509_STORE_CTX_new();
+
+    hd_bug_on(own == NULL || X509_STORE_CTX_init(own, store, leaf, others) != 1 ||
+              X509_STORE_CTX_set_default(own, l->ctx->is_server ? "ssl_client"
+                                                                : "ssl_server") != 1);
+    X509_VERIFY_PARAM_set_depth(X509_STORE_CTX_get0_param(own), depth);
+    prepare(l, own, now_s);
+    return own;
+}
+
+/* What a conn keeps of the peer's chain: a resumed one nothing but the leaf; then issuers
+ * between are unknown, and the answer may be no where a new conn would be let in. */
+bool hd_tls_verify_again(hd_tls_layer_t *l)
+{
+    const hd_tls_conf_t *conf = &l->ctx->conf;
+    const hd_tls_trust_t *trust = hd_tls_trust_get(l->ctx->member, conf->trust, NULL);
+    X509 *leaf = SSL_get0_peer_certificate(l->ssl);
+    X509_STORE *store;
+    X509_STORE_CTX *own;
+    bool is_good;
+
+    if (trust == NULL || leaf == NULL)
+        return false;
+    store = trust->domains_n > 0 ? find_domain(trust, leaf) : trust->store;
+    if (store == NULL)
+        return false;
+    own = begin_own(l, store, leaf, SSL_get_peer_cert_chain(l->ssl),
+                    SSL_get_verify_depth(l->ssl), hd_tls_now_s(l));
+    is_good = X509_verify_cert(own) == 1;
+    X509_STORE_CTX_free(own);
+    ERR_clear_error();
+    return is_good;
+}
+
 /* By the roots of the peer's own trust domain, in place of those of <sctx>, which gets
  * the result. */
 static bool verify_by_domain(const hd_tls_layer_t *l, const hd_tls_trust_t *trust,
@@ -439,16 +477,8 @@ static bool verify_by_domain(const hd_tls_layer_t *l, const hd_tls_trust_t *trus
         X509_STORE_CTX_set_error(sctx, X509_V_ERR_CERT_UNTRUSTED);
         return false;
     }
-    own = X509_STORE_CTX_new();
-    hd_bug_on(
-        own == NULL ||
-        X509_STORE_CTX_init(own, store, leaf, X509_STORE_CTX_get0_untrusted(sctx)) != 1 ||
-        X509_STORE_CTX_set_default(own,
-                                   l->ctx->is_server ? "ssl_client" : "ssl_server") != 1);
-    X509_VERIFY_PARAM_set_depth(
-        X509_STORE_CTX_get0_param(own),
-        X509_VERIFY_PARAM_get_depth(X509_STORE_CTX_get0_param(sctx)));
-    prepare(l, own, now_s);
+    own = begin_own(l, store, leaf, X509_STORE_CTX_get0_untrusted(sctx),
+                    X509_VERIFY_PARAM_get_depth(X509_STORE_CTX_get0_param(sctx)), now_s);
     is_good = X509_verify_cert(own) == 1;
     X509_STORE_CTX_set_error(sctx, X509_STORE_CTX_get_error(own));
     X509_STORE_CTX_set_error_depth(sctx, X509_STORE_CTX_get_error_depth(own));
@@ -490,6 +520,20 @@ bool hd_tls_checks_peer(const hd_tls_conf_t *conf)
     return conf->trust != NULL || conf->cert_hashes.len + conf->spki_hashes.len > 0;
 }
 
+/* 0: no chain. */
+static int64_t first_end(const STACK_OF(X509) * chain)
+{
+    int64_t first = 0;
+
+    for (int i = 0; i < sk_X509_num(chain); i++) {
+        int64_t ends_s = hd_tls_time_s(X509_get0_notAfter(sk_X509_value(chain, i)));
+
+        if (first == 0 || ends_s < first)
+            first = ends_s;
+    }
+    return first;
+}
+
 int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
 {
     const hd_tls_ctx_t *ctx = arg;
@@ -525,7 +569,9 @@ int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
     }
     if (is_trusted)
         X509_STORE_CTX_set_error(sctx, X509_V_OK);
-    if (is_trusted && !ctx->conf.allow_expired)
+    if (is_trusted && !ctx->conf.allow_expired) {
         hd_tls_session_limit(ssl, X509_STORE_CTX_get0_chain(sctx), now_s);
+        l->good_until_s = first_end(X509_STORE_CTX_get0_chain(sctx));
+    }
     return 1;
 }

@@ -361,6 +361,7 @@ static hd_rc_t add_common(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
     if (msg == NULL)
         msg = &none;
     add_params(x, msg->tls_params, conf);
+    conf->revalidates = true;
     if (add_certs(x, msg, conf, err) != HD_OK || add_trust(x, msg, conf, err) != HD_OK ||
         add_alpn(x, msg, conf, err) != HD_OK)
         return HD_ERROR;
