@@ -141,6 +141,9 @@ hd_h1_rc_t hd_h1_parse_response(hd_str_t bytes, size_t *scan_from,
                                 bool *keep_alive, bool *until_close, size_t *used,
                                 const char **why);
 
+/* The name of the field that a head (or what there is of it) is full of; for the log. */
+hd_str_t hd_h1_longest_field(hd_str_t head);
+
 /* Chunked bodies, incrementally (RFC 9112 §7.1). */
 typedef struct {
     uint64_t left; /* of the chunk */

@@ -2,6 +2,7 @@
  * every nginx.conf has it. */
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_int.h"
+#include "http/hd_headers.h"
 
 #include <stdlib.h>
 
@@ -10,7 +11,7 @@
 typedef struct {
     hd_http_loc_t loc; /* what requests see of it */
     uint64_t header_timeout_ms, head_buffer_bytes, body_buffer_bytes;
-    uint32_t head_buffers_n, lingering;
+    uint32_t head_buffers_n, fields_max, lingering;
     uint64_t lingering_timeout_ms;
     uint32_t internal_of; /* the place that is internal: not inherited */
     bool http2;
@@ -66,6 +67,7 @@ void hd_http_core_fill(const hd_conf_t *cf, hd_http_conf_t *http)
     http->header_timeout_ms = cc->header_timeout_ms;
     http->head_bytes_max =
         (uint32_t)hd_min(cc->head_buffer_bytes * cc->head_buffers_n, 1u << 20);
+    http->fields_max = cc->fields_max;
 }
 
 bool hd_http_core_is_http2(const hd_conf_t *cf)
@@ -350,6 +352,7 @@ static hd_rc_t accept_off(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
 static const hd_conf_enum_t lingering_names[] = {
     {"off", 0}, {"on", 1}, {"always", 2}, {NULL, 0}};
 static const hd_conf_limits_t one_and_more = {1, UINT32_MAX};
+static const hd_conf_limits_t fields = {1, HD_FIELDS_MAX};
 static const hd_conf_limits_t small = {1, 1u << 20};
 static const hd_conf_limits_t frame_sizes = {1, 16384};
 
@@ -412,6 +415,13 @@ static const hd_directive_t directives[] = {
      .args_n = 2,
      .set = set_large_buffers,
      .help = "N SIZE: a request's head has at most N times SIZE bytes; 4 8k"},
+    {.name = "max_headers",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_set_u32,
+     .offset = AT(fields_max),
+     .post = &fields,
+     .help = "N: a request has at most so many header lines, 255 at the most; 100"},
     {.name = "send_timeout",
      .scope = IN_ANY,
      .args_n = 1,

@@ -81,22 +81,10 @@ static void refuse(h1_client_t *h, hd_exchange_end_t how, const char *why)
     end_badly(h, how, &err);
 }
 
-/* The field that a too long head is full of, for the log. */
-static hd_str_t longest_field(hd_str_t head)
-{
-    hd_str_t line, longest = HD_STR_NONE;
-
-    hd_ignore(!hd_str_split(&head, '\n', &line)); /* the status line */
-    while (hd_str_split(&head, '\n', &line)) {
-        if (line.len > longest.len)
-            longest = line;
-    }
-    return hd_str_sub(longest, 0, hd_span(longest, HD_CH_TOKEN));
-}
-
 static void refuse_long(h1_client_t *h, size_t bytes_max)
 {
-    hd_str_t name = longest_field(hd_str_n(h->block->data + h->from, h->to - h->from));
+    hd_str_t name =
+        hd_h1_longest_field(hd_str_n(h->block->data + h->from, h->to - h->from));
     hd_err_t err = {0};
 
     hd_ignore(hd_err_set(&err, HD_E_PROTOCOL,

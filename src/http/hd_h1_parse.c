@@ -444,3 +444,15 @@ hd_h1_rc_t hd_h1_parse_trailers(hd_str_t bytes, const hd_h1_limits_t *limits,
     }
     return rc;
 }
+
+hd_str_t hd_h1_longest_field(hd_str_t head)
+{
+    hd_str_t line, longest = HD_STR_NONE;
+
+    hd_ignore(!hd_str_split(&head, '\n', &line)); /* the first line is none */
+    while (hd_str_split(&head, '\n', &line)) {
+        if (line.len > longest.len)
+            longest = line;
+    }
+    return hd_str_sub(longest, 0, hd_min(hd_span(longest, HD_CH_TOKEN), (size_t)64));
+}

@@ -203,6 +203,27 @@ static unsigned status_of(hd_h1_rc_t rc, hd_str_t bytes, size_t bytes_max)
     }
 }
 
+/* Which limit, and what it was that passed it. */
+static void say_limit(hd_req_t *req, hd_str_t bytes, const hd_h1_limits_t *l)
+{
+    if (bytes.len <= l->bytes_max && hd_str_find(bytes, HD_STR("\r\n\r\n")) >= 0)
+        hd_ignore(hd_req_err(req, HD_E_LIMIT,
+                             "client sent too many header lines: more than %u "
+                             "(max_headers)",
+                             l->fields_max));
+    else if (hd_str_find_char(hd_str_sub(bytes, 0, l->bytes_max), '\n') < 0)
+        hd_ignore(hd_req_err(req, HD_E_LIMIT,
+                             "client sent too long URI: a head of more than %u bytes "
+                             "(large_client_header_buffers)",
+                             l->bytes_max));
+    else
+        hd_ignore(
+            hd_req_err(req, HD_E_LIMIT,
+                       "client sent too long header line: \"%.*s\" in a head of more "
+                       "than %u bytes (large_client_header_buffers)",
+                       HD_STR_ARG(hd_h1_longest_field(bytes)), l->bytes_max));
+}
+
 static void begin_body(hd_h1_server_t *h, const hd_req_t *req)
 {
     h->wants_continue = req->head.expects_continue && h->in.from == h->in.to;
@@ -260,6 +281,8 @@ static bool read_head(hd_h1_server_t *h)
         hd_request_set_entry(req, &h->entry);
         h->close_after = true;
         h->state = HD_H1S_ANSWER;
+        if (rc == HD_H1_TOO_LONG)
+            say_limit(req, bytes, &limits);
         hd_request_reject(req, status_of(rc, bytes, limits.bytes_max), why);
         return false;
     }

@@ -110,4 +110,23 @@ for (@bad) {
 is scalar(grep { $_->{head} =~ /bad|second|small/ } $hd->requests(1)), 0, 'none of them reached the upstream';
 is $hd->get('/good')->status, 200, 'a good one does';
 
+# ---- limits: the log names the field and the directive
+
+my $limits = Heddle->new->conf(<<'EOC');
+http {
+    large_client_header_buffers 2 1k;
+    max_headers 10;
+    server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 ok; } }
+}
+EOC
+$limits->start;
+is $limits->get('/', map { ("X-$_" => 1) } 1 .. 7)->status, 200, 'below the limits';
+is $limits->get('/', map { ("X-$_" => 1) } 1 .. 20)->status, 431, 'too many fields';
+ok $limits->wait_log(qr/client sent too many header lines: more than 10 \(max_headers\)/), 'and which limit that was';
+is $limits->get('/', 'X-Small' => 1, 'X-Huge' => 'x' x 3000)->status, 431, 'a long field';
+ok $limits->wait_log(qr/client sent too long header line: "X-Huge" in a head of more than 2048 bytes \(large_client_header_buffers\)/),
+    'and which it was';
+is $limits->get('/' . 'x' x 3000)->status, 414, 'a long target';
+ok $limits->wait_log(qr/client sent too long URI: a head of more than 2048 bytes \(large_client_header_buffers\)/), 'and which limit';
+
 done_testing;
