@@ -57,11 +57,11 @@ sub fickle {
                 my $len = $head =~ /^content-length: (\d+)/mi ? $1 : 0;
                 last if length $rest < $len;
                 $buf = substr $rest, $len;
-                syswrite $first, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
                 if ($head =~ /^POST/) {
                     open my $f, '>>', $main::count or die $!;
                     syswrite $f, "x";
                 }
+                syswrite $first, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
                 $until = time + $ms->() / 1000;
             }
         }
