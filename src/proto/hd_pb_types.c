@@ -262,6 +262,7 @@
     T(pb_tls__downstream_tls_context)                                                    \
     T(pb_tls__generic_secret)                                                            \
     T(pb_tls__private_key_provider)                                                      \
+    T(pb_tls__spiffecert_validator_config)                                               \
     T(pb_tls__sds_secret_config)                                                         \
     T(pb_tls__secret)                                                                    \
     T(pb_tls__subject_alt_name_matcher)                                                  \
