@@ -140,6 +140,9 @@ hd_loop_t *hd_req_loop(hd_req_t *req);
 /* Who the client is, past the proxies that configuration trusts (X-Forwarded-For), else
  * hd_conn_remote; NULL: a call of our own. Its port may be 0. */
 const hd_addr_t *hd_req_remote(hd_req_t *req);
+/* Says who the client is from now on, for variables, logs, balancing and policies; an IP
+ * address. */
+void hd_req_set_remote(hd_req_t *req, const hd_addr_t *addr);
 hd_str_t hd_req_method(hd_req_t *req);
 hd_str_t hd_req_scheme(hd_req_t *req);
 hd_str_t hd_req_authority(hd_req_t *req); /* lower case, port included as sent */

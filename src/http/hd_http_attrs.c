@@ -370,11 +370,20 @@ static void set_addr(of_t *of, const hd_addr_t *a, hd_val_t *out)
                                       : hd_str_dup(of->pool, hd_addr_print_ip(a, text)));
 }
 
+static const hd_addr_t *remote_of(of_t *of)
+{
+    if (of->req != NULL && of->req->conn != NULL)
+        return hd_request_peer(of->req);
+    return of->conn != NULL ? hd_conn_remote(of->conn) : NULL;
+}
+
 GET(remote_addr)
 {
+    const hd_addr_t *a = remote_of(of);
+
     UNUSED_REST;
-    if (of->conn != NULL)
-        set_addr(of, hd_conn_remote(of->conn), out);
+    if (a != NULL)
+        set_addr(of, a, out);
 }
 
 /* xDS: the client behind trusted proxies; else the conn's. */
@@ -389,7 +398,7 @@ GET(client_ip)
 
 GET(binary_remote_addr)
 {
-    const hd_addr_t *a = of->conn != NULL ? hd_conn_remote(of->conn) : NULL;
+    const hd_addr_t *a = remote_of(of);
 
     UNUSED_REST;
     if (a != NULL && (a->family == AF_INET || a->family == AF_INET6))
@@ -398,9 +407,11 @@ GET(binary_remote_addr)
 
 GET(remote_port)
 {
+    const hd_addr_t *a = remote_of(of);
+
     UNUSED_REST;
-    if (of->conn != NULL)
-        set_int(out, hd_conn_remote(of->conn)->port);
+    if (a != NULL && (a->port != 0 || !of->req || !of->req->has_real_addr))
+        set_int(out, a->port);
 }
 
 GET(realip_remote_addr)

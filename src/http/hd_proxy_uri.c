@@ -317,7 +317,7 @@ static bool value_for(hd_proxy_t *p, const hd_hash_policy_t *h, hd_str_t *value)
     if (h->query.len > 0)
         return hd_uri_find_arg(req->head.query, h->query, value);
     if (h->source_ip && req->conn != NULL) {
-        const hd_addr_t *a = hd_conn_remote(req->conn);
+        const hd_addr_t *a = hd_request_peer(req);
 
         if (a->family != AF_INET && a->family != AF_INET6)
             return false;

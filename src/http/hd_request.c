@@ -327,7 +327,7 @@ static void log_error(hd_req_t *req)
 
     hd_req_get_info(req, &info);
     if (req->conn != NULL)
-        client = hd_addr_print_ip(hd_conn_remote(req->conn), remote);
+        client = hd_addr_print_ip(hd_request_peer(req), remote);
     hd_log_conn(req->client_gone ? HD_LOG_INFO : HD_LOG_ERROR,
                 req->conn != NULL ? req->conn->id : 0,
                 "%s, client: %.*s, request: \"%.*s %.*s\", host: \"%.*s\", upstream: "

@@ -234,6 +234,7 @@ struct hd_req_s {
     hd_str_t upstream_host, cluster_name;
     hd_str_t request_id;   /* empty until it is asked for */
     hd_addr_t client_addr; /* xDS: after X-Forwarded-For as far as it is trusted */
+    bool has_real_addr;    /* <client_addr> stands for the conn's remote in everything */
     uint32_t grpc_status;
     hd_err_t *err; /* NULL: none; in the pool */
 };
@@ -305,6 +306,8 @@ void hd_request_set_entry(hd_req_t *req, const hd_http_entry_t *entry);
 void hd_request_start(hd_req_t *req, const hd_http_entry_t *entry);
 /* More body (moved); flags END and TRAILERS as in the message. Counts bytes_received. */
 void hd_request_give_body(hd_req_t *req, hd_chain_t *body);
+/* $remote_addr's address; not without a conn. */
+const hd_addr_t *hd_request_peer(const hd_req_t *req);
 bool hd_request_is_full(const hd_req_t *req); /* don't read more body now */
 void hd_request_on_drained(hd_req_t *req);    /* client: room for response bytes again */
 /* The client has closed its side of the conn, and may have gone: is it to be let go of?

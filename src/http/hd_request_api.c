@@ -39,6 +39,17 @@ const hd_addr_t *hd_req_remote(hd_req_t *req)
                                                 : hd_conn_remote(req->conn);
 }
 
+void hd_req_set_remote(hd_req_t *req, const hd_addr_t *addr)
+{
+    req->client_addr = *addr;
+    req->has_real_addr = true;
+}
+
+const hd_addr_t *hd_request_peer(const hd_req_t *req)
+{
+    return req->has_real_addr ? &req->client_addr : hd_conn_remote(req->conn);
+}
+
 hd_str_t hd_req_method(hd_req_t *req)
 {
     return req->head.method;

@@ -180,6 +180,7 @@ void hd_req_start_sub(hd_req_t *parent, const hd_sub_spec_t *spec)
     if (req->listener_region != NULL)
         hd_pin(req->member, req->listener_region);
     req->client_addr = parent->client_addr;
+    req->has_real_addr = parent->has_real_addr;
     req->request_id = hd_str_dup(req->pool, parent->request_id);
     req->head.path = hd_str_dup(req->pool, spec->uri);
     req->head.query = hd_str_dup(req->pool, spec->args);

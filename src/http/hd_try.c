@@ -305,7 +305,7 @@ static void set_key(hd_try_t *t)
     if (c->original_dst_header.len > 0)
         set_original_dst(t, c);
     if (c->lb == HD_LB_IP_HASH && req->conn != NULL)
-        t->pick.client = hd_conn_remote(req->conn);
+        t->pick.client = hd_request_peer(req);
 }
 
 static hd_rc_t pick(hd_try_t *t)

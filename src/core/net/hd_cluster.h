@@ -139,12 +139,12 @@ typedef struct hd_cluster_s {
     const hd_breakers_t *high; /* of priority HIGH; NULL: counted with the others */
     uint32_t idle_timeout_ms;  /* of pooled conns; 0: none */
     uint32_t keepalive; /* idle conns a worker keeps: nginx's keepalive N; 0: none */
-    uint32_t requests_per_conn; /* 0: no limit */
-    uint32_t conn_lifetime_ms;  /* 0: none */
-    uint32_t max_streams;       /* HTTP/2; 0: the peer's */
+    uint32_t requests_per_conn;                /* 0: no limit */
+    uint32_t conn_lifetime_ms;                 /* 0: none */
+    uint32_t max_streams;                      /* HTTP/2; 0: the peer's */
     uint32_t h2_stream_window, h2_conn_window; /* bytes; 0: ours */
     uint32_t h2_ping_ms, h2_ping_timeout_ms;   /* PING each so often; 0: none */
-    const hd_tls_conf_t *tls;   /* when no transport match applies */
+    const hd_tls_conf_t *tls;                  /* when no transport match applies */
     const hd_transport_match_t *transports;
     uint32_t transports_n;
     bool auto_sni, auto_san;
