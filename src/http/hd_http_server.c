@@ -35,7 +35,7 @@ void hd_http_entry_init(hd_http_entry_t *e, const hd_slot_t *listener,
                         const hd_filter_chain_t *chain)
 {
     *e = (hd_http_entry_t){.listener = listener,
-                           .tls_hash = chain->tls != NULL ? chain->tls->hash : 0};
+                           .tls_hash = chain->tls != NULL ? chain->tls->peer_hash : 0};
 }
 
 const hd_http_conf_t *hd_http_entry_refresh(hd_http_entry_t *e, hd_conn_t *c)

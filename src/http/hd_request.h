@@ -284,7 +284,7 @@ enum {
  * version. */
 typedef struct {
     const hd_slot_t *listener;
-    uint64_t tls_hash;
+    uint64_t tls_hash;              /* hd_tls_conf_t.peer_hash; 0: plain */
     uint64_t _version;              /* of <region> */
     const hd_region_t *region;      /* the listener's version; good in this turn */
     const hd_filter_chain_t *chain; /* in it */

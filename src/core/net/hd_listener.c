@@ -76,7 +76,7 @@ static const hd_listener_t *current(const hd_conn_t *c, const hd_slot_t *slot)
 
 static uint64_t tls_hash_of(const hd_filter_chain_t *chain)
 {
-    return chain->tls != NULL ? chain->tls->hash : 0;
+    return chain->tls != NULL ? chain->tls->peer_hash : 0;
 }
 
 /* The way's ends */

@@ -142,7 +142,8 @@ extern hd_listener_stats_t hd_listener_stats;
 void hd_listener_enter(hd_conn_t *c, const hd_slot_t *listener);
 
 /* For a conn kept over turns: its slot's current chain for the same facts, or NULL when
- * it should be drained: the listener or chain is gone, or has other TLS settings, or
- * another protocol. <tls_hash> is what it was accepted with; 0: plain. */
+ * it should be drained: the listener or chain is gone, or asks clients for other
+ * proofs, or has another protocol. <tls_hash> is the peer_hash of the TLS settings that
+ * it was accepted with; 0: plain. */
 const hd_filter_chain_t *hd_listener_refresh(hd_conn_t *c, const hd_slot_t *listener,
                                              uint64_t tls_hash);

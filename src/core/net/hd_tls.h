@@ -107,11 +107,16 @@ typedef struct hd_tls_conf_s {
     hd_str_t session_zone;        /* server: a cell of hd_tls_cache, shared by workers;
                                      empty: with session_cache, each its own */
     uint32_t session_zone_bytes;
-    uint64_t hash;        /* of all above, by hd_tls_conf_seal */
+    /* By hd_tls_conf_seal */
+    uint64_t hash;        /* of all above */
     uint64_t client_hash; /* server: of how clients are verified; 0: they aren't */
+    uint64_t peer_hash;   /* server: of what a client has to show, and whether it stays
+                             true: a conn outlives a change of our own certificate, but
+                             none of what its peer is asked for; never 0 */
 } hd_tls_conf_t;
 
-void hd_tls_conf_seal(hd_tls_conf_t *conf); /* computes the hash; last step of building */
+void hd_tls_conf_seal(
+    hd_tls_conf_t *conf); /* computes the hashes; last step of building */
 
 /* Facts of the peer's certificate, in the conn's pool. */
 typedef struct hd_tls_peer_s {

@@ -130,40 +130,42 @@ static uint64_t hash_bytes(const bytes_t *b)
     return hash != 0 ? hash : 1; /* 0 is "plain" for who compares */
 }
 
-/* What says who is let in, and nothing else. */
-static uint64_t hash_client(const hd_tls_conf_t *conf)
+static uint64_t hash_conf(const hd_tls_conf_t *conf, bool is_server)
 {
-    hd_tls_conf_t part = {.trust = conf->trust,
-                          .verify = conf->verify,
-                          .verify_late = conf->verify_late,
-                          .verify_depth = conf->verify_depth,
-                          .is_mesh = conf->is_mesh,
-                          .sans = conf->sans,
-                          .sans_n = conf->sans_n,
-                          .san_kinds = conf->san_kinds,
-                          .cert_hashes = conf->cert_hashes,
-                          .spki_hashes = conf->spki_hashes,
-                          .allow_expired = conf->allow_expired,
-                          .accept_untrusted = conf->accept_untrusted,
-                          .crl_leaf_only = conf->crl_leaf_only};
-    bytes_t b;
-    uint64_t hash;
+    bytes_t b = make_bytes(conf, is_server);
+    uint64_t hash = hash_bytes(&b);
 
-    if (conf->verify == HD_TLS_VERIFY_NONE)
-        return 0;
-    b = make_bytes(&part, true);
-    hash = hash_bytes(&b);
     free(b.data);
     return hash;
 }
 
+/* What says who is let in, and nothing else. */
+static hd_tls_conf_t client_part(const hd_tls_conf_t *conf)
+{
+    return (hd_tls_conf_t){.trust = conf->trust,
+                           .verify = conf->verify,
+                           .verify_late = conf->verify_late,
+                           .verify_depth = conf->verify_depth,
+                           .is_mesh = conf->is_mesh,
+                           .sans = conf->sans,
+                           .sans_n = conf->sans_n,
+                           .san_kinds = conf->san_kinds,
+                           .cert_hashes = conf->cert_hashes,
+                           .spki_hashes = conf->spki_hashes,
+                           .allow_expired = conf->allow_expired,
+                           .accept_untrusted = conf->accept_untrusted,
+                           .crl_leaf_only = conf->crl_leaf_only};
+}
+
 void hd_tls_conf_seal(hd_tls_conf_t *conf)
 {
-    bytes_t b = make_bytes(conf, false);
+    hd_tls_conf_t part = client_part(conf);
 
-    conf->hash = hash_bytes(&b);
-    conf->client_hash = hash_client(conf);
-    free(b.data);
+    conf->hash = hash_conf(conf, false);
+    conf->client_hash = conf->verify != HD_TLS_VERIFY_NONE ? hash_conf(&part, true) : 0;
+    part.rejects = conf->rejects;
+    part.revalidates = conf->revalidates;
+    conf->peer_hash = hash_conf(&part, true);
 }
 
 /* --- callbacks of a handshake --- */
