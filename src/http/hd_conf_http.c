@@ -11,15 +11,14 @@
 #define SERVERS_MAX 100000
 #define NAMES_MAX 100000
 
-typedef struct {
-    hd_http_build_t *build; /* while configuration is built */
-} http_conf_t;
+/* The block being built; NULL: none. Not in a conf: what lies in a resource must not
+ * differ from build to build (HD_CONTENT_BUILT). */
+static hd_http_build_t *building;
 
 hd_http_build_t *hd_http_build_of(const hd_conf_t *cf)
 {
-    const http_conf_t *hc = hd_http_look(cf, &hd_http_module);
-
-    return hc->build;
+    (void)cf;
+    return building;
 }
 
 const void *hd_http_look(const hd_conf_t *cf, const hd_module_t *module)
@@ -31,11 +30,10 @@ const void *hd_http_look(const hd_conf_t *cf, const hd_module_t *module)
 
 static hd_rc_t set_listen(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
-    http_conf_t *hc = conf;
-
-    if (hc->build->server == NULL)
+    (void)conf;
+    if (building->server == NULL)
         return HD_OK;
-    return hd_conf_parse_listen(cf, args, false, &hc->build->server->listens, err);
+    return hd_conf_parse_listen(cf, args, false, &building->server->listens, err);
 }
 
 static hd_rc_t add_name(hd_http_build_t *b, hd_str_t name, hd_err_t *err)
@@ -104,12 +102,11 @@ static hd_rc_t set_one_name(hd_conf_t *cf, hd_http_build_t *b, hd_str_t arg,
 static hd_rc_t set_server_name(hd_conf_t *cf, const hd_str_t *args, void *conf,
                                hd_err_t *err)
 {
-    http_conf_t *hc = conf;
-
-    if (hc->build->server == NULL)
+    (void)conf;
+    if (building->server == NULL)
         return HD_OK;
     for (uint32_t i = 0; i < cf->node->args_n; i++) {
-        if (set_one_name(cf, hc->build, args[i], err) != HD_OK)
+        if (set_one_name(cf, building, args[i], err) != HD_OK)
             return HD_ERROR;
     }
     return HD_OK;
@@ -120,10 +117,10 @@ static hd_rc_t set_server_name(hd_conf_t *cf, const hd_str_t *args, void *conf,
 /* Upstreams may stand behind the servers that use them, so servers are only noted. */
 static hd_rc_t note_server(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
-    http_conf_t *hc = conf;
-    hd_conf_server_t *s = hd_array_add(&hc->build->servers);
+    hd_conf_server_t *s = hd_array_add(&building->servers);
 
     (void)args;
+    (void)conf;
     if (s == NULL)
         return hd_err_set(err, HD_E_CONF, "more than %d servers", SERVERS_MAX);
     s->node = (hd_node_t *)(uintptr_t)cf->node;
@@ -208,11 +205,12 @@ static hd_rc_t sketch(hd_http_build_t *b, hd_conf_t *cf, hd_err_t *err)
 static hd_rc_t enter_http(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     hd_http_build_t *b = hd_pool_new(cf->temp, hd_http_build_t);
-    http_conf_t *hc = conf;
     hd_conf_t at = *cf;
+    hd_rc_t rc;
 
     (void)args;
-    hc->build = b;
+    (void)conf;
+    building = b;
     b->node = (hd_node_t *)(uintptr_t)cf->node;
     hd_array_init(&b->servers, cf->temp, sizeof(hd_conf_server_t), SERVERS_MAX);
     hd_array_init(&b->addresses, cf->temp, sizeof(hd_conf_address_t),
@@ -220,25 +218,23 @@ static hd_rc_t enter_http(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     hd_http_core_defaults(cf);
     at.pool = cf->temp; /* what is read here is only looked at */
     at.region = NULL;
-    if (hd_conf_enter(&at, b->node, HD_IN_HTTP, &at.confs, err) != HD_OK)
-        return HD_ERROR;
+    rc = hd_conf_enter(&at, b->node, HD_IN_HTTP, &at.confs, err);
     at.scope = HD_IN_HTTP;
-    if (sketch(b, &at, err) != HD_OK || hd_http_build_tables(b, cf, err) != HD_OK ||
-        hd_http_build_listeners(b, cf, err) != HD_OK)
-        return HD_ERROR;
-    hc->build = NULL;
-    return HD_OK;
+    if (rc == HD_OK)
+        rc = sketch(b, &at, err);
+    if (rc == HD_OK)
+        rc = hd_http_build_tables(b, cf, err);
+    if (rc == HD_OK)
+        rc = hd_http_build_listeners(b, cf, err);
+    building = NULL;
+    return rc;
 }
 
 hd_rc_t hd_http_begin(hd_http_build_t *b, hd_conf_t *outer, hd_res_type_t type,
                       hd_str_t name, hd_conf_t *cf, hd_err_t *err)
 {
-    http_conf_t *hc;
-
     if (hd_conf_begin_resource(outer, type, name, cf, err) != HD_OK)
         return HD_ERROR;
-    hc = hd_conf_of(cf, &hd_http_module);
-    hc->build = b;
     b->place = NULL;
     hd_http_core_defaults(cf);
     cf->node = b->node;
@@ -291,7 +287,6 @@ const hd_module_t hd_http_module = {
     .abi = HD_MODULE_ABI,
     .name = "http",
     .directives = directives,
-    .conf_size = sizeof(http_conf_t),
 };
 
 void hd_http_conf_register(void)

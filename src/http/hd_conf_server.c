@@ -130,7 +130,7 @@ static hd_rc_t put_table(hd_http_build_t *b, hd_conf_t *outer, hd_conf_address_t
     if (hd_routes_index(cf.pool, routes, true, err) != HD_OK)
         return HD_ERROR;
     a->routes = slot;
-    rc = hd_batch_put(cf.batch, slot, cf.region, routes, 0, err);
+    rc = hd_batch_put(cf.batch, slot, cf.region, routes, HD_CONTENT_BUILT, err);
     return rc == HD_DONE ? HD_OK : rc;
 }
 
@@ -369,7 +369,7 @@ static hd_rc_t put_listener(hd_http_build_t *b, hd_conf_t *outer, hd_conf_addres
     cf.node = a->listen.node;
     if (l->bind && hd_build_need_listen(&cf, &l->socket, err) != HD_OK)
         return hd_conf_blame(outer, a->listen.node, err);
-    rc = hd_batch_put(cf.batch, slot, cf.region, l, 0, err);
+    rc = hd_batch_put(cf.batch, slot, cf.region, l, HD_CONTENT_BUILT, err);
     return rc == HD_DONE ? HD_OK : rc;
 }
 

@@ -104,6 +104,6 @@ hd_rc_t hd_conf_put_service(hd_conf_t *cf, hd_str_t address, hd_str_t service,
         return HD_ERROR;
     if (r == NULL)
         return HD_OK;
-    rc = hd_batch_put(cf->batch, slot, r, l, 0, err);
+    rc = hd_batch_put(cf->batch, slot, r, l, HD_CONTENT_BUILT, err);
     return rc == HD_DONE ? HD_OK : rc;
 }

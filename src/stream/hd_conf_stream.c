@@ -21,31 +21,32 @@ typedef struct {
 } build_t;
 
 typedef struct {
-    build_t *build;           /* while configuration is built */
-    const hd_node_t *pass_of; /* the server that says proxy_pass; while built */
     const hd_slot_t *cluster;
     hd_str_t host_port;
     uint64_t connect_timeout_ms, timeout_ms, accepted, tries_time_ms; /* 0: default */
     uint32_t tries;
-    bool proxy_protocol, no_next_upstream, accepted_flag;
+    bool has_pass, proxy_protocol, no_next_upstream, accepted_flag;
 } stream_conf_t;
+
+/* The block being built; NULL: none. Not in a conf: what lies in a resource must not
+ * differ from build to build (HD_CONTENT_BUILT). */
+static build_t *building;
 
 /* --- directives --- */
 
 static hd_rc_t set_listen(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
-    stream_conf_t *sc = conf;
-
-    if (!sc->build->is_sketch)
+    (void)conf;
+    if (!building->is_sketch)
         return HD_OK;
-    return hd_conf_parse_listen(cf, args, true, &sc->build->server->listens, err);
+    return hd_conf_parse_listen(cf, args, true, &building->server->listens, err);
 }
 
 static hd_rc_t set_pass(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     stream_conf_t *sc = conf;
 
-    sc->pass_of = cf->node->parent;
+    sc->has_pass = true;
     if (hd_str_find_char(args[0], '$') >= 0)
         return hd_err_set(err, HD_E_CONF,
                           "variables are not supported in proxy_pass of "
@@ -150,7 +151,7 @@ static hd_rc_t make_chain(hd_conf_t *cf, const server_t *s, const hd_conf_listen
     const stream_conf_t *sc = cf->confs[hd_module_number(&hd_stream_module)];
     hd_tcp_conf_t *tcp = hd_pool_new(cf->pool, hd_tcp_conf_t);
 
-    if (sc->pass_of != s->node) {
+    if (!sc->has_pass) {
         hd_ignore(hd_err_set(err, HD_E_CONF, "no \"proxy_pass\" in this server"));
         return hd_conf_blame(cf, s->node, err);
     }
@@ -178,12 +179,8 @@ static hd_rc_t make_chain(hd_conf_t *cf, const server_t *s, const hd_conf_listen
 static hd_rc_t begin(build_t *b, hd_conf_t *outer, hd_str_t name, hd_conf_t *cf,
                      hd_err_t *err)
 {
-    stream_conf_t *sc;
-
     if (hd_conf_begin_resource(outer, HD_RES_LISTENER, name, cf, err) != HD_OK)
         return HD_ERROR;
-    sc = hd_conf_of(cf, &hd_stream_module);
-    sc->build = b;
     cf->node = b->node;
     if (hd_conf_apply_simple(cf, b->node, HD_IN_STREAM, err) != HD_OK)
         return HD_ERROR;
@@ -235,7 +232,7 @@ static hd_rc_t put_listener(build_t *b, hd_conf_t *outer, const server_t *s,
     cf.node = listen->node;
     if (hd_build_need_listen(&cf, &l->socket, err) != HD_OK)
         return hd_conf_blame(outer, listen->node, err);
-    rc = hd_batch_put(cf.batch, slot, cf.region, l, 0, err);
+    rc = hd_batch_put(cf.batch, slot, cf.region, l, HD_CONTENT_BUILT, err);
     return rc == HD_DONE ? HD_OK : rc;
 }
 
@@ -244,10 +241,10 @@ static hd_rc_t put_listener(build_t *b, hd_conf_t *outer, const server_t *s,
 /* Upstreams may stand behind the servers that use them, so servers are only noted. */
 static hd_rc_t note_server(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
-    stream_conf_t *sc = conf;
-    server_t *s = hd_array_add(&sc->build->servers);
+    server_t *s = hd_array_add(&building->servers);
 
     (void)args;
+    (void)conf;
     if (s == NULL)
         return hd_err_set(err, HD_E_CONF, "more than %d servers", SERVERS_MAX);
     s->node = (hd_node_t *)(uintptr_t)cf->node;
@@ -283,24 +280,22 @@ static hd_rc_t enter_stream(hd_conf_t *cf, const hd_str_t *args, void *conf,
                             hd_err_t *err)
 {
     build_t *b = hd_pool_new(cf->temp, build_t);
-    stream_conf_t *sc = conf;
     hd_conf_t at = *cf;
+    hd_rc_t rc;
 
     (void)args;
-    sc->build = b;
+    (void)conf;
+    building = b;
     b->node = (hd_node_t *)(uintptr_t)cf->node;
     hd_array_init(&b->servers, cf->temp, sizeof(server_t), SERVERS_MAX);
     at.pool = cf->temp; /* what is read here is only looked at */
     at.region = NULL;
-    if (hd_conf_enter(&at, b->node, HD_IN_STREAM, &at.confs, err) != HD_OK)
-        return HD_ERROR;
+    rc = hd_conf_enter(&at, b->node, HD_IN_STREAM, &at.confs, err);
     at.scope = HD_IN_STREAM;
-    for (size_t i = 0; i < b->servers.n; i++) {
-        if (build_server(b, cf, &at, hd_array_at(&b->servers, server_t, i), err) != HD_OK)
-            return HD_ERROR;
-    }
-    sc->build = NULL;
-    return HD_OK;
+    for (size_t i = 0; rc == HD_OK && i < b->servers.n; i++)
+        rc = build_server(b, cf, &at, hd_array_at(&b->servers, server_t, i), err);
+    building = NULL;
+    return rc;
 }
 
 #define IN_ANY (HD_IN_STREAM | HD_IN_STREAM_SERVER)

@@ -12,7 +12,7 @@ use Heddle;
 use Heddle::Streams;
 
 plan skip_all => $Heddle::Streams::missing if $Heddle::Streams::missing;
-my $reloads = Heddle::is_sanitized() ? 120 : 1000; # a sanitized loader takes ten times as long
+my $reloads = Heddle::is_sanitized() ? 30 : 1000; # a sanitized loader takes ten times as long
 
 my $hd = Heddle->new(workers => 2, log_level => 'notice');
 my $ca = $hd->make_ca('root');

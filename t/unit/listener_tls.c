@@ -24,8 +24,9 @@ static void on_conn(hd_conn_t *c, const hd_slot_t *slot, const hd_filter_chain_t
 
 static const hd_protocol_t note_protocol = {.name = "note", .on_conn = on_conn};
 
-/* <has_tls> false: only the plain chain. */
-static hd_slot_t *publish(bool has_tls, uint16_t version_min)
+/* <has_tls> false: only the plain chain. <version_min> is ours, <depth> what a client is
+ * asked for. */
+static hd_slot_t *publish_with(bool has_tls, uint16_t version_min, uint16_t depth)
 {
     hd_err_t err = {0};
     hd_batch_t *b = hd_batch_begin(arena);
@@ -44,6 +45,7 @@ static hd_slot_t *publish(bool has_tls, uint16_t version_min)
     tls->verify = HD_TLS_VERIFY_REQUIRED;
     tls->is_mesh = true;
     tls->version_min = version_min;
+    tls->verify_depth = depth;
     tls->alpn = hd_str_dup(pool, HD_STR("\x02h2"));
     hd_tls_conf_seal(tls);
     apps[0] = hd_str_dup(pool, HD_STR("istio"));
@@ -67,6 +69,11 @@ static hd_slot_t *publish(bool has_tls, uint16_t version_min)
         abort();
     hd_batch_publish(b, 0);
     return slot;
+}
+
+static hd_slot_t *publish(bool has_tls, uint16_t depth)
+{
+    return publish_with(has_tls, 0x0303, depth);
 }
 
 /* The listener takes the server's end; what the client does is the test's. */
@@ -98,7 +105,7 @@ static void changes_meanwhile(const hd_slot_t *slot, const hd_tls_conf_t *cc, bo
 {
     hd_conn_t *c;
 
-    publish(true, 0x0303);
+    publish(true, 0);
     pair_start();
     c = server.c;
     server.c = NULL;
@@ -107,7 +114,7 @@ static void changes_meanwhile(const hd_slot_t *slot, const hd_tls_conf_t *cc, bo
     turns(2);
     hd_listener_enter(c, slot);
     is_int(c->state, HD_CONN_HANDSHAKE, "the handshake is under way");
-    publish(stays, 0x0304);
+    publish(stays, 3);
     for (int i = 0; i < 20 && !client.closed && !client.ended; i++)
         turns(1);
     ok(!server.opened && (client.closed || client.ended),
@@ -130,7 +137,7 @@ int main(void)
     note = hd_protocol_register(&note_protocol);
     cert_slot = certs[0] = secret_cert("cert", &leaf);
     trust_slot = secret_trust("trust", &root);
-    slot = publish(true, 0x0303);
+    slot = publish(true, 0);
     cc = conf_of(certs, 1, trust_slot);
     cc.is_mesh = true;
     hd_tls_conf_seal(&cc);
@@ -151,13 +158,19 @@ int main(void)
     side_send(&server, "answer");
     turns(3);
     ok(hd_str_eq(server.in, HD_STR("request")) && hd_str_eq(client.in, HD_STR("answer")));
-    hash = ((const hd_listener_t *)hd_slot_get(member, slot)->root)->chains[1].tls->hash;
+    hash = ((const hd_listener_t *)hd_slot_get(member, slot)->root)
+               ->chains[1]
+               .tls->peer_hash;
     ok(hd_listener_refresh(server.c, slot, hash) != NULL, "by the same facts: its chain");
-    publish(true, 0x0304);
-    ok(hd_listener_refresh(server.c, slot, hash) == NULL, "other TLS settings: drained");
+    publish_with(true, 0x0304, 0);
+    ok(hd_listener_refresh(server.c, slot, hash) != NULL,
+       "with other settings of our own, too");
+    publish(true, 3);
+    ok(hd_listener_refresh(server.c, slot, hash) == NULL,
+       "clients are asked for other proofs: drained");
     pair_stop();
 
-    publish(true, 0x0303);
+    publish(true, 0);
     enter(slot);
     side_send(&client, "GET / HTTP/1.1\r\n\r\n");
     turns(5);

@@ -310,7 +310,7 @@ static hd_rc_t publish_main(hd_conf_t *cf, hd_err_t *err)
         return HD_ERROR;
     main->n = hd_modules_n();
     main->confs = (const void *const *)cf->confs;
-    rc = hd_batch_put(cf->batch, slot, cf->region, main, 0, err);
+    rc = hd_batch_put(cf->batch, slot, cf->region, main, HD_CONTENT_BUILT, err);
     return rc == HD_DONE ? HD_OK : rc;
 }
 

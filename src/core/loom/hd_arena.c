@@ -233,6 +233,8 @@ void hd_arena_get_stats(const hd_arena_t *a, uint64_t now_ns, hd_arena_stats_t *
         .bytes_max = a->bytes - a->data_at,
         .batches = hd_load(&s->batches, relaxed),
         .slots = hd_load(&s->slots, relaxed),
+        .published = hd_load(&s->published, relaxed),
+        .unchanged = hd_load(&s->unchanged, relaxed),
     };
     if (since != 0 && now_ns > since)
         stats->retired_oldest_ms = (now_ns - since) / 1000000;

@@ -91,6 +91,8 @@ typedef struct {
     uint64_t bytes_live, bytes_retired, bytes_reserved, bytes_max;
     uint64_t retired_oldest_ms; /* age of the oldest retired region; 0: none */
     uint64_t batches, slots;
+    uint64_t published; /* regions put in force so far */
+    uint64_t unchanged; /* built, found equal to what is in force, and dropped */
 } hd_arena_stats_t;
 
 /* From any process, with the arena open or not; counts are kept in the state arena. */

@@ -94,6 +94,7 @@ typedef struct {
     hd_region_t *region;
     hd_piece_t *first, *last;
     char *at, *end; /* room of the last piece */
+    char *content;  /* of the first: behind the names */
     size_t total;
     hd_pool_t *pool;
 } hd_builder_t;
@@ -101,6 +102,9 @@ typedef struct {
 bool hd_region_begin(hd_builder_t *b, hd_arena_t *a, hd_res_type_t type, hd_str_t name,
                      hd_str_t source, size_t size_hint, hd_err_t *err) HD_MUST_CHECK;
 void *hd_region_add_secret(hd_builder_t *b, size_t bytes);
+/* Of what was built so far, without its name and source: equal for equal content,
+ * wherever it lies. Not 0. */
+uint64_t hd_region_hash(const hd_builder_t *b, const void *root);
 /* Ends building: the pool is gone, the end of the last piece given back. */
 void hd_region_end(hd_builder_t *b, const hd_slot_t *slot, const void *root,
                    uint64_t content_hash);

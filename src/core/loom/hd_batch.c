@@ -163,12 +163,15 @@ hd_rc_t hd_batch_put(hd_batch_t *b, hd_slot_t *slot, hd_region_t *r, const void 
                           "\"%.*s\" is defined both in a file and by the control plane",
                           HD_STR_ARG(slot->name));
     }
+    if (content_hash == HD_CONTENT_BUILT)
+        content_hash = hd_region_hash(it, root);
     op = op_of(b, slot);
     forget_put(b, op);
     op->state = HD_SLOT_LIVE;
     op->unchanged = is_same(slot, content_hash);
     op->keeps = op->unchanged;
     if (op->unchanged) {
+        hd_bump(&b->arena->shared->unchanged, 1, relaxed);
         drop_builder(it);
         return HD_DONE;
     }

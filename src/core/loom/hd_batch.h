@@ -28,6 +28,12 @@ hd_region_t *hd_batch_region(hd_batch_t *b, hd_res_type_t type, hd_str_t name,
 /* Memory for private keys of the region being built: zeroed on release, not dumped. */
 void *hd_batch_secret(hd_batch_t *b, hd_region_t *r, size_t bytes, hd_err_t *err);
 
+/* As content_hash: the hash of what was built. Two builds are equal if all that they
+ * wrote is, pointers into the region aside; so nothing in it may differ from build to
+ * build (a time, a random seed, a padding byte that came from the stack) or the region is
+ * taken for a new one, which costs its companions and does no harm. */
+#define HD_CONTENT_BUILT UINT64_C(1)
+
 /* Names the finished region as <slot>'s next version. A region whose pool has failed is
  * refused (HD_ERROR, the batch goes on without it). Same content_hash as the live version
  * (both not 0): dropped and HD_DONE, nothing to publish. */

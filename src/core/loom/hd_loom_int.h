@@ -26,7 +26,7 @@
         atomic_store_explicit(p, hd_load(p, relaxed) + (n), memory_order_##order);       \
     } while (0)
 
-#define HD_STATE_LAYOUT 2
+#define HD_STATE_LAYOUT 3
 #define HD_PAGE 4096
 
 /* A member's row: what it alone writes (and its reaper once it is dead). */
@@ -43,7 +43,7 @@ typedef struct {
 typedef struct {
     _Atomic uint64_t seq; /* starts at 1; one more with each batch */
     _Atomic uint64_t regions_live, regions_retired, bytes_live, bytes_retired,
-        bytes_reserved, retired_since_ns, batches, slots;
+        bytes_reserved, retired_since_ns, batches, slots, published, unchanged;
 } __attribute__((aligned(2 * HD_CACHE_LINE))) hd_arena_shared_t;
 
 /* A run of label memory or counter words that one member fills. */

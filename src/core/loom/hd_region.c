@@ -120,6 +120,7 @@ static hd_piece_t *take_piece(hd_arena_t *a, size_t bytes)
     hd_loom_step();
     p->bytes = hd_space_round(bytes);
     p->next = 0;
+    memset(p + 1, 0, p->bytes - sizeof(*p)); /* gaps count in a hash of the content */
     return p;
 }
 
@@ -200,6 +201,8 @@ bool hd_region_begin(hd_builder_t *b, hd_arena_t *a, hd_res_type_t type, hd_str_
     b->pool = hd_pool_create_on(&region_source, b);
     r->name = hd_str_dup(b->pool, name);
     r->source = hd_str_dup(b->pool, source);
+    b->at = (char *)hd_align_up((uintptr_t)b->at, 8);
+    b->content = b->at;
     return true;
 }
 
@@ -221,6 +224,56 @@ void *hd_region_add_secret(hd_builder_t *b, size_t bytes)
         b->region->secret = p + 1;
     note_reserved(a);
     return p + 1;
+}
+
+/* Content */
+
+/* A pointer into the region counts as where it leads to, wherever the region lies; one to
+ * a slot, or a slot's name, is the same in each build. */
+static uint64_t normal_word(const hd_builder_t *b, uint64_t word)
+{
+    const hd_arena_t *a = b->arena;
+    uint64_t before = 0;
+
+    if (word < (uintptr_t)a->base || word >= (uintptr_t)a->base + a->bytes)
+        return word;
+    for (const hd_piece_t *p = b->first;; p = (hd_piece_t *)(a->base + p->next)) {
+        uint64_t from = (uintptr_t)p;
+
+        if (word >= from && word <= from + p->bytes) /* the end is an empty string's */
+            return 1 + before + (word - from);
+        before += p->bytes;
+        if (p->next == 0)
+            return word;
+    }
+}
+
+uint64_t hd_region_hash(const hd_builder_t *b, const void *root)
+{
+    uint64_t words[64];
+    uint64_t hash = normal_word(b, (uintptr_t)root);
+    const char *from = b->content;
+    const hd_piece_t *p = b->first;
+
+    for (;;) {
+        const char *end = p == b->last ? b->at : (const char *)p + p->bytes;
+        size_t n = 0;
+
+        for (const char *at = from; at < end; at += sizeof(words[0])) {
+            uint64_t word = 0;
+
+            memcpy(&word, at, hd_min(sizeof(word), (size_t)(end - at)));
+            words[n++] = normal_word(b, word);
+            if (n == hd_countof(words) || at + sizeof(word) >= end) {
+                hash = hd_hash64(words, n * sizeof(words[0]), hash);
+                n = 0;
+            }
+        }
+        if (p == b->last)
+            return hash > 1 ? hash : 2; /* 0 and HD_CONTENT_BUILT mean something */
+        p = (const hd_piece_t *)(b->arena->base + p->next);
+        from = (const char *)(p + 1);
+    }
 }
 
 void hd_region_end(hd_builder_t *b, const hd_slot_t *slot, const void *root,
@@ -259,6 +312,8 @@ void hd_region_publish(hd_arena_t *a, hd_region_t *r)
     hd_store(&r->state, HD_REGION_LIVE, release);
     if (r->type != HD_RES_NONE)
         hd_bump(&a->shared->regions_live, 1, relaxed);
+    if (r->type != HD_RES_NONE)
+        hd_bump(&a->shared->published, 1, relaxed);
     hd_bump(&a->shared->bytes_live, r->bytes, relaxed);
 }
 

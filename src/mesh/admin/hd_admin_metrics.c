@@ -157,6 +157,11 @@ static void write_loom(hd_admin_answer_t *a)
         {"heddle_loom_max_bytes", "gauge", "Ceiling (loom_size).", F(bytes_max)},
         {"heddle_loom_slots", "gauge", "Names.", F(slots)},
         {"heddle_loom_batches_total", "counter", "Batches published.", F(batches)},
+        {"heddle_loom_published_total", "counter", "Resources put in force.",
+         F(published)},
+        {"heddle_loom_unchanged_total", "counter",
+         "Resources built anew, found equal to those in force and dropped.",
+         F(unchanged)},
 #undef F
     };
     hd_arena_stats_t stats[HD_ARENAS_MAX] = {{0}};

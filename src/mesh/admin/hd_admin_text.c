@@ -22,12 +22,14 @@ bool hd_admin_memory(hd_admin_answer_t *a)
             "%s\"%s\":{\"regions_live\":%llu,\"regions_retired\":%llu,"
             "\"bytes_live\":%llu,\"bytes_retired\":%llu,"
             "\"bytes_reserved\":%llu,\"bytes_max\":%llu,"
-            "\"retired_oldest_ms\":%llu,\"batches\":%llu,\"slots\":%llu}",
+            "\"retired_oldest_ms\":%llu,\"batches\":%llu,\"slots\":%llu,"
+            "\"published\":%llu,\"unchanged\":%llu}",
             i > 0 ? "," : "", arena_names[i], (unsigned long long)s.regions_live,
             (unsigned long long)s.regions_retired, (unsigned long long)s.bytes_live,
             (unsigned long long)s.bytes_retired, (unsigned long long)s.bytes_reserved,
             (unsigned long long)s.bytes_max, (unsigned long long)s.retired_oldest_ms,
-            (unsigned long long)s.batches, (unsigned long long)s.slots);
+            (unsigned long long)s.batches, (unsigned long long)s.slots,
+            (unsigned long long)s.published, (unsigned long long)s.unchanged);
     }
     hd_admin_print(a, "},\"state_bytes\":%zu}\n", hd_state_bytes_used(hd_proc.state));
     return false;
