@@ -5,6 +5,8 @@
 #define CELL_KIND 0x48324752u /* "H2GR" */
 #define SETS 512
 #define WAYS 4
+#define SERVED 5 /* a PING, and windows of the stream and of the conn */
+#define SERVED_MAX 1000
 #define BACK_PER_S 10 /* a tenth of a budget comes back each second */
 
 static const struct {
@@ -164,10 +166,23 @@ static bool take(hd_h2_budget_t *b, uint32_t price, uint64_t now_ns)
     return true;
 }
 
+/* What is left of <price> once what was earned so is spent. */
+static uint32_t spend_served(hd_h2_budget_t *b, hd_h2_kind_t kind, uint32_t price)
+{
+    uint32_t spent = hd_min(price, b->served);
+
+    if (kind != HD_H2_PINGS && kind != HD_H2_TINY_WINDOWS)
+        return price;
+    b->served -= spent;
+    return price - spent;
+}
+
 bool hd_h2_budget_take(hd_h2_budget_t *b, hd_h2_kind_t kind, uint32_t n, uint64_t now_ns)
 {
+    uint32_t price = spend_served(b, kind, n * kinds[kind].price);
+
     hd_h2_count(b, kind, n);
-    if (take(b, n * kinds[kind].price, now_ns))
+    if (price == 0 || take(b, price, now_ns))
         return true;
     if (b->member != NULL)
         count_in(b->member, counters_of(b->member)->calmed, &families[1], kind,
@@ -178,4 +193,9 @@ bool hd_h2_budget_take(hd_h2_budget_t *b, hd_h2_kind_t kind, uint32_t n, uint64_
 void hd_h2_budget_earn(hd_h2_budget_t *b, uint32_t n)
 {
     b->left = hd_min(b->left + n, b->max);
+}
+
+void hd_h2_budget_serve(hd_h2_budget_t *b)
+{
+    b->served = hd_min(b->served + SERVED, SERVED_MAX);
 }

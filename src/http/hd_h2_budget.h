@@ -49,6 +49,7 @@ typedef struct {
     uint64_t client_key, at_ns;
     uint32_t max, client_max;
     uint32_t left;
+    uint32_t served; /* points of hd_h2_budget_serve */
     bool is_server;
 } hd_h2_budget_t;
 
@@ -57,6 +58,10 @@ typedef struct {
 bool hd_h2_budget_take(hd_h2_budget_t *b, hd_h2_kind_t kind, uint32_t n, uint64_t now_ns);
 /* The peer did something useful. */
 void hd_h2_budget_earn(hd_h2_budget_t *b, uint32_t n);
+/* The peer takes what it is sent: a frame of DATA, its window left open. gRPC's answer to
+ * each, a PING and windows of just these bytes, costs neither the conn nor the address.
+ */
+void hd_h2_budget_serve(hd_h2_budget_t *b);
 /* Counts only. */
 void hd_h2_count(const hd_h2_budget_t *b, hd_h2_kind_t kind, uint32_t n);
 const char *hd_h2_kind_name(hd_h2_kind_t kind);

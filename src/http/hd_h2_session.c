@@ -4,6 +4,7 @@
 
 #define FRAME_HEAD_BYTES 9
 #define EARNING_BYTES 1024 /* DATA of so much speaks for the peer that takes it */
+#define SERVED_WINDOW 4096 /* of a stream, left open by what it takes */
 #define READS_PER_TURN 8   /* of a block each, then others get their turn */
 
 /* --- output --- */
@@ -88,6 +89,14 @@ static ssize_t on_read_source(nghttp2_session *ng, int32_t stream_id, uint8_t *b
     return (ssize_t)n;
 }
 
+/* A window of a few bytes that is opened again and again (CVE-2019-9511) earns nothing.
+ */
+static void serve(hd_h2_session_t *s, int32_t id)
+{
+    if (nghttp2_session_get_stream_remote_window_size(s->ng, id) >= SERVED_WINDOW)
+        hd_h2_budget_serve(&s->budget);
+}
+
 /* A DATA frame: its head is written, its content moves by reference. */
 static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head,
                         size_t len, nghttp2_data_source *source, void *user)
@@ -101,6 +110,8 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
         return NGHTTP2_ERR_WOULDBLOCK;
     if (out == NULL)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (len > 0)
+        serve(s, id);
     if (!put(s, head, FRAME_HEAD_BYTES))
         return NGHTTP2_ERR_WOULDBLOCK;
     if (len > 0) {

@@ -452,8 +452,7 @@ static void on_signal(int signo)
         quit();
         break;
     case SIGHUP:
-        if (hd_master.phase == HD_MASTER_RUNNING)
-            hd_master_reload();
+        hd_master_reload(); /* while all is starting, too: then once that is published */
         break;
     case SIGUSR1:
         if (hd_master.phase != HD_MASTER_RUNNING)
