@@ -20,6 +20,8 @@
 #include "stream/hd_conf_stream.h"
 #include "stream/hd_tcp.h"
 #include <limits.h>
+#include <openssl/crypto.h>
+#include <openssl/opensslv.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,13 +89,46 @@ static void register_parts(void)
     hd_control_register();
 }
 
+/* What tools that read `nginx -V` look for, as far as it is true here. */
+#define NGINX_VERSION "1.31.3"
+#define NGINX_WORDS                                                                      \
+    "--with-pcre --with-pcre-jit --with-http_ssl_module --with-http_v2_module "          \
+    "--with-stream --with-stream_ssl_module --without-http_uwsgi_module "                \
+    "--without-http_scgi_module --without-http_memcached_module"
+
+/* nginx's form: "gcc (Debian 12) 12.2.0" is told as "gcc 12.2.0 (Debian 12)". */
+static void print_compiler(void)
+{
+    const char *open = strchr(HD_COMPILER, '('), *close = strrchr(HD_COMPILER, ')');
+
+    if (open == NULL || close == NULL || close < open || close[1] != ' ')
+        fprintf(stderr, "built by %s\n", HD_COMPILER);
+    else
+        fprintf(stderr, "built by %.*s%s %.*s\n", (int)(open - HD_COMPILER), HD_COMPILER,
+                close + 2, (int)(close - open) + 1, open);
+}
+
+static void print_build(void)
+{
+    const char *running = OpenSSL_version(OPENSSL_VERSION);
+
+    fprintf(stderr, "nginx version: nginx/" NGINX_VERSION " (compatible)\n");
+    print_compiler();
+    if (strcmp(running, OPENSSL_VERSION_TEXT) == 0)
+        fprintf(stderr, "built with %s\n", OPENSSL_VERSION_TEXT);
+    else
+        fprintf(stderr, "built with %s (running with %s)\n", OPENSSL_VERSION_TEXT,
+                running);
+    fprintf(stderr, "TLS SNI support enabled\n");
+    fprintf(stderr, "configure arguments: %s%s" NGINX_WORDS "\n", HD_CONFIGURE,
+            HD_CONFIGURE[0] != '\0' ? " " : "");
+}
+
 static void print_version(bool all)
 {
     fprintf(stderr, "heddle version: heddle/%s\n", HD_VERSION);
-    if (all) {
-        fprintf(stderr, "built by %s\n", HD_COMPILER);
-        fprintf(stderr, "configure arguments: %s\n", HD_CONFIGURE);
-    }
+    if (all)
+        print_build();
 }
 
 static void print_help(void)

@@ -28,6 +28,9 @@ is $status, 0, '-v';
 like $out, qr{^heddle version: heddle/\d+\.\d+\.\d+$}, 'the version';
 ($status, $out) = heddle('-V');
 like $out, qr/^heddle version.*^built by .*^configure arguments: /ms, '-V: and how it was built';
+like $out, qr{^nginx version: nginx/\d+\.\d+\.\d+ \(compatible\)\nbuilt by \w+ [\d.]+ \(.*\)\nbuilt with OpenSSL \d}m,
+    "in nginx's form, which tools read";
+like $out, qr/^configure arguments: .*--with-http_ssl_module\b.*--with-http_v2_module\b/m, 'what it can do, in its words';
 for my $h ('-h', '-?') {
     ($status, $out) = heddle($h);
     is $status, 0, $h;
