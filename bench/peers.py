@@ -1,8 +1,9 @@
 """The proxies that are compared: where each is found, its version, its configuration.
 
 A configuration is a template in conf/: @NAME@ is filled in, a line that begins with %log or
-%nolog is kept only with or without access logs. Heddle and nginx get the same ngx-*.in in
-frames of their own.
+%nolog is kept only with or without access logs, and lines that begin with %each come once
+for each of the IDENTITIES, @N@ from 1. Heddle and nginx get the same ngx-*.in in frames of
+their own.
 """
 
 import glob
@@ -16,7 +17,9 @@ from procs import PROXY_CORE, Failed, Program, free_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CONF = os.path.join(HERE, "conf")
+IDENTITIES = 8  # of pair8, each with a listener of its own: 127.0.0.1, 127.0.0.2 ...
 ANSWER = "0123456789abcdef" * 64  # 1 KB
+BODIES = {"body64k": ("/64k", 64), "body1m": ("/1m", 1024)}  # path, KB of the answer
 
 # scenario -> its instances, front first: each one's upstream is the next, the last one's
 # the real upstream
@@ -25,7 +28,10 @@ SCENARIOS = {
     "https": ["https"],
     "h2": ["h2"],
     "pair": ["pair-out", "pair-in"],
+    "pair8": ["pair8-out", "pair-in"],
     "tcp": ["tcp"],
+    "body64k": ["h1"],
+    "body1m": ["h1"],
 }
 
 
@@ -43,6 +49,9 @@ def read_conf(name):
 def fill(text, values, log):
     """<text> with its placeholders filled in; unknown ones are an error of the template."""
     keep, drop = ("%log ", "%nolog ") if log else ("%nolog ", "%log ")
+    text = re.sub(r"(?:^[ \t]*%each .*\n)+", lambda m: "".join(
+        m.group().replace("%each ", "").replace("@N@", str(n + 1))
+        for n in range(IDENTITIES)), text, flags=re.M)
     lines = [line.replace(keep, "", 1) if line.lstrip().startswith(keep) else line
              for line in text.split("\n") if not line.lstrip().startswith(drop)]
     return re.sub(r"@([A-Z_]+)@", lambda m: str(values[m.group(1)]), "\n".join(lines))
@@ -226,6 +235,10 @@ class Deployment:
 def start_instance(peer, instance, directory, pki, upstream_port, core, log=False,
                    master="on", wrap=()):
     port = free_port()
+    if instance == "upstream":
+        for path, kb in BODIES.values():
+            with open(directory + path, "w") as file:
+                file.write(ANSWER * kb)
     values = {"DIR": directory, "PKI": pki, "ANSWER": ANSWER, "MASTER": master,
               "LISTEN": "127.0.0.1:%d" % port, "LISTEN_HOST": "127.0.0.1",
               "LISTEN_PORT": port, "UPSTREAM": "127.0.0.1:%d" % upstream_port,
@@ -251,7 +264,7 @@ def make_pki(directory):
               path("ca.crt"), "-days", "30", "-subj", "/CN=bench root",
               "-addext", "basicConstraints=critical,CA:TRUE",
               "-addext", "keyUsage=critical,keyCertSign,cRLSign"])
-    for name in "server", "client":
+    for name in ["server", "client"] + ["client%d" % (n + 1) for n in range(IDENTITIES)]:
         san = "DNS:%s.bench.test,URI:spiffe://bench.test/ns/bench/sa/%s" % (name, name)
         with open(path("ext"), "w") as file:
             file.write("subjectAltName=%s\nkeyUsage=digitalSignature\n"
