@@ -178,7 +178,7 @@ bool hd_conn_try_send_copy(hd_conn_t *c, const char *data, size_t len) HD_MUST_C
 void hd_conn_flush(hd_conn_t *c); /* now rather than at the turn's end */
 /* By a layer that holds bytes back: it is flushed at the end of the turn. */
 void hd_conn_flush_later(hd_conn_t *c);
-/* Marks for on_writable, bytes (kept in KB, below 64 MB); default 64 KB and 16 KB. */
+/* Marks for on_writable, bytes (kept in KB, below 64 MB); default 32 KB and 16 KB. */
 void hd_conn_set_marks(hd_conn_t *c, size_t high, size_t low);
 bool hd_conn_is_high(const hd_conn_t *c);
 /* on_writable comes once the queue is at or below the low mark and the stack takes more.
