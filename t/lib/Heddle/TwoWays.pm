@@ -15,14 +15,14 @@ package Heddle::TwoWays;
 #
 # A row further takes: server => text for the server block; main => text before http {}; route => {...} and
 #   vhost => {...}, merged into the xDS route and virtual host; listener => {...}; hcm => {...} into the connection manager;
-#   cluster => {...} into the row's cluster; upstream => text of an upstream block's lines; backend =>
+#   cluster => {...} into the row's cluster; tls => {...} into its DownstreamTlsContext; upstream => text of an upstream block's lines; backend =>
 #   sub($req) instead of an echo; servers => [{file => 'weight=2', xds => {load_balancing_weight => 2, ...},
 #   locality => {...}}, ...] instead of one back end: so many, each answers its number, which is counted from 0 (port
 #   "bNsK"); <file> are its parameters, <xds> is merged into its lb_endpoint, <locality> into its LocalityLbEndpoints; client => {...} options of the request (tls), or 'page', 'admin', 'nobody': with tls => 1, a
 #   client certificate of spiffe://cluster.local/ns/shop/sa/page, of spiffe://other.org/ns/ops/sa/admin, none.
 # What is wanted: status, body (regex), head (regex), no_head, upstream (regex on the request the back end got;
 #   the last one that the back end got), took (seconds, at least), log (regex, awaited in the error log), tries => n requests upstream, closed => 1
-#   (no answer), turned_away => 1 (no answer, or a refusal), check => sub($response, $heddle, $way).
+#   (no answer), turned_away => 1 (no answer, or a refusal), check => sub($response, $heddle, $way), true if all is well. $t->{certs}: the certificates of this way.
 #
 # Each row has a listener and a back end of its own. Each way is one heddle with all rows.
 
@@ -60,7 +60,7 @@ sub make_certs {
     my %c = (ca => $ca, server => $ca->make_cert('server', cn => 'localhost',
         spiffe => 'spiffe://cluster.local/ns/shop/sa/reviews'));
     $c{$_} = $ca->make_cert($_, spiffe => $identity{$_}) for keys %identity;
-    return \%c;
+    return $self->{certs} = \%c;
 }
 
 sub client_options {
@@ -125,7 +125,7 @@ sub transport_socket {
     my $file = sub { {inline_string => Heddle::Cert::slurp($_[0])} };
     return {
         name => 'envoy.transport_sockets.tls',
-        typed_config => {
+        typed_config => merge({
             '@type' => type('envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext'),
             common_tls_context => {
                 tls_certificates => [{
@@ -136,7 +136,7 @@ sub transport_socket {
             },
             require_client_certificate =>
                 ($row->{xds_verify} // $row->{verify} // 'optional') eq 'on' ? JSON::PP::true() : JSON::PP::false(),
-        },
+        }, $row->{tls} // {}),
     };
 }
 
