@@ -24,6 +24,7 @@
 #include "core/base/hd_array.h"
 #include "core/base/hd_buf.h"
 #include "core/base/hd_log.h"
+#include "core/base/hd_rate.h"
 #include "core/conf/hd_conf.h"
 #include "core/loom/hd_gauge.h"
 #include "core/loom/hd_match.h"

@@ -1,0 +1,409 @@
+/* limit_req: how many requests a second, for each value of a key, over all workers:
+ *     limit_req_zone $binary_remote_addr zone=one:10m rate=10r/s;
+ *     limit_req zone=one burst=20 delay=5;
+ * What is more than the burst is refused (503), what is more than the delay waits. */
+#include "hd_module.h"
+#include "lib/rand.h"
+
+#define CELL_KIND 0x4c524551u /* "LREQ" */
+#define LIMITS_MAX 16
+#define BURST_MAX 1000000u
+#define NO_DELAY UINT32_MAX
+
+typedef struct {
+    hd_str_t name;
+    const hd_expr_t *key;
+    hd_rates_t *table; /* in the state arena; NULL: nothing but a test of the file */
+    size_t bytes;
+    uint64_t token_ns;
+} zone_t;
+
+typedef struct {
+    hd_str_t zone_name;
+    const zone_t *zone;
+    uint32_t burst;
+    uint32_t delay; /* so many in excess don't wait */
+} limit_t;
+
+typedef struct {
+    const zone_t *const *zones;
+    limit_t *limits;
+    uint32_t zones_n, limits_n;
+    hd_attr_t told; /* $limit_req_status */
+    uint32_t status, log_level;
+    bool dry_run;
+} limit_conf_t;
+
+/* --- directives --- */
+
+static bool take_prefix(hd_str_t *arg, const char *prefix)
+{
+    if (!hd_str_has_prefix(*arg, hd_str_c(prefix)))
+        return false;
+    *arg = hd_str_sub(*arg, strlen(prefix), arg->len);
+    return true;
+}
+
+/* NAME:SIZE */
+static hd_rc_t parse_zone(hd_conf_t *cf, hd_str_t text, zone_t *zone, hd_err_t *err)
+{
+    ssize_t colon = hd_str_find_char(text, ':');
+    uint64_t bytes;
+
+    if (colon <= 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid zone \"%.*s\": zone=NAME:SIZE is meant",
+                          HD_STR_ARG(text));
+    if (hd_parse_size(hd_str_sub(text, (size_t)colon + 1, text.len), 1 << 26, &bytes,
+                      err) != HD_OK)
+        return HD_ERROR;
+    if (bytes < HD_RATES_BYTES_MIN)
+        return hd_err_set(err, HD_E_CONF, "zone \"%.*s\" is too small: 32k or more",
+                          HD_STR_ARG(text));
+    zone->name = hd_str_dup(cf->pool, hd_str_sub(text, 0, (size_t)colon));
+    zone->bytes = bytes;
+    return HD_OK;
+}
+
+static hd_rc_t parse_rate(hd_str_t text, uint64_t *token_ns, hd_err_t *err)
+{
+    uint64_t n, per_s = hd_str_has_suffix(text, HD_STR("r/m")) ? 60 : 1;
+
+    if (text.len < 4 || (per_s == 1 && !hd_str_has_suffix(text, HD_STR("r/s"))) ||
+        !hd_str_to_u64(hd_str_sub(text, 0, text.len - 3), 1000000, &n) || n == 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid rate \"%.*s\": 1 to 1000000, with r/s or r/m",
+                          HD_STR_ARG(text));
+    *token_ns = per_s * UINT64_C(1000000000) / n;
+    return HD_OK;
+}
+
+/* Its memory: found again by the next configuration if key and size are the same. */
+static hd_rc_t make_table(hd_conf_t *cf, hd_str_t key, zone_t *zone, hd_err_t *err)
+{
+    hd_str_t name = hd_str_printf(cf->temp, "%.*s %zu %.*s", HD_STR_ARG(zone->name),
+                                  zone->bytes, HD_STR_ARG(key));
+
+    if (cf->member == NULL)
+        return HD_OK;
+    zone->table = hd_cell_get(cf->member, CELL_KIND, name, zone->bytes);
+    if (zone->table == NULL)
+        return hd_err_set(err, HD_E_LIMIT,
+                          "no room for zone \"%.*s\" of %zu bytes: all zones together "
+                          "have some 60 MB",
+                          HD_STR_ARG(zone->name), zone->bytes);
+    hd_rates_init(zone->table, rand_next());
+    return HD_OK;
+}
+
+static const zone_t *find_zone(const limit_conf_t *lc, hd_str_t name)
+{
+    for (uint32_t i = 0; i < lc->zones_n; i++) {
+        if (hd_str_eq(lc->zones[i]->name, name))
+            return lc->zones[i];
+    }
+    return NULL;
+}
+
+static hd_rc_t add_zone(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    limit_conf_t *lc = conf;
+    zone_t *zone = hd_pool_new(cf->pool, zone_t);
+    const zone_t **list = hd_pool_new_n(cf->pool, const zone_t *, lc->zones_n + 1);
+    hd_expr_t *key;
+
+    for (uint32_t i = 1; i < cf->node->args_n; i++) {
+        hd_str_t arg = args[i];
+        hd_rc_t rc = take_prefix(&arg, "zone=") ? parse_zone(cf, arg, zone, err)
+                     : take_prefix(&arg, "rate=")
+                         ? parse_rate(arg, &zone->token_ns, err)
+                         : hd_err_set(err, HD_E_CONF,
+                                      "invalid parameter "
+                                      "\"%.*s\": zone= and rate= "
+                                      "are allowed",
+                                      HD_STR_ARG(arg));
+
+        if (rc != HD_OK)
+            return rc;
+    }
+    if (zone->name.len == 0 || zone->token_ns == 0)
+        return hd_err_set(err, HD_E_CONF, "both zone=NAME:SIZE and rate= are needed");
+    if (find_zone(lc, zone->name) != NULL)
+        return hd_err_set(err, HD_E_CONF, "limit_req_zone \"%.*s\" is there already",
+                          HD_STR_ARG(zone->name));
+    if (hd_expr_compile(cf, args[0], &key, err) != HD_OK ||
+        make_table(cf, args[0], zone, err) != HD_OK)
+        return HD_ERROR;
+    zone->key = key;
+    if (lc->zones_n > 0)
+        memcpy(list, lc->zones, lc->zones_n * sizeof(const zone_t *));
+    list[lc->zones_n++] = zone;
+    lc->zones = list;
+    return HD_OK;
+}
+
+static hd_rc_t parse_limit(hd_conf_t *cf, hd_str_t arg, limit_t *l, hd_err_t *err)
+{
+    hd_str_t value = arg;
+    uint64_t n;
+
+    if (take_prefix(&value, "zone=") && value.len > 0) {
+        l->zone_name = hd_str_dup(cf->pool, value);
+        return HD_OK;
+    }
+    if (hd_str_eq(arg, HD_STR("nodelay"))) {
+        l->delay = NO_DELAY;
+        return HD_OK;
+    }
+    if (take_prefix(&value, "burst=")) {
+        if (hd_str_to_u64(value, BURST_MAX, &n) && n > 0) {
+            l->burst = (uint32_t)n;
+            return HD_OK;
+        }
+    } else if (take_prefix(&value, "delay=")) {
+        if (hd_str_to_u64(value, BURST_MAX, &n) && n > 0) {
+            l->delay = (uint32_t)n;
+            return HD_OK;
+        }
+    }
+    return hd_err_set(err, HD_E_CONF,
+                      "invalid parameter \"%.*s\": zone=NAME, burst=N, delay=N (1 to %u) "
+                      "and nodelay are allowed",
+                      HD_STR_ARG(arg), BURST_MAX);
+}
+
+static hd_rc_t add_limit(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    limit_conf_t *lc = conf;
+    uint32_t n = cf->is_first ? 0 : lc->limits_n;
+    limit_t *list = hd_pool_new_n(cf->pool, limit_t, n + 1);
+
+    if (n == LIMITS_MAX)
+        return hd_err_set(err, HD_E_CONF, "more than %d limit_req here", LIMITS_MAX);
+    if (n > 0)
+        memcpy(list, lc->limits, n * sizeof(*list));
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        if (parse_limit(cf, args[i], &list[n], err) != HD_OK)
+            return HD_ERROR;
+    }
+    if (list[n].zone_name.len == 0)
+        return hd_err_set(err, HD_E_CONF, "zone=NAME is needed");
+    for (uint32_t i = 0; i < n; i++) {
+        if (hd_str_eq(list[i].zone_name, list[n].zone_name))
+            return hd_err_set(err, HD_E_CONF, "zone \"%.*s\" is used here already",
+                              HD_STR_ARG(list[n].zone_name));
+    }
+    if (hd_attr_key(cf->pool, HD_STR("limit_req_status"), false, &lc->told, err) != HD_OK)
+        return HD_ERROR;
+    lc->limits = list;
+    lc->limits_n = n + 1;
+    return HD_OK;
+}
+
+static hd_rc_t on_conf(hd_conf_t *cf, void *conf, hd_err_t *err)
+{
+    limit_conf_t *lc = conf;
+
+    (void)cf;
+    for (uint32_t i = 0; i < lc->limits_n; i++) {
+        limit_t *l = &lc->limits[i];
+
+        if (l->zone == NULL)
+            l->zone = find_zone(lc, l->zone_name);
+        if (l->zone == NULL)
+            return hd_err_set(err, HD_E_CONF,
+                              "limit_req: there is no limit_req_zone \"%.*s\"",
+                              HD_STR_ARG(l->zone_name));
+    }
+    return HD_OK;
+}
+
+/* --- on a request --- */
+
+typedef struct {
+    const limit_t *limit; /* that refuses, or that makes it wait longest; NULL: none */
+    uint64_t excess;      /* thousandths */
+    uint64_t wait_ms;
+    bool is_refused;
+} outcome_t;
+
+static uint64_t wait_for(const limit_t *l, uint64_t excess)
+{
+    uint64_t free = (uint64_t)l->delay * 1000;
+
+    if (l->delay == NO_DELAY || excess <= free)
+        return 0;
+    return (excess - free) * (l->zone->token_ns / 1000) / 1000000;
+}
+
+/* All limits or none: who is refused by one hasn't used up the others. */
+static outcome_t ask(hd_req_t *req, const limit_conf_t *lc)
+{
+    outcome_t out = {0};
+    hd_str_t keys[LIMITS_MAX];
+    uint64_t now_ns = hd_loop_now_ns(hd_req_loop(req));
+
+    for (uint32_t i = 0; i < lc->limits_n; i++) {
+        const limit_t *l = &lc->limits[i];
+        const zone_t *z = l->zone;
+        hd_rate_conf_t rate = {.token_ns = z->token_ns, .burst = l->burst};
+        uint64_t excess, ms;
+
+        if (hd_expr_eval(z->key, req, &keys[i]) != HD_OK || z->table == NULL)
+            keys[i] = HD_STR_NONE;
+        if (keys[i].len == 0) /* no key, no limit */
+            continue;
+        if (!hd_rates_try_take(z->table, z->bytes, keys[i], &rate, now_ns, &excess)) {
+            for (uint32_t k = 0; k < i; k++) {
+                z = lc->limits[k].zone;
+                rate.token_ns = z->token_ns;
+                if (keys[k].len > 0)
+                    hd_rates_give_back(z->table, z->bytes, keys[k], &rate);
+            }
+            return (outcome_t){.limit = l, .excess = excess, .is_refused = true};
+        }
+        ms = wait_for(l, excess);
+        if (out.limit == NULL || ms > out.wait_ms)
+            out = (outcome_t){.limit = l, .excess = excess, .wait_ms = ms};
+    }
+    return out;
+}
+
+static void tell(hd_req_t *req, const limit_conf_t *lc, hd_str_t what)
+{
+    hd_attr_of_t of = hd_req_attr_of(req);
+
+    hd_ignore(hd_attr_set(
+        &of, &lc->told, (hd_val_t){.type = HD_VAL_STR, .str = what})); /* it can be set */
+}
+
+static void log_outcome(hd_req_t *req, const limit_conf_t *lc, const outcome_t *o)
+{
+    hd_log_level_t level = lc->log_level != 0 ? lc->log_level : HD_LOG_ERROR;
+    const hd_conn_t *c = hd_req_conn(req);
+    const hd_addr_t *client = hd_req_remote(req);
+    char text[HD_ADDR_TEXT_MAX];
+
+    if (!o->is_refused) /* a delay is worth less */
+        level++;
+    hd_log_conn(level, c != NULL ? c->id : 0,
+                "%s requests%s, excess: %llu.%03llu by zone \"%.*s\", client: %.*s, "
+                "request: \"%.*s %.*s\"",
+                o->is_refused ? "limiting" : "delaying", lc->dry_run ? ", dry run" : "",
+                (unsigned long long)(o->excess / 1000),
+                (unsigned long long)(o->excess % 1000), HD_STR_ARG(o->limit->zone_name),
+                HD_STR_ARG(client != NULL ? hd_addr_print_ip(client, text) : HD_STR("-")),
+                HD_STR_ARG(hd_req_method(req)), HD_STR_ARG(hd_req_raw_path(req)));
+}
+
+static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
+{
+    const limit_conf_t *lc = conf;
+    hd_attr_of_t of;
+    hd_val_t told;
+    outcome_t o;
+
+    if (lc->limits_n == 0 || hd_req_is_sub(req) || hd_req_is_resumed(req))
+        return HD_OK;
+    of = hd_req_attr_of(req);
+    hd_attr_get(&of, &lc->told, &told);
+    if (told.type != HD_VAL_NONE) /* once a request, wherever it is sent on to */
+        return HD_OK;
+    o = ask(req, lc);
+    if (o.limit == NULL)
+        return HD_OK;
+    if (o.is_refused || o.wait_ms > 0)
+        log_outcome(req, lc, &o);
+    if (o.is_refused) {
+        tell(req, lc, lc->dry_run ? HD_STR("REJECTED_DRY_RUN") : HD_STR("REJECTED"));
+        return lc->dry_run ? HD_OK
+                           : hd_req_answer(req, lc->status != 0 ? lc->status : 503,
+                                           HD_STR_NONE, HD_STR_NONE, "RL", "limit_req");
+    }
+    if (o.wait_ms == 0) {
+        tell(req, lc, HD_STR("PASSED"));
+        return HD_OK;
+    }
+    tell(req, lc, lc->dry_run ? HD_STR("DELAYED_DRY_RUN") : HD_STR("DELAYED"));
+    return lc->dry_run ? HD_OK : hd_req_wait_ms(req, o.wait_ms);
+}
+
+static void get_status(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
+{
+    (void)of;
+    (void)rest;
+    out->type = HD_VAL_NONE; /* until it was asked */
+}
+
+static const hd_attr_def_t attributes[] = {
+    {.name = "limit_req_status",
+     .type = HD_VAL_STR,
+     .flags = HD_ATTR_REQ | HD_ATTR_KEPT | HD_ATTR_SETTABLE,
+     .get = get_status,
+     .help = "PASSED, DELAYED, REJECTED, DELAYED_DRY_RUN or REJECTED_DRY_RUN"},
+    {0},
+};
+
+static const hd_conf_enum_t levels[] = {{"info", HD_LOG_INFO},
+                                        {"notice", HD_LOG_NOTICE},
+                                        {"warn", HD_LOG_WARN},
+                                        {"error", HD_LOG_ERROR},
+                                        {0}};
+static const hd_conf_limits_t statuses = {400, 599};
+
+#define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
+
+static const hd_directive_t directives[] = {
+    {.name = "limit_req_zone",
+     .scope = HD_IN_HTTP,
+     .args_n = 3,
+     .repeats = true,
+     .set = add_zone,
+     .help =
+         "KEY zone=NAME:SIZE rate=Nr/s|Nr/m: counts requests for each value of KEY, in "
+         "memory that all workers share"},
+    {.name = "limit_req",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 3,
+     .repeats = true,
+     .set = add_limit,
+     .help =
+         "zone=NAME [burst=N] [nodelay | delay=N]: no more than the zone's rate; N more "
+         "may come at once, and wait unless nodelay"},
+    {.name = "limit_req_status",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_u32,
+     .offset = offsetof(limit_conf_t, status),
+     .post = &statuses,
+     .help = "STATUS: of the answer to a request that is too many (503)"},
+    {.name = "limit_req_log_level",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_enum,
+     .offset = offsetof(limit_conf_t, log_level),
+     .post = levels,
+     .help =
+         "info | notice | warn | error: of a refused request's line; a delay's is one "
+         "lower (error)"},
+    {.name = "limit_req_dry_run",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = offsetof(limit_conf_t, dry_run),
+     .help = "on | off: count and log, but neither refuse nor delay (off)"},
+    {0},
+};
+
+HD_EXPORT const hd_module_t hd_module = {
+    .abi = HD_MODULE_ABI,
+    .name = "limit_req",
+    .directives = directives,
+    .attributes = attributes,
+    .conf_size = sizeof(limit_conf_t),
+    .phase = HD_PHASE_PREACCESS,
+    .follows_rewrite = true,
+    .on_conf = on_conf,
+    .on_request_headers = on_request_headers,
+};
