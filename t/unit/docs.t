@@ -24,6 +24,23 @@ is_deeply [grep { my $m = m{([^/]+)\.md$} && $1; !grep { $_ eq $m } @modules } g
 my $map = load('docs/README.md');
 like $map, qr/`\Q$_\E`/, "docs/README.md has $_" for grep { $_ ne 'README.md' } map { m{([^/]+)$} } glob 'docs/*.md';
 
+# The page for nginx's users: a directive that it says is the same, or is taken, is known; one that is left out isn't.
+{
+    my $build = $ENV{HD_BUILD} // 'objs';
+    my %known = map { /^\{"name": "(\w+)"/ ? ($1 => 1) : () } `$build/heddle --print-directives $build/modules/*.so`;
+    cmp_ok scalar keys %known, '>', 200, 'the program prints its directives';
+    $known{include} = 1; # the grammar's own
+    my %part = load('docs/nginx-users.md') =~ /^## ([^\n]*)\n(.*?)(?=^## |\z)/gms;
+    for my $part ('The same', 'Taken, without effect', 'Beyond nginx') {
+        my @named = grep { !/^(?:weight|max_conns|max_fails|fail_timeout|slow_start|backup|down)$/ } $part{$part} =~ /`([a-z][a-z0-9_]+)`/g;
+        cmp_ok scalar @named, '>', 10, "$part: directives";
+        is_deeply [grep { !$known{$_} } @named], [], "$part: each is there";
+    }
+    my @absent = map { /^\|(.*?)\|/ ? $1 =~ /`([a-z][a-z0-9_]+)`/g : () } split /\n/, $part{'Not there'};
+    cmp_ok scalar @absent, '>', 20, 'Not there: directives';
+    is_deeply [grep { $known{$_} && $_ ne 'queue' } @absent], [], 'Not there: none is there';
+}
+
 my @pages = ('README.md', glob('docs/*.md'), glob('docs/modules/*.md'), glob('*/README.md'), glob('src/*/README.md'));
 my $links = 0;
 for my $page (@pages) {
