@@ -208,7 +208,7 @@ install: build headers
 	install -m 755 $O/heddle $(DESTDIR)$(SBIN_PATH)
 	for m in $(MODULE_SO); do install -m 755 $$m $(DESTDIR)$(MODULES_PATH) || exit 1; done
 	install -m 644 $O/modules/modules.index $(DESTDIR)$(MODULES_PATH)
-	for c in $(wildcard conf/*.conf); do \
+	for c in $(wildcard conf/*.conf) conf/mime.types; do \
 	    to=$(DESTDIR)$(dir $(CONF_PATH))$${c#conf/}; \
 	    test -e $$to || install -m 644 $$c $$to || exit 1; done
 	cd $O/include && find . -name '*.h' | while read h; do \

@@ -1,6 +1,8 @@
 # The documents hold together: each module has its page, each page is on the map, what is linked is there.
 use strict;
 use warnings;
+use File::Copy qw(cp);
+use File::Temp qw(tempdir);
 use FindBin;
 use Test::More;
 
@@ -39,6 +41,25 @@ like $map, qr/`\Q$_\E`/, "docs/README.md has $_" for grep { $_ ne 'README.md' } 
     my @absent = map { /^\|(.*?)\|/ ? $1 =~ /`([a-z][a-z0-9_]+)`/g : () } split /\n/, $part{'Not there'};
     cmp_ok scalar @absent, '>', 20, 'Not there: directives';
     is_deeply [grep { $known{$_} && $_ ne 'queue' } @absent], [], 'Not there: none is there';
+}
+
+# The configurations to begin with are right, and so is the node that the guide shows.
+{
+    my $program = ($ENV{HD_BUILD} // 'objs') . '/heddle';
+    my $top = tempdir(CLEANUP => 1);
+    mkdir "$top/$_" or die $! for 'conf', 'logs', 'ca', 'mesh';
+    cp($_, "$top/conf") or die "$_: $!" for glob 'conf/*';
+    my ($node) = load('docs/getting-started.md') =~ /^```\n(\{"id".*?)^```/ms or die 'no node';
+    for (['node.json', $node], ['token', "0123456789abcdef\n"]) {
+        open my $h, '>', "$top/conf/$_->[0]" or die $!;
+        print {$h} $_->[1];
+        close $h or die $!;
+    }
+    for my $file (map { m{([^/]+)$} } glob 'conf/*.conf') {
+        my $said = `$program -t -p $top -c conf/$file -e logs/error.log 2>&1`;
+        is $?, 0, "conf/$file is right" or diag $said;
+        unlike $said, qr/\[(?:warn|error|emerg)\]/, "conf/$file: no warning";
+    }
 }
 
 my @pages = ('README.md', glob('docs/*.md'), glob('docs/modules/*.md'), glob('*/README.md'), glob('src/*/README.md'));
