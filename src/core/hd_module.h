@@ -23,6 +23,7 @@
 #pragma once
 #include "core/base/hd_array.h"
 #include "core/base/hd_buf.h"
+#include "core/base/hd_hashes.h"
 #include "core/base/hd_log.h"
 #include "core/base/hd_rate.h"
 #include "core/conf/hd_conf.h"

@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 # Limits are exact over all workers: four of them under full load let in just as many as one
-# would; a reload, a change of the rate and a worker's death forget nothing. Errors in the file.
+# would; a reload, a change of the rate and a worker's death forget nothing that
+# was counted, but give back what was under way. Errors in the file.
 use strict;
 use warnings;
 use lib 't/lib';
@@ -68,7 +69,57 @@ $hd->wait_log(qr/\[warn\][^\n]*limiting requests, excess: [01]\.\d{3} by zone "s
 pass 'the log says who and why';
 $hd->stop;
 
+# --- limit_conn ---
+
+my $held = Heddle->new(workers => 4);
+$held->tcp_backend(1, sub { my ($sock) = @_; 1 while sysread $sock, my $bytes, 4096 });
+$held->conf(<<'EOC')->start;
+http {
+    log_format who '$request_uri $status $limit_conn_status';
+    limit_conn_zone $arg_k zone=held:64k;
+    limit_conn_zone $server_name zone=most:64k;
+    server {
+        listen 127.0.0.1:%%PORT_0%% reuseport;
+        access_log %%DIR%%/held.log who;
+        proxy_read_timeout 60s;
+        location / { limit_conn held 3; limit_conn_status 429; limit_conn_log_level info; proxy_pass http://127.0.0.1:%%PORT_1%%; }
+        location /free { limit_conn held 3; limit_conn_log_level info; try_files /none @ok; }
+        location /dry { limit_conn held 3; limit_conn_dry_run on; limit_conn_log_level info; try_files /none @ok; }
+        location @ok { return 200 "ok\n"; }
+    }
+}
+EOC
+
+sub ask_held { my ($path) = @_; return $held->get($path)->status }
+sub hold { my ($k) = @_; my $c = Heddle::Http->connect($held->port(0)); $c->send("GET /?k=$k HTTP/1.1\r\nHost: a\r\n\r\n"); return $c }
+
+my @conns = map { hold('a') } 1 .. 3;
+$held->wait_for(sub { ask_held('/free?k=a') == 503 }, 'three to be under way');
+is ask_held('/?k=a'), 429, 'a fourth is refused, with the status that is said';
+is ask_held('/free?k=b'), 200, 'another key has places';
+is ask_held('/free'), 200, 'no key, no limit';
+is ask_held('/dry?k=a'), 200, 'a dry run lets it in';
+$held->wait_log(qr/\[info\][^\n]*limiting connections, dry run, by zone "held", client: 127\.0\.0\.1/);
+$held->reload;
+is ask_held('/free?k=a'), 503, 'a reload forgets none that are under way';
+shift(@conns)->close;
+$held->wait_for(sub { ask_held('/free?k=a') == 200 }, 'its place to be free');
+push @conns, hold('a');
+$held->wait_for(sub { ask_held('/free?k=a') == 503 }, 'full again');
+$held->expect_log(qr/exited on signal 9/);
+kill 'KILL', $held->processes('worker process');
+$held->wait_for(sub { (eval { ask_held('/free?k=a') } // 0) == 200 }, 'places of dead workers to be given back');
+pass 'dead workers give their places back';
+$held->wait_for(sub { $held->file('held.log') =~ m{^/dry\?k=a 200 REJECTED_DRY_RUN$}m }, 'the log');
+like $held->file('held.log'), qr{^/\?k=a 429 REJECTED$}m, '$limit_conn_status: refused';
+like $held->file('held.log'), qr{^/free\?k=b 200 PASSED$}m, '$limit_conn_status: let in';
+$held->stop;
+
 my @wrong = (
+    ['limit_conn_zone $arg_a zone=a:1k;', 'zone "a:1k" is too small: 32k or more'],
+    ['limit_conn_zone $arg_a name=a;', 'invalid parameter "name=a": zone=NAME:SIZE is meant'],
+    ['limit_conn b 5;', 'there is no limit_conn_zone "b"'],
+    ['limit_conn b 0;', 'invalid number of connections "0": 1 to 65535'],
     ['limit_req_zone $arg_a zone=a rate=1r/s;', 'invalid zone "a": zone=NAME:SIZE is meant'],
     ['limit_req_zone $arg_a zone=a:1k rate=1r/s;', 'zone "a:1k" is too small: 32k or more'],
     ['limit_req_zone $arg_a zone=a:1m rate=1;', 'invalid rate "1": 1 to 1000000, with r/s or r/m'],

@@ -1,0 +1,389 @@
+/* limit_conn: how many requests at a time, for each value of a key, over all workers:
+ *     limit_conn_zone $binary_remote_addr zone=addr:10m;
+ *     limit_conn addr 5;
+ * Each key has a gauge, so that a worker's death gives its places back. */
+#include "hd_module.h"
+#include "lib/rand.h"
+#include <stdatomic.h>
+
+#define CELL_KIND 0x4c434f4eu /* "LCON" */
+#define LIMITS_MAX 16
+#define CONNS_MAX 65535u
+#define ZONE_BYTES_MIN 32768
+#define WAYS 16
+#define KEYS_MAX 8192u
+#define MOVING 1u /* in place of a key: somebody is about to put another */
+#define TRIES_MAX 64
+
+/* In the state arena. A place changes its key only while its gauge is 0: who wants it
+ * says MOVING first and then steps the gauge, who uses it steps the gauge first and then
+ * looks at the key again; so one of the two sees the other. */
+typedef struct {
+    uint64_t seed;
+    hd_gauge_id_t gauges; /* the first; one a key */
+    uint32_t keys_n;
+    _Atomic uint64_t keys[]; /* hashes; 0: free */
+} table_t;
+
+typedef struct {
+    hd_str_t name;
+    const hd_expr_t *key;
+    table_t *table; /* NULL: nothing but a test of the file */
+    size_t bytes;
+} zone_t;
+
+typedef struct {
+    hd_str_t zone_name;
+    const zone_t *zone;
+    uint32_t max;
+} limit_t;
+
+typedef struct {
+    const zone_t *const *zones;
+    limit_t *limits;
+    uint32_t zones_n, limits_n;
+    hd_attr_t told; /* $limit_conn_status */
+    uint32_t status, log_level;
+    bool dry_run;
+} limit_conf_t;
+
+/* --- directives --- */
+
+/* zone=NAME:SIZE */
+static hd_rc_t parse_zone(hd_conf_t *cf, hd_str_t arg, zone_t *zone, hd_err_t *err)
+{
+    hd_str_t text = hd_str_sub(arg, 5, arg.len);
+    ssize_t colon = hd_str_find_char(text, ':');
+    uint64_t bytes;
+
+    if (!hd_str_has_prefix(arg, HD_STR("zone=")) || colon <= 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid parameter \"%.*s\": zone=NAME:SIZE is meant",
+                          HD_STR_ARG(arg));
+    if (hd_parse_size(hd_str_sub(text, (size_t)colon + 1, text.len), 1 << 26, &bytes,
+                      err) != HD_OK)
+        return HD_ERROR;
+    if (bytes < ZONE_BYTES_MIN)
+        return hd_err_set(err, HD_E_CONF, "zone \"%.*s\" is too small: 32k or more",
+                          HD_STR_ARG(text));
+    zone->name = hd_str_dup(cf->pool, hd_str_sub(text, 0, (size_t)colon));
+    zone->bytes = bytes;
+    return HD_OK;
+}
+
+/* Its memory and gauges: found again by the next configuration if key and size are the
+ * same. */
+static hd_rc_t make_table(hd_conf_t *cf, hd_str_t key, zone_t *zone, hd_err_t *err)
+{
+    hd_str_t name = hd_str_printf(cf->temp, "limit_conn %.*s %zu %.*s",
+                                  HD_STR_ARG(zone->name), zone->bytes, HD_STR_ARG(key));
+    uint32_t n = (uint32_t)hd_min(zone->bytes / 64, (size_t)KEYS_MAX) / WAYS * WAYS;
+    table_t *t;
+
+    if (cf->member == NULL)
+        return HD_OK;
+    t = hd_cell_get(cf->member, CELL_KIND, name, sizeof(*t) + n * sizeof(t->keys[0]));
+    if (t != NULL && t->gauges == HD_GAUGE_NONE) {
+        hd_gauge_id_t first = hd_gauge_get(cf->member, name, n);
+
+        for (uint32_t i = 0; first != HD_GAUGE_NONE && i < n; i++)
+            hd_gauge_share(cf->member, first + i, true);
+        t->seed = rand_next();
+        t->keys_n = n;
+        t->gauges = first;
+    }
+    if (t == NULL || t->gauges == HD_GAUGE_NONE)
+        return hd_err_set(err, HD_E_LIMIT,
+                          "no room for zone \"%.*s\" of %u keys: all zones and clusters "
+                          "together have some 65000 gauges",
+                          HD_STR_ARG(zone->name), n);
+    zone->table = t;
+    return HD_OK;
+}
+
+static const zone_t *find_zone(const limit_conf_t *lc, hd_str_t name)
+{
+    for (uint32_t i = 0; i < lc->zones_n; i++) {
+        if (hd_str_eq(lc->zones[i]->name, name))
+            return lc->zones[i];
+    }
+    return NULL;
+}
+
+static hd_rc_t add_zone(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    limit_conf_t *lc = conf;
+    zone_t *zone = hd_pool_new(cf->pool, zone_t);
+    const zone_t **list = hd_pool_new_n(cf->pool, const zone_t *, lc->zones_n + 1);
+    hd_expr_t *key;
+
+    if (parse_zone(cf, args[1], zone, err) != HD_OK)
+        return HD_ERROR;
+    if (find_zone(lc, zone->name) != NULL)
+        return hd_err_set(err, HD_E_CONF, "limit_conn_zone \"%.*s\" is there already",
+                          HD_STR_ARG(zone->name));
+    if (hd_expr_compile(cf, args[0], &key, err) != HD_OK ||
+        make_table(cf, args[0], zone, err) != HD_OK)
+        return HD_ERROR;
+    zone->key = key;
+    if (lc->zones_n > 0)
+        memcpy(list, lc->zones, lc->zones_n * sizeof(const zone_t *));
+    list[lc->zones_n++] = zone;
+    lc->zones = list;
+    return HD_OK;
+}
+
+static hd_rc_t add_limit(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    limit_conf_t *lc = conf;
+    uint32_t n = cf->is_first ? 0 : lc->limits_n;
+    limit_t *list = hd_pool_new_n(cf->pool, limit_t, n + 1);
+    uint64_t max;
+
+    if (n == LIMITS_MAX)
+        return hd_err_set(err, HD_E_CONF, "more than %d limit_conn here", LIMITS_MAX);
+    if (!hd_str_to_u64(args[1], CONNS_MAX, &max) || max == 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid number of connections \"%.*s\": 1 to %u",
+                          HD_STR_ARG(args[1]), CONNS_MAX);
+    if (n > 0)
+        memcpy(list, lc->limits, n * sizeof(*list));
+    for (uint32_t i = 0; i < n; i++) {
+        if (hd_str_eq(list[i].zone_name, args[0]))
+            return hd_err_set(err, HD_E_CONF, "zone \"%.*s\" is used here already",
+                              HD_STR_ARG(args[0]));
+    }
+    list[n] = (limit_t){.zone_name = hd_str_dup(cf->pool, args[0]), .max = (uint32_t)max};
+    if (hd_attr_key(cf->pool, HD_STR("limit_conn_status"), false, &lc->told, err) !=
+        HD_OK)
+        return HD_ERROR;
+    lc->limits = list;
+    lc->limits_n = n + 1;
+    return HD_OK;
+}
+
+static hd_rc_t on_conf(hd_conf_t *cf, void *conf, hd_err_t *err)
+{
+    limit_conf_t *lc = conf;
+
+    (void)cf;
+    for (uint32_t i = 0; i < lc->limits_n; i++) {
+        limit_t *l = &lc->limits[i];
+
+        if (l->zone == NULL)
+            l->zone = find_zone(lc, l->zone_name);
+        if (l->zone == NULL)
+            return hd_err_set(err, HD_E_CONF,
+                              "limit_conn: there is no limit_conn_zone \"%.*s\"",
+                              HD_STR_ARG(l->zone_name));
+    }
+    return HD_OK;
+}
+
+/* --- on a request --- */
+
+static uint64_t hash_key(const table_t *t, hd_str_t key)
+{
+    uint64_t h = hd_xxh64(key.data, key.len, t->seed);
+
+    return h > MOVING ? h : MOVING + 1;
+}
+
+/* The place of <key> in its set, found or made; UINT32_MAX: all are in use. */
+static uint32_t find_or_add(hd_member_t *m, table_t *t, uint64_t key)
+{
+    uint32_t set = (uint32_t)(key % (t->keys_n / WAYS)) * WAYS;
+
+    for (uint32_t i = set; i < set + WAYS; i++) {
+        if (atomic_load(&t->keys[i]) == key)
+            return i;
+    }
+    for (uint32_t i = set; i < set + WAYS; i++) {
+        uint64_t old = atomic_load(&t->keys[i]);
+
+        if (old == MOVING || hd_gauge_read(m, t->gauges + i) > 0 ||
+            !atomic_compare_exchange_strong(&t->keys[i], &old, MOVING))
+            continue;
+        if (hd_gauge_try_up(m, t->gauges + i, 1)) { /* nobody was in */
+            hd_gauge_down(m, t->gauges + i);        /* first: it is nobody's place */
+            atomic_store(&t->keys[i], key);
+            return i;
+        }
+        atomic_store(&t->keys[i], old);
+    }
+    return UINT32_MAX;
+}
+
+typedef struct {
+    hd_member_t *member;
+    hd_gauge_id_t gauge;
+} place_t;
+
+static void give_back(void *arg)
+{
+    const place_t *p = arg;
+
+    hd_gauge_down(p->member, p->gauge);
+}
+
+/* A place until the request ends. */
+static bool try_enter(hd_req_t *req, const limit_t *l, hd_str_t name)
+{
+    hd_member_t *m = hd_req_member(req);
+    table_t *t = l->zone->table;
+    uint64_t key = hash_key(t, name);
+
+    for (int tries = 0; tries < TRIES_MAX; tries++) {
+        uint32_t at = find_or_add(m, t, key);
+
+        if (at == UINT32_MAX)
+            return false;
+        if (!hd_gauge_try_up(m, t->gauges + at, l->max)) {
+            if (atomic_load(&t->keys[at]) == key)
+                return false;
+        } else if (atomic_load(&t->keys[at]) == key) {
+            place_t *p = hd_pool_new(hd_req_pool(req), place_t);
+
+            *p = (place_t){.member = m, .gauge = t->gauges + at};
+            hd_pool_defer(hd_req_pool(req), give_back, p);
+            return true;
+        } else {
+            hd_gauge_down(m, t->gauges + at);
+        }
+    }
+    return false;
+}
+
+static void tell(hd_req_t *req, const limit_conf_t *lc, hd_str_t what)
+{
+    hd_attr_of_t of = hd_req_attr_of(req);
+
+    hd_ignore(hd_attr_set(
+        &of, &lc->told, (hd_val_t){.type = HD_VAL_STR, .str = what})); /* it can be set */
+}
+
+static void log_limit(hd_req_t *req, const limit_conf_t *lc, const limit_t *l)
+{
+    hd_log_level_t level = lc->log_level != 0 ? lc->log_level : HD_LOG_ERROR;
+    const hd_conn_t *c = hd_req_conn(req);
+    const hd_addr_t *client = hd_req_remote(req);
+    char text[HD_ADDR_TEXT_MAX];
+
+    hd_log_conn(level, c != NULL ? c->id : 0,
+                "limiting connections%s by zone \"%.*s\", client: %.*s, request: \"%.*s "
+                "%.*s\"",
+                lc->dry_run ? ", dry run," : "", HD_STR_ARG(l->zone_name),
+                HD_STR_ARG(client != NULL ? hd_addr_print_ip(client, text) : HD_STR("-")),
+                HD_STR_ARG(hd_req_method(req)), HD_STR_ARG(hd_req_raw_path(req)));
+}
+
+static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
+{
+    const limit_conf_t *lc = conf;
+    hd_attr_of_t of;
+    hd_val_t told;
+    hd_str_t key;
+
+    if (lc->limits_n == 0 || hd_req_is_sub(req))
+        return HD_OK;
+    of = hd_req_attr_of(req);
+    hd_attr_get(&of, &lc->told, &told);
+    if (told.type != HD_VAL_NONE) /* once a request, wherever it is sent on to */
+        return HD_OK;
+    for (uint32_t i = 0; i < lc->limits_n; i++) {
+        const limit_t *l = &lc->limits[i];
+
+        if (l->zone->table == NULL || hd_expr_eval(l->zone->key, req, &key) != HD_OK ||
+            key.len == 0) /* no key, no limit */
+            continue;
+        if (try_enter(req, l, key)) {
+            tell(req, lc, HD_STR("PASSED"));
+            continue;
+        }
+        log_limit(req, lc, l);
+        tell(req, lc, lc->dry_run ? HD_STR("REJECTED_DRY_RUN") : HD_STR("REJECTED"));
+        return lc->dry_run ? HD_OK
+                           : hd_req_answer(req, lc->status != 0 ? lc->status : 503,
+                                           HD_STR_NONE, HD_STR_NONE, "RL", "limit_conn");
+    }
+    return HD_OK;
+}
+
+static void get_status(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
+{
+    (void)of;
+    (void)rest;
+    out->type = HD_VAL_NONE; /* until it was asked */
+}
+
+static const hd_attr_def_t attributes[] = {
+    {.name = "limit_conn_status",
+     .type = HD_VAL_STR,
+     .flags = HD_ATTR_REQ | HD_ATTR_KEPT | HD_ATTR_SETTABLE,
+     .get = get_status,
+     .help = "PASSED, REJECTED or REJECTED_DRY_RUN"},
+    {0},
+};
+
+static const hd_conf_enum_t levels[] = {{"info", HD_LOG_INFO},
+                                        {"notice", HD_LOG_NOTICE},
+                                        {"warn", HD_LOG_WARN},
+                                        {"error", HD_LOG_ERROR},
+                                        {0}};
+static const hd_conf_limits_t statuses = {400, 599};
+
+#define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
+
+static const hd_directive_t directives[] = {
+    {.name = "limit_conn_zone",
+     .scope = HD_IN_HTTP,
+     .args_n = 2,
+     .repeats = true,
+     .set = add_zone,
+     .help =
+         "KEY zone=NAME:SIZE rate=Nr/s|Nr/m: counts requests for each value of KEY, in "
+         "memory that all workers share"},
+    {.name = "limit_conn",
+     .scope = IN_ANY,
+     .args_n = 2,
+     .repeats = true,
+     .set = add_limit,
+     .help =
+         "zone=NAME [burst=N] [nodelay | delay=N]: no more than the zone's rate; N more "
+         "may come at once, and wait unless nodelay"},
+    {.name = "limit_conn_status",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_u32,
+     .offset = offsetof(limit_conf_t, status),
+     .post = &statuses,
+     .help = "STATUS: of the answer to a request that is too many (503)"},
+    {.name = "limit_conn_log_level",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_enum,
+     .offset = offsetof(limit_conf_t, log_level),
+     .post = levels,
+     .help =
+         "info | notice | warn | error: of a refused request's line; a delay's is one "
+         "lower (error)"},
+    {.name = "limit_conn_dry_run",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = offsetof(limit_conf_t, dry_run),
+     .help = "on | off: count and log, but don't refuse (off)"},
+    {0},
+};
+
+HD_EXPORT const hd_module_t hd_module = {
+    .abi = HD_MODULE_ABI,
+    .name = "limit_conn",
+    .directives = directives,
+    .attributes = attributes,
+    .conf_size = sizeof(limit_conf_t),
+    .phase = HD_PHASE_PREACCESS,
+    .follows_rewrite = true,
+    .on_conf = on_conf,
+    .on_request_headers = on_request_headers,
+};
