@@ -91,14 +91,16 @@ static uint64_t print_needs(const hd_xds_built_t *out, uint64_t h)
 }
 
 /* Every name is known, and is the same host, of both families. */
-static hd_xds_names_t resolve(void *arg, hd_str_t host)
+static hd_xds_names_t resolve(void *arg, hd_str_t host, const hd_dns_conf_t *how)
 {
     static const hd_addr_t both[] = {{.family = AF_INET, .v4 = {127, 0, 0, 1}},
                                      {.family = AF_INET6, .v6 = {[15] = 1}}};
 
     (void)arg;
     (void)host;
-    return (hd_xds_names_t){both, 2};
+    if (how->family == HD_DNS_V6_ONLY || how->family == HD_DNS_AUTO)
+        return (hd_xds_names_t){both + 1, 1};
+    return (hd_xds_names_t){both, how->family == HD_DNS_ALL ? 2 : 1};
 }
 
 static void build(hd_xds_kind_t kind, const void *bytes, size_t len, result_t *r)

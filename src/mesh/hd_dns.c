@@ -1,42 +1,62 @@
 #include "mesh/hd_dns.h"
 #include "core/base/hd_log.h"
 #include "core/base/hd_map.h"
+#include "core/os/hd_os.h"
 
 #include <ares.h>
+#include <limits.h>
 #include <netdb.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
 
 #define SOCKETS_MAX 32
-#define TTL_MIN_S 1
-#define TTL_MAX_S 300
-#define FAILED_S 5 /* asked again after a failure */
+#define AGAIN_MIN_MS 50
+#define AGAIN_MAX_MS (24 * 3600 * 1000u)
+#define HOST_MAX 255
+#define KEY_MAX (HOST_MAX + 1 + 128 + HD_DNS_SERVERS_MAX * HD_ADDR_TEXT_MAX)
+#define TURNS_MAX 64 /* of c-ares at one socket in one event */
 #define TIMEOUT_MS 2000
 #define TRIES 3
 
 typedef struct {
     hd_watch_t watch;
-    hd_dns_t *dns;
-    bool is_used;
+    struct channel_s *channel;
+    bool is_used, wants_write;
 } socket_t;
+
+/* c-ares with one set of servers and options; lasts as long as hd_dns_t. */
+typedef struct channel_s {
+    struct channel_s *next;
+    hd_dns_t *dns;
+    hd_str_t key; /* its own copy */
+    ares_channel ares;
+    bool has_ares; /* its settings could be used */
+    socket_t sockets[SOCKETS_MAX];
+    hd_timer_t timeout;
+} channel_t;
 
 typedef struct {
     hd_dns_t *dns;
-    hd_str_t host; /* its own copy, zero-terminated */
+    channel_t *channel;
+    hd_dns_conf_t conf;
+    hd_str_t key;  /* its own copy: the host, 0, the settings */
+    hd_str_t host; /* in <key>, zero-terminated */
     hd_addr_t *addrs;
     uint32_t n;
     bool is_known, is_asking;
+    uint32_t failures; /* one after the other */
     uint64_t used_ns;
     hd_timer_t again;
 } name_t;
 
 struct hd_dns_s {
     hd_loop_t *loop;
-    ares_channel channel;
+    channel_t *channels;
     hd_map_t *names;
-    socket_t sockets[SOCKETS_MAX];
-    hd_timer_t timeout;
     hd_post_t tell;
     void (*changed)(void *arg);
     void *arg;
@@ -45,70 +65,93 @@ struct hd_dns_s {
 
 /* --- c-ares on our loop --- */
 
-static void set_timeout(hd_dns_t *d)
+static void set_timeout(channel_t *c)
 {
     struct timeval tv;
 
-    if (ares_timeout(d->channel, NULL, &tv) == NULL) {
-        hd_timer_stop(d->loop, &d->timeout);
+    if (ares_timeout(c->ares, NULL, &tv) == NULL) {
+        hd_timer_stop(c->dns->loop, &c->timeout);
         return;
     }
-    hd_timer_set(d->loop, &d->timeout,
+    hd_timer_set(c->dns->loop, &c->timeout,
                  (uint64_t)tv.tv_sec * 1000 + (uint64_t)tv.tv_usec / 1000 + 1);
 }
 
 static void on_timeout(hd_timer_t *t)
 {
-    hd_dns_t *d = hd_container_of(t, hd_dns_t, timeout);
+    channel_t *c = hd_container_of(t, channel_t, timeout);
 
-    ares_process_fd(d->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    set_timeout(d);
+    ares_process_fd(c->ares, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+    set_timeout(c);
 }
 
+static socket_t *find_socket(channel_t *c, int fd)
+{
+    for (int i = 0; i < SOCKETS_MAX; i++) {
+        if (c->sockets[i].is_used && c->sockets[i].watch.fd == fd)
+            return &c->sockets[i];
+    }
+    return NULL;
+}
+
+/* What c-ares may do now on a socket of its, without waiting. */
+static unsigned ready_events(const socket_t *s)
+{
+    struct pollfd p = {.fd = s->watch.fd,
+                       .events = (short)(POLLIN | (s->wants_write ? POLLOUT : 0))};
+
+    if (poll(&p, 1, 0) <= 0)
+        return 0;
+    return (p.revents & (POLLIN | POLLHUP | POLLERR) ? HD_EV_READ : 0u) |
+           (p.revents & POLLOUT ? HD_EV_WRITE : 0u);
+}
+
+/* c-ares reads less than there is, and the loop tells of each edge once. */
 static void on_ready(hd_watch_t *w, unsigned events)
 {
     socket_t *s = hd_container_of(w, socket_t, watch);
-    hd_dns_t *d = s->dns;
+    channel_t *c = s->channel;
     ares_socket_t fd = w->fd;
 
-    ares_process_fd(d->channel,
-                    events & (HD_EV_READ | HD_EV_HUP | HD_EV_ERR) ? fd : ARES_SOCKET_BAD,
-                    events & HD_EV_WRITE ? fd : ARES_SOCKET_BAD);
-    set_timeout(d);
-}
-
-static socket_t *find_socket(hd_dns_t *d, int fd)
-{
-    for (int i = 0; i < SOCKETS_MAX; i++) {
-        if (d->sockets[i].is_used && d->sockets[i].watch.fd == fd)
-            return &d->sockets[i];
+    for (int turns = TURNS_MAX; turns > 0 && events != 0; turns--) {
+        ares_process_fd(
+            c->ares, events & (HD_EV_READ | HD_EV_HUP | HD_EV_ERR) ? fd : ARES_SOCKET_BAD,
+            events & HD_EV_WRITE ? fd : ARES_SOCKET_BAD);
+        s = find_socket(c, fd);
+        events = s != NULL ? ready_events(s) : 0;
     }
-    return NULL;
+    set_timeout(c);
 }
 
 /* c-ares opens and closes them; neither direction wanted: it is about to be closed. */
 static void on_socket(void *arg, ares_socket_t fd, int readable, int writable)
 {
-    hd_dns_t *d = arg;
-    socket_t *s = find_socket(d, fd);
+    channel_t *c = arg;
+    socket_t *s = find_socket(c, fd);
     hd_err_t err = {0};
 
     if (!readable && !writable) {
         if (s != NULL) {
-            hd_watch_stop(d->loop, &s->watch);
+            hd_watch_stop(c->dns->loop, &s->watch);
             s->is_used = false;
         }
         return;
     }
-    if (s != NULL)
+    if (s != NULL && (s->wants_write || !writable)) {
+        s->wants_write = writable;
         return;
+    }
+    if (s != NULL) /* to write, too: another edge is needed */
+        hd_watch_stop(c->dns->loop, &s->watch);
     for (int i = 0; i < SOCKETS_MAX && s == NULL; i++)
-        s = d->sockets[i].is_used ? NULL : &d->sockets[i];
+        s = c->sockets[i].is_used ? NULL : &c->sockets[i];
     if (s == NULL) /* its time-out ends the question */
         return;
     hd_watch_init(&s->watch);
-    s->dns = d;
-    if (hd_watch_start(d->loop, &s->watch, fd, on_ready, &err) == HD_OK)
+    s->channel = c;
+    s->wants_write = writable;
+    s->is_used = false;
+    if (hd_watch_start(c->dns->loop, &s->watch, fd, on_ready, &err) == HD_OK)
         s->is_used = true;
     else
         hd_log(HD_LOG_ERROR, "dns: %s", err.text);
@@ -136,6 +179,32 @@ static bool is_same(const name_t *n, const hd_addr_t *addrs, uint32_t count)
     return true;
 }
 
+static bool has_family(const hd_addr_t *addrs, uint32_t n, uint16_t family)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (addrs[i].family == family)
+            return true;
+    }
+    return false;
+}
+
+/* Of both families, what <family> wants. */
+static uint32_t choose_family(hd_dns_family_t family, hd_addr_t *addrs, uint32_t n)
+{
+    uint16_t wanted = family == HD_DNS_AUTO ? AF_INET6 : AF_INET;
+    uint32_t kept = 0;
+
+    if ((family != HD_DNS_AUTO && family != HD_DNS_V4_PREFERRED) ||
+        !has_family(addrs, n, wanted))
+        return n;
+    for (uint32_t i = 0; i < n; i++) {
+        if (addrs[i].family == wanted)
+            addrs[kept++] = addrs[i];
+    }
+    return kept;
+}
+
+/* <ttl>: the least one, in seconds. */
 static hd_addr_t *read_addrs(const struct ares_addrinfo *answer, uint32_t *n, int *ttl)
 {
     const struct ares_addrinfo_node *node;
@@ -147,7 +216,7 @@ static hd_addr_t *read_addrs(const struct ares_addrinfo *answer, uint32_t *n, in
     addrs = calloc(max + 1, sizeof(*addrs));
     hd_bug_on(addrs == NULL);
     *n = 0;
-    *ttl = TTL_MAX_S;
+    *ttl = INT_MAX;
     for (node = answer->nodes; node != NULL; node = node->ai_next) {
         hd_addr_from_sockaddr(node->ai_addr, node->ai_addrlen, &addrs[*n]);
         addrs[*n].port = 0;
@@ -159,12 +228,50 @@ static hd_addr_t *read_addrs(const struct ares_addrinfo *answer, uint32_t *n, in
     return addrs;
 }
 
+/* When to ask again, in milliseconds. <ttl> in seconds; 0: none is known. */
+static uint64_t again_ms(const name_t *n, int ttl)
+{
+    const hd_dns_conf_t *conf = &n->conf;
+    uint64_t refresh = conf->refresh_ms > 0 ? conf->refresh_ms : HD_DNS_REFRESH_MS;
+    uint64_t ms = refresh;
+
+    if (n->failures > 0) {
+        uint64_t base = conf->failure_ms > 0 ? conf->failure_ms : refresh;
+        uint64_t max = conf->failure_max_ms > 0 ? conf->failure_max_ms : base * 10;
+
+        if (conf->failure_ms == 0) /* no back-off was asked for */
+            max = base;
+        ms = hd_min(base << hd_min(n->failures - 1, 20u), hd_max(max, base));
+    } else if (conf->respects_ttl && ttl > 0) {
+        ms = (uint64_t)ttl * 1000;
+    }
+    if (conf->jitter_ms > 0) {
+        uint64_t random;
+
+        hd_os_random(&random, sizeof(random));
+        ms += random % ((uint64_t)conf->jitter_ms + 1);
+    }
+    return hd_min(hd_max(ms, (uint64_t)AGAIN_MIN_MS), (uint64_t)AGAIN_MAX_MS);
+}
+
+/* Takes <addrs>. True: another answer than before. */
+static bool take_answer(name_t *n, hd_addr_t *addrs, uint32_t count)
+{
+    bool is_new = !is_same(n, addrs, count);
+
+    free(n->addrs);
+    n->addrs = addrs;
+    n->n = count;
+    n->failures = 0;
+    return is_new;
+}
+
 static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo *answer)
 {
     name_t *n = arg;
     hd_dns_t *d = n->dns;
     bool was_known = n->is_known, is_new = false;
-    int ttl = FAILED_S;
+    int ttl = 0;
 
     (void)timeouts;
     n->is_asking = false;
@@ -177,11 +284,14 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
         uint32_t count;
         hd_addr_t *addrs = read_addrs(answer, &count, &ttl);
 
-        is_new = !is_same(n, addrs, count);
-        free(n->addrs);
-        n->addrs = addrs;
-        n->n = count;
+        is_new = take_answer(n, addrs, choose_family(n->conf.family, addrs, count));
+    } else if (status == ARES_ENOTFOUND || status == ARES_ENODATA) {
+        is_new = take_answer(n, NULL, 0);
+        if (is_new || !was_known)
+            hd_log(HD_LOG_WARN, "dns: \"%.*s\": %s", HD_STR_ARG(n->host),
+                   ares_strerror(status));
     } else {
+        n->failures++;
         hd_log(HD_LOG_WARN, "dns: \"%.*s\": %s%s", HD_STR_ARG(n->host),
                ares_strerror(status), n->n > 0 ? "; the last answer stays" : "");
     }
@@ -190,20 +300,27 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
     n->is_known = true;
     if (is_new || !was_known)
         hd_post(d->loop, &d->tell);
-    hd_timer_set(d->loop, &n->again,
-                 (uint64_t)hd_min(hd_max(ttl, TTL_MIN_S), TTL_MAX_S) * 1000);
+    hd_timer_set(d->loop, &n->again, again_ms(n, ttl));
+}
+
+static int ares_family(hd_dns_family_t family)
+{
+    return family == HD_DNS_V4_ONLY   ? AF_INET
+           : family == HD_DNS_V6_ONLY ? AF_INET6
+                                      : AF_UNSPEC;
 }
 
 static void ask(name_t *n)
 {
-    static const struct ares_addrinfo_hints hints = {
-        .ai_flags = ARES_AI_NOSORT, .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct ares_addrinfo_hints hints = {.ai_flags = ARES_AI_NOSORT,
+                                        .ai_family = ares_family(n->conf.family),
+                                        .ai_socktype = SOCK_STREAM};
 
     if (n->is_asking)
         return;
     n->is_asking = true;
-    ares_getaddrinfo(n->dns->channel, n->host.data, NULL, &hints, on_answer, n);
-    set_timeout(n->dns);
+    ares_getaddrinfo(n->channel->ares, n->host.data, NULL, &hints, on_answer, n);
+    set_timeout(n->channel);
 }
 
 static void on_again(hd_timer_t *t)
@@ -218,20 +335,173 @@ static void on_tell(hd_post_t *p)
     d->changed(d->arg);
 }
 
-hd_dns_answer_t hd_dns_get(hd_dns_t *d, hd_str_t host)
-{
-    name_t *n = hd_map_get(d->names, host);
+/* --- channels --- */
 
-    if (n == NULL) {
-        n = calloc(1, sizeof(*n));
-        hd_bug_on(n == NULL);
-        n->dns = d;
-        n->host = hd_str_n(strndup(host.data, host.len), host.len);
-        hd_bug_on(n->host.data == NULL);
-        hd_timer_init(&n->again, on_again);
-        hd_ignore(hd_map_put(d->names, n->host, n) == NULL);
-        ask(n);
+static uint32_t add_text(char *to, uint32_t at, const char *fmt, ...) HD_PRINTF(3, 4);
+
+static uint32_t add_text(char *to, uint32_t at, const char *fmt, ...)
+{
+    va_list args;
+    int n;
+
+    va_start(args, fmt);
+    n = vsnprintf(to + at, KEY_MAX - at, fmt, args);
+    va_end(args);
+    hd_bug_on(n < 0 || (uint32_t)n >= KEY_MAX - at);
+    return at + (uint32_t)n;
+}
+
+/* What of <conf> is c-ares's. */
+static uint32_t channel_key(const hd_dns_conf_t *conf, char *to, uint32_t at)
+{
+    char text[HD_ADDR_TEXT_MAX];
+
+    at = add_text(to, at, "%d%d%d", conf->is_fallback, conf->uses_tcp,
+                  conf->has_no_search);
+    for (uint32_t i = 0; i < conf->servers_n; i++) {
+        hd_str_t server = hd_addr_print(&conf->servers[i], text);
+
+        at = add_text(to, at, " %.*s", HD_STR_ARG(server));
     }
+    return at;
+}
+
+static hd_str_t name_key(hd_str_t host, const hd_dns_conf_t *conf, char *to)
+{
+    uint32_t at;
+
+    memcpy(to, host.data, host.len);
+    to[host.len] = '\0';
+    at = add_text(to, (uint32_t)host.len + 1, "%d%d %u %u %u %u ", conf->family,
+                  conf->respects_ttl, conf->refresh_ms, conf->jitter_ms, conf->failure_ms,
+                  conf->failure_max_ms);
+    return hd_str_n(to, channel_key(conf, to, at));
+}
+
+static hd_str_t copy_str(hd_str_t s)
+{
+    char *copy = malloc(s.len + 1);
+
+    hd_bug_on(copy == NULL);
+    memcpy(copy, s.data, s.len);
+    copy[s.len] = '\0';
+    return hd_str_n(copy, s.len);
+}
+
+static int set_servers(channel_t *c, const hd_dns_conf_t *conf)
+{
+    struct ares_addr_port_node nodes[HD_DNS_SERVERS_MAX] = {0};
+
+    for (uint32_t i = 0; i < conf->servers_n; i++) {
+        const hd_addr_t *from = &conf->servers[i];
+
+        nodes[i].next = i + 1 < conf->servers_n ? &nodes[i + 1] : NULL;
+        nodes[i].family = from->family;
+        memcpy(&nodes[i].addr, from->v6, from->family == AF_INET ? 4 : 16);
+        nodes[i].udp_port = nodes[i].tcp_port = from->port > 0 ? from->port : 53;
+    }
+    return ares_set_servers_ports(c->ares, nodes);
+}
+
+/* c-ares takes 127.0.0.1 where the system names no server. */
+static bool has_own_servers(channel_t *c)
+{
+    struct ares_addr_port_node *nodes = NULL;
+    bool has = ares_get_servers_ports(c->ares, &nodes) == ARES_SUCCESS && nodes != NULL &&
+               (nodes->next != NULL || nodes->family != AF_INET ||
+                nodes->addr.addr4.s_addr != htonl(INADDR_LOOPBACK));
+
+    if (nodes != NULL)
+        ares_free_data(nodes);
+    return has;
+}
+
+static int open_channel(channel_t *c, const hd_dns_conf_t *conf)
+{
+    struct ares_options options = {.timeout = TIMEOUT_MS,
+                                   .tries = TRIES,
+                                   .sock_state_cb = on_socket,
+                                   .sock_state_cb_data = c};
+    int mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB, rc;
+
+    options.flags = (conf->uses_tcp ? ARES_FLAG_USEVC : 0) |
+                    (conf->has_no_search ? ARES_FLAG_NOSEARCH : 0);
+    if (options.flags != 0)
+        mask |= ARES_OPT_FLAGS;
+    rc = ares_init_options(&c->ares, &options, mask);
+    c->has_ares = rc == ARES_SUCCESS;
+    if (!c->has_ares || conf->servers_n == 0 || (conf->is_fallback && has_own_servers(c)))
+        return rc;
+    return set_servers(c, conf);
+}
+
+/* That of these settings, made with the first name. */
+static channel_t *get_channel(hd_dns_t *d, const hd_dns_conf_t *conf)
+{
+    char buf[KEY_MAX];
+    hd_str_t key = hd_str_n(buf, channel_key(conf, buf, 0));
+    channel_t *c = d->channels;
+    int rc;
+
+    while (c != NULL && !hd_str_eq(c->key, key))
+        c = c->next;
+    if (c != NULL)
+        return c;
+    c = calloc(1, sizeof(*c));
+    hd_bug_on(c == NULL);
+    c->dns = d;
+    c->key = copy_str(key);
+    hd_timer_init(&c->timeout, on_timeout);
+    rc = open_channel(c, conf);
+    if (rc != ARES_SUCCESS)
+        hd_log(HD_LOG_ERROR, "dns: c-ares: %s", ares_strerror(rc));
+    c->next = d->channels;
+    d->channels = c;
+    return c;
+}
+
+static void close_channel(channel_t *c)
+{
+    if (c->has_ares)
+        ares_destroy(c->ares);
+    hd_timer_stop(c->dns->loop, &c->timeout);
+    free((char *)c->key.data);
+    free(c);
+}
+
+static name_t *add_name(hd_dns_t *d, hd_str_t host, const hd_dns_conf_t *conf)
+{
+    char key[KEY_MAX];
+    name_t *n = calloc(1, sizeof(*n));
+
+    hd_bug_on(n == NULL);
+    n->dns = d;
+    n->conf = *conf;
+    n->channel = get_channel(d, conf);
+    n->key = copy_str(name_key(host, conf, key));
+    n->host = hd_str_n(n->key.data, host.len);
+    hd_timer_init(&n->again, on_again);
+    hd_ignore(hd_map_put(d->names, n->key, n) == NULL);
+    if (n->channel->has_ares)
+        ask(n);
+    else
+        n->is_known = true;
+    return n;
+}
+
+hd_dns_answer_t hd_dns_get(hd_dns_t *d, hd_str_t host, const hd_dns_conf_t *conf)
+{
+    static const hd_dns_conf_t plain;
+    char key[KEY_MAX];
+    name_t *n;
+
+    if (conf == NULL)
+        conf = &plain;
+    if (host.len == 0 || host.len > HOST_MAX)
+        return (hd_dns_answer_t){.is_known = true};
+    n = hd_map_get(d->names, name_key(host, conf, key));
+    if (n == NULL)
+        n = add_name(d, host, conf);
     n->used_ns = hd_loop_now_ns(d->loop);
     return (hd_dns_answer_t){n->addrs, n->n, n->is_known};
 }
@@ -241,7 +511,7 @@ hd_dns_answer_t hd_dns_get(hd_dns_t *d, hd_str_t host)
 static void free_name(name_t *n)
 {
     hd_timer_stop(n->dns->loop, &n->again);
-    free((char *)n->host.data);
+    free((char *)n->key.data);
     free(n->addrs);
     free(n);
 }
@@ -266,10 +536,6 @@ hd_dns_t *hd_dns_create(hd_loop_t *loop, void (*changed)(void *arg), void *arg,
                         hd_err_t *err)
 {
     hd_dns_t *d = calloc(1, sizeof(*d));
-    struct ares_options options = {.timeout = TIMEOUT_MS,
-                                   .tries = TRIES,
-                                   .sock_state_cb = on_socket,
-                                   .sock_state_cb_data = d};
     int rc;
 
     hd_bug_on(d == NULL);
@@ -277,17 +543,12 @@ hd_dns_t *hd_dns_create(hd_loop_t *loop, void (*changed)(void *arg), void *arg,
     d->changed = changed;
     d->arg = arg;
     rc = ares_library_init(ARES_LIB_INIT_ALL);
-    if (rc == ARES_SUCCESS)
-        rc = ares_init_options(&d->channel, &options,
-                               ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
-                                   ARES_OPT_SOCK_STATE_CB);
     if (rc != ARES_SUCCESS) {
         hd_ignore(hd_err_set(err, HD_E_SYS, "c-ares: %s", ares_strerror(rc)));
         free(d);
         return NULL;
     }
     d->names = hd_map_create();
-    hd_timer_init(&d->timeout, on_timeout);
     hd_post_init(&d->tell, on_tell);
     return d;
 }
@@ -298,11 +559,13 @@ void hd_dns_destroy(hd_dns_t *d)
     void *value;
 
     d->is_ending = true;
-    ares_destroy(d->channel);
+    for (channel_t *c = d->channels, *next; c != NULL; c = next) {
+        next = c->next;
+        close_channel(c);
+    }
     while (hd_map_next(d->names, &at, NULL, &value))
         free_name(value);
     hd_map_destroy(d->names);
-    hd_timer_stop(d->loop, &d->timeout);
     hd_post_cancel(&d->tell);
     ares_library_cleanup();
     free(d);

@@ -79,6 +79,8 @@
     T(pb_core__runtime_uint32)                                                           \
     T(pb_core__scheme_header_transformation)                                             \
     T(pb_core__self_config_source)                                                       \
+    T(pb_core__dns_resolution_config)                                                    \
+    T(pb_core__dns_resolver_options)                                                     \
     T(pb_core__socket_address)                                                           \
     T(pb_core__socket_option)                                                            \
     T(pb_core__socket_options_override)                                                  \

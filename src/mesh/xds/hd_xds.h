@@ -15,6 +15,7 @@
 #pragma once
 #include "core/base/hd_array.h"
 #include "core/conf/hd_conf.h"
+#include "mesh/hd_dns.h"
 
 typedef enum {
     HD_XDS_CLUSTER,
@@ -47,6 +48,11 @@ typedef struct {
     uint32_t n;
 } hd_xds_names_t;
 
+typedef struct {
+    hd_str_t host;
+    const hd_dns_conf_t *how;
+} hd_xds_name_t;
+
 struct hd_xds_built_s;
 
 typedef struct {
@@ -56,7 +62,7 @@ typedef struct {
     hd_pool_t *temp;   /* what is said about the resource, until the caller is done */
     hd_build_t *build; /* may be NULL: for modules that need a log file open */
     /* STRICT_DNS, LOGICAL_DNS; NULL: no name is known. Noted in out->names. */
-    hd_xds_names_t (*resolve)(void *arg, hd_str_t host);
+    hd_xds_names_t (*resolve)(void *arg, hd_str_t host, const hd_dns_conf_t *how);
     void *resolve_arg;
     /* Asked before what was built is put: false leaves it out (out->is_waiting), since
      * something that it needs isn't there yet. NULL: all is put. */
@@ -76,7 +82,7 @@ typedef struct hd_xds_built_s {
     bool is_unchanged;            /* equal to the live version */
     bool is_waiting;              /* may_put said so: built, and dropped */
     hd_array_t needs;             /* hd_xds_need_t */
-    hd_array_t names;             /* hd_str_t: host names that it depends on */
+    hd_array_t names;             /* hd_xds_name_t: host names that it depends on */
     hd_array_t secrets;           /* hd_slot_t *: inline secrets put beside it */
     hd_array_t notes;             /* hd_str_t: fields and extensions without effect */
 } hd_xds_built_t;

@@ -249,7 +249,7 @@ static void init_out(hd_xds_built_t *out, hd_xds_kind_t kind, hd_pool_t *temp)
 {
     *out = (hd_xds_built_t){.kind = kind};
     hd_array_init(&out->needs, temp, sizeof(hd_xds_need_t), NEEDS_MAX);
-    hd_array_init(&out->names, temp, sizeof(hd_str_t), NEEDS_MAX);
+    hd_array_init(&out->names, temp, sizeof(hd_xds_name_t), NEEDS_MAX);
     hd_array_init(&out->secrets, temp, sizeof(hd_slot_t *), NEEDS_MAX);
     hd_array_init(&out->notes, temp, sizeof(hd_str_t), NOTES_MAX);
 }

@@ -376,10 +376,8 @@ static hd_rc_t set_type(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
         count_endpoints(msg->load_assignment) != 1)
         return hd_err_set(err, HD_E_RESOURCE,
                           "a LOGICAL_DNS cluster has exactly one endpoint");
-    if (msg->dns_lookup_family == PB_CLUSTER__CLUSTER__DNS_LOOKUP_FAMILY__V4_ONLY)
-        x->name_family = AF_INET;
-    else if (msg->dns_lookup_family == PB_CLUSTER__CLUSTER__DNS_LOOKUP_FAMILY__V6_ONLY)
-        x->name_family = AF_INET6;
+    if (is_dns && hd_xds_dns(x, msg, &x->dns, err) != HD_OK)
+        return HD_ERROR;
     return hd_xds_inline_endpoints(x, msg->load_assignment, hd_str_c(msg->name), is_dns,
                                    &c->endpoints, err);
 }

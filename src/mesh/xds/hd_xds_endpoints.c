@@ -35,11 +35,11 @@ static hd_rc_t add_item(list_t *l, const hd_endpoint_t *e, hd_err_t *err)
 
 static hd_rc_t note_name(list_t *l, hd_str_t host, hd_err_t *err)
 {
-    hd_str_t *name = hd_array_add(&l->x->out->names);
+    hd_xds_name_t *name = hd_array_add(&l->x->out->names);
 
     if (name == NULL)
         return hd_err_set(err, HD_E_LIMIT, "too many names to resolve");
-    *name = hd_str_dup(l->x->env->temp, host);
+    *name = (hd_xds_name_t){hd_str_dup(l->x->env->temp, host), l->x->dns};
     return HD_OK;
 }
 
@@ -62,10 +62,8 @@ static hd_rc_t add_named(list_t *l, hd_endpoint_t *e, const PbCore__SocketAddres
     if (e->hostname.len == 0)
         e->hostname = hd_str_dup(l->x->cf.pool, host);
     if (env->resolve != NULL)
-        names = env->resolve(env->resolve_arg, host);
+        names = env->resolve(env->resolve_arg, host, l->x->dns);
     for (uint32_t i = 0; i < names.n; i++) {
-        if (l->x->name_family != AF_UNSPEC && names.addrs[i].family != l->x->name_family)
-            continue;
         e->addr = names.addrs[i];
         e->addr.port = (uint16_t)addr->port_value;
         if (add_item(l, e, err) != HD_OK)

@@ -34,6 +34,8 @@ static const entry_t entries[] = {
      "protocol_selection common_lb_config alt_stat_name common_http_protocol_options "
      "upstream_connection_options load_assignment typed_extension_protocol_options "
      "filters load_balancing_policy dns_lookup_family transport_socket_matches "
+     "dns_refresh_rate dns_resolvers respect_dns_ttl dns_failure_refresh_rate "
+     "use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config dns_jitter "
      "upstream_http_protocol_options !connection_pool_per_downstream_connection "
      "!upstream_config health_checks"},
     {CLUSTER "Cluster.EdsClusterConfig", "eds_config service_name"},
@@ -216,6 +218,11 @@ static const entry_t entries[] = {
     {CORE "SocketAddress", "protocol address port_value !named_port !resolver_name "
                            "!network_namespace_filepath"},
     {CORE "EnvoyInternalAddress", "server_listener_name"},
+    {CLUSTER "Cluster.RefreshRate", "base_interval max_interval"},
+    {CORE "DnsResolutionConfig", "resolvers dns_resolver_options"},
+    {CORE "DnsResolverOptions", "use_tcp_for_dns_lookups no_default_search_domain"},
+    {"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+     "resolvers dns_resolver_options use_resolvers_as_fallback"},
     {CORE "Pipe", "path"},
     {CORE "CidrRange", "address_prefix prefix_len"},
     {CORE "BindConfig", "source_address !socket_options !additional_source_addresses "

@@ -26,10 +26,10 @@ typedef struct {
     hd_conf_t cf; /* what modules get: pool, temp, region, batch, arena, member, build */
     const hd_xds_env_t *env;
     hd_xds_built_t *out;
-    hd_pb_arena_t pb;     /* of decoded messages */
-    hd_node_t node;       /* the place, for hd_conf_place */
-    uint16_t name_family; /* which addresses of names are used; AF_UNSPEC: all */
-    bool must_exist;      /* validate_clusters of the routes being built */
+    hd_pb_arena_t pb;         /* of decoded messages */
+    hd_node_t node;           /* the place, for hd_conf_place */
+    const hd_dns_conf_t *dns; /* how names of the cluster being built are resolved */
+    bool must_exist;          /* validate_clusters of the routes being built */
     uint32_t answer_bytes_max;
     hd_table_spec_t table; /* of the cluster being built, for its inline endpoints */
 } hd_xds_t;
@@ -149,6 +149,9 @@ hd_rc_t hd_xds_downstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
 /* --- the decoders; *root is in x->cf.pool --- */
 hd_rc_t hd_xds_cluster(hd_xds_t *x, const PbCluster__Cluster *msg, const void **root,
                        hd_err_t *err) HD_MUST_CHECK;
+/* hd_xds_dns.c: how the cluster's names are resolved, in env->temp. */
+hd_rc_t hd_xds_dns(hd_xds_t *x, const PbCluster__Cluster *msg, const hd_dns_conf_t **dns,
+                   hd_err_t *err) HD_MUST_CHECK;
 hd_rc_t hd_xds_endpoints(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
                          const void **root, hd_err_t *err) HD_MUST_CHECK;
 hd_rc_t hd_xds_listener(hd_xds_t *x, const PbListener__Listener *msg, const void **root,

@@ -282,23 +282,23 @@ static hd_dns_t *get_dns(hd_xstore_t *s)
     return s->dns;
 }
 
-static hd_xds_names_t resolve(void *arg, hd_str_t host)
+static hd_xds_names_t resolve(void *arg, hd_str_t host, const hd_dns_conf_t *how)
 {
     hd_dns_t *dns = get_dns(arg);
     hd_dns_answer_t answer = {0};
 
     if (dns != NULL)
-        answer = hd_dns_get(dns, host);
+        answer = hd_dns_get(dns, host, how);
     return (hd_xds_names_t){answer.addrs, answer.n};
 }
 
 /* Every name was answered, or failed. */
 static bool are_names_known(hd_xstore_t *s, const hd_xds_built_t *out)
 {
-    const hd_str_t *names = out->names.items;
+    const hd_xds_name_t *names = out->names.items;
 
     for (size_t i = 0; i < out->names.n; i++) {
-        if (s->dns != NULL && !hd_dns_get(s->dns, names[i]).is_known)
+        if (s->dns != NULL && !hd_dns_get(s->dns, names[i].host, names[i].how).is_known)
             return false;
     }
     return true;
