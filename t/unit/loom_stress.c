@@ -438,13 +438,23 @@ static uint64_t progress_of(uint32_t role)
                      : atomic_load(&facts->turns[role - 1]);
 }
 
-/* Lets <role> get on by a step or two: then the kill falls anywhere. */
-static void let_run(uint32_t role, uint32_t steps)
+/* Lets <role> get on by a step or two: then the kill falls anywhere. False, and said why,
+ * if <pid> ended by itself; it is still to be waited for. */
+static bool let_run(pid_t pid, uint32_t role, uint32_t steps)
 {
     uint64_t from = progress_of(role);
+    siginfo_t ended = {0};
 
-    while (progress_of(role) < from + steps)
+    while (progress_of(role) < from + steps) {
+        if (waitid(P_PID, (id_t)pid, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+            ended.si_pid == pid) {
+            fprintf(stderr, "# role %u ended by itself: %s %d\n", role,
+                    ended.si_code == CLD_EXITED ? "status" : "signal", ended.si_status);
+            return false;
+        }
         sched_yield();
+    }
+    return true;
 }
 
 static void test_processes(void)
@@ -472,7 +482,8 @@ static void test_processes(void)
     for (uint32_t k = 0; k < KILLS && bad == 0; k++) {
         uint32_t role = loom_random(&seed) % (WORKERS + 1);
 
-        let_run(role, 1 + loom_random(&seed) % 20);
+        if (!let_run(pids[role], role, 1 + loom_random(&seed) % 20))
+            bad++;
         kill(pids[role], SIGKILL);
         if (waitpid(pids[role], &status, 0) != pids[role] || !WIFSIGNALED(status) ||
             WTERMSIG(status) != SIGKILL)
@@ -482,7 +493,8 @@ static void test_processes(void)
         pids[role] = start(role, k + 1000);
     }
     for (uint32_t i = 0; i <= WORKERS; i++)
-        let_run(i, 5);
+        if (!let_run(pids[i], i, 5))
+            bad++;
     atomic_store(&facts->stop, true);
     for (uint32_t i = 0; i <= WORKERS; i++)
         if (waitpid(pids[i], &status, 0) != pids[i] || !WIFEXITED(status) ||

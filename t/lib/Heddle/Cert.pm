@@ -89,7 +89,7 @@ sub _make {
         (map { "IP:$_" } list($opt{ip})),
         (map { "email:$_" } list($opt{email})));
     my $day = 86400;
-    my ($from, $to) = (time - $day, time + 30 * $day);
+    my ($from, $to) = (time - $day, time + 30.5 * $day); # far from where a number of days changes
     $to = time + $opt{lives_s} if $opt{lives_s};
     ($from, $to) = (time - 2 * $day, time - $day) if $opt{expired};
     ($from, $to) = (time + $day, time + 2 * $day) if $opt{not_yet};
