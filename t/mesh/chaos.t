@@ -1,0 +1,239 @@
+#!/usr/bin/perl
+# HTTP/1, HTTP/2, gRPC, TLS, WebSockets and TCP at once, while workers and the agent are killed, the configuration
+# reloads with another certificate and an upstream comes and goes. Every request has its answer or a correct error;
+# only one under way while a worker was killed may end in a closed connection. Afterwards nothing is left: gauges are
+# 0, all that the upstream saw was asked for, and no worker has grown.
+use strict;
+use warnings;
+use lib 't/lib';
+use POSIX ();
+use Test::More;
+use Time::HiRes qw(sleep time);
+use Heddle;
+use Heddle::Xds;
+
+plan skip_all => $Heddle::Xds::missing if $Heddle::Xds::missing;
+plan skip_all => 'no curl with HTTP/2' if (qx{curl --version 2>/dev/null} // '') !~ /\bHTTP2\b/;
+
+my $rounds = Heddle::is_sanitized() ? 3 : 8;
+
+# The upstream that stays is a Heddle, for it speaks HTTP/2; what it was asked stands in its log.
+my $back = Heddle->new->conf(<<'EOC')->start;
+http {
+    log_format uri "$request_uri";
+    access_log %%DIR%%/asked.log uri;
+    server { listen 127.0.0.1:%%PORT_0%%; http2 on; location / { default_type application/grpc; add_header grpc-status 0; return 200 "answer $request_uri"; } }
+}
+EOC
+my $hd = Heddle->new(workers => 2);
+my $back_port = $back->port(0);
+my $ca = $hd->make_ca('root');
+my @certs = map { $ca->make_cert("server$_", dns => 'localhost') } 0, 1;
+
+sub conf_with {
+    my ($cert) = @_;
+    return <<"EOC";
+admin %%ADMIN%%;
+xds { server 127.0.0.1:%%PORT_xds%%; node_id sidecar~127.0.0.1~a.b~b.svc.cluster.local; }
+http {
+    access_log off;
+    upstream steady { server 127.0.0.1:$back_port; keepalive 8; }
+    upstream flaps { server 127.0.0.1:%%PORT_5%% max_fails=0; server 127.0.0.1:$back_port max_fails=0; keepalive 8; }
+    upstream alone { server 127.0.0.1:%%PORT_5%% max_fails=0; }
+    upstream sockets { server 127.0.0.1:%%PORT_6%%; }
+    server {
+        listen 127.0.0.1:%%PORT_0%%;
+        listen 127.0.0.1:%%PORT_1%% ssl;
+        http2 on;
+        ssl_certificate $cert->{cert};
+        ssl_certificate_key $cert->{key};
+        location / { proxy_pass http://steady; proxy_http_version 1.1; proxy_set_header Connection ""; }
+        location /flaps { proxy_pass http://flaps; proxy_http_version 1.1; proxy_set_header Connection ""; }
+        location /alone { proxy_pass http://alone; }
+        location /grpc { grpc_pass grpc://steady; }
+        location /ws {
+            proxy_pass http://sockets;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade \$http_upgrade;
+            proxy_set_header Connection upgrade;
+        }
+    }
+}
+stream {
+    upstream lines { server 127.0.0.1:%%PORT_7%%; }
+    server { listen 127.0.0.1:%%PORT_2%%; proxy_pass lines; }
+}
+EOC
+}
+
+sub flapping { $hd->backend(5, sub { [200, {}, "answer $_[0]{uri}"] }) }
+my $echo = sub { my ($sock) = @_; while (sysread $sock, my $b, 4096) { syswrite $sock, $b } };
+flapping();
+$hd->tcp_backend(7, $echo);
+$hd->tcp_backend(6, sub {
+    my ($sock) = @_;
+    my $head = '';
+    while ($head !~ /\r\n\r\n/) { sysread $sock, $head, 4096, length $head or return }
+    syswrite $sock, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    $echo->($sock);
+});
+$hd->conf(conf_with($certs[0]));
+my $xds = Heddle::Xds->new($hd, 'xds')->serve(
+    CDS => [Heddle::Xds::cluster('meshed', $back_port)],
+    LDS => [Heddle::Xds::listener('front', $hd->port(3), route_config => Heddle::Xds::routes('in', ['/' => 'meshed']))],
+)->start;
+$hd->start;
+$hd->wait_for(sub { Heddle::Port::is_listening($hd->port(3)) }, 'the listener by xDS');
+
+# ---- the load: each kind a process that writes "began ended outcome" of each request to a file of its own
+
+my ($port, $tls_port, $tcp_port) = map { $hd->port($_) } 0 .. 2;
+
+sub curl {
+    my ($uri, @args) = @_;
+    my ($scheme, $p) = $uri =~ /^\/tls/ ? ('https', $tls_port) : ('http', $port);
+    open my $out, '-|', 'curl', '-s', '--noproxy', '*', '-m', 60, '--cacert', $ca->{cert}, '--resolve', "localhost:$p:127.0.0.1",
+        '-w', '\n%{http_code}', @args, "$scheme://localhost:$p$uri" or die "curl: $!";
+    my $text = do { local $/; <$out> } // '';
+    return 'closed ' . ($? >> 8) unless close $out;
+    my ($body, $code) = $text =~ /^(.*)\n(\d+)$/s or return "none: $text";
+    return $code != 200 ? $code : $body eq "answer $uri" ? 'right' : "wrong: $body";
+}
+
+sub http1 {
+    my ($uri, $to) = @_;
+    my $c = Heddle::Http->connect($to // $port);
+    my $r = $c->request('GET', $uri, Connection => 'close') or return 'closed';
+    return $r->status != 200 ? $r->status : $r->body eq "answer $uri" ? 'right' : 'closed';
+}
+
+sub echoes {
+    my ($p, $head, $id) = @_;
+    my $c = Heddle::Http->connect($p);
+    if ($head) {
+        $c->send($head);
+        my $r = $c->response_head or return 'closed';
+        return $r->status if $r->status != 101;
+    }
+    for my $i (1 .. 5) {
+        $c->send("$id $i;");
+        return 'closed' if !defined $c->read_until(qr/\Q$id $i;\E/);
+    }
+    return 'right';
+}
+
+my $upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+my %kinds = (
+    http1 => sub { http1("/http1/$_[0]") },
+    mesh => sub { http1("/mesh/$_[0]", $hd->port(3)) },
+    flaps => sub { http1("/flaps/$_[0]") },
+    alone => sub { http1("/alone/$_[0]") },
+    http2 => sub { curl("/http2/$_[0]", '--http2-prior-knowledge') },
+    tls => sub { curl("/tls/$_[0]") },
+    grpc => sub {
+        curl("/grpc/$_[0]", '--http2-prior-knowledge', '-H', 'Content-Type: application/grpc', '-H', 'TE: trailers', '-d', 'x');
+    },
+    ws => sub { echoes($port, $upgrade, $_[0]) },
+    tcp => sub { echoes($tcp_port, undef, $_[0]) },
+);
+my $dir = $hd->dir;
+my $stop = "$dir/stop";
+my %pids;
+for my $kind (sort keys %kinds) {
+    $pids{$kind} = Heddle::Backend::spawn(sub {
+        open my $f, '>', "$dir/load.$kind" or die;
+        $f->autoflush(1);
+        for (my $i = 0; !-e $stop; $i++) {
+            my $from = time;
+            my $got = eval { $kinds{$kind}->("$kind-$i") } // "died: $@";
+            printf $f "%.6f %.6f %s\n", $from, time, $got =~ s/\s+/ /gr;
+        }
+    });
+}
+
+# Each kind's outcomes so far.
+sub outcomes {
+    my ($kind) = @_;
+    open my $f, '<', "$dir/load.$kind" or return;
+    return map { chomp; [split / /, $_, 3] } <$f>;
+}
+
+# Until each kind had another <n> requests.
+sub go_on {
+    my ($n) = @_;
+    my %from = map { $_ => scalar(() = outcomes($_)) } keys %kinds;
+    $hd->wait_for(sub { !grep { (() = outcomes($_)) < $from{$_} + $n } keys %kinds }, 'each kind of load to go on');
+}
+
+sub rss_kib {
+    my ($pid) = @_;
+    open my $f, '<', "/proc/$pid/status" or return 0;
+    return (map { /^RssAnon:\s+(\d+)/ ? $1 : () } <$f>)[0] // 0;
+}
+
+# ---- the chaos
+
+my @kills;
+$hd->expect_log(qr/worker process \d+ exited on signal 9/, qr/agent process \d+ exited on signal 9/);
+go_on(3);
+for my $i (1 .. $rounds) {
+    my ($victim) = $hd->workers;
+    my $at = time;
+    kill 'KILL', $victim;
+    $hd->wait_for(sub { $hd->workers >= 2 && !grep { $_ == $victim } $hd->workers }, "another worker for $victim");
+    push @kills, [$at, time];
+    go_on(1);
+    my ($agent) = $hd->wait_for(sub { ($hd->processes('agent'))[0] }, 'an agent');
+    kill 'KILL', $agent;
+    $hd->wait_for(sub { grep { $_ != $agent } $hd->processes('agent') }, 'another agent');
+    $hd->stop_backend(5);
+    go_on(1);
+    $hd->conf(conf_with($certs[$i % 2]));
+    ok $hd->reload, "round $i: reloaded with another certificate";
+    flapping();
+    go_on(1);
+}
+my @settled = $hd->workers;
+go_on(2);
+my %before = map { $_ => rss_kib($_) } @settled;
+go_on(Heddle::is_sanitized() ? 3 : 20);
+my %after = map { $_ => rss_kib($_) } @settled;
+open my $f, '>', $stop or die;
+close $f;
+waitpid $_, 0 for values %pids;
+
+# ---- the judgement
+
+my %refusals = (alone => qr/^50[234]$/); # its only upstream was away; all others had one
+for my $kind (sort keys %kinds) {
+    my @all = outcomes($kind);
+    my $may = $refusals{$kind} // qr/^(?!)/;
+    my @bad = grep {
+        my ($from, $to, $what) = @$_;
+        my $in_kill = grep { $from <= $_->[1] && $to >= $_->[0] } @kills;
+        $what ne 'right' && $what !~ $may && !($in_kill && $what =~ /^closed/);
+    } @all;
+    is scalar @bad, 0, "$kind: each of " . @all . ' is answered, but for those of a killed worker'
+        or diag join "\n", map { "@$_" } @bad[0 .. ($#bad < 9 ? $#bad : 9)];
+    ok scalar(grep { $_->[2] eq 'right' } @all), "$kind: some are";
+}
+
+sub gauges { return grep { /::(?:high_priority::)?(?:active_(?:requests|pending|retries)|rq_active)::[1-9]/ } split /\n/, $hd->admin('/clusters')->body }
+ok eval { $hd->wait_for(sub { !gauges() }, 'gauges to fall to 0') }, 'gauges are 0' or diag gauges();
+
+# What the upstream saw was asked for; what was answered it saw.
+my %asked;
+my $seen = sub { %asked = (); $asked{$_}++ for split /\n/, $back->file('asked.log') };
+for my $kind (qw(http1 http2 tls grpc mesh)) {
+    my @all = outcomes($kind);
+    my @right = grep { $all[$_][2] eq 'right' } 0 .. $#all;
+    ok eval { $back->wait_for(sub { $seen->(); !grep { !$asked{"/$kind/$kind-$_"} } @right }, "$kind in the log") },
+        "$kind: what was answered came from the upstream";
+    my @beyond = grep { m{^/$kind/$kind-(\d+)$} && $1 > $#all } keys %asked;
+    is "@beyond", '', "$kind: nothing else came there";
+}
+for my $pid (@settled) {
+    cmp_ok $after{$pid}, '<=', $before{$pid} + (Heddle::is_sanitized() ? 32768 : 2048), "worker $pid doesn't grow";
+}
+is scalar(grep { /\[alert\]/ && !/exited on signal 9/ } split /\n/, $hd->log), 0, 'no alert but those of the kills';
+done_testing;
