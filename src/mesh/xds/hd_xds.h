@@ -77,7 +77,7 @@ typedef struct hd_xds_built_s {
     hd_xds_kind_t kind;
     hd_str_t name;
     hd_slot_t *slot;
-    const void *root;
+    const void *root; /* of what is in force next; when is_waiting, of nothing any more */
     const void *inline_endpoints; /* of a cluster: hd_endpoints_t; NULL: none */
     bool is_unchanged;            /* equal to the live version */
     bool is_waiting;              /* may_put said so: built, and dropped */

@@ -343,6 +343,8 @@ static hd_rc_t build_region(hd_xds_t *x, const void *msg, hd_str_t place, uint64
         hash = 0;
     rc = hd_batch_put(x->env->batch, out->slot, r, out->root, hash, err);
     out->is_unchanged = rc == HD_DONE;
+    if (out->is_unchanged) /* what was built is gone: the live version says the same */
+        out->root = hd_slot_get(x->env->member, out->slot)->root;
     return rc == HD_DONE ? HD_OK : rc;
 }
 
