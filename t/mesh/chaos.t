@@ -214,7 +214,7 @@ for my $kind (sort keys %kinds) {
         my $in_kill = grep { $from <= $_->[1] && $to >= $_->[0] } @kills;
         $what ne 'right' && $what !~ $may && !($in_kill && $what =~ /^closed/);
     } @all;
-    local $TODO = $kind eq 'tls' && @bad ? 'seldom an answer over TLS is cut short while no worker was killed: not found yet' : undef;
+    local $TODO = $kind eq 'tls' && @bad ? 'an answer over TLS is cut short at times while no worker was killed: not found yet' : undef;
     is scalar @bad, 0, "$kind: each of " . @all . ' is answered, but for those of a killed worker'
         or diag join "\n", map { "@$_" } @bad[0 .. ($#bad < 9 ? $#bad : 9)];
     undef $TODO;
