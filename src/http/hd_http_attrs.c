@@ -140,7 +140,8 @@ GET(request)
     memcpy(text, head->method.data, head->method.len);
     n = head->method.len;
     text[n++] = ' ';
-    memcpy(text + n, head->raw_path.data, head->raw_path.len);
+    if (head->raw_path.len > 0) /* CONNECT has none */
+        memcpy(text + n, head->raw_path.data, head->raw_path.len);
     n += head->raw_path.len;
     text[n++] = ' ';
     memcpy(text + n, protocol.data, protocol.len);

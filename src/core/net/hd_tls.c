@@ -337,13 +337,16 @@ static hd_rc_t set_trust(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
 {
     const hd_tls_conf_t *conf = &l->ctx->conf;
     const hd_tls_trust_t *trust;
+    const hd_region_t *r;
 
     *version = 0;
     if (conf->trust == NULL || SSL_get_verify_mode(l->ssl) == SSL_VERIFY_NONE)
         return HD_OK;
     if ((trust = hd_tls_trust_get(m, conf->trust, err)) == NULL)
         return HD_ERROR;
-    *version = hd_tls_content_of(hd_slot_get(m, conf->trust));
+    if ((r = hd_slot_get(m, conf->trust)) == NULL)
+        return hd_err_set(err, HD_E_TLS, "the roots to verify by were removed just now");
+    *version = hd_tls_content_of(r);
     hd_bug_on(SSL_set1_verify_cert_store(l->ssl, trust->store) != 1);
     if (l->ctx->is_server && !conf->is_mesh) {
         /* So that a browser can choose; mesh peers have one identity. */
@@ -365,9 +368,13 @@ static hd_rc_t check_certs(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
 
     *version = 0;
     for (uint32_t i = 0; i < conf->certs_n; i++) {
+        const hd_region_t *r;
+
         if (hd_tls_cert_get(m, conf->certs[i], &why) == NULL)
             continue;
-        *version = *version * 1000003 + hd_tls_content_of(hd_slot_get(m, conf->certs[i]));
+        /* NULL: a reload has removed it since; what was got serves this handshake */
+        r = hd_slot_get(m, conf->certs[i]);
+        *version = *version * 1000003 + (r != NULL ? hd_tls_content_of(r) : 0);
         good_n++;
     }
     if (good_n > 0 || (conf->certs_n == 0 && (!l->ctx->is_server || conf->rejects)))
