@@ -5,27 +5,41 @@
 #include "core/conf/hd_module_table.h"
 #include "stream/hd_tcp.h"
 
+#include <string.h>
+
 #define SERVERS_MAX 100000
+#define NAMES_MAX 10000
+#define PREREAD_TIMEOUT_MS 30000 /* nginx's proxy_protocol_timeout, too */
 
 typedef struct {
     hd_node_t *node;
     hd_array_t listens; /* hd_conf_listen_t */
+    hd_array_t names;   /* hd_str_t, as server_name has them */
 } server_t;
+
+/* What is listened on, and by whom; one of several is told by the ClientHello's name. */
+typedef struct {
+    hd_conf_listen_t listen;
+    hd_array_t servers; /* server_t *; the first is the default one */
+} address_t;
 
 /* A walk through the block; see hd_conf_http.c, which does the same with more to do. */
 typedef struct {
     hd_node_t *node;
-    hd_array_t servers;
-    server_t *server; /* being sketched */
+    hd_array_t servers;   /* server_t */
+    hd_array_t addresses; /* address_t */
+    server_t *server;     /* being sketched */
     bool is_sketch;
 } build_t;
 
 typedef struct {
     const hd_slot_t *cluster;
+    const hd_expr_t *pass; /* with variables */
     hd_str_t host_port;
-    uint64_t connect_timeout_ms, timeout_ms, accepted, tries_time_ms; /* 0: default */
+    uint64_t connect_timeout_ms, timeout_ms, preread_timeout_ms; /* 0: default */
+    uint64_t accepted, tries_time_ms;
     uint32_t tries;
-    bool has_pass, proxy_protocol, no_next_upstream, accepted_flag;
+    bool has_pass, proxy_protocol, no_next_upstream, accepted_flag, ssl_preread;
 } stream_conf_t;
 
 /* The block being built; NULL: none. Not in a conf: what lies in a resource must not
@@ -47,17 +61,68 @@ static hd_rc_t set_pass(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
     stream_conf_t *sc = conf;
 
     sc->has_pass = true;
-    if (hd_str_find_char(args[0], '$') >= 0)
-        return hd_err_set(err, HD_E_CONF,
-                          "variables are not supported in proxy_pass of "
-                          "stream");
+    sc->pass = NULL;
+    sc->cluster = NULL;
     if (hd_str_find(args[0], HD_STR("://")) >= 0)
         return hd_err_set(err, HD_E_CONF,
                           "\"%.*s\" is a URL: in stream it is proxy_pass HOST:PORT or an "
                           "upstream's name",
                           HD_STR_ARG(args[0]));
     sc->host_port = hd_str_dup(cf->pool, args[0]);
+    if (hd_str_find_char(args[0], '$') >= 0) {
+        hd_expr_t *expr;
+
+        if (hd_expr_compile(cf, args[0], &expr, err) != HD_OK)
+            return HD_ERROR;
+        sc->pass = expr;
+        return HD_OK;
+    }
     return hd_conf_cluster->slot_for(cf, args[0], 0, true, &sc->cluster, err);
+}
+
+static hd_rc_t set_one_name(hd_conf_t *cf, server_t *s, hd_str_t arg, hd_err_t *err)
+{
+    bool is_regex = arg.len > 1 && arg.data[0] == '~';
+    hd_str_t name = is_regex ? arg : hd_str_dup_lower(cf->temp, arg);
+    ssize_t star = is_regex ? -1 : hd_str_find_char(name, '*');
+    hd_match_t match = {.kind = HD_MATCH_REGEX,
+                        .part = true,
+                        .ignore_case = true,
+                        .text = hd_str_sub(name, 1, name.len)};
+    hd_str_t *to;
+
+    if (is_regex && hd_match_check(&match, err) != HD_OK)
+        return HD_ERROR;
+    if (star >= 0 &&
+        (hd_str_find_char(hd_str_sub(name, (size_t)star + 1, name.len), '*') >= 0 ||
+         (!hd_str_has_prefix(name, HD_STR("*.")) &&
+          !hd_str_has_suffix(name, HD_STR(".*")))))
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid server name or wildcard \"%.*s\": NAME, *.NAME, "
+                          ".NAME, NAME.* or ~REGEX is expected",
+                          HD_STR_ARG(arg));
+    if (name.len > 1 && name.data[0] == '.') { /* x and *.x */
+        to = hd_array_add(&s->names);
+        if (to != NULL)
+            *to = hd_str_printf(cf->temp, "*%.*s", HD_STR_ARG(name));
+        name = hd_str_sub(name, 1, name.len);
+    }
+    to = hd_array_add(&s->names);
+    if (to == NULL)
+        return hd_err_set(err, HD_E_CONF, "more than %d names", NAMES_MAX);
+    *to = hd_str_dup(cf->temp, name);
+    return HD_OK;
+}
+
+static hd_rc_t set_server_name(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                               hd_err_t *err)
+{
+    (void)conf;
+    for (uint32_t i = 0; i < cf->node->args_n && building->is_sketch; i++) {
+        if (args[i].len > 0 && set_one_name(cf, building->server, args[i], err) != HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
 }
 
 static hd_rc_t set_inverse(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
@@ -109,6 +174,7 @@ static hd_rc_t make_tcp(hd_conf_t *cf, const stream_conf_t *sc, hd_tcp_conf_t *t
     *tcp = (hd_tcp_conf_t){
         .targets = target,
         .targets_n = 1,
+        .pass = sc->pass,
         .weights_total = 1,
         .connect_timeout_ms = time_or(sc->connect_timeout_ms, 60000),
         .idle_timeout_ms = time_or(sc->timeout_ms, 600000),
@@ -118,8 +184,9 @@ static hd_rc_t make_tcp(hd_conf_t *cf, const stream_conf_t *sc, hd_tcp_conf_t *t
     };
     if (!hd_conf_ssl_upstream_is_on(cf))
         return HD_OK;
-    return hd_conf_ssl_upstream(cf, without_port(sc->host_port), HD_STR_NONE, &tcp->tls,
-                                err);
+    return hd_conf_ssl_upstream(
+        cf, sc->pass != NULL ? HD_STR_NONE : without_port(sc->host_port), HD_STR_NONE,
+        &tcp->tls, err);
 }
 
 /* Modules that look at conns: in the order of loading. */
@@ -188,14 +255,82 @@ static hd_rc_t begin(build_t *b, hd_conf_t *outer, hd_str_t name, hd_conf_t *cf,
     return hd_conf_complete(cf, HD_IN_STREAM, err);
 }
 
-static hd_rc_t put_listener(build_t *b, hd_conf_t *outer, const server_t *s,
-                            const hd_conf_listen_t *listen, hd_err_t *err)
+/* The names that a ClientHello is matched with. */
+static void match_names(hd_conf_t *cf, const server_t *s, hd_filter_chain_t *chain)
 {
+    hd_str_t *names = hd_pool_new_n(cf->pool, hd_str_t, s->names.n);
+    hd_match_t *regexes = hd_pool_new_n(cf->pool, hd_match_t, s->names.n);
+    hd_chain_match_t *m = &chain->match;
+
+    for (size_t i = 0; i < s->names.n; i++) {
+        hd_str_t name = *hd_array_at(&s->names, hd_str_t, i);
+
+        if (name.data[0] == '~')
+            regexes[m->server_regexes_n++] =
+                (hd_match_t){.kind = HD_MATCH_REGEX,
+                             .part = true,
+                             .ignore_case = true,
+                             .text = hd_str_dup(cf->pool, hd_str_sub(name, 1, name.len))};
+        else
+            names[m->server_names_n++] = hd_str_dup(cf->pool, name);
+    }
+    m->server_names = names;
+    m->server_regexes = regexes;
+}
+
+/* Whether a ClientHello is looked at is up to the default server, as in nginx. */
+static void set_preread(const hd_conf_t *cf, const address_t *a, hd_listener_t *l)
+{
+    const stream_conf_t *sc = cf->confs[hd_module_number(&hd_stream_module)];
+
+    if (sc->ssl_preread || (a->listen.is_ssl && l->chains_n > 0)) {
+        l->filters |= HD_LF_TLS_INSPECTOR;
+        l->filters_timeout_ms = time_or(sc->preread_timeout_ms, PREREAD_TIMEOUT_MS);
+    }
+    if (a->listen.proxy_protocol) {
+        l->filters |= HD_LF_PROXY_PROTOCOL;
+        l->filters_timeout_ms = hd_max(l->filters_timeout_ms, PREREAD_TIMEOUT_MS);
+    }
+}
+
+/* The default server's chain is the listener's default; each other one has names. */
+static hd_rc_t make_chains(hd_conf_t *cf, const address_t *a, hd_listener_t *l,
+                           hd_err_t *err)
+{
+    hd_filter_chain_t *chains = hd_pool_new_n(cf->pool, hd_filter_chain_t, a->servers.n);
+    uint32_t n = 0;
+
+    for (size_t i = a->servers.n; i-- > 0;) { /* set_preread wants the first one's <at> */
+        const server_t *s = *hd_array_at(&a->servers, server_t *, i);
+        hd_filter_chain_t *chain = &chains[i];
+        hd_conf_t at = *cf;
+
+        at.scope = HD_IN_STREAM_SERVER;
+        at.node = s->node;
+        if (hd_conf_enter(cf, s->node, HD_IN_STREAM_SERVER, &at.confs, err) != HD_OK ||
+            make_chain(&at, s, &a->listen, chain, err) != HD_OK)
+            return HD_ERROR;
+        if (i > 0) {
+            match_names(cf, s, chain);
+            n++;
+            continue;
+        }
+        l->default_chain = chain;
+        l->chains = chains + 1;
+        l->chains_n = n;
+        set_preread(&at, a, l);
+    }
+    return HD_OK;
+}
+
+static hd_rc_t put_listener(build_t *b, hd_conf_t *outer, const address_t *a,
+                            hd_err_t *err)
+{
+    const hd_conf_listen_t *listen = &a->listen;
     hd_slot_t *slot =
         hd_slot_find_or_add(outer->arena, HD_RES_LISTENER, listen->name, err);
-    hd_filter_chain_t *chain;
     hd_listener_t *l;
-    hd_conf_t cf, at;
+    hd_conf_t cf;
     hd_rc_t rc;
 
     if (slot == NULL)
@@ -209,26 +344,16 @@ static hd_rc_t put_listener(build_t *b, hd_conf_t *outer, const server_t *s,
     }
     if (begin(b, outer, listen->name, &cf, err) != HD_OK)
         return HD_ERROR;
-    at = cf;
-    at.scope = HD_IN_STREAM_SERVER;
-    at.node = s->node;
-    if (hd_conf_enter(&cf, s->node, HD_IN_STREAM_SERVER, &at.confs, err) != HD_OK)
-        return HD_ERROR;
     l = hd_pool_new(cf.pool, hd_listener_t);
-    chain = hd_pool_new(cf.pool, hd_filter_chain_t);
-    if (make_chain(&at, s, listen, chain, err) != HD_OK)
-        return HD_ERROR;
     l->name = hd_str_dup(cf.pool, listen->name);
+    l->region = cf.region;
     l->socket = listen->socket;
     if (l->socket.bind.family == AF_UNIX)
         l->socket.bind.path = hd_str_dup(cf.pool, l->socket.bind.path);
     l->addr = l->socket.bind;
     l->bind = true;
-    l->default_chain = chain;
-    if (listen->proxy_protocol) {
-        l->filters |= HD_LF_PROXY_PROTOCOL;
-        l->filters_timeout_ms = 30000; /* nginx's proxy_protocol_timeout */
-    }
+    if (make_chains(&cf, a, l, err) != HD_OK)
+        return HD_ERROR;
     cf.node = listen->node;
     if (hd_build_need_listen(&cf, &l->socket, err) != HD_OK)
         return hd_conf_blame(outer, listen->node, err);
@@ -249,11 +374,59 @@ static hd_rc_t note_server(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_e
         return hd_err_set(err, HD_E_CONF, "more than %d servers", SERVERS_MAX);
     s->node = (hd_node_t *)(uintptr_t)cf->node;
     hd_array_init(&s->listens, cf->temp, sizeof(hd_conf_listen_t), HD_CONF_LISTENS_MAX);
+    hd_array_init(&s->names, cf->temp, sizeof(hd_str_t), NAMES_MAX);
     return HD_OK;
 }
 
-static hd_rc_t build_server(build_t *b, hd_conf_t *cf, const hd_conf_t *http_level,
-                            server_t *s, hd_err_t *err)
+static address_t *find_address(build_t *b, hd_str_t name)
+{
+    for (size_t i = 0; i < b->addresses.n; i++) {
+        address_t *a = hd_array_at(&b->addresses, address_t, i);
+
+        if (hd_str_eq(a->listen.name, name))
+            return a;
+    }
+    return NULL;
+}
+
+/* Servers may share an address when names tell which of them is meant. */
+static hd_rc_t add_to_address(build_t *b, hd_conf_t *cf, server_t *s,
+                              const hd_conf_listen_t *listen, hd_err_t *err)
+{
+    address_t *a = find_address(b, listen->name);
+    bool is_new = a == NULL;
+    server_t **to;
+
+    if (is_new) {
+        a = hd_array_add(&b->addresses);
+        if (a == NULL)
+            return hd_err_set(err, HD_E_CONF, "more than %d addresses", SERVERS_MAX);
+        a->listen = *listen;
+        hd_array_init(&a->servers, cf->temp, sizeof(server_t *), SERVERS_MAX);
+    } else if (*hd_array_at(&a->servers, server_t *, a->servers.n - 1) == s ||
+               (s->names.n == 0 && !listen->is_default)) {
+        return hd_err_set(err, HD_E_CONF,
+                          "duplicate \"%.*s\" address and port pair: another server "
+                          "listens there; a server_name would tell them apart",
+                          HD_STR_ARG(listen->name));
+    } else if (hd_conf_merge_listen(&a->listen, listen, err) != HD_OK) {
+        return HD_ERROR;
+    }
+    to = hd_array_add(&a->servers);
+    if (to == NULL)
+        return hd_err_set(err, HD_E_CONF, "more than %d servers", SERVERS_MAX);
+    *to = s;
+    if (listen->is_default && !is_new) { /* first, whatever its place */
+        server_t **first = hd_array_at(&a->servers, server_t *, 0);
+
+        *to = *first;
+        *first = s;
+    }
+    return HD_OK;
+}
+
+static hd_rc_t sketch_server(build_t *b, hd_conf_t *cf, const hd_conf_t *http_level,
+                             server_t *s, hd_err_t *err)
 {
     hd_conf_t sketch = *http_level;
     hd_rc_t rc;
@@ -269,9 +442,10 @@ static hd_rc_t build_server(build_t *b, hd_conf_t *cf, const hd_conf_t *http_lev
         return hd_conf_blame(cf, s->node, err);
     }
     for (size_t i = 0; i < s->listens.n; i++) {
-        if (put_listener(b, cf, s, hd_array_at(&s->listens, hd_conf_listen_t, i), err) !=
-            HD_OK)
-            return HD_ERROR;
+        const hd_conf_listen_t *l = hd_array_at(&s->listens, hd_conf_listen_t, i);
+
+        if (add_to_address(b, cf, s, l, err) != HD_OK)
+            return hd_conf_blame(cf, l->node, err);
     }
     return HD_OK;
 }
@@ -288,15 +462,93 @@ static hd_rc_t enter_stream(hd_conf_t *cf, const hd_str_t *args, void *conf,
     building = b;
     b->node = (hd_node_t *)(uintptr_t)cf->node;
     hd_array_init(&b->servers, cf->temp, sizeof(server_t), SERVERS_MAX);
+    hd_array_init(&b->addresses, cf->temp, sizeof(address_t), SERVERS_MAX);
     at.pool = cf->temp; /* what is read here is only looked at */
     at.region = NULL;
     rc = hd_conf_enter(&at, b->node, HD_IN_STREAM, &at.confs, err);
     at.scope = HD_IN_STREAM;
     for (size_t i = 0; rc == HD_OK && i < b->servers.n; i++)
-        rc = build_server(b, cf, &at, hd_array_at(&b->servers, server_t, i), err);
+        rc = sketch_server(b, cf, &at, hd_array_at(&b->servers, server_t, i), err);
+    for (size_t i = 0; rc == HD_OK && i < b->addresses.n; i++)
+        rc = put_listener(b, cf, hd_array_at(&b->addresses, address_t, i), err);
     building = NULL;
     return rc;
 }
+
+/* --- variables --- */
+
+static const hd_conn_facts_t *hello_of(const hd_attr_of_t *of)
+{
+    const hd_conn_facts_t *f = of->conn != NULL ? of->conn->facts : NULL;
+
+    return f != NULL && hd_str_eq(f->transport, HD_STR("tls")) ? f : NULL;
+}
+
+static void put_text(hd_val_t *out, hd_str_t text)
+{
+    out->type = HD_VAL_STR;
+    out->str = text;
+}
+
+static void get_preread_name(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
+{
+    const hd_conn_facts_t *f = hello_of(of);
+
+    (void)rest;
+    if (f != NULL)
+        put_text(out, f->sni);
+}
+
+/* From wire form (RFC 7301 §3.1) to a list with commas, which has the same length but
+ * for the first one's. */
+static void get_preread_alpn(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
+{
+    const hd_conn_facts_t *f = hello_of(of);
+    hd_str_t wire = f != NULL ? f->offered_alpn : HD_STR_NONE;
+    char *text;
+    size_t at = 0;
+
+    (void)rest;
+    if (wire.len < 2)
+        return;
+    text = hd_pool_alloc_unaligned(of->pool, wire.len);
+    memcpy(text, wire.data + 1, wire.len - 1);
+    for (at = (unsigned char)wire.data[0]; at < wire.len - 1;
+         at += 1 + (unsigned char)wire.data[1 + at])
+        text[at] = ',';
+    put_text(out, hd_str_n(text, wire.len - 1));
+}
+
+static void get_preread_protocol(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
+{
+    static const char *const names[] = {"SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2",
+                                        "TLSv1.3"};
+    const hd_conn_facts_t *f = hello_of(of);
+
+    (void)rest;
+    if (f != NULL && f->offered_version >= 0x0300 &&
+        f->offered_version < 0x0300 + hd_countof(names))
+        put_text(out, hd_str_c(names[f->offered_version - 0x0300]));
+}
+
+static const hd_attr_def_t attributes[] = {
+    {.name = "ssl_preread_server_name",
+     .type = HD_VAL_STR,
+     .flags = HD_ATTR_CONN,
+     .get = get_preread_name,
+     .help = "the name that the ClientHello asks for"},
+    {.name = "ssl_preread_alpn_protocols",
+     .type = HD_VAL_STR,
+     .flags = HD_ATTR_CONN,
+     .get = get_preread_alpn,
+     .help = "the protocols that the ClientHello offers, with commas"},
+    {.name = "ssl_preread_protocol",
+     .type = HD_VAL_STR,
+     .flags = HD_ATTR_CONN,
+     .get = get_preread_protocol,
+     .help = "the highest version of TLS that the ClientHello offers"},
+    {0},
+};
 
 #define IN_ANY (HD_IN_STREAM | HD_IN_STREAM_SERVER)
 #define AT(field) offsetof(stream_conf_t, field)
@@ -317,13 +569,41 @@ static const hd_directive_t directives[] = {
      .args_max = HD_ARGS_ANY,
      .repeats = true,
      .set = set_listen,
-     .help = "ADDRESS:PORT|PORT|unix:PATH [ssl] [proxy_protocol] [reuseport] [backlog=N] "
-             "[rcvbuf=SIZE] [sndbuf=SIZE] [ipv6only=on|off] [so_keepalive=…]"},
+     .help = "ADDRESS:PORT|PORT|unix:PATH [default_server] [ssl] [proxy_protocol] "
+             "[reuseport] [backlog=N] [rcvbuf=SIZE] [sndbuf=SIZE] [ipv6only=on|off] "
+             "[so_keepalive=…]"},
     {.name = "proxy_pass",
      .scope = HD_IN_STREAM_SERVER,
      .args_n = 1,
      .set = set_pass,
-     .help = "HOST:PORT|UPSTREAM|unix:PATH: where connections go"},
+     .help = "HOST:PORT|UPSTREAM|unix:PATH: where connections go; with variables: the "
+             "name of an upstream or of an address that stands in another proxy_pass"},
+    {.name = "server_name",
+     .scope = HD_IN_STREAM_SERVER,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .repeats = true,
+     .set = set_server_name,
+     .help = "NAME …: of servers that share an address, the one that the ClientHello "
+             "names: exact, *.x, x.*, .x, ~regex; wants ssl or ssl_preread"},
+    {.name = "ssl_preread",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(ssl_preread),
+     .help = "on|off: look at the ClientHello without ending TLS here; off"},
+    {.name = "preread_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(preread_timeout_ms),
+     .help = "TIME: for the ClientHello to come; 30s"},
+    {.name = "preread_buffer_size",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_size,
+     .offset = AT(accepted),
+     .help = "SIZE: accepted; a ClientHello may have 16 KB"},
     {.name = "proxy_connect_timeout",
      .scope = IN_ANY,
      .args_n = 1,
@@ -379,5 +659,6 @@ const hd_module_t hd_stream_module = {
     .abi = HD_MODULE_ABI,
     .name = "stream",
     .directives = directives,
+    .attributes = attributes,
     .conf_size = sizeof(stream_conf_t),
 };

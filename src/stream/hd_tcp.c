@@ -18,6 +18,7 @@ typedef struct {
     const hd_filter_chain_t *chain;
     const hd_tcp_conf_t *conf;
     const hd_tcp_target_t *target;
+    hd_tcp_target_t named; /* the target, where variables name it */
     hd_pick_t pick;
     hd_addr_t tried[TRIED_MAX];
     uint32_t attempts;
@@ -373,6 +374,33 @@ static const hd_tcp_target_t *choose_target(const hd_tcp_conf_t *conf)
     return conf->targets;
 }
 
+/* proxy_pass with variables: the cluster of that name. */
+static hd_rc_t find_named(session_t *s)
+{
+    hd_attr_of_t of = {
+        .conn = s->down, .pool = hd_conn_pool(s->down), .member = s->member};
+    hd_str_t name = HD_STR_NONE;
+    const hd_slot_t *slot;
+
+    s->named = *s->target;
+    s->target = &s->named;
+    if (hd_expr_eval_of(s->conf->pass, &of, &name) != HD_OK || name.len == 0)
+        return hd_err_set(&s->err, HD_E_NO_CLUSTER,
+                          "the variables of proxy_pass name no upstream");
+    s->named.name = hd_str_dup(of.pool, name);
+    /* As src/mesh names the clusters of stream: of an upstream block, of an address. */
+    slot = hd_slot_find(s->member, NULL, HD_RES_CLUSTER,
+                        hd_str_printf(of.pool, "stream:%.*s", HD_STR_ARG(name)));
+    if (slot == NULL)
+        slot = hd_slot_find(s->member, NULL, HD_RES_CLUSTER,
+                            hd_str_printf(of.pool, "stream:%.*s|0", HD_STR_ARG(name)));
+    if (slot == NULL)
+        return hd_err_set(&s->err, HD_E_NO_CLUSTER, "no upstream \"%.*s\"",
+                          HD_STR_ARG(name));
+    s->named.cluster = slot;
+    return HD_OK;
+}
+
 static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
                     const hd_filter_chain_t *chain)
 {
@@ -394,7 +422,10 @@ static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
     sessions_n++;
     s->target = choose_target(s->conf);
     hd_conn_set_handler(c, &down_handler, s);
-    start_try(s);
+    if (s->conf->pass != NULL && find_named(s) != HD_OK)
+        fail_session(s, HD_RESULT_CANCELLED);
+    else
+        start_try(s);
 }
 
 /* Sessions end by themselves, as in nginx; worker_shutdown_timeout bounds the wait. */

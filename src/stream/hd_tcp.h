@@ -6,6 +6,7 @@
  *     ^________| another server, while there is one that wasn't tried
  */
 #pragma once
+#include "core/conf/hd_expr.h"
 #include "core/net/hd_cluster.h"
 #include "core/net/hd_listener.h"
 
@@ -20,6 +21,7 @@ typedef struct {
 typedef struct hd_tcp_conf_s {
     const hd_tcp_target_t *targets;
     uint32_t targets_n, weights_total;
+    const hd_expr_t *pass; /* names the cluster for each conn anew; NULL: by <targets> */
     uint32_t connect_timeout_ms; /* 0: the cluster's */
     uint32_t tries_max;          /* servers asked; 0: each one once */
     uint64_t idle_timeout_ms;    /* no byte either way; 0: none */

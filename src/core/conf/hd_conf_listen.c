@@ -236,19 +236,20 @@ static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, bool is_stream,
         l->is_http2 = true;
         return HD_OK;
     }
-    if (!is_stream &&
-        (hd_str_eq(arg, HD_STR("default_server")) || hd_str_eq(arg, HD_STR("default")))) {
+    if (hd_str_eq(arg, HD_STR("default_server")) ||
+        (!is_stream && hd_str_eq(arg, HD_STR("default")))) {
         l->is_default = true;
         return HD_OK;
     }
     if (hd_str_eq(arg, HD_STR("udp")) || hd_str_eq(arg, HD_STR("quic")))
         return hd_err_set(err, HD_E_CONF, "\"%.*s\" is not supported: only TCP is",
                           HD_STR_ARG(arg));
-    return hd_err_set(err, HD_E_CONF,
-                      "invalid parameter \"%.*s\"; allowed are ssl, %sproxy_protocol, "
-                      "bind, reuseport, backlog=, rcvbuf=, sndbuf=, ipv6only=, "
-                      "so_keepalive=, deferred",
-                      HD_STR_ARG(arg), is_stream ? "" : "http2, default_server, ");
+    return hd_err_set(
+        err, HD_E_CONF,
+        "invalid parameter \"%.*s\"; allowed are ssl, %sdefault_server, "
+        "proxy_protocol, bind, reuseport, backlog=, rcvbuf=, sndbuf=, ipv6only=, "
+        "so_keepalive=, deferred",
+        HD_STR_ARG(arg), is_stream ? "" : "http2, ");
 }
 
 hd_rc_t hd_conf_parse_listen(hd_conf_t *cf, const hd_str_t *args, bool is_stream,

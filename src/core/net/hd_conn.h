@@ -91,8 +91,9 @@ typedef struct hd_conn_facts_s {
     hd_str_t sni;                            /* as asked for, lower case */
     hd_str_t alpn;                           /* negotiated */
     hd_str_t offered_alpn;                   /* the ClientHello's list in wire form */
-    hd_str_t transport;    /* "tls", "raw_buffer" as seen by the inspector */
-    hd_str_t app_protocol; /* "http/1.1", "h2c", "" as seen by the inspector */
+    uint16_t offered_version; /* of TLS, the highest: 0x0300 to 0x0304; 0: none known */
+    hd_str_t transport;       /* "tls", "raw_buffer" as seen by the inspector */
+    hd_str_t app_protocol;    /* "http/1.1", "h2c", "" as seen by the inspector */
     /* The peer's verified identity; set solely by the TLS or HBONE layer. */
     hd_str_t peer_principal; /* spiffe://TD/ns/NS/sa/SA; empty: none */
     hd_str_t local_principal;

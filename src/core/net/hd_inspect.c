@@ -109,6 +109,7 @@ static hd_rc_t judge_tls(hd_conn_t *c, hd_str_t bytes)
     }
     facts->transport = HD_STR("tls");
     facts->sni = hd_str_dup_lower(hd_conn_pool(c), hello.sni);
+    facts->offered_version = hello.version_max;
     facts->offered_alpn = hd_str_dup(hd_conn_pool(c), hello.alpn_wire);
     return HD_OK;
 }
