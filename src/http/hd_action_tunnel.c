@@ -1,6 +1,7 @@
 /* HD_ACT_TUNNEL: a CONNECT ends here: its bytes go on to an endpoint as they are
  * (RFC 9110 §9.3.6; Envoy's connect_config). */
 #include "http/hd_action_tunnel.h"
+#include "core/net/hd_proxy_protocol.h"
 #include "http/hd_request_int.h"
 
 typedef struct {
@@ -89,6 +90,10 @@ static hd_rc_t open_conn(tunnel_t *t, hd_err_t *err)
     if (t->up == NULL)
         return HD_ERROR;
     t->up->is_upstream = true;
+    if (t->pick.proxy_version != 0 && t->req->conn != NULL &&
+        hd_proxy_push(t->up, t->pick.proxy_version, hd_conn_remote(t->req->conn),
+                      hd_conn_local(t->req->conn), HD_STR_NONE, err) != HD_OK)
+        return HD_ERROR;
     if (t->pick.tls != NULL && hd_tls_push_client(t->up, t->pick.tls, NULL, err) != HD_OK)
         return HD_ERROR;
     return HD_OK;

@@ -390,6 +390,20 @@ static void fill_tls_key(const hd_try_t *t, hd_upool_key_t *key)
     }
 }
 
+/* The client's own conn is told to the upstream, so no other client's requests go there.
+ */
+static void fill_proxy_key(const hd_try_t *t, hd_upool_key_t *key)
+{
+    const hd_conn_t *c = t->req->conn;
+
+    key->proxy_version = t->pick.proxy_version;
+    if (c == NULL || hd_conn_remote(c)->family == AF_UNIX ||
+        hd_conn_local(c)->family == AF_UNIX)
+        return;
+    key->proxy_source = *hd_conn_remote(c);
+    key->proxy_local = *hd_conn_local(c);
+}
+
 static void fill_key(const hd_try_t *t, hd_upool_key_t *key)
 {
     *key = (hd_upool_key_t){
@@ -403,6 +417,8 @@ static void fill_key(const hd_try_t *t, hd_upool_key_t *key)
     };
     if (t->pick.tls != NULL)
         fill_tls_key(t, key);
+    if (t->pick.proxy_version != 0)
+        fill_proxy_key(t, key);
 }
 
 static hd_fail_t fail_of(const hd_err_t *err)

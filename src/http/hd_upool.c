@@ -6,6 +6,7 @@
  * HTTP/1: a waiting request starts a conn of its own, but takes whichever is free first.
  * HTTP/2: one conn being opened serves all that wait. */
 #include "http/hd_upool.h"
+#include "core/net/hd_proxy_protocol.h"
 #include "core/base/hd_log.h"
 #include "http/hd_peer_idle.h"
 #include "http/hd_weft.h"
@@ -110,6 +111,7 @@ static uint64_t hash_key(const hd_upool_key_t *k)
     }
     h = mix(h, a ^ (uint64_t)k->addr.port << 48);
     return mix(h, b ^ k->protocol ^ (uint64_t)k->offers_weft << 4 ^
+                      (uint64_t)k->proxy_source.port << 32 ^
                       (uint64_t)k->source_identity.len << 8 ^ (uint64_t)k->sni.len << 16);
 }
 
@@ -131,8 +133,9 @@ static bool is_same_key(const hd_upool_key_t *a, const hd_upool_key_t *b)
            a->offers_weft == b->offers_weft && a->is_high == b->is_high &&
            a->mark == b->mark && a->netns == b->netns &&
            a->transparent == b->transparent && is_same_addr(&a->addr, &b->addr) &&
-           is_same_addr(&a->bind, &b->bind) &&
+           is_same_addr(&a->bind, &b->bind) && a->proxy_version == b->proxy_version &&
            is_same_addr(&a->proxy_source, &b->proxy_source) &&
+           is_same_addr(&a->proxy_local, &b->proxy_local) &&
            is_same_str(a->source_identity, b->source_identity) &&
            is_same_str(a->sni, b->sni);
 }
@@ -823,7 +826,10 @@ static hd_rc_t start_connect(upool_t *p, const hd_pick_t *pick, uint64_t timeout
     table.conns_n++;
     c->is_upstream = true;
     hd_conn_set_handler(c, &connecting_handler, uc);
-    if (push_tls(p, c, pick, err) != HD_OK) {
+    if ((p->key.proxy_version != 0 &&
+         hd_proxy_push(c, p->key.proxy_version, &p->key.proxy_source, &p->key.proxy_local,
+                       HD_STR_NONE, err) != HD_OK) ||
+        push_tls(p, c, pick, err) != HD_OK) {
         close_conn(uc);
         return HD_ERROR;
     }

@@ -15,13 +15,14 @@ typedef struct {
     uint64_t secret_version;  /* of the certificate in use */
     hd_str_t source_identity; /* whose certificate: workload; empty: none */
     hd_str_t sni;             /* per request (auto_sni) */
-    hd_addr_t proxy_source;   /* PROXY protocol's */
+    hd_addr_t proxy_source, proxy_local; /* PROXY protocol's; IP or AF_UNSPEC */
     hd_addr_t bind;
     uint32_t mark;
     int32_t netns;
     bool transparent;
-    uint8_t protocol; /* hd_up_protocol_t asked for */
-    bool is_high;     /* counted with the cluster's limits of priority HIGH */
+    uint8_t protocol;      /* hd_up_protocol_t asked for */
+    uint8_t proxy_version; /* of the PROXY head; 0: none */
+    bool is_high;          /* counted with the cluster's limits of priority HIGH */
     bool offers_weft; /* by ALPN, beside the protocol: the peer may be a Heddle, too */
 } hd_upool_key_t;
 

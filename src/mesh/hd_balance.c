@@ -288,12 +288,20 @@ static const hd_tls_conf_t *choose_tls(const hd_cluster_t *c, const hd_endpoint_
     return t != NULL ? t->tls : c->tls;
 }
 
+static uint8_t choose_proxy(const hd_cluster_t *c, const hd_endpoint_t *e)
+{
+    const hd_transport_match_t *t = hd_lb_transport(c, e);
+
+    return t != NULL ? t->proxy_version : c->proxy_version;
+}
+
 static void answer(hd_pick_t *p, const hd_endpoint_t *e, const hd_addr_t *addr)
 {
     p->endpoint = e;
     p->priority = e != NULL ? e->priority : 0;
     p->addr = *addr;
     p->tls = choose_tls(p->cluster, e);
+    p->proxy_version = choose_proxy(p->cluster, e);
 }
 
 static void let_go(hd_member_t *m, hd_pick_t *p)
@@ -386,6 +394,7 @@ static hd_rc_t pick(hd_member_t *m, hd_pick_t *p, hd_post_t *wake, hd_err_t *err
     if (p->fixed != NULL) {
         p->addr = p->fixed->addr;
         p->tls = p->fixed->tls;
+        p->proxy_version = choose_proxy(p->cluster, p->fixed->endpoint);
         return HD_OK;
     }
     if (p->cluster->lb == HD_LB_ORIGINAL_DST)

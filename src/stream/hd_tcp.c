@@ -3,10 +3,9 @@
 #include "core/base/hd_log.h"
 #include "core/conf/hd_module_table.h"
 #include "core/hd_module.h"
+#include "core/net/hd_proxy_protocol.h"
 #include "core/net/hd_tunnel.h"
 #include "core/os/hd_os.h"
-
-#include <stdio.h>
 
 #define TRIED_MAX 16
 
@@ -126,22 +125,20 @@ static void start_tunnel(session_t *s)
 
 /* --- connecting --- */
 
-/* PROXY protocol, version 1 (haproxy's proxy-protocol.txt §2.1). */
+/* The version of the PROXY head that goes before all else; 0: none. */
+static uint8_t proxy_version(const session_t *s)
+{
+    return s->conf->send_proxy_protocol ? 1 : s->pick.proxy_version;
+}
+
+/* As ordinary bytes rather than by a layer, so that the stack stays one to splice. */
 static bool send_proxy_header(session_t *s)
 {
-    const hd_addr_t *from = hd_conn_remote(s->down), *to = hd_conn_local(s->down);
-    char text[256], a[HD_ADDR_TEXT_MAX], b[HD_ADDR_TEXT_MAX];
-    int n;
+    char head[256];
+    size_t n = hd_proxy_print(proxy_version(s), hd_conn_remote(s->down),
+                              hd_conn_local(s->down), HD_STR_NONE, head, sizeof(head));
 
-    if (from->family != to->family ||
-        (from->family != AF_INET && from->family != AF_INET6))
-        n = snprintf(text, sizeof(text), "PROXY UNKNOWN\r\n");
-    else
-        n = snprintf(text, sizeof(text), "PROXY TCP%c %.*s %.*s %u %u\r\n",
-                     from->family == AF_INET ? '4' : '6',
-                     HD_STR_ARG(hd_addr_print_ip(from, a)),
-                     HD_STR_ARG(hd_addr_print_ip(to, b)), from->port, to->port);
-    return hd_conn_try_send_copy(s->up, text, (size_t)n);
+    return hd_conn_try_send_copy(s->up, head, n);
 }
 
 static const hd_tls_conf_t *tls_of(const session_t *s)
@@ -173,7 +170,7 @@ static void on_up_open(hd_conn_t *c)
 {
     session_t *s = c->owner;
 
-    if (s->conf->send_proxy_protocol && !s->header_sent) {
+    if (proxy_version(s) != 0 && !s->header_sent) {
         s->header_sent = true;
         if (!send_proxy_header(s)) {
             hd_ignore(hd_err_set(&s->err, HD_E_LIMIT, "no buffer left"));
@@ -230,7 +227,7 @@ static void connect_upstream(session_t *s)
     s->up = hd_conn_connect(s->loop, &s->pick.addr, &bind, timeout_ms, &up_handler, s,
                             &s->err);
     give_counts(s, s->up);
-    if (s->up == NULL || (!s->conf->send_proxy_protocol && push_tls(s) != HD_OK))
+    if (s->up == NULL || (proxy_version(s) == 0 && push_tls(s) != HD_OK))
         lose_try(s, HD_RESULT_CONNECT);
 }
 

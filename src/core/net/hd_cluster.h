@@ -119,6 +119,7 @@ typedef struct {
     const hd_kv_t *match;
     uint32_t match_n;
     const hd_tls_conf_t *tls; /* NULL: plain */
+    uint8_t proxy_version;    /* of the PROXY head before all else; 0: none */
     bool is_unsupported;      /* endpoints that it fits aren't used (tunnels) */
 } hd_transport_match_t;
 
@@ -148,7 +149,8 @@ typedef struct hd_cluster_s {
     const hd_transport_match_t *transports;
     uint32_t transports_n;
     bool auto_sni, auto_san;
-    hd_addr_t bind; /* AF_UNSPEC: any */
+    uint8_t proxy_version; /* as <tls>: PROXY protocol, 1 or 2; 0: none */
+    hd_addr_t bind;        /* AF_UNSPEC: any */
     uint32_t tcp_keepalive_idle_s, tcp_keepalive_interval_s, tcp_keepalive_probes;
     /* What telemetry says of the destination (metadata "istio".services[0]) */
     hd_str_t service_host, service_name, service_namespace;
@@ -196,6 +198,7 @@ typedef struct hd_pick_s {
     const hd_endpoint_t *endpoint; /* NULL for original destination */
     hd_addr_t addr;
     const hd_tls_conf_t *tls; /* by transport match; NULL: plain */
+    uint8_t proxy_version;    /* likewise: PROXY head; 0: none */
     bool counted;             /* the endpoint's requests gauge is up */
     uint8_t priority;         /* the endpoint's */
     bool was_failure; /* another server is asked because of the status it answered */

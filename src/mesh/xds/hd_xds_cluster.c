@@ -270,7 +270,8 @@ static hd_rc_t set_transports(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c
     size_t n = msg->n_transport_socket_matches;
     hd_transport_match_t *list =
         n > 0 ? hd_pool_new_n(x->cf.pool, hd_transport_match_t, n) : NULL;
-    hd_rc_t rc = hd_xds_upstream_tls(x, msg->transport_socket, &c->tls, err);
+    hd_rc_t rc =
+        hd_xds_upstream_tls(x, msg->transport_socket, &c->proxy_version, &c->tls, err);
 
     if (rc == HD_DECLINED)
         return hd_err_set(err, HD_E_RESOURCE,
@@ -284,7 +285,8 @@ static hd_rc_t set_transports(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c
 
         list[i].name = hd_xds_str(x, m->name);
         hd_xds_labels(x, m->match, &list[i].match, &list[i].match_n);
-        rc = hd_xds_upstream_tls(x, m->transport_socket, &list[i].tls, err);
+        rc = hd_xds_upstream_tls(x, m->transport_socket, &list[i].proxy_version,
+                                 &list[i].tls, err);
         if (rc == HD_ERROR)
             return hd_err_prefix(err, "transport_socket_matches \"%s\": ", m->name);
         list[i].is_unsupported = rc == HD_DECLINED;

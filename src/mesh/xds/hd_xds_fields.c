@@ -237,6 +237,10 @@ static const entry_t entries[] = {
     {TLS "Secret", "name tls_certificate validation_context session_ticket_keys"},
     {TLS "TlsCertificate",
      "certificate_chain private_key password ocsp_staple !private_key_provider !pkcs12"},
+    {"envoy.extensions.transport_sockets.proxy_protocol.v3."
+     "ProxyProtocolUpstreamTransport",
+     "config transport_socket !tlv_as_pool_key"},
+    {CORE "ProxyProtocolConfig", "version !pass_through_tlvs !added_tlvs"},
     {TLS "CommonTlsContext",
      "tls_params tls_certificates validation_context "
      "validation_context_sds_secret_config combined_validation_context "

@@ -130,8 +130,10 @@ hd_rc_t hd_xds_conn_logs(hd_xds_t *x, PbAccesslog__AccessLog *const *msgs, size_
 /* --- hd_xds_tls.c --- */
 /* A transport socket; NULL *tls: plain. HD_DECLINED: one that we don't have but know
  * (internal_upstream). */
+/* *proxy: the version of the PROXY head that goes before; 0: none. */
 hd_rc_t hd_xds_upstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
-                            const hd_tls_conf_t **tls, hd_err_t *err) HD_MUST_CHECK;
+                            uint8_t *proxy, const hd_tls_conf_t **tls,
+                            hd_err_t *err) HD_MUST_CHECK;
 uint64_t hd_xds_secret_hash(const hd_secret_t *texts);
 /* What a validation context trusts (roots, lists, domains), lent or in env->temp; nothing
  * there: HD_DECLINED. */

@@ -1,6 +1,7 @@
 /* Transport sockets: TLS settings as data, secrets by slot. */
 #include "mesh/xds/hd_xds_int.h"
 #include "ext/internal_upstream.pb-c.h"
+#include "ext/proxy_upstream.pb-c.h"
 #include "ext/raw_buffer.pb-c.h"
 #include "http/hd_weft.h"
 
@@ -505,13 +506,39 @@ hd_rc_t hd_xds_downstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
     return HD_OK;
 }
 
+/* A PROXY head, then what another transport socket says. */
+static hd_rc_t unwrap_proxy(hd_xds_t *x, const Pb__Any *any, uint8_t *proxy,
+                            const PbCore__TransportSocket **inner, hd_err_t *err)
+{
+    const PbProxyUpstream__ProxyProtocolUpstreamTransport *m = hd_xds_unpack(
+        x, any, HD_PB(pb_proxy_upstream__proxy_protocol_upstream_transport), err);
+
+    if (m == NULL)
+        return HD_ERROR;
+    *inner = m->transport_socket;
+    if (*inner == NULL)
+        return hd_err_set(err, HD_E_RESOURCE, "it has no transport_socket");
+    *proxy = m->config != NULL &&
+                     m->config->version == PB_CORE__PROXY_PROTOCOL_CONFIG__VERSION__V2
+                 ? 2
+                 : 1;
+    return HD_OK;
+}
+
 hd_rc_t hd_xds_upstream_tls(hd_xds_t *x, const PbCore__TransportSocket *msg,
-                            const hd_tls_conf_t **tls, hd_err_t *err)
+                            uint8_t *proxy, const hd_tls_conf_t **tls, hd_err_t *err)
 {
     const Pb__Any *any = msg != NULL ? typed_config(msg) : NULL;
     const PbTls__UpstreamTlsContext *m;
 
     *tls = NULL;
+    *proxy = 0;
+    if (any != NULL &&
+        hd_pb_any_is(any, HD_PB(pb_proxy_upstream__proxy_protocol_upstream_transport))) {
+        if (unwrap_proxy(x, any, proxy, &msg, err) != HD_OK)
+            return hd_err_prefix(err, "ProxyProtocolUpstreamTransport: ");
+        any = typed_config(msg);
+    }
     if (msg == NULL ||
         (any != NULL && hd_pb_any_is(any, HD_PB(pb_raw_buffer__raw_buffer))))
         return HD_OK;
