@@ -109,7 +109,8 @@ static void on_finished(hd_req_t *req)
     h->idle_timeout_ms = req->loc->keepalive_timeout_ms;
     if (h->state == HD_H1S_ANSWER && !h->close_after) {
         await_head(h);
-        if (h->in.from < h->in.to || h->conn->is_readable || h->conn->peer_closed)
+        h->is_pipelined = h->in.from < h->in.to;
+        if (h->is_pipelined || h->conn->is_readable || h->conn->peer_closed)
             hd_conn_wake(h->conn);
         return;
     }
@@ -264,6 +265,7 @@ static bool read_head(hd_h1_server_t *h)
     req = hd_request_create(h->conn, h->conn->loop, hd_loop_member(h->conn->loop),
                             &client_ops, h);
     h->req = req;
+    req->is_pipelined = h->is_pipelined;
     scan_again = h->in.scan_from; /* where the end was found */
     h->in.scan_from = 0;
     if (rc == HD_H1_OK)

@@ -33,6 +33,7 @@ typedef struct {
     hd_chunked_t chunked;
     uint8_t state;
     bool response_chunked, close_after, is_draining, wants_continue, is_aborted;
+    bool is_pipelined;  /* bytes of the next request came with the last one's */
     bool is_head_timed; /* the timer is the head's */
     bool body_paused;   /* the request takes no more: <in> waits */
     bool discards; /* the request is over, the rest of its body is read and dropped */

@@ -311,6 +311,38 @@ GET(upstream_http)
         set_field(of, &of->req->res.headers, rest, out);
 }
 
+/* $upstream_cookie_NAME: what Set-Cookie of the answer gives NAME; the first one. */
+GET(upstream_cookie)
+{
+    const hd_headers_t *h = &of->req->res.headers;
+    const hd_field_t *f = NULL;
+
+    if (of->req->upstream_status == 0 || of->req->is_local_reply || h->n == 0)
+        return;
+    for (f = hd_headers_get(h, HD_H_SET_COOKIE); f != NULL;
+         f = hd_headers_find_next(h, f)) {
+        hd_str_t list = f->value, pair;
+        ssize_t at;
+
+        if (!hd_str_split(&list, ';', &pair))
+            continue;
+        at = hd_str_find_char(pair, '=');
+        if (at < 0 ||
+            !hd_str_eq_nocase(hd_str_trim(hd_str_sub(pair, 0, (size_t)at)), rest))
+            continue;
+        set_str(out, hd_str_trim(hd_str_sub(pair, (size_t)at + 1, pair.len)));
+        return;
+    }
+}
+
+GET(upstream_trailer)
+{
+    const hd_try_t *t = last_try(of->req);
+
+    if (t != NULL && t->trailers != NULL)
+        set_field(of, t->trailers, rest, out);
+}
+
 GET(trailer)
 {
     set_field(of, &of->req->trailers, rest, out);
@@ -443,6 +475,14 @@ GET(connection)
         set_int(out, (int64_t)of->conn->id);
 }
 
+GET(connection_time)
+{
+    UNUSED_REST;
+    if (of->conn != NULL)
+        set_str(out, seconds_text(of->pool,
+                                  hd_loop_now_ns(of->conn->loop) - of->conn->opened_ns));
+}
+
 GET(connection_requests)
 {
     UNUSED_REST;
@@ -550,6 +590,13 @@ FACT(ssl_client_i_dn_legacy, HD_TLS_PEER_ISSUER_LEGACY)
 FACT(ssl_client_v_start, HD_TLS_PEER_START)
 FACT(ssl_client_v_end, HD_TLS_PEER_END)
 FACT(ssl_client_v_remain, HD_TLS_PEER_REMAIN)
+
+/* Bodies are held in memory, never in a file. */
+GET(request_body_file)
+{
+    UNUSED_REST;
+    (void)out;
+}
 
 /* Early data is never taken. */
 GET(ssl_early_data)
@@ -688,7 +735,7 @@ GET(realip_remote_port)
 GET(pipe)
 {
     UNUSED_REST;
-    set_str(out, HD_STR(".")); /* of a pipelined request nginx says "p" */
+    set_str(out, of->req->is_pipelined ? HD_STR("p") : HD_STR("."));
 }
 
 GET(nginx_version)
@@ -839,7 +886,20 @@ static hd_str_t response_length_of(of_t *of, const hd_try_t *t)
     return hd_str_printf(of->pool, "%llu", (unsigned long long)t->body_bytes);
 }
 
+/* While it goes on: 0, as far as nobody asks the codec. */
+static hd_str_t bytes_received_of(of_t *of, const hd_try_t *t)
+{
+    return hd_str_printf(of->pool, "%llu", (unsigned long long)t->bytes_received);
+}
+
+static hd_str_t bytes_sent_of(of_t *of, const hd_try_t *t)
+{
+    return hd_str_printf(of->pool, "%llu", (unsigned long long)t->bytes_sent);
+}
+
 GET_EACH_TRY(upstream_response_length, response_length_of)
+GET_EACH_TRY(upstream_bytes_received, bytes_received_of)
+GET_EACH_TRY(upstream_bytes_sent, bytes_sent_of)
 GET_EACH_TRY(upstream_connect_time, connect_time_of)
 GET_EACH_TRY(upstream_header_time, header_time_of)
 GET_EACH_TRY(upstream_response_time, response_time_of)
@@ -985,6 +1045,7 @@ static const hd_attr_def_t defs[] = {
     A("server_protocol", server_protocol, HD_VAL_STR, R, "HTTP/1.1, HTTP/2.0"),
     A("request", request, HD_VAL_STR, R, "the request line"),
     A("request_length", request_length, HD_VAL_INT, R, "bytes received, head and body"),
+    A("request_body_file", request_body_file, HD_VAL_STR, R, "empty: never in a file"),
     A("request_completion", request_completion, HD_VAL_STR, R, "OK if it was answered"),
     A("request_time", request_time, HD_VAL_STR, R, "seconds since it began"),
     A("request_id", request_id, HD_VAL_STR, R, "32 hex digits, unique"),
@@ -995,6 +1056,8 @@ static const hd_attr_def_t defs[] = {
     A("http_", http, HD_VAL_STR, FAMILY, "a field of the request"),
     A("sent_http_", sent_http, HD_VAL_STR, FAMILY, "a field of the response"),
     A("upstream_http_", upstream_http, HD_VAL_STR, FAMILY, "a field of the upstream's"),
+    A("upstream_cookie_", upstream_cookie, HD_VAL_STR, FAMILY, "from its Set-Cookie"),
+    A("upstream_trailer_", upstream_trailer, HD_VAL_STR, FAMILY, "a trailer of its"),
     A("trailer_", trailer, HD_VAL_STR, FAMILY, "a trailer of the request"),
     A("sent_trailer_", sent_trailer, HD_VAL_STR, FAMILY, "a trailer of the response"),
     A("arg_", arg, HD_VAL_STR, FAMILY, "an argument of the query"),
@@ -1013,7 +1076,7 @@ static const hd_attr_def_t defs[] = {
       "where PROXY protocol says it went to"),
     A("proxy_protocol_server_port", proxy_protocol_server_port, HD_VAL_INT, C,
       "where PROXY protocol says it went to"),
-    A("pipe", pipe, HD_VAL_STR, R, "\".\""),
+    A("pipe", pipe, HD_VAL_STR, R, "\"p\" if the request was pipelined, else \".\""),
     A("nginx_version", nginx_version, HD_VAL_STR, C, "version of this program"),
     A("tcpinfo_rtt", tcpinfo_rtt, HD_VAL_INT, C, "round trip time, in microseconds"),
     A("tcpinfo_rttvar", tcpinfo_rttvar, HD_VAL_INT, C, "how it varies"),
@@ -1022,6 +1085,7 @@ static const hd_attr_def_t defs[] = {
     A("server_addr", server_addr, HD_VAL_STR, C, "the address it came to"),
     A("server_port", server_port, HD_VAL_INT, C, "the port it came to"),
     A("connection", connection, HD_VAL_INT, C, "number of the connection"),
+    A("connection_time", connection_time, HD_VAL_STR, C, "seconds since it was opened"),
     A("connection_requests", connection_requests, HD_VAL_INT, R, "of this connection"),
     A("https", https, HD_VAL_STR, C, "\"on\" over TLS"),
     A("ssl_protocol", ssl_protocol, HD_VAL_STR, C, "TLSv1.3, …"),
@@ -1063,6 +1127,10 @@ static const hd_attr_def_t defs[] = {
     A("upstream_connect_time", upstream_connect_time, HD_VAL_STR, R, "seconds, each try"),
     A("upstream_response_length", upstream_response_length, HD_VAL_STR, R,
       "bytes of the upstreams' bodies"),
+    A("upstream_bytes_received", upstream_bytes_received, HD_VAL_STR, R,
+      "bytes that came from the upstreams"),
+    A("upstream_bytes_sent", upstream_bytes_sent, HD_VAL_STR, R,
+      "bytes that went to the upstreams"),
     A("upstream_header_time", upstream_header_time, HD_VAL_STR, R, "seconds, each try"),
     A("upstream_response_time", upstream_response_time, HD_VAL_STR, R, "the same"),
     A("upstream_cluster", upstream_cluster, HD_VAL_STR, R, "name of the cluster"),

@@ -6,6 +6,7 @@
 #include "http/hd_request_int.h"
 #include "http/hd_rewrite.h"
 #include "http/hd_sub.h"
+#include "http/hd_try.h"
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -318,24 +319,69 @@ static hd_step_t step_after(hd_req_t *req, hd_rc_t rc)
 
 /* --- the end --- */
 
-/* Why, for whom, and in Envoy's words: flags and details. */
+static const char *version_text(const hd_req_t *req)
+{
+    switch (req->head.version) {
+    case HD_HTTP_20:
+        return " HTTP/2.0";
+    case HD_HTTP_11:
+        return " HTTP/1.1";
+    case HD_HTTP_10:
+        return " HTTP/1.0";
+    default:
+        return "";
+    }
+}
+
+/* nginx: `, upstream: "http://127.0.0.1:80/uri"`: where the last try went, or else the
+ * name of those among which none was found; empty if none was asked. */
+static hd_str_t upstream_text(hd_req_t *req, const hd_req_info_t *info)
+{
+    const hd_try_t *t = req->tries;
+    hd_str_t host = info->upstream_host;
+    hd_str_t uri = req->up_path.len > 0 ? req->up_path : req->head.raw_path;
+    const char *scheme = "http";
+
+    if (t == NULL)
+        return HD_STR_NONE;
+    if (host.len == 0)
+        host = info->cluster;
+    if (req->route != NULL && req->route->proxy != NULL && req->route->proxy->is_grpc)
+        scheme = t->pick.tls != NULL ? "grpcs" : "grpc";
+    else if (t->pick.tls != NULL)
+        scheme = "https";
+    return hd_str_printf(
+        req->pool, ", upstream: \"%s://%.*s%s%.*s\"", scheme, HD_STR_ARG(host),
+        hd_str_has_prefix(host, HD_STR("unix:")) ? ":" : "", HD_STR_ARG(uri));
+}
+
+/* Why, and for whom, in nginx's order; then in Envoy's words: flags and details. */
 static void log_error(hd_req_t *req)
 {
     char remote[HD_ADDR_TEXT_MAX];
-    hd_str_t client = HD_STR("-");
+    hd_str_t client = HD_STR("-"), referrer = HD_STR_NONE, host, upstream;
+    hd_str_t server = req->vhost != NULL ? req->vhost->name : HD_STR_NONE;
+    bool has_referrer;
     hd_req_info_t info;
 
     hd_req_get_info(req, &info);
     if (req->conn != NULL)
         client = hd_addr_print_ip(hd_request_peer(req), remote);
+    upstream = upstream_text(req, &info);
+    host = req->head.authority;
+    if (host.len > 0)
+        host = hd_str_printf(req->pool, ", host: \"%.*s\"", HD_STR_ARG(host));
+    referrer = hd_req_header(req, HD_STR("referer"), &has_referrer);
+    if (has_referrer)
+        referrer = hd_str_printf(req->pool, ", referrer: \"%.*s\"", HD_STR_ARG(referrer));
     hd_log_conn(req->client_gone ? HD_LOG_INFO : HD_LOG_ERROR,
                 req->conn != NULL ? req->conn->id : 0,
-                "%s, client: %.*s, request: \"%.*s %.*s\", host: \"%.*s\", upstream: "
-                "\"%.*s\", flags: \"%.*s\", details: \"%.*s\", after %llu ms",
-                req->err->text, HD_STR_ARG(client), HD_STR_ARG(req->head.method),
-                HD_STR_ARG(req->head.raw_path), HD_STR_ARG(req->head.authority),
-                HD_STR_ARG(info.upstream_host), HD_STR_ARG(info.flags),
-                HD_STR_ARG(info.details),
+                "%s, client: %.*s, server: %.*s, request: \"%.*s %.*s%s\"%.*s%.*s%.*s, "
+                "flags: \"%.*s\", details: \"%.*s\", after %llu ms",
+                req->err->text, HD_STR_ARG(client), HD_STR_ARG(server),
+                HD_STR_ARG(req->head.method), HD_STR_ARG(req->head.raw_path),
+                version_text(req), HD_STR_ARG(upstream), HD_STR_ARG(host),
+                HD_STR_ARG(referrer), HD_STR_ARG(info.flags), HD_STR_ARG(info.details),
                 (unsigned long long)(info.duration_ns / 1000000));
 }
 

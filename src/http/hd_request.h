@@ -199,6 +199,7 @@ struct hd_req_s {
     bool adds_to_alias;    /* try_files behind an alias by regular expression */
     bool leaves_location;  /* rewrite … break: the location's path isn't replaced */
     bool has_own_text;     /* return CODE TEXT: no error page takes its place */
+    bool is_pipelined;     /* its first bytes were there before the last one's answer */
     bool path_changed;     /* head.path is ours: what goes upstream is made from it */
     /* Filters in force: of the location (nginx), or of the listener with the route's
      * settings; and where each pass through them stands. */

@@ -2,6 +2,7 @@
 #include "http/hd_http_xds.h"
 #include "http/hd_proxy_int.h"
 #include <stdio.h>
+#include <string.h>
 
 static void run(hd_try_t *t);
 
@@ -96,6 +97,17 @@ static void on_timer(hd_timer_t *timer)
 
 /* --- the exchange --- */
 
+/* What its conn carried meanwhile: of HTTP/2, where others share it, theirs, too. */
+static void count_bytes(hd_try_t *t, const hd_exchange_t *x)
+{
+    const hd_conn_t *c = x->upconn != NULL ? x->upconn->conn : NULL;
+
+    if (c == NULL)
+        return;
+    t->bytes_received = c->bytes_in - t->conn_in;
+    t->bytes_sent = c->bytes_out - t->conn_out;
+}
+
 static void on_interim(hd_exchange_t *x)
 {
     hd_try_t *t = x->owner;
@@ -120,6 +132,16 @@ static void on_head(hd_exchange_t *x)
     hd_proxy_on_head(t->proxy, t);
 }
 
+/* The upstream's trailers; add_trailer's join those of the answer alone. */
+static void take_trailers(hd_try_t *t, const hd_exchange_t *x)
+{
+    hd_headers_t *kept = hd_pool_new(t->req->pool, hd_headers_t);
+
+    *kept = x->trailers;
+    t->trailers = kept;
+    t->req->res_trailers = x->trailers;
+}
+
 static void on_body(hd_exchange_t *x, hd_chain_t *body)
 {
     hd_try_t *t = x->owner;
@@ -127,7 +149,8 @@ static void on_body(hd_exchange_t *x, hd_chain_t *body)
     t->body_bytes += body->bytes;
     if (hd_chain_flags(body) & HD_SLICE_END) {
         if (hd_chain_flags(body) & HD_SLICE_TRAILERS)
-            t->req->res_trailers = x->trailers;
+            take_trailers(t, x);
+        count_bytes(t, x);
         t->x = NULL; /* it ends with this call */
         hd_try_end(t, HD_RESULT_OK);
     }
@@ -195,6 +218,7 @@ static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
         hd_request_wake(t->req); /* resumed in CONNECT: we stand in the codec here */
         return;
     }
+    count_bytes(t, x);
     t->x = NULL;
     if (err != NULL && err->code != HD_E_NONE)
         hd_ignore(hd_req_err(t->req, err->code, "%s%s, %s",
@@ -321,7 +345,10 @@ static hd_rc_t pick(hd_try_t *t)
         return rc;
     if (rc != HD_OK) {
         hd_ignore(hd_req_err(req, err.code != HD_E_NONE ? err.code : HD_E_INTERNAL, "%s",
-                             err.text[0] != '\0' ? err.text : "no upstream was chosen"));
+                             err.code == HD_E_NO_HEALTHY
+                                 ? "no live upstreams while connecting to upstream"
+                             : err.text[0] != '\0' ? err.text
+                                                   : "no upstream was chosen"));
         fail(t,
              err.code == HD_E_NO_CLUSTER   ? HD_FAIL_NO_CLUSTER
              : err.code == HD_E_NO_HEALTHY ? HD_FAIL_NO_HEALTHY
@@ -430,11 +457,15 @@ static hd_fail_t fail_of(const hd_err_t *err)
 
 static void fail_connect(hd_try_t *t, const hd_err_t *err)
 {
-    char text[HD_ADDR_TEXT_MAX];
-    hd_str_t addr = hd_addr_print(&t->pick.addr, text);
-
-    hd_ignore(hd_req_err(t->req, err->code, "%s while connecting to upstream %.*s",
-                         err->text, HD_STR_ARG(addr)));
+    /* nginx's words: the address stands behind them, in `upstream: "…"` */
+    if (err->sys_errno != 0 &&
+        hd_str_has_prefix(hd_str_c(err->text), HD_STR("connect()")))
+        hd_ignore(hd_req_err(t->req, err->code,
+                             "connect() failed (%d: %s) while connecting to upstream",
+                             err->sys_errno, strerror(err->sys_errno)));
+    else
+        hd_ignore(
+            hd_req_err(t->req, err->code, "%s while connecting to upstream", err->text));
     fail(t, fail_of(err),
          err->code == HD_E_LIMIT ? HD_RESULT_CANCELLED : HD_RESULT_CONNECT, err);
 }
@@ -480,6 +511,8 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
     t->x = hd_exchange_begin(u, req->pool, &exchange_user, t);
     hd_bug_on(t->x == NULL); /* the pool gave it for just this */
     t->was_reused = t->x->is_reused_conn;
+    t->conn_in = u->conn->bytes_in;
+    t->conn_out = u->conn->bytes_out;
     t->idle_ms = u->idle_ms;
     t->x->is_http10 = p->conf->is_http10;
     t->x->head_bytes_max = p->conf->head_bytes_max;
@@ -640,8 +673,10 @@ void hd_try_end(hd_try_t *t, hd_pick_result_t result)
         hd_upool_cancel(&t->wait);
     }
     t->x = NULL;
-    if (x != NULL)
+    if (x != NULL) {
+        count_bytes(t, x);
         x->upconn->codec->cancel(x);
+    }
     if (t->counted_request != HD_GAUGE_NONE)
         hd_gauge_down(m, t->counted_request);
     if (t->counted_retry != HD_GAUGE_NONE)

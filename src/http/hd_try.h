@@ -39,11 +39,14 @@ typedef struct hd_try_s {
     uint8_t step;
     uint32_t attempt; /* 1: the first */
     uint64_t start_ns, sent_ns, connected_ns, head_ns, end_ns;
-    uint64_t until_ns;   /* per-try time-out; UINT64_MAX: none */
-    hd_timer_t timer;    /* the next of: per-try, send, read time-out */
-    uint64_t body_bytes; /* of its response */
-    unsigned status;     /* of its response; 0: none */
-    uint32_t idle_ms;    /* its conn's, before it */
+    uint64_t until_ns;          /* per-try time-out; UINT64_MAX: none */
+    hd_timer_t timer;           /* the next of: per-try, send, read time-out */
+    uint64_t body_bytes;        /* of its response */
+    uint64_t conn_in, conn_out; /* its conn's counts when it was sent on it … */
+    uint64_t bytes_received, bytes_sent; /* … and by how much they had grown at its end */
+    const hd_headers_t *trailers;        /* of its response; NULL: none */
+    unsigned status;                     /* of its response; 0: none */
+    uint32_t idle_ms;                    /* its conn's, before it */
     hd_str_t peer_principal, own_principal; /* on the conn; in the request's pool */
     hd_pick_result_t result;
     bool is_waiting, is_picked, is_repeated, is_paused, was_reused;

@@ -115,7 +115,8 @@ struct hd_conn_s {
     hd_err_t *err;            /* NULL: none; in the pool */
     hd_addr_t remote, local;  /* of the bottom */
     uint64_t bytes_in, bytes_out;
-    uint8_t state; /* hd_conn_state_t, changed by move_conn in hd_conn.c only */
+    uint64_t opened_ns; /* when it was accepted, or its connecting began */
+    uint8_t state;      /* hd_conn_state_t, changed by move_conn in hd_conn.c only */
     bool is_readable, is_writable;
     bool peer_closing; /* the peer's end or reset is known, maybe behind unread bytes */
     bool peer_closed;  /* the end was read: no more bytes come */

@@ -143,6 +143,7 @@ hd_conn_t *hd_conn_set_take(hd_loop_t *loop)
     memset(c, 0, sizeof(hd_conn_cell_t));
     c->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
     c->loop = loop;
+    c->opened_ns = hd_loop_now_ns(loop);
     c->_high_kb = HIGH_KB;
     c->_low_kb = LOW_KB;
     set->open++;
