@@ -144,7 +144,7 @@ $c = $hd->connect;
 $c->send("GET /hang HTTP/1.1\r\nHost: a\r\n\r\n");
 $hd->wait_for(sub { sent()->{uri} eq '/hang' }, 'a request upstream');
 $c->close;
-$hd->wait_log(qr/client closed the connection.*"GET \/hang"/);
+$hd->wait_log(qr/client closed the connection.*"GET \/hang HTTP/);
 pass 'a client that closes while it waits is let go of, and its request with it';
 
 done_testing;
