@@ -212,12 +212,15 @@ static hd_rc_t set_server_tokens(hd_conf_t *cf, const hd_str_t *args, void *conf
     return HD_OK;
 }
 
-/* A path that nothing is written to: bodies are held in memory. */
-static hd_rc_t accept_path(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+/* Kept with its NUL, for open(2). */
+static hd_rc_t set_temp_path(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err)
 {
-    (void)args, (void)conf, (void)err;
-    if (cf->node->uses == 1)
-        hd_conf_warn(cf, "not used: bodies are held in memory, never in files");
+    core_conf_t *cc = conf;
+
+    (void)err;
+    cc->loc.body_temp_path = hd_str_printf(
+        cf->pool, "%.*s%c", HD_STR_ARG(hd_conf_path(cf, args[0], false)), '\0');
     return HD_OK;
 }
 
@@ -389,14 +392,16 @@ static const hd_directive_t directives[] = {
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_size,
-     .offset = AT(body_buffer_bytes),
-     .help = "SIZE: accepted; bodies lie in blocks of 16 KB"},
+     .offset = AT(loc.body_buffer_bytes),
+     .help = "SIZE: of a body that is buffered so much is kept in memory, the rest in a "
+             "file; 256k"},
     {.name = "client_body_temp_path",
      .scope = IN_ANY,
      .args_n = 1,
      .args_max = 4,
-     .set = accept_path,
-     .help = "PATH …: accepted; bodies are held in memory"},
+     .set = set_temp_path,
+     .help = "PATH [LEVEL …]: the folder for bodies beyond client_body_buffer_size; its "
+             "files have no name, so that LEVEL has no effect; /tmp"},
     {.name = "client_header_timeout",
      .scope = IN_SERVERS,
      .args_n = 1,

@@ -1,12 +1,18 @@
 /* HD_ACT_PROXY: runs the tries, keeps the body for another one, passes the winner's
  * response on. */
 #include "http/hd_proxy_int.h"
+#include "http/hd_temp_file.h"
 #include "http/hd_sub.h"
 #include "http/hd_uri.h"
 
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
 #define REPLAY_BYTES 65536          /* where nothing else is configured */
-#define REQUEST_BUFFER_BYTES 262144 /* buffer_request: beyond it the body is streamed */
+#define REQUEST_BUFFER_BYTES 262144 /* buffer_request: beyond it, a temp file */
 #define HELD_BYTES 65536
+#define NO_BLOCK_MS 20 /* until one may be free */
 
 static hd_proxy_t *proxy_of(const hd_req_t *req)
 {
@@ -439,6 +445,86 @@ static hd_try_t *next_sender(hd_proxy_t *p, hd_try_t *after)
     return NULL;
 }
 
+/* Whether the file took it; a request that can't be kept is answered at once. */
+static bool add_to_temp(hd_proxy_t *p, hd_chain_t *body)
+{
+    hd_req_t *req = p->req;
+
+    if (p->temp_fd < 0)
+        p->temp_fd = hd_temp_file_open(req, req->loc->body_temp_path);
+    if (p->temp_fd >= 0 &&
+        hd_temp_file_write(req, p->temp_fd, p->temp_bytes, body) == HD_OK) {
+        p->temp_bytes += (int64_t)body->bytes;
+        p->temp_flags |= hd_chain_flags(body);
+        hd_chain_free(body);
+        return true;
+    }
+    hd_chain_free(body);
+    answer_failure(p, HD_FAIL_INTERNAL);
+    return false;
+}
+
+static bool goes_to_temp(const hd_proxy_t *p, const hd_chain_t *body)
+{
+    return p->waits_for_body && p->req->loc != NULL &&
+           (p->temp_fd >= 0 || p->replay.bytes + body->bytes > p->replay_max);
+}
+
+/* HD_AGAIN: there is no block now. */
+static hd_rc_t read_temp(hd_proxy_t *p, hd_try_t *t, hd_chain_t *out)
+{
+    hd_block_t *b = hd_block_try_take();
+    size_t want = (size_t)hd_min(p->temp_bytes - t->temp_at, (int64_t)HD_BLOCK_BYTES);
+    ssize_t n;
+
+    if (b == NULL)
+        return HD_AGAIN;
+    do
+        n = pread(p->temp_fd, b->data, want, t->temp_at);
+    while (n < 0 && errno == EINTR);
+    if (n > 0)
+        hd_chain_add(out, b, b->data, (size_t)n, 0);
+    hd_block_unref(b);
+    if (n <= 0)
+        return hd_req_err(p->req, HD_E_SYS, "reading the request's temp file: %s",
+                          n < 0 ? strerror(errno) : "it has become shorter");
+    t->temp_at += n;
+    if (t->temp_at == p->temp_bytes)
+        hd_chain_set_flags(out, p->temp_flags);
+    return HD_OK;
+}
+
+void hd_proxy_send_temp(hd_proxy_t *p, hd_try_t *t)
+{
+    hd_rc_t rc = HD_OK;
+
+    if (hd_likely(p->temp_fd < 0) || p->is_sending_temp) /* the loop below goes on */
+        return;
+    p->is_sending_temp = true;
+    while (!p->is_over && t->x != NULL && t->temp_at < p->temp_bytes &&
+           !t->x->upconn->codec->is_full(t->x)) {
+        hd_chain_t part;
+
+        hd_chain_init(&part);
+        rc = read_temp(p, t, &part);
+        if (rc != HD_OK)
+            break;
+        hd_try_send_body(t, &part);
+    }
+    p->is_sending_temp = false;
+    if (rc == HD_AGAIN) {
+        if (!hd_timer_is_set(&p->backoff))
+            hd_timer_set(p->req->loop, &p->backoff, NO_BLOCK_MS);
+    } else if (rc != HD_OK)
+        answer_failure(p, HD_FAIL_INTERNAL);
+}
+
+static void send_temp(hd_proxy_t *p)
+{
+    for (hd_try_t *t = next_sender(p, NULL); t != NULL; t = next_sender(p, t))
+        hd_proxy_send_temp(p, t);
+}
+
 /* Kept for another try as long as it fits the window. */
 static void keep(hd_proxy_t *p, const hd_chain_t *body, bool is_sent)
 {
@@ -526,6 +612,11 @@ static void give_body(hd_req_t *req, hd_chain_t *body)
             begin(p);
         return;
     }
+    if (goes_to_temp(p, body)) {
+        if (add_to_temp(p, body) && is_last)
+            begin(p);
+        return;
+    }
     keep(p, body, t != NULL);
     if (t == NULL) {
         if (was_lost)
@@ -562,6 +653,8 @@ static bool is_full(hd_req_t *req)
 
 void hd_proxy_on_writable(hd_proxy_t *p)
 {
+    if (hd_unlikely(p->temp_fd >= 0))
+        send_temp(p);
     if (!p->req->body_ended)
         p->req->client->want_body(p->req);
 }
@@ -579,6 +672,7 @@ static void free_proxy(void *arg)
     }
     hd_chain_free(&p->replay);
     hd_chain_free(&p->held);
+    hd_temp_file_close(&p->temp_fd);
 }
 
 static hd_rc_t start(hd_req_t *req)
@@ -593,8 +687,11 @@ static hd_rc_t start(hd_req_t *req)
     p->has_body = req->head.has_body && !p->drops_body;
     p->length = p->drops_body ? 0 : req->head.content_length;
     p->replay_max = conf->replay_bytes > 0 ? conf->replay_bytes : REPLAY_BYTES;
+    p->temp_fd = -1;
     if (conf->buffer_request || conf->is_http10)
-        p->replay_max = hd_max(p->replay_max, (size_t)REQUEST_BUFFER_BYTES);
+        p->replay_max = req->loc != NULL && req->loc->body_buffer_bytes > 0
+                            ? (size_t)req->loc->body_buffer_bytes
+                            : hd_max(p->replay_max, (size_t)REQUEST_BUFFER_BYTES);
     hd_timer_init(&p->backoff, on_backoff);
     hd_pool_defer(req->pool, free_proxy, p);
     set_grpc_deadline(p);
@@ -634,6 +731,8 @@ static void on_wake(hd_req_t *req)
         if (t->proxy == p)
             hd_try_resume(t);
     }
+    if (hd_unlikely(p->temp_fd >= 0))
+        send_temp(p);
 }
 
 /* Another action may follow (a reroute): what was read of the body is its to have, if it
@@ -644,7 +743,7 @@ static void give_back(hd_proxy_t *p)
 
     if (!req->head.has_body || req->response_started || req->response_ended)
         return;
-    if (p->replay_lost || p->drops_body)
+    if (p->replay_lost || p->drops_body || p->temp_fd >= 0)
         return;
     hd_chain_move(&p->replay, &req->body_wait);
     hd_chain_move(&req->body_wait, &p->replay);
@@ -665,6 +764,7 @@ static void cancel(hd_req_t *req)
     give_back(p);
     hd_chain_free(&p->replay);
     hd_chain_free(&p->held);
+    hd_temp_file_close(&p->temp_fd);
 }
 
 /* Nobody waits for it any more, as far as one can tell: the upstream is spared. */

@@ -18,6 +18,12 @@ typedef struct hd_proxy_s {
      * no try has taken yet is in <held>. */
     hd_chain_t replay, held;
     size_t replay_max;
+    /* A buffered body beyond <replay_max>: what follows <replay>; -1: none. Nobody else
+     * can open it: it has no name. */
+    int temp_fd;
+    int64_t temp_bytes;
+    unsigned temp_flags; /* of its last byte: HD_SLICE_… */
+    bool is_sending_temp;
     int64_t length;    /* of the body, as far as it is known */
     bool has_body;     /* towards the upstream */
     bool drops_body;   /* the client's: it is read, and another or none is sent */
@@ -65,6 +71,8 @@ void hd_proxy_on_fail(hd_proxy_t *p, hd_try_t *t, hd_fail_t why,
                       const hd_try_result_t *r);
 void hd_proxy_on_timeout(hd_proxy_t *p, hd_try_t *t);
 void hd_proxy_on_writable(hd_proxy_t *p);
+/* What <t> takes now of the part of the body that lies in a temp file. */
+void hd_proxy_send_temp(hd_proxy_t *p, hd_try_t *t);
 
 /* --- hd_proxy_uri.c --- */
 /* Path and host towards the upstream, header changes. */

@@ -199,6 +199,8 @@ typedef struct hd_http_loc_s {
     uint64_t client_max_body_size; /* bytes; 0: no limit */
     uint64_t client_body_timeout_ms, send_timeout_ms, keepalive_timeout_ms,
         lingering_time_ms;
+    uint64_t body_buffer_bytes; /* client_body_buffer_size; 0: the default */
+    hd_str_t body_temp_path;    /* a folder, NUL-terminated; empty: /tmp */
     uint32_t keepalive_requests;
     uint64_t h2_chunk_bytes; /* of HTTP/2's DATA frames at most; 0: 16 KB */
     bool server_tokens, merge_slashes, underscores_in_headers, ignore_invalid_headers;

@@ -529,7 +529,8 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
     if (req->upstream_start_ns == 0)
         req->upstream_start_ns = t->connected_ns;
     if (has_body && is_whole_body(p))
-        length = (int64_t)p->replay.bytes; /* all is here: no need for chunks */
+        length = (int64_t)p->replay.bytes +
+                 p->temp_bytes; /* all is here: no need for chunks */
     u->codec->send_head(t->x, req, has_body, has_body ? length : 0);
     if (t->x == NULL) /* it ended at once; on_end was told */
         return;
@@ -551,6 +552,7 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
         hd_try_send_body(t, &body);
     else
         hd_try_push_timer(t);
+    hd_proxy_send_temp(p, t);
     if (t->x != NULL && !req->body_ended && !p->drops_body) /* there is room for it now */
         req->client->want_body(req);
 }

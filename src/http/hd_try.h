@@ -45,6 +45,7 @@ typedef struct hd_try_s {
     uint64_t conn_in, conn_out; /* its conn's counts when it was sent on it … */
     uint64_t bytes_received, bytes_sent; /* … and by how much they had grown at its end */
     const hd_headers_t *trailers;        /* of its response; NULL: none */
+    int64_t temp_at;                     /* so much of the request's temp file was sent */
     unsigned status;                     /* of its response; 0: none */
     uint32_t idle_ms;                    /* its conn's, before it */
     hd_str_t peer_principal, own_principal; /* on the conn; in the request's pool */
