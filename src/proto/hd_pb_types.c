@@ -42,6 +42,8 @@
     T(pb_core__config_source)                                                            \
     T(pb_core__control_plane)                                                            \
     T(pb_core__data_source)                                                              \
+    T(pb_core__dns_resolution_config)                                                    \
+    T(pb_core__dns_resolver_options)                                                     \
     T(pb_core__envoy_internal_address)                                                   \
     T(pb_core__extension)                                                                \
     T(pb_core__extension_config_source)                                                  \
@@ -79,8 +81,6 @@
     T(pb_core__runtime_uint32)                                                           \
     T(pb_core__scheme_header_transformation)                                             \
     T(pb_core__self_config_source)                                                       \
-    T(pb_core__dns_resolution_config)                                                    \
-    T(pb_core__dns_resolver_options)                                                     \
     T(pb_core__socket_address)                                                           \
     T(pb_core__socket_option)                                                            \
     T(pb_core__socket_options_override)                                                  \

@@ -62,7 +62,7 @@ EOC
         '@type' => 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext',
         common_tls_context => {tls_certificate_sds_secret_configs => [
             {name => 'kubernetes://page', sds_config => {ads => {}}}]}}};
-    my @clusters = map { Heddle::Xds::cluster("cluster-$_", $hd->port(1), dns_refresh_rate => '5s') } 1 .. 300;
+    my @clusters = map { Heddle::Xds::cluster("cluster-$_", $hd->port(1), cleanup_interval => '5s') } 1 .. 300;
     $xds->serve(
         CDS => [@clusters, {name => 'bad', type => 'EDS'}],
         LDS => [Heddle::Xds::listener('front', $hd->port(0), chain => {transport_socket => $tls},
@@ -79,7 +79,7 @@ EOC
     my ($one) = grep { $_->{cluster} && $_->{cluster}{name} eq 'cluster-7' }
         @{$by{ClustersConfigDump}{dynamic_active_clusters}};
     is $one->{cluster}{connect_timeout}, '2s', "in protobuf's JSON";
-    like "@{$one->{heddle}{no_effect}}", qr/Cluster\.dns_refresh_rate: no effect/, 'with what has no effect';
+    like "@{$one->{heddle}{no_effect}}", qr/Cluster\.cleanup_interval: no effect/, 'with what has no effect';
     my ($bad) = grep { $_->{error_state} } @{$by{ClustersConfigDump}{dynamic_active_clusters}};
     like $bad->{error_state}{details}, qr/without eds_config/, 'and what was refused';
     unlike $text, qr/PRIVATE KEY/, 'no key';

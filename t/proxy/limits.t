@@ -72,7 +72,12 @@ $hd->stop;
 # --- limit_conn ---
 
 my $held = Heddle->new(workers => 4);
-$held->tcp_backend(1, sub { my ($sock) = @_; 1 while sysread $sock, my $bytes, 4096 });
+$held->tcp_backend(1, sub {
+    my ($sock) = @_;
+    open my $f, '>>', $held->dir . '/held' or die $!;
+    syswrite $f, 'x';
+    1 while sysread $sock, my $bytes, 4096;
+});
 $held->conf(<<'EOC')->start;
 http {
     log_format who '$request_uri $status $limit_conn_status';
@@ -94,7 +99,8 @@ sub ask_held { my ($path) = @_; return $held->get($path)->status }
 sub hold { my ($k) = @_; my $c = Heddle::Http->connect($held->port(0)); $c->send("GET /?k=$k HTTP/1.1\r\nHost: a\r\n\r\n"); return $c }
 
 my @conns = map { hold('a') } 1 .. 3;
-$held->wait_for(sub { ask_held('/free?k=a') == 503 }, 'three to be under way');
+$held->wait_for(sub { -e $held->dir . '/held' && 3 == -s _ }, 'three to be under way');
+is ask_held('/free?k=a'), 503, 'a fourth is refused';
 is ask_held('/?k=a'), 429, 'a fourth is refused, with the status that is said';
 is ask_held('/free?k=b'), 200, 'another key has places';
 is ask_held('/free'), 200, 'no key, no limit';
@@ -105,7 +111,8 @@ is ask_held('/free?k=a'), 503, 'a reload forgets none that are under way';
 shift(@conns)->close;
 $held->wait_for(sub { ask_held('/free?k=a') == 200 }, 'its place to be free');
 push @conns, hold('a');
-$held->wait_for(sub { ask_held('/free?k=a') == 503 }, 'full again');
+$held->wait_for(sub { 4 == -s $held->dir . '/held' }, 'another to be under way');
+is ask_held('/free?k=a'), 503, 'full again';
 $held->expect_log(qr/exited on signal 9/);
 kill 'KILL', $held->processes('worker process');
 $held->wait_for(sub { (eval { ask_held('/free?k=a') } // 0) == 200 }, 'places of dead workers to be given back');

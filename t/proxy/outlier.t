@@ -75,7 +75,8 @@ for my $way ('file', 'xds') {
 
     my %by;
     $by{$hd->get('/three/bad2')->body}++ for 1 .. 60;
-    is $by{'at 2'}, 3, "$way: three in a row over all workers, then no more";
+    cmp_ok $by{'at 2'}, '>=', 3, "$way: three in a row over all workers …";
+    cmp_ok $by{'at 2'}, '<=', 6, '… and those that were chosen before the others heard, then no more';
     $hd->wait_log(qr/127\.0\.0\.1:@{[$hd->port(2)]} is ejected for $base_ms ms: consecutive_5xx/);
     like $hd->admin('/clusters')->body, qr/^three::127\.0\.0\.1:@{[$hd->port(2)]}::health::\w+,ejected/m, "$way: shown";
     $hd->wait_for(sub { $hd->get('/three/good')->body eq 'at 2' }, 'the ejection to end');
@@ -92,8 +93,8 @@ for my $way ('file', 'xds') {
     like $now, qr/^heddle_outlier_ejections_total\{cluster="three",kind="consecutive_5xx",outcome="overflow"\} [1-9]/m,
         "$way: which is counted";
 
-    is join(' ', map { $hd->get('/one/bad4')->status } 1 .. 4), $way eq 'file' ? '500 500 502 502' : '500 500 503 503',
-        "$way: all are ejected: no answer is better than a bad one";
+    like join(' ', map { $hd->get('/one/bad4')->status } 1 .. 8), $way eq 'file' ? qr/^500 500 (500 ){0,3}(502 ?)+$/
+        : qr/^500 500 (500 ){0,3}(503 ?)+$/, "$way: all are ejected: no answer is better than a bad one";
     my @dead = map { $hd->get('/dead')->status } 1 .. 12;
     is scalar(grep { $_ != 200 } @dead), 1, "$way: a failure to connect, split";
     $hd->stop;
