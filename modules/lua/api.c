@@ -298,7 +298,8 @@ static int api_log(lua_State *L)
     if (level < 0)
         return luaL_error(L, "log(LEVEL, TEXT): error, warn, notice, info, debug");
     /* a script's alarm is not the program's own */
-    hd_log(hd_max(level, (int)HD_LOG_ERROR), "lua: %.*s", HD_STR_ARG(text));
+    hd_log((hd_log_level_t)hd_max(level, (int)HD_LOG_ERROR), "lua: %.*s",
+           HD_STR_ARG(text));
     return 0;
 }
 
