@@ -53,19 +53,6 @@ static bool is_last_response(const hd_h1_server_t *h, const hd_req_t *req)
                                  h->left > HD_H1_DISCARD_BYTES_MAX);
 }
 
-static void put_status_line(hd_h1_writer_t *w, const hd_res_head_t *res)
-{
-    hd_str_t reason = res->reason.len > 0 ? res->reason : hd_http_reason(res->status);
-    char code[4] = {(char)('0' + res->status / 100 % 10),
-                    (char)('0' + res->status / 10 % 10), (char)('0' + res->status % 10),
-                    ' '};
-
-    hd_h1_put_lit(w, "HTTP/1.1 ");
-    hd_h1_put(w, code, sizeof(code));
-    hd_h1_put_str(w, reason);
-    hd_h1_put(w, "\r\n", 2);
-}
-
 void hd_h1_send_head(hd_req_t *req, bool is_interim)
 {
     hd_h1_server_t *h = req->client_state;
@@ -76,7 +63,7 @@ void hd_h1_send_head(hd_req_t *req, bool is_interim)
         return; /* RFC 9110 §15.2 */
     hd_chain_init(&out);
     hd_h1_writer_init(&w, &out);
-    put_status_line(&w, &req->res);
+    hd_h1_put_status_line(&w, &req->res);
     if (req->res.status == 101) {
         const hd_field_t *f = hd_headers_get(&req->res.headers, HD_H_UPGRADE);
 

@@ -136,6 +136,19 @@ bool hd_h1_writer_end(hd_h1_writer_t *w)
     return !w->failed;
 }
 
+void hd_h1_put_status_line(hd_h1_writer_t *w, const hd_res_head_t *res)
+{
+    hd_str_t reason = res->reason.len > 0 ? res->reason : hd_http_reason(res->status);
+    char code[4] = {(char)('0' + res->status / 100 % 10),
+                    (char)('0' + res->status / 10 % 10), (char)('0' + res->status % 10),
+                    ' '};
+
+    hd_h1_put_lit(w, "HTTP/1.1 ");
+    hd_h1_put(w, code, sizeof(code));
+    hd_h1_put_str(w, reason);
+    hd_h1_put(w, "\r\n", 2);
+}
+
 static void put_hex(hd_h1_writer_t *w, uint64_t n)
 {
     char digits[16];

@@ -39,6 +39,8 @@ static inline size_t hd_h1_written(const hd_h1_writer_t *w)
 void hd_h1_put_chain(hd_h1_writer_t *w, hd_chain_t *chain);
 /* Every live field of <h> that may be forwarded; not Content-Length, Host. */
 void hd_h1_put_fields(hd_h1_writer_t *w, const hd_headers_t *h);
+/* HTTP/1.1, status and its words: <res>'s own, else the standard ones. */
+void hd_h1_put_status_line(hd_h1_writer_t *w, const hd_res_head_t *res);
 /* Hands what was written to the chain; false: failed, nothing usable was written. */
 bool hd_h1_writer_end(hd_h1_writer_t *w) HD_MUST_CHECK;
 

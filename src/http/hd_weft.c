@@ -101,9 +101,8 @@ static void put_number(hd_weft_t *w, uint8_t type, uint32_t id, uint32_t number)
 
 /* The head of the frame being written lies at <_frame>; its length is known at the end.
  */
-hd_h1_writer_t *hd_weft_begin_head(hd_weft_t *w, hd_weft_stream_t *st)
+hd_h1_writer_t *hd_weft_begin_head(hd_weft_t *w)
 {
-    (void)st;
     w->_frame = hd_h1_reserve(&w->_writer, FRAME_HEAD_BYTES);
     w->_frame_at = hd_h1_written(&w->_writer);
     return &w->_writer;

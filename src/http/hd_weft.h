@@ -138,7 +138,7 @@ static inline bool hd_weft_is_open(const hd_weft_stream_t *st)
 }
 
 /* A head is written between these two, into what hd_weft_begin_head lends. */
-hd_h1_writer_t *hd_weft_begin_head(hd_weft_t *w, hd_weft_stream_t *st);
+hd_h1_writer_t *hd_weft_begin_head(hd_weft_t *w);
 void hd_weft_end_head(hd_weft_t *w, hd_weft_stream_t *st, uint8_t flags);
 /* Moves <body>; its flags END and TRAILERS count. <trailers> may be NULL. */
 void hd_weft_send_body(hd_weft_t *w, hd_weft_stream_t *st, hd_chain_t *body,

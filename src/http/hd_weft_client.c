@@ -105,7 +105,7 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
     }
     if (h->up->is_http2)
         flags |= HD_WEFT_VERSION2;
-    put_head(hd_weft_begin_head(&h->w, &s->st), req, has_body, length);
+    put_head(hd_weft_begin_head(&h->w), req, has_body, length);
     hd_weft_end_head(&h->w, &s->st, flags);
     x->head_written = true;
 }

@@ -129,18 +129,6 @@ static void end_conn(weft_server_t *h, hd_err_code_t code, const char *why, bool
 
 /* --- the response: what hd_request.h asks of a client --- */
 
-static void put_status_line(hd_h1_writer_t *w, const hd_res_head_t *res)
-{
-    char code[4] = {(char)('0' + res->status / 100 % 10),
-                    (char)('0' + res->status / 10 % 10), (char)('0' + res->status % 10),
-                    ' '};
-
-    hd_h1_put_lit(w, "HTTP/1.1 ");
-    hd_h1_put(w, code, sizeof(code));
-    hd_h1_put_str(w, res->reason.len > 0 ? res->reason : hd_http_reason(res->status));
-    hd_h1_put(w, "\r\n", 2);
-}
-
 static void send_head(hd_req_t *req, bool is_interim)
 {
     stream_t *s = req->client_state;
@@ -150,9 +138,9 @@ static void send_head(hd_req_t *req, bool is_interim)
 
     if (!hd_weft_is_open(&s->st) || (is_interim && req->res.status == 101))
         return;
-    to = hd_weft_begin_head(w, &s->st);
+    to = hd_weft_begin_head(w);
     at = hd_h1_written(to);
-    put_status_line(to, &req->res);
+    hd_h1_put_status_line(to, &req->res);
     if (!is_interim && req->res.content_length >= 0 && req->res.status != 204) {
         hd_h1_put_lit(to, "Content-Length: ");
         hd_h1_put_u64(to, (uint64_t)req->res.content_length);
