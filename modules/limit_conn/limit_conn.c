@@ -3,6 +3,7 @@
  *     limit_conn addr 5;
  * Each key has a gauge, so that a worker's death gives its places back. */
 #include "hd_module.h"
+#include "lib/limit.h"
 #include "lib/rand.h"
 #include <stdatomic.h>
 
@@ -54,21 +55,13 @@ static hd_rc_t parse_zone(hd_conf_t *cf, hd_str_t arg, zone_t *zone, hd_err_t *e
 {
     hd_str_t text = hd_str_sub(arg, 5, arg.len);
     ssize_t colon = hd_str_find_char(text, ':');
-    uint64_t bytes;
 
     if (!hd_str_has_prefix(arg, HD_STR("zone=")) || colon <= 0)
         return hd_err_set(err, HD_E_CONF,
                           "invalid parameter \"%.*s\": zone=NAME:SIZE is meant",
                           HD_STR_ARG(arg));
-    if (hd_parse_size(hd_str_sub(text, (size_t)colon + 1, text.len), 1 << 26, &bytes,
-                      err) != HD_OK)
-        return HD_ERROR;
-    if (bytes < ZONE_BYTES_MIN)
-        return hd_err_set(err, HD_E_CONF, "zone \"%.*s\" is too small: 32k or more",
-                          HD_STR_ARG(text));
-    zone->name = hd_str_dup(cf->pool, hd_str_sub(text, 0, (size_t)colon));
-    zone->bytes = bytes;
-    return HD_OK;
+    return limit_parse_zone(cf, text, (size_t)colon, ZONE_BYTES_MIN, &zone->name,
+                            &zone->bytes, err);
 }
 
 /* Its memory and gauges: found again by the next configuration if key and size are the
@@ -254,14 +247,6 @@ static bool try_enter(hd_req_t *req, const limit_t *l, hd_str_t name)
     return false;
 }
 
-static void tell(hd_req_t *req, const limit_conf_t *lc, hd_str_t what)
-{
-    hd_attr_of_t of = hd_req_attr_of(req);
-
-    hd_ignore(hd_attr_set(
-        &of, &lc->told, (hd_val_t){.type = HD_VAL_STR, .str = what})); /* it can be set */
-}
-
 static void log_limit(hd_req_t *req, const limit_conf_t *lc, const limit_t *l)
 {
     hd_log_level_t level = lc->log_level != 0 ? lc->log_level : HD_LOG_ERROR;
@@ -280,15 +265,9 @@ static void log_limit(hd_req_t *req, const limit_conf_t *lc, const limit_t *l)
 static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
 {
     const limit_conf_t *lc = conf;
-    hd_attr_of_t of;
-    hd_val_t told;
     hd_str_t key;
 
-    if (lc->limits_n == 0 || hd_req_is_sub(req))
-        return HD_OK;
-    of = hd_req_attr_of(req);
-    hd_attr_get(&of, &lc->told, &told);
-    if (told.type != HD_VAL_NONE) /* once a request, wherever it is sent on to */
+    if (lc->limits_n == 0 || hd_req_is_sub(req) || limit_is_told(req, &lc->told))
         return HD_OK;
     for (uint32_t i = 0; i < lc->limits_n; i++) {
         const limit_t *l = &lc->limits[i];
@@ -297,11 +276,12 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
             key.len == 0) /* no key, no limit */
             continue;
         if (try_enter(req, l, key)) {
-            tell(req, lc, HD_STR("PASSED"));
+            limit_tell(req, &lc->told, HD_STR("PASSED"));
             continue;
         }
         log_limit(req, lc, l);
-        tell(req, lc, lc->dry_run ? HD_STR("REJECTED_DRY_RUN") : HD_STR("REJECTED"));
+        limit_tell(req, &lc->told,
+                   lc->dry_run ? HD_STR("REJECTED_DRY_RUN") : HD_STR("REJECTED"));
         return lc->dry_run ? HD_OK
                            : hd_req_answer(req, lc->status != 0 ? lc->status : 503,
                                            HD_STR_NONE, HD_STR_NONE, "RL", "limit_conn");
@@ -309,28 +289,14 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
     return HD_OK;
 }
 
-static void get_status(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
-{
-    (void)of;
-    (void)rest;
-    out->type = HD_VAL_NONE; /* until it was asked */
-}
-
 static const hd_attr_def_t attributes[] = {
     {.name = "limit_conn_status",
      .type = HD_VAL_STR,
      .flags = HD_ATTR_REQ | HD_ATTR_KEPT | HD_ATTR_SETTABLE,
-     .get = get_status,
+     .get = limit_get_status,
      .help = "PASSED, REJECTED or REJECTED_DRY_RUN"},
     {0},
 };
-
-static const hd_conf_enum_t levels[] = {{"info", HD_LOG_INFO},
-                                        {"notice", HD_LOG_NOTICE},
-                                        {"warn", HD_LOG_WARN},
-                                        {"error", HD_LOG_ERROR},
-                                        {0}};
-static const hd_conf_limits_t statuses = {400, 599};
 
 #define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
 
@@ -340,33 +306,29 @@ static const hd_directive_t directives[] = {
      .args_n = 2,
      .repeats = true,
      .set = add_zone,
-     .help =
-         "KEY zone=NAME:SIZE rate=Nr/s|Nr/m: counts requests for each value of KEY, in "
-         "memory that all workers share"},
+     .help = "KEY zone=NAME:SIZE: counts requests under way for each value of KEY, in "
+             "memory that all workers share"},
     {.name = "limit_conn",
      .scope = IN_ANY,
      .args_n = 2,
      .repeats = true,
      .set = add_limit,
      .help =
-         "zone=NAME [burst=N] [nodelay | delay=N]: no more than the zone's rate; N more "
-         "may come at once, and wait unless nodelay"},
+         "ZONE N: no more than N requests at a time for each value of the zone's key"},
     {.name = "limit_conn_status",
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_u32,
      .offset = offsetof(limit_conf_t, status),
-     .post = &statuses,
+     .post = &limit_statuses,
      .help = "STATUS: of the answer to a request that is too many (503)"},
     {.name = "limit_conn_log_level",
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_enum,
      .offset = offsetof(limit_conf_t, log_level),
-     .post = levels,
-     .help =
-         "info | notice | warn | error: of a refused request's line; a delay's is one "
-         "lower (error)"},
+     .post = limit_levels,
+     .help = "info | notice | warn | error: of a refused request's line (error)"},
     {.name = "limit_conn_dry_run",
      .scope = IN_ANY,
      .args_n = 1,

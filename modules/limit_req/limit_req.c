@@ -3,6 +3,7 @@
  *     limit_req zone=one burst=20 delay=5;
  * What is more than the burst is refused (503), what is more than the delay waits. */
 #include "hd_module.h"
+#include "lib/limit.h"
 #include "lib/rand.h"
 
 #define CELL_KIND 0x4c524551u /* "LREQ" */
@@ -48,21 +49,13 @@ static bool take_prefix(hd_str_t *arg, const char *prefix)
 static hd_rc_t parse_zone(hd_conf_t *cf, hd_str_t text, zone_t *zone, hd_err_t *err)
 {
     ssize_t colon = hd_str_find_char(text, ':');
-    uint64_t bytes;
 
     if (colon <= 0)
         return hd_err_set(err, HD_E_CONF,
                           "invalid zone \"%.*s\": zone=NAME:SIZE is meant",
                           HD_STR_ARG(text));
-    if (hd_parse_size(hd_str_sub(text, (size_t)colon + 1, text.len), 1 << 26, &bytes,
-                      err) != HD_OK)
-        return HD_ERROR;
-    if (bytes < HD_RATES_BYTES_MIN)
-        return hd_err_set(err, HD_E_CONF, "zone \"%.*s\" is too small: 32k or more",
-                          HD_STR_ARG(text));
-    zone->name = hd_str_dup(cf->pool, hd_str_sub(text, 0, (size_t)colon));
-    zone->bytes = bytes;
-    return HD_OK;
+    return limit_parse_zone(cf, text, (size_t)colon, HD_RATES_BYTES_MIN, &zone->name,
+                            &zone->bytes, err);
 }
 
 static hd_rc_t parse_rate(hd_str_t text, uint64_t *token_ns, hd_err_t *err)
@@ -269,14 +262,6 @@ static outcome_t ask(hd_req_t *req, const limit_conf_t *lc)
     return out;
 }
 
-static void tell(hd_req_t *req, const limit_conf_t *lc, hd_str_t what)
-{
-    hd_attr_of_t of = hd_req_attr_of(req);
-
-    hd_ignore(hd_attr_set(
-        &of, &lc->told, (hd_val_t){.type = HD_VAL_STR, .str = what})); /* it can be set */
-}
-
 static void log_outcome(hd_req_t *req, const limit_conf_t *lc, const outcome_t *o)
 {
     hd_log_level_t level = lc->log_level != 0 ? lc->log_level : HD_LOG_ERROR;
@@ -299,15 +284,10 @@ static void log_outcome(hd_req_t *req, const limit_conf_t *lc, const outcome_t *
 static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
 {
     const limit_conf_t *lc = conf;
-    hd_attr_of_t of;
-    hd_val_t told;
     outcome_t o;
 
-    if (lc->limits_n == 0 || hd_req_is_sub(req) || hd_req_is_resumed(req))
-        return HD_OK;
-    of = hd_req_attr_of(req);
-    hd_attr_get(&of, &lc->told, &told);
-    if (told.type != HD_VAL_NONE) /* once a request, wherever it is sent on to */
+    if (lc->limits_n == 0 || hd_req_is_sub(req) || hd_req_is_resumed(req) ||
+        limit_is_told(req, &lc->told))
         return HD_OK;
     o = ask(req, lc);
     if (o.limit == NULL)
@@ -315,41 +295,29 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
     if (o.is_refused || o.wait_ms > 0)
         log_outcome(req, lc, &o);
     if (o.is_refused) {
-        tell(req, lc, lc->dry_run ? HD_STR("REJECTED_DRY_RUN") : HD_STR("REJECTED"));
+        limit_tell(req, &lc->told,
+                   lc->dry_run ? HD_STR("REJECTED_DRY_RUN") : HD_STR("REJECTED"));
         return lc->dry_run ? HD_OK
                            : hd_req_answer(req, lc->status != 0 ? lc->status : 503,
                                            HD_STR_NONE, HD_STR_NONE, "RL", "limit_req");
     }
     if (o.wait_ms == 0) {
-        tell(req, lc, HD_STR("PASSED"));
+        limit_tell(req, &lc->told, HD_STR("PASSED"));
         return HD_OK;
     }
-    tell(req, lc, lc->dry_run ? HD_STR("DELAYED_DRY_RUN") : HD_STR("DELAYED"));
+    limit_tell(req, &lc->told,
+               lc->dry_run ? HD_STR("DELAYED_DRY_RUN") : HD_STR("DELAYED"));
     return lc->dry_run ? HD_OK : hd_req_wait_ms(req, o.wait_ms);
-}
-
-static void get_status(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
-{
-    (void)of;
-    (void)rest;
-    out->type = HD_VAL_NONE; /* until it was asked */
 }
 
 static const hd_attr_def_t attributes[] = {
     {.name = "limit_req_status",
      .type = HD_VAL_STR,
      .flags = HD_ATTR_REQ | HD_ATTR_KEPT | HD_ATTR_SETTABLE,
-     .get = get_status,
+     .get = limit_get_status,
      .help = "PASSED, DELAYED, REJECTED, DELAYED_DRY_RUN or REJECTED_DRY_RUN"},
     {0},
 };
-
-static const hd_conf_enum_t levels[] = {{"info", HD_LOG_INFO},
-                                        {"notice", HD_LOG_NOTICE},
-                                        {"warn", HD_LOG_WARN},
-                                        {"error", HD_LOG_ERROR},
-                                        {0}};
-static const hd_conf_limits_t statuses = {400, 599};
 
 #define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
 
@@ -376,14 +344,14 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .set = hd_set_u32,
      .offset = offsetof(limit_conf_t, status),
-     .post = &statuses,
+     .post = &limit_statuses,
      .help = "STATUS: of the answer to a request that is too many (503)"},
     {.name = "limit_req_log_level",
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_enum,
      .offset = offsetof(limit_conf_t, log_level),
-     .post = levels,
+     .post = limit_levels,
      .help =
          "info | notice | warn | error: of a refused request's line; a delay's is one "
          "lower (error)"},
