@@ -1,60 +1,18 @@
 #include "metrics.h"
 
-static const char *const http_labels[] = {
-    "reporter",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "destination_workload",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_service",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_service_name",
-    "destination_service_namespace",
-    "destination_cluster",
-    "request_protocol",
-    "response_flags",
-    "connection_security_policy",
-    "response_code",
-    "grpc_response_status",
-    NULL,
-};
+#define COMMON_LABELS                                                                    \
+    "reporter", "source_workload", "source_canonical_service",                           \
+        "source_canonical_revision", "source_workload_namespace", "source_principal",    \
+        "source_app", "source_version", "source_cluster", "destination_workload",        \
+        "destination_workload_namespace", "destination_principal", "destination_app",    \
+        "destination_version", "destination_service", "destination_canonical_service",   \
+        "destination_canonical_revision", "destination_service_name",                    \
+        "destination_service_namespace", "destination_cluster", "request_protocol",      \
+        "response_flags", "connection_security_policy"
 
-static const char *const tcp_labels[] = {
-    "reporter",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "destination_workload",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_service",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_service_name",
-    "destination_service_namespace",
-    "destination_cluster",
-    "request_protocol",
-    "response_flags",
-    "connection_security_policy",
-    NULL,
-};
+static const char *const http_labels[] = {COMMON_LABELS, "response_code",
+                                          "grpc_response_status", NULL};
+static const char *const tcp_labels[] = {COMMON_LABELS, NULL};
 
 _Static_assert(hd_countof(http_labels) == L_HTTP_N + 1, "a name for each label");
 _Static_assert(hd_countof(tcp_labels) == L_TCP_N + 1, "a name for each label");

@@ -65,14 +65,9 @@ void hd_h1_put_chain(hd_h1_writer_t *w, hd_chain_t *chain)
 
 void hd_h1_put_u64(hd_h1_writer_t *w, uint64_t n)
 {
-    char digits[20];
-    size_t at = sizeof(digits);
+    char digits[HD_U64_DIGITS_MAX];
 
-    do {
-        digits[--at] = (char)('0' + n % 10);
-        n /= 10;
-    } while (n > 0);
-    hd_h1_put(w, digits + at, sizeof(digits) - at);
+    hd_h1_put_str(w, hd_str_from_u64(n, digits));
 }
 
 static bool may_forward(const hd_field_t *f)
@@ -139,12 +134,10 @@ bool hd_h1_writer_end(hd_h1_writer_t *w)
 void hd_h1_put_status_line(hd_h1_writer_t *w, const hd_res_head_t *res)
 {
     hd_str_t reason = res->reason.len > 0 ? res->reason : hd_http_reason(res->status);
-    char code[4] = {(char)('0' + res->status / 100 % 10),
-                    (char)('0' + res->status / 10 % 10), (char)('0' + res->status % 10),
-                    ' '};
 
     hd_h1_put_lit(w, "HTTP/1.1 ");
-    hd_h1_put(w, code, sizeof(code));
+    hd_h1_put_u64(w, res->status);
+    hd_h1_put_lit(w, " ");
     hd_h1_put_str(w, reason);
     hd_h1_put(w, "\r\n", 2);
 }

@@ -153,7 +153,7 @@ static void submit(h2_stream_t *st, hd_req_t *req, bool has_body, int64_t length
     const hd_field_t *te = hd_headers_get(&req->head.headers, HD_H_TE);
     bool is_tls = hd_tls_is_on(h->s.conn);
     nghttp2_nv nv[HD_FIELDS_MAX + 8];
-    char digits[21];
+    char digits[HD_U64_DIGITS_MAX];
     size_t n;
 
     if (req->head.is_upgrade && !may_connect(h)) { /* RFC 8441 §3 */
@@ -167,16 +167,9 @@ static void submit(h2_stream_t *st, hd_req_t *req, bool has_body, int64_t length
         hd_str_eq_nocase(te->value, HD_STR("trailers"))) /* gRPC asks for it */
         nv[n++] = hd_h2_nv(HD_STR("te"), HD_STR("trailers"));
     if (length >= 0 && !st->is_tunnel &&
-        (has_body || hd_headers_get(&req->head.headers, HD_H_CONTENT_LENGTH))) {
-        char *p = digits + sizeof(digits);
-        uint64_t v = (uint64_t)length;
-
-        do
-            *--p = (char)('0' + v % 10);
-        while ((v /= 10) > 0);
-        nv[n++] = hd_h2_nv(HD_STR("content-length"),
-                           hd_str_n(p, (size_t)(digits + sizeof(digits) - p)));
-    }
+        (has_body || hd_headers_get(&req->head.headers, HD_H_CONTENT_LENGTH)))
+        nv[n++] =
+            hd_h2_nv(HD_STR("content-length"), hd_str_from_u64((uint64_t)length, digits));
     st->waits = NULL;
     st->id = nghttp2_submit_request(h->s.ng, NULL, nv, n,
                                     has_body || st->is_tunnel ? &provider : NULL, st);

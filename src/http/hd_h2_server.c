@@ -227,7 +227,7 @@ static void send_head(hd_req_t *req, bool is_interim)
     hd_h2_session_t *s = &st->server->s;
     nghttp2_data_provider provider = hd_h2_provider();
     nghttp2_nv nv[HD_FIELDS_MAX + 4];
-    char status[4], length[21];
+    char status[HD_U64_DIGITS_MAX], length[HD_U64_DIGITS_MAX];
     bool is_tunnel = req->tunnel_up != NULL;
     size_t n = 0;
     int rc;
@@ -236,22 +236,12 @@ static void send_head(hd_req_t *req, bool is_interim)
         return;
     if (is_tunnel && req->res.status == 101)
         hd_websocket_answer_h2(req); /* RFC 8441 §5: it is 200 here */
-    status[0] = (char)('0' + req->res.status / 100 % 10);
-    status[1] = (char)('0' + req->res.status / 10 % 10);
-    status[2] = (char)('0' + req->res.status % 10);
-    nv[n++] = hd_h2_nv(HD_STR(":status"), hd_str_n(status, 3));
+    nv[n++] = hd_h2_nv(HD_STR(":status"), hd_str_from_u64(req->res.status, status));
     n = hd_h2_put_fields(nv, n, HD_FIELDS_MAX, &req->res.headers);
     if (!is_interim && !is_tunnel && req->res.content_length >= 0 &&
-        req->res.status != 204) {
-        char *p = length + sizeof(length);
-        uint64_t v = (uint64_t)req->res.content_length;
-
-        do
-            *--p = (char)('0' + v % 10);
-        while ((v /= 10) > 0);
+        req->res.status != 204)
         nv[n++] = hd_h2_nv(HD_STR("content-length"),
-                           hd_str_n(p, (size_t)(length + sizeof(length) - p)));
-    }
+                           hd_str_from_u64((uint64_t)req->res.content_length, length));
     st->head_only = !is_interim && !is_tunnel && !req->res.has_body;
     st->out.ended |= st->head_only;
     st->out.chunk_bytes = (uint32_t)req->loc->h2_chunk_bytes;

@@ -203,7 +203,8 @@ static void push_waiting(hd_weft_t *w, hd_weft_stream_t *st, unsigned frames)
     set_waiting(w, st, st->out.bytes > 0);
     if (st->end_sent) {
         st->was_high = false;
-        w->user->on_sent(w, st);
+        if (w->user->on_sent != NULL)
+            w->user->on_sent(w, st);
     } else if (st->was_high && st->out.bytes < OUT_LOW_BYTES) {
         st->was_high = false;
         w->user->on_drained(w, st);
@@ -414,7 +415,8 @@ static hd_rc_t take_hello(hd_weft_t *w, hd_str_t payload)
             w->_streams[i]->credit += credit - w->peer_credit;
     }
     w->peer_credit = credit;
-    w->user->on_hello(w);
+    if (w->user->on_hello != NULL)
+        w->user->on_hello(w);
     hd_weft_on_writable(w);
     return HD_OK;
 }
@@ -504,7 +506,8 @@ static hd_rc_t take_frame(hd_weft_t *w, uint8_t type, uint32_t id, hd_str_t payl
                                 : hd_weft_fail(w, "bad RESET");
     case GOAWAY:
         w->goaway_received = true;
-        w->user->on_goaway(w);
+        if (w->user->on_goaway != NULL)
+            w->user->on_goaway(w);
         return HD_OK;
     default:
         return hd_weft_fail(w, "a frame of an unknown type");

@@ -68,11 +68,11 @@ typedef struct {
     void (*on_end)(hd_weft_t *w, hd_weft_stream_t *st);
     /* The stream is over (already closed here). */
     void (*on_reset)(hd_weft_t *w, hd_weft_stream_t *st, uint32_t code);
-    void (*on_goaway)(hd_weft_t *w);
-    void (*on_hello)(hd_weft_t *w);
+    void (*on_goaway)(hd_weft_t *w); /* NULL: clients just close */
+    void (*on_hello)(hd_weft_t *w);  /* NULL: nothing to learn from it */
     /* There is room for more of its body again. */
     void (*on_drained)(hd_weft_t *w, hd_weft_stream_t *st);
-    /* All of a body that had to wait is on its way now. */
+    /* All of a body that had to wait is on its way now; NULL: no matter. */
     void (*on_sent)(hd_weft_t *w, hd_weft_stream_t *st);
 } hd_weft_user_t;
 

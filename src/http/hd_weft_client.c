@@ -317,11 +317,6 @@ static void on_drained(hd_weft_t *w, hd_weft_stream_t *st)
         s->x->user->on_writable(s->x);
 }
 
-static void on_sent(hd_weft_t *w, hd_weft_stream_t *st)
-{
-    (void)w, (void)st; /* the exchange is over with its response */
-}
-
 static const hd_weft_user_t weft_user = {
     .on_head = on_head,
     .on_data = on_data,
@@ -331,7 +326,6 @@ static const hd_weft_user_t weft_user = {
     .on_goaway = on_goaway,
     .on_hello = on_hello,
     .on_drained = on_drained,
-    .on_sent = on_sent,
 };
 
 /* --- the conn --- */

@@ -366,16 +366,6 @@ static void on_reset(hd_weft_t *w, hd_weft_stream_t *st, uint32_t code)
     settle(s);
 }
 
-static void on_goaway(hd_weft_t *w)
-{
-    (void)w; /* clients just close */
-}
-
-static void on_hello(hd_weft_t *w)
-{
-    (void)w;
-}
-
 static void on_drained(hd_weft_t *w, hd_weft_stream_t *st)
 {
     stream_t *s = (stream_t *)st;
@@ -397,8 +387,6 @@ static const hd_weft_user_t weft_user = {
     .on_trailers = on_trailers,
     .on_end = on_end,
     .on_reset = on_reset,
-    .on_goaway = on_goaway,
-    .on_hello = on_hello,
     .on_drained = on_drained,
     .on_sent = on_sent,
 };

@@ -76,10 +76,24 @@ static inline hd_str_t hd_str_sub(hd_str_t s, size_t at, size_t len)
 /* Takes the next part of <*rest> up to <sep> (dropped); false once <*rest> is used up. */
 bool hd_str_split(hd_str_t *rest, char sep, hd_str_t *part);
 
+enum { HD_U64_DIGITS_MAX = 20 };
+
 /* Decimal digits only, no sign, no space; false on anything else or beyond <max>. */
 bool hd_str_to_u64(hd_str_t s, uint64_t max, uint64_t *out) HD_MUST_CHECK;
 /* The same with a "-" allowed before the digits; up to INT64_MAX either way. */
 bool hd_str_to_i64(hd_str_t s, int64_t *out) HD_MUST_CHECK;
+
+/* <n> in decimal, in the last bytes of <digits>, which the caller lends. */
+static inline hd_str_t hd_str_from_u64(uint64_t n, char digits[static HD_U64_DIGITS_MAX])
+{
+    char *p = digits + HD_U64_DIGITS_MAX;
+
+    do {
+        *--p = (char)('0' + n % 10);
+        n /= 10;
+    } while (n > 0);
+    return hd_str_n(p, (size_t)(digits + HD_U64_DIGITS_MAX - p));
+}
 
 /* Copies live as long as <pool>. The copy is followed by a zero byte that len does not
  * count. */
