@@ -1,13 +1,18 @@
 /* hd_translate_int: what the parts of translation share: messages built in a pool, packed
  * once.
  *
- * hd_tr_cluster.c   services and their endpoints to clusters (CDS, EDS)
- * hd_tr_route.c     VirtualServices to routes (RDS)
- * hd_tr_delegate.c  routes that another VirtualService goes on with
- * hd_tr_listener.c  listeners of sidecars and gateways (LDS)
- * hd_tr_scope.c     what a proxy may see
- * hd_tr_tls.c       mutual TLS: modes, contexts
- * hd_tr_rbac.c      AuthorizationPolicies to RBAC filters
+ * hd_tr_part.c          parts: what was made of which objects
+ * hd_tr_message.c       small messages that occur everywhere
+ * hd_tr_scope.c         what a proxy may see
+ * hd_tr_port.c          ports of the proxy's own workload; names of clusters
+ * hd_tr_cluster.c       services to clusters (CDS), with hd_tr_policy.c, hd_tr_endpoint.c
+ *                       (EDS); they share hd_tr_cluster_int.h
+ * hd_tr_route.c         VirtualServices to a sidecar's routes (RDS),
+ * hd_tr_gateway_route.c to a gateway's, hd_tr_action.c each route; hd_tr_route_int.h
+ * hd_tr_delegate.c      routes that another VirtualService goes on with
+ * hd_tr_listener.c      listeners of sidecars and gateways (LDS)
+ * hd_tr_tls.c           mutual TLS: modes, contexts
+ * hd_tr_rbac.c          AuthorizationPolicies to RBAC filters
  *
  * Names, orders and defaults are istiod's (istio-to-xds), so that either half can be
  * replaced.
@@ -55,7 +60,7 @@ typedef struct {
     hd_str_t labels_text;
 } hd_tr_t;
 
-/* --- parts (hd_translate.c): each lookup within one enters what it depends on --- */
+/* --- parts (hd_tr_part.c): each lookup within one enters what it depends on --- */
 
 /* A part of this name for all proxies of a class, or for this proxy alone (<is_self>).
  * False: the view has it already, from before. True: its resources are put now, until
@@ -129,16 +134,12 @@ PbCore__TransportSocket *hd_tr_socket(hd_tr_t *t, const char *name, const void *
 /* Packs <msg> and puts it into the view. */
 void hd_tr_put(hd_tr_t *t, hd_view_kind_t kind, const char *name, const void *msg);
 
-/* --- hd_tr_cluster.c --- */
+/* --- hd_tr_port.c --- */
 
 /* "outbound|PORT|SUBSET|HOST" */
 char *hd_tr_cluster_name(hd_tr_t *t, int64_t port, hd_str_t subset, hd_str_t host);
 /* "inbound|PORT||" */
 char *hd_tr_inbound_name(hd_tr_t *t, int64_t port);
-void hd_tr_outbound_clusters(hd_tr_t *t);
-/* One for each port that the proxy's own workload serves. */
-void hd_tr_inbound_clusters(hd_tr_t *t);
-void hd_tr_fixed_clusters(hd_tr_t *t);
 
 /* A port that the proxy's own workload serves, by its services. */
 typedef struct {
@@ -147,14 +148,20 @@ typedef struct {
     int64_t target; /* the workload's port */
 } hd_tr_own_port_t;
 
+/* Each target port once, the oldest service's first; returns how many, at most <max>. */
+size_t hd_tr_own_ports(hd_tr_t *t, hd_tr_own_port_t *ports, size_t max);
 /* Where a gateway listens for <port>: what the Service before it makes of that port
  * (GW-2). Within a part only if <enters>, which enters what it depends on. */
 int64_t hd_tr_gateway_target(hd_tr_t *t, int64_t port, bool enters);
 
-/* Each target port once, the oldest service's first; returns how many, at most <max>. */
-size_t hd_tr_own_ports(hd_tr_t *t, hd_tr_own_port_t *ports, size_t max);
+/* --- hd_tr_cluster.c --- */
 
-/* --- hd_tr_route.c --- */
+void hd_tr_outbound_clusters(hd_tr_t *t);
+/* One for each port that the proxy's own workload serves. */
+void hd_tr_inbound_clusters(hd_tr_t *t);
+void hd_tr_fixed_clusters(hd_tr_t *t);
+
+/* --- hd_tr_route.c, hd_tr_gateway_route.c --- */
 
 /* "PORT" of a sidecar, "http_proxy", "http.PORT" of a gateway. */
 PbRoute__RouteConfiguration *hd_tr_sidecar_routes(hd_tr_t *t, int64_t port);
