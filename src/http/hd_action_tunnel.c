@@ -31,6 +31,7 @@ static void on_open(hd_conn_t *c)
     hd_req_t *req = t->req;
 
     t->up = NULL;
+    hd_balancer->report(req->member, &t->pick, HD_RESULT_OK, 0);
     req->res = (hd_res_head_t){.status = 200, .content_length = HD_LEN_UNKNOWN};
     hd_headers_init(&req->res.headers, req->pool, 4);
     hd_headers_init(&req->res_trailers, req->pool, 0);
@@ -49,6 +50,7 @@ static void on_closed(hd_conn_t *c)
     tunnel_t *t = c->owner;
 
     t->up = NULL;
+    hd_balancer->report(t->req->member, &t->pick, HD_RESULT_CONNECT, 0);
     if (c->err != NULL)
         hd_ignore(hd_req_err(t->req, c->err->code, "%s", c->err->text));
     hd_conn_reset(c);

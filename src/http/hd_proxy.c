@@ -343,6 +343,9 @@ static void take_head(hd_proxy_t *p, hd_try_t *t)
     req->err = NULL;
     req->res = t->x->res;
     req->is_local_reply = false;
+    /* a failure is one already; an answer is good when it has ended well */
+    if (t->status >= 500)
+        hd_balancer->report(req->member, &t->pick, HD_RESULT_OK, t->status);
     hide_fields(p);
     hd_try_push_timer(t);
 }

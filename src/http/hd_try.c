@@ -684,6 +684,8 @@ void hd_try_end(hd_try_t *t, hd_pick_result_t result)
     if (t->counted_retry != HD_GAUGE_NONE)
         hd_gauge_down(m, t->counted_retry);
     t->counted_request = t->counted_retry = HD_GAUGE_NONE;
+    if (t->is_picked && result != HD_RESULT_CANCELLED)
+        hd_balancer->report(m, &t->pick, result, t->status);
 }
 
 void hd_try_release(hd_try_t *t)

@@ -12,8 +12,9 @@
  * received no byte of it, or refused it), as long as the budget of retries lets it, but
  * not as a try of its own.
  *
- * A try's pick is released when another try follows it, else at the request's end: the
- * log still asks where it went.
+ * A try's outcome is reported as soon as it is known: a failure at the response's head,
+ * else at its end. Its pick is released when another try follows it, else at the
+ * request's end: the log still asks where it went.
  */
 #pragma once
 #include "http/hd_upool.h"

@@ -358,6 +358,7 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
     if (at == HD_LB_NOBODY)
         return no_healthy(m, p, err);
     answer(p, &c.v->eps->items[at], &c.v->eps->items[at].addr);
+    p->is_reported = false;
     p->picked_ns = c.now_ns;
     p->counted = c.counted;
     if (!p->counted && p->endpoint->state != NULL &&
@@ -418,15 +419,21 @@ static void observe(const hd_pick_t *p, hd_pick_result_t result, uint64_t now_ns
         hd_lb_observe(conf, p->endpoint, until_ns - p->picked_ns, now_ns);
 }
 
+static void report(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result, unsigned status)
+{
+    if (p->endpoint == NULL || p->is_reported)
+        return;
+    p->is_reported = true;
+    hd_outlier_report(m, p->cluster, p->endpoints_region->root, p->endpoint, result,
+                      status, p->was_failure, hd_clock_mono_ns());
+}
+
 static void release(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
                     unsigned status)
 {
+    report(m, p, result, status);
     if (p->endpoint != NULL) {
-        uint64_t now_ns = hd_clock_mono_ns();
-
-        hd_outlier_report(m, p->cluster, p->endpoints_region->root, p->endpoint, result,
-                          status, p->was_failure, now_ns);
-        observe(p, result, now_ns);
+        observe(p, result, hd_clock_mono_ns());
         if (p->counted)
             hd_gauge_down(m, p->endpoint->state->requests);
     }
@@ -435,4 +442,4 @@ static void release(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
 }
 
 const hd_balancer_t hd_mesh_balancer = {
-    .pick = pick, .release = release, .tls_of = choose_tls};
+    .pick = pick, .report = report, .release = release, .tls_of = choose_tls};

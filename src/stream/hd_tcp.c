@@ -184,6 +184,7 @@ static void on_up_open(hd_conn_t *c)
             return; /* on_open comes again */
         }
     }
+    hd_balancer->report(s->member, &s->pick, HD_RESULT_OK, 0);
     start_tunnel(s);
 }
 

@@ -225,7 +225,7 @@ static struct {
     hd_rc_t rc; /* of the next picks */
     hd_err_code_t code;
     hd_addr_t addrs[4]; /* in turn */
-    unsigned picks, releases;
+    unsigned picks, reports, releases;
     hd_pick_result_t last_result;
     unsigned last_status;
     hd_post_t *wake;
@@ -250,6 +250,14 @@ static hd_rc_t test_pick(hd_member_t *m, hd_pick_t *p, hd_post_t *wake, hd_err_t
     return HD_OK;
 }
 
+static void test_report(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
+                        unsigned status)
+{
+    (void)m, (void)result, (void)status;
+    lb.reports += !p->is_reported;
+    p->is_reported = true;
+}
+
 static void test_release(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
                          unsigned status)
 {
@@ -259,8 +267,8 @@ static void test_release(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
     lb.last_status = status;
 }
 
-TAP_UNUSED static const hd_balancer_t test_balancer = {.pick = test_pick,
-                                                       .release = test_release};
+TAP_UNUSED static const hd_balancer_t test_balancer = {
+    .pick = test_pick, .report = test_report, .release = test_release};
 
 /* --- the upstream: a socket of the test --- */
 

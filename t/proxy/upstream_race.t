@@ -110,12 +110,13 @@ $hd->stop;
 
 my ($nginx) = grep { -x } '/usr/sbin/nginx', '/usr/local/sbin/nginx';
 SKIP: {
-    skip 'needs nginx', 6 unless $nginx;
+    skip 'needs nginx', 8 unless $nginx;
     for my $case (['1ms', 3000, 40], ['1s', 90, 30, '--rps 1']) {
         my ($timeout, $n, $clients, @args) = @$case;
         my $up = Heddle->new(program => $nginx)->conf(<<"EOC");
 http {
-    access_log off; client_body_temp_path %%DIR%%/t1; proxy_temp_path %%DIR%%/t2;
+    log_format method '\$request_method';
+    access_log %%DIR%%/access.log method; client_body_temp_path %%DIR%%/t1; proxy_temp_path %%DIR%%/t2;
     fastcgi_temp_path %%DIR%%/t3; uwsgi_temp_path %%DIR%%/t4; scgi_temp_path %%DIR%%/t5;
     keepalive_timeout $timeout;
     server { listen 127.0.0.1:%%PORT_1%%; location / { return 200 "ok"; } }
@@ -127,9 +128,13 @@ EOC
         $front->start;
         is load($front, $n, $clients, @args), "$n good, 0 failed", "nginx closes after $timeout: GET";
         my ($good, $bad) = load($front, $n, $clients, @args, "-d $posted");
-        is $good + $bad, $n, 'POST: each is answered or refused';
-        cmp_ok $bad, '<', $n / 20, 'refused: a few that it had received when it closed, if any';
+        is $good + $bad, $n, "POST: each is answered or refused ($bad)";
+        # How many those are is nginx's and the scheduler's matter: it closes without reading what
+        # came in the meantime, and TCP had told us that it came.
+        cmp_ok $good, '>', $n / 2, 'most are answered';
         $front->stop;
+        $up->stop; # what it logs is complete
+        is scalar(grep { /POST/ } split /\n/, $up->file('access.log')), $good, 'none done twice, by its own log';
     }
 }
 

@@ -202,6 +202,7 @@ typedef struct hd_pick_s {
     bool counted;             /* the endpoint's requests gauge is up */
     uint8_t priority;         /* the endpoint's */
     bool was_failure; /* another server is asked because of the status it answered */
+    bool is_reported;
     uint64_t picked_ns;
     /* told at release, monotonic: when the response's head came, when all was over; 0:
      * unknown */
@@ -242,7 +243,12 @@ typedef struct {
     /* HD_OK: answered. HD_ERROR: HD_E_NO_CLUSTER (503 NC), HD_E_NO_HEALTHY (503 UH).
      * HD_AGAIN: on-demand or DNS, <wake> is posted. */
     hd_rc_t (*pick)(hd_member_t *m, hd_pick_t *p, hd_post_t *wake, hd_err_t *err);
-    /* Tells the outcome (passive health) and lets go of pins and counts. Once a pick. */
+    /* Tells the outcome (passive health) as soon as it is known, before anybody else can
+     * know it: who asks for an endpoint after a client has seen the failure that ejects
+     * one, in whichever worker, doesn't get that one. Only a pick's first is heard. */
+    void (*report)(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
+                   unsigned status);
+    /* Reports, where that wasn't done, and lets go of pins and counts. Once a pick. */
     void (*release)(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
                     unsigned status);
     /* The transport that an endpoint's labels ask for, else the cluster's; NULL: plain.
