@@ -25,12 +25,15 @@ def requests_of(scenario, requests):
     return max(200, requests // 20) if scenario in BODIES else requests
 
 
-def run(scenario, port, requests, log_path, while_running=None):
-    """Sends <requests>; {rps, p50_us, p99_us}. Raises Failed unless each answer was a 200
-    of the right length. <while_running> is called once in the middle."""
+def run(scenario, port, requests, log_path, while_running=None, rate=None):
+    """Sends <requests>, as fast as they are answered or <rate> a second; {rps, p50_us,
+    p99_us}. Raises Failed unless each answer was a 200 of the right length.
+    <while_running> is called once in the middle."""
     if scenario == "pair8":
+        if rate:
+            raise Failed("pair8 has no load of a fixed rate")
         return _run_each(port, requests // IDENTITIES, log_path, while_running)
-    load = _start(scenario, "127.0.0.1", port, requests, log_path)
+    load = _start(scenario, "127.0.0.1", port, requests, log_path, rate)
     try:
         if while_running:
             _wait_for_lines(load, log_path, requests // 2)
@@ -65,10 +68,12 @@ def _figures(times, seconds):
             "p99_us": times[len(times) * 99 // 100]}
 
 
-def _start(scenario, host, port, requests, log_path):
+def _start(scenario, host, port, requests, log_path, rate=None):
     connections, streams = SHAPES.get(scenario, (64, 1))
     argv = ["h2load", "-n", str(requests), "-c", str(connections), "-m", str(streams),
             "-t", "1", "--log-file=" + log_path]
+    if rate:
+        argv.append("--rps=%.3f" % (rate / connections))
     if scenario != "h2":
         argv.append("--h1")
     if scenario in TLS:
