@@ -1,18 +1,18 @@
 /* hd_translate_int: what the parts of translation share: messages built in a pool, packed
  * once.
  *
- * hd_tr_part.c          parts: what was made of which objects
- * hd_tr_message.c       small messages that occur everywhere
- * hd_tr_scope.c         what a proxy may see
- * hd_tr_port.c          ports of the proxy's own workload; names of clusters
- * hd_tr_cluster.c       services to clusters (CDS), with hd_tr_policy.c, hd_tr_endpoint.c
- *                       (EDS); they share hd_tr_cluster_int.h
- * hd_tr_route.c         VirtualServices to a sidecar's routes (RDS),
- * hd_tr_gateway_route.c to a gateway's, hd_tr_action.c each route; hd_tr_route_int.h
- * hd_tr_delegate.c      routes that another VirtualService goes on with
- * hd_tr_listener.c      listeners of sidecars and gateways (LDS)
- * hd_tr_tls.c           mutual TLS: modes, contexts
- * hd_tr_rbac.c          AuthorizationPolicies to RBAC filters
+ *   hd_tr_part.c      parts: what was made of which objects
+ *   hd_tr_message.c   small messages that occur everywhere
+ *   hd_tr_scope.c     what a proxy may see
+ *   hd_tr_port.c      ports of the proxy's own workload; names of clusters
+ *   hd_tr_cluster.c   services to clusters and endpoints (CDS, EDS); what it shares with
+ *                     hd_tr_policy.c and hd_tr_endpoint.c is in hd_tr_cluster_int.h
+ *   hd_tr_route.c     VirtualServices to routes (RDS); what it shares with
+ *                     hd_tr_gateway_route.c and hd_tr_action.c is in hd_tr_route_int.h
+ *   hd_tr_delegate.c  routes that another VirtualService goes on with
+ *   hd_tr_listener.c  listeners of sidecars and gateways (LDS)
+ *   hd_tr_tls.c       mutual TLS: modes, contexts
+ *   hd_tr_rbac.c      AuthorizationPolicies to RBAC filters
  *
  * Names, orders and defaults are istiod's (istio-to-xds), so that either half can be
  * replaced.

@@ -63,8 +63,7 @@ hd_xres_t *hd_xres_ref(hd_xres_t *r)
     return r;
 }
 
-/* --- the shelf: a name's resources are chained, the first one's name is the map's key
- * --- */
+/* --- the shelf: a name's resources are chained; the first one's name is the key --- */
 
 void hd_xres_shelf_init(hd_xres_shelf_t *shelf)
 {

@@ -5,16 +5,18 @@
  * anyway. Heads are HTTP/1.1 text, so that both ends parse them once, strictly, by the
  * parser that they have; framing is the frames' alone: no Transfer-Encoding.
  *
- *   frame: length (3 bytes, of the payload), type and flags (1), stream id (4), payload;
- * big-endian. The first frame of each side is HELLO.
+ *   frame: payload's length (3 bytes), type and flags (1), stream id (4), payload
  *
- *   HEAD      a request opens its stream; a response answers it (1xx: as many as it
- * likes) DATA      body, within the stream's credit TRAILERS  fields after the body;
- * always the last frame of its message CREDIT    so many more bytes of body are taken:
- * u32 RESET     the stream is over for both, at once: u32, a hd_weft_reset_t GOAWAY    no
- * new streams, please: those already here are served, later ones refused HELLO     u8
- * version, 3 bytes 0, u32 streams at once, u32 credit that each stream begins with, at
- * least HD_WEFT_CREDIT, which is what counts until it came
+ * All of it is big-endian. The first frame of each side is HELLO.
+ *
+ *   HEAD      a request opens its stream; a response answers it, 1xx ones before it
+ *   DATA      body, within the stream's credit
+ *   TRAILERS  fields after the body; always the last frame of its message
+ *   CREDIT    so many more bytes of body are taken: u32
+ *   RESET     the stream is over for both, at once: u32, a hd_weft_reset_t
+ *   GOAWAY    no new streams, please: those that are here are served, later ones refused
+ *   HELLO     u8 version, 3 bytes 0, u32 streams at once, u32 credit that a stream begins
+ *             with: at least HD_WEFT_CREDIT, which is what counts until it came
  *
  * A stream's id is the client's choice: an index below the server's number of streams in
  * its low 16 bits, which is free again once the stream is over for the client, and a

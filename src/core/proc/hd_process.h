@@ -2,9 +2,11 @@
  *
  *   master   owns listening sockets and privilege; forks, supervises; never parses, never
  *            touches traffic
- *   loader   parses files, publishes to the files arena, then ends (stays only while what
- * it retired is not freed) worker   all traffic agent    writes the dynamic arena: xDS,
- * certificates, DNS, health; admin port control  the control plane
+ *   loader   parses files, publishes to the files arena; stays only while something that
+ *            it retired is not freed
+ *   worker   all traffic
+ *   agent    writes the dynamic arena: xDS, certificates, DNS, health; admin port
+ *   control  the control plane
  *
  * Parts of upper layers take part by hooks (hd_process_hooks_t), registered at start in
  * src/heddle.c: so core/proc knows neither http nor mesh.
