@@ -201,9 +201,9 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
     return HD_OK;
 }
 
-static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
+/* Is the body to be changed? Then the head says so, and there is a state. */
+static hd_rc_t change_head(hd_req_t *req, const gzip_conf_t *gc)
 {
-    const gzip_conf_t *gc = conf;
     bool takes = gc->removes_accept ? hd_req_state(req, &hd_module) == &taken
                                     : hd_req_takes_gzip(req);
     bool varies = gc->is_xds || hd_req_has_gzip_vary(req);
@@ -222,6 +222,15 @@ static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
     if (hd_res_set_header(req, HD_STR("Content-Encoding"), HD_STR("gzip")) != HD_OK)
         return HD_ERROR;
     return weaken_etag(req);
+}
+
+static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
+{
+    hd_rc_t rc = change_head(req, conf);
+
+    if (rc == HD_OK && hd_req_state(req, &hd_module) == NULL)
+        hd_res_skip_body(req);
+    return rc;
 }
 
 /* --- the body --- */

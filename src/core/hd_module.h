@@ -175,6 +175,10 @@ bool hd_req_takes_gzip(hd_req_t *req);
 bool hd_req_has_gzip_vary(hd_req_t *req);
 /* Of the response's body, in bytes; -1: not known. Removing Content-Length forgets it. */
 int64_t hd_res_content_length(hd_req_t *req);
+/* In on_response_headers: the body of this response doesn't concern the filter, whose
+ * callbacks for body and trailers aren't called. Where it concerns none, files go to the
+ * client without being read. */
+void hd_res_skip_body(hd_req_t *req);
 
 /* Answers with <body> (copied) instead of going on; returns HD_DONE. <flag>: response
  * flag for the log ("FI", "RBAC", …), <details> likewise (Envoy's response code details).

@@ -226,7 +226,6 @@ static const hd_directive_t directives[] = {
     ANY("open_file_cache_min_uses", 0, accept_any, "N: accepted; there is no cache"),
     ANY("open_file_cache_errors", 0, accept_any, "on|off: accepted; there is no cache"),
     ANY("output_buffers", 2, accept_any, "N SIZE: accepted; files are read by 16 KB"),
-    ANY("sendfile_max_chunk", 0, accept_any, "SIZE: accepted; 64 KB go out in one turn"),
     ANY("read_ahead", 0, accept_any, "SIZE: accepted; it is the system's"),
     ANY("directio_alignment", 0, accept_any, "SIZE: accepted; directio is off"),
     ANY("directio", 0, accept_off, "off: files are read through the page cache"),

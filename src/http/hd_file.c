@@ -10,8 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PIECE_BYTES 65536 /* read at most so much before others get their turn */
-#define RETRY_MS 10       /* when no block is left */
+#define PIECE_BYTES 65536    /* read at most so much before others get their turn */
+#define SENDFILE_BYTES 16384 /* less is read, and goes out with the head in one call */
+#define RETRY_MS 10          /* when no block is left */
 
 static const hd_file_conf_t *conf_of(const hd_req_t *req)
 {
@@ -172,20 +173,17 @@ typedef struct {
 } piece_t;
 
 typedef struct {
-    int fd;
+    hd_open_file_t *file;
     const piece_t *pieces;
     uint32_t n, at;
-    bool started; /* the text of the current piece is out */
+    bool started;   /* the text of the current piece is out */
+    bool by_kernel; /* from the file to the socket */
     int64_t offset;
 } sending_t;
 
-static void close_file(void *arg)
+static void let_go(void *arg)
 {
-    sending_t *s = arg;
-
-    if (s->fd >= 0)
-        hd_ignore(close(s->fd)); /* read-only: nothing to lose */
-    s->fd = -1;
+    hd_open_file_unref(arg);
 }
 
 /* One block from the file; false: it failed, or there is no block. */
@@ -199,7 +197,7 @@ static hd_rc_t read_block(hd_req_t *req, sending_t *s, hd_chain_t *out)
     if (b == NULL)
         return hd_req_wait_ms(req, RETRY_MS);
     do
-        n = pread(s->fd, b->data, want, s->offset);
+        n = pread(s->file->fd, b->data, want, s->offset);
     while (n < 0 && errno == EINTR);
     if (n > 0)
         hd_chain_add(out, b, b->data, (size_t)n, 0);
@@ -208,6 +206,20 @@ static hd_rc_t read_block(hd_req_t *req, sending_t *s, hd_chain_t *out)
         return hd_req_err(req, HD_E_SYS, "reading a file: %s",
                           n < 0 ? strerror(errno) : "it has become shorter");
     s->offset += n;
+    return HD_OK;
+}
+
+/* What is large isn't read at all: its range goes to the conn, which hands it to the
+ * kernel. */
+static hd_rc_t add_range(hd_req_t *req, sending_t *s, hd_chain_t *out)
+{
+    uint64_t max = req->loc->sendfile_max_chunk;
+    int64_t len = s->pieces[s->at].of.to - s->offset;
+
+    if (max > 0)
+        len = hd_min(len, (int64_t)hd_min(max, (uint64_t)INT64_MAX));
+    hd_chain_add_file(out, s->file, s->offset, (size_t)len, 0);
+    s->offset += len;
     return HD_OK;
 }
 
@@ -224,7 +236,9 @@ static hd_rc_t read_some(hd_req_t *req, sending_t *s, hd_chain_t *out)
                 return hd_req_err(req, HD_E_LIMIT, "no block left");
         }
         if (s->offset < p->of.to)
-            return read_block(req, s, out);
+            return s->by_kernel && p->of.to - p->of.from > SENDFILE_BYTES
+                       ? add_range(req, s, out)
+                       : read_block(req, s, out);
         s->started = false;
         s->at++;
     }
@@ -415,6 +429,7 @@ static hd_rc_t send_file(hd_req_t *req, sending_t *s, file_t *f)
         return refuse_range(req, f);
     begin_answer(req, s, f, ranges, rc == HD_OK ? n : 0, is_whole(req) ? max : 0);
     hd_response_start(req);
+    s->by_kernel = req->loc->sendfile && hd_response_takes_files(req);
     send_more(req);
     return HD_AGAIN;
 }
@@ -545,6 +560,7 @@ static hd_rc_t start(hd_req_t *req)
     size_t root_len;
     struct stat st;
     file_t f;
+    int fd;
 
     if (req->head.method_id != HD_M_GET && req->head.method_id != HD_M_HEAD &&
         req->head.method_id != HD_M_POST)
@@ -555,14 +571,15 @@ static hd_rc_t start(hd_req_t *req)
         return answer_directory(req);
     if (hd_file_name(req, req->head.path, &path, &root_len) != HD_OK)
         return fail(req, 500);
-    s->fd = open_compressed(req, path, &st, &varies);
-    is_compressed = s->fd >= 0;
+    fd = open_compressed(req, path, &st, &varies);
+    is_compressed = fd >= 0;
     if (!is_compressed)
-        s->fd = open_file(conf, path.data);
-    if (s->fd < 0)
+        fd = open_file(conf, path.data);
+    if (fd < 0)
         return refuse(req, path, errno);
-    hd_pool_defer(req->pool, close_file, s);
-    if (!is_compressed && fstat(s->fd, &st) != 0)
+    s->file = hd_open_file_create(fd);
+    hd_pool_defer(req->pool, let_go, s->file);
+    if (!is_compressed && fstat(fd, &st) != 0)
         return refuse(req, path, errno);
     if (S_ISDIR(st.st_mode))
         return redirect_to_slash(req);

@@ -124,6 +124,13 @@ bool hd_h1_is_full(hd_req_t *req)
     return hd_conn_is_high(h->conn);
 }
 
+bool hd_h1_sends_files(hd_req_t *req)
+{
+    hd_h1_server_t *h = req->client_state;
+
+    return hd_conn_sends_files(h->conn);
+}
+
 static void send_continue(hd_h1_server_t *h)
 {
     hd_chain_t out;

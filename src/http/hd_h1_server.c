@@ -148,6 +148,7 @@ static const hd_client_ops_t client_ops = {
     .send_head = hd_h1_send_head,
     .send_body = hd_h1_send_body,
     .is_full = hd_h1_is_full,
+    .sends_files = hd_h1_sends_files,
     .want_body = hd_h1_want_body,
     .abort = abort_response,
     .on_finished = on_finished,

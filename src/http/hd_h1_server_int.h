@@ -43,4 +43,5 @@ typedef struct {
 void hd_h1_send_head(hd_req_t *req, bool is_interim);
 void hd_h1_send_body(hd_req_t *req, hd_chain_t *body);
 bool hd_h1_is_full(hd_req_t *req);
+bool hd_h1_sends_files(hd_req_t *req);
 void hd_h1_want_body(hd_req_t *req);

@@ -24,6 +24,7 @@ const hd_http_loc_t hd_http_loc_defaults = {
     .keepalive_timeout_ms = 75000,
     .lingering_time_ms = 30000,
     .keepalive_requests = 1000,
+    .sendfile_max_chunk = 2 << 20,
     .merge_slashes = true,
     .ignore_invalid_headers = true,
     .default_type = HD_STR_INIT("text/plain"),

@@ -102,7 +102,8 @@ typedef struct {
     /* Takes all of <body>; HD_SLICE_END ends the response, with req->res_trailers if
      * flagged. */
     void (*send_body)(hd_req_t *req, hd_chain_t *body);
-    bool (*is_full)(hd_req_t *req);   /* stop sending; hd_request_on_drained will come */
+    bool (*is_full)(hd_req_t *req); /* stop sending; hd_request_on_drained will come */
+    bool (*sends_files)(hd_req_t *req); /* takes ranges of files in bodies; NULL: never */
     void (*want_body)(hd_req_t *req); /* the body is wanted (100 is due), or room again */
     /* The response can't be completed: close or RST_STREAM (HTTP/2 error code). */
     void (*abort)(hd_req_t *req, uint32_t h2_error);
@@ -206,6 +207,8 @@ struct hd_req_s {
     const hd_filter_conf_t *chain, *running;
     uint16_t chain_n, filter_at, body_filter_at, response_filter_at,
         response_body_filter_at;
+    uint64_t body_skips; /* filters, by place, that the response's body doesn't concern */
+    bool has_body_filter;        /* the response's body concerns one */
     uint16_t response_filters_n; /* those that a response begun now passes */
     struct hd_denial_s *denial;  /* satisfy any: what is said if no access module is */
     bool is_satisfied;
@@ -328,6 +331,9 @@ void hd_response_start(hd_req_t *req);
 void hd_response_interim(hd_req_t *req); /* 1xx in req->res */
 void hd_response_give_body(hd_req_t *req, hd_chain_t *body);
 bool hd_response_is_full(const hd_req_t *req);
+/* May hd_response_give_body be given ranges of files? Not where a filter looks at the
+ * body, nor where they would be copied anyway. */
+bool hd_response_takes_files(hd_req_t *req);
 /* Fails: before the head was sent, a local answer <status>; after it, the client is
  * aborted. */
 void hd_response_fail(hd_req_t *req, unsigned status, uint64_t flag, const char *details);

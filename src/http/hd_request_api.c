@@ -238,6 +238,14 @@ void hd_res_remove_header(hd_req_t *req, hd_str_t name)
     hd_headers_remove(&req->res.headers, name);
 }
 
+void hd_res_skip_body(hd_req_t *req)
+{
+    size_t at = req->running != NULL ? (size_t)(req->running - req->chain) : SIZE_MAX;
+
+    if (at < 64) /* one that is further behind is asked, as before */
+        req->body_skips |= 1ull << at;
+}
+
 static bool next_field(const hd_headers_t *h, uint32_t *at, hd_str_t *name,
                        hd_str_t *value)
 {

@@ -86,10 +86,29 @@ void hd_request_tunnel(hd_req_t *req, hd_conn_t *up)
 
 /* --- the head --- */
 
+static bool filters_body(const hd_req_t *req, size_t at)
+{
+    const hd_module_t *mod = hd_filter_module(&req->chain[at]);
+
+    return mod != NULL &&
+           (mod->on_response_body != NULL || mod->on_response_trailers != NULL) &&
+           (at >= 64 || !(req->body_skips >> at & 1));
+}
+
+static bool has_body_filter(const hd_req_t *req)
+{
+    for (size_t i = 0; i < req->chain_n; i++) {
+        if (filters_body(req, i))
+            return true;
+    }
+    return false;
+}
+
 static void send_head(hd_req_t *req)
 {
     req->response_step = SENT;
     req->response_started = true;
+    req->has_body_filter = (req->hooks & HD_HOOK_RESPONSE_BODY) && has_body_filter(req);
     hd_local_speak_grpc(req);
     if (req->res.has_body && (req->head.method_id == HD_M_HEAD || req->res.status < 200 ||
                               req->res.status == 204 || req->res.status == 304))
@@ -152,6 +171,7 @@ void hd_response_start(hd_req_t *req)
     hd_assert(!req->response_started);
     req->response_step = FILTERING;
     req->response_filter_at = hd_min(req->chain_n, req->response_filters_n);
+    req->body_skips = 0;
     if (hd_unlikely(req->error_status != 0)) {
         req->res.status = req->error_status;
         req->res.reason = HD_STR_NONE;
@@ -221,13 +241,11 @@ static hd_rc_t run_body_filter(hd_req_t *req, const hd_module_t *mod,
 static hd_rc_t filter_body(hd_req_t *req)
 {
     while (req->response_body_filter_at < req->chain_n) {
-        const hd_filter_conf_t *f =
-            &req->chain[req->chain_n - 1 - req->response_body_filter_at];
-        const hd_module_t *mod = hd_filter_module(f);
+        size_t at = (size_t)req->chain_n - 1 - req->response_body_filter_at;
 
-        if (mod != NULL &&
-            (mod->on_response_body != NULL || mod->on_response_trailers != NULL)) {
-            hd_rc_t rc = run_body_filter(req, mod, f);
+        if (filters_body(req, at)) {
+            const hd_filter_conf_t *f = &req->chain[at];
+            hd_rc_t rc = run_body_filter(req, hd_filter_module(f), f);
 
             if (rc == HD_AGAIN)
                 req->parked |= HD_HOOK_RESPONSE_BODY;
@@ -243,7 +261,7 @@ static hd_rc_t filter_body(hd_req_t *req)
 /* Lets in what waits, once the head is out. */
 static void pass_body(hd_req_t *req)
 {
-    if (!(req->hooks & HD_HOOK_RESPONSE_BODY)) {
+    if (!req->has_body_filter) {
         if (!hd_chain_is_empty(&req->response_wait))
             send_body(req, &req->response_wait);
         return;
@@ -277,7 +295,7 @@ void hd_response_give_body(hd_req_t *req, hd_chain_t *body)
         hd_chain_free(body);
         return;
     }
-    if (hd_likely(req->response_step == SENT && !(req->hooks & HD_HOOK_RESPONSE_BODY) &&
+    if (hd_likely(req->response_step == SENT && !req->has_body_filter &&
                   !req->is_tunnel)) {
         send_body(req, body);
         return;
@@ -310,6 +328,12 @@ bool hd_response_is_full(const hd_req_t *req)
         return true;
     return req->response_started && !req->response_ended &&
            req->client->is_full((hd_req_t *)(uintptr_t)req);
+}
+
+bool hd_response_takes_files(hd_req_t *req)
+{
+    return req->response_step == SENT && !req->has_body_filter &&
+           req->client->sends_files != NULL && req->client->sends_files(req);
 }
 
 void hd_response_fail(hd_req_t *req, unsigned status, uint64_t flag, const char *details)

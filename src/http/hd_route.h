@@ -203,6 +203,9 @@ typedef struct hd_http_loc_s {
     hd_str_t body_temp_path;    /* a folder, NUL-terminated; empty: /tmp */
     uint32_t keepalive_requests;
     uint64_t h2_chunk_bytes; /* of HTTP/2's DATA frames at most; 0: 16 KB */
+    uint64_t
+        sendfile_max_chunk; /* bytes of a file given to the kernel at a time; 0: all */
+    bool sendfile;          /* large files go from the file to the socket */
     bool server_tokens, merge_slashes, underscores_in_headers, ignore_invalid_headers;
     bool satisfy_any, log_subrequest;
     bool no_chunked;          /* chunked_transfer_encoding off */

@@ -2,6 +2,8 @@
 #include "core/base/hd_buf.h"
 #include "core/base/hd_spare.h"
 #include "tap.h"
+#include <errno.h>
+#include <unistd.h>
 
 static char out[256 * 1024];
 
@@ -65,6 +67,7 @@ static void test_spare_blocks(void)
 
 static void test_add(void)
 {
+    hd_open_file_t *file = hd_open_file_create(dup(1));
     hd_block_t *b = hd_block_try_take();
     struct iovec iov[4];
     hd_chain_t c;
@@ -82,16 +85,57 @@ static void test_add(void)
     is_int(hd_chain_to_iov(&c, iov, 4, &bytes), 3, "three pieces");
     is_int(bytes, 16, "of all bytes");
     ok(iov[0].iov_base == b->data && iov[0].iov_len == 6, "bytes stay where they are");
-    hd_chain_add_file(&c, 9, 100, 50, 0);
+    hd_chain_add_file(&c, file, 100, 50, 0);
     is_int(hd_chain_to_iov(&c, iov, 4, &bytes), 3, "stops before a file");
     is_int(hd_chain_flags(&c), HD_SLICE_FLUSH, "flags or-ed");
     hd_block_unref(b);
     is_int(hd_blocks_in_use(), 1, "slices hold the block");
     hd_chain_drop(&c, 16 + 20);
     is_int(hd_blocks_in_use(), 0, "dropped bytes let it go");
-    ok(c.bytes == 30 && c.first->offset == 120 && c.first->fd == 9, "within the file");
+    ok(c.bytes == 30 && c.first->offset == 120 && c.first->file == file,
+       "within the file");
     hd_chain_free(&c);
     ok(hd_chain_is_empty(&c) && c.bytes == 0);
+    hd_open_file_unref(file);
+}
+
+/* Ranges of a file hold it, as slices hold blocks. */
+static void test_files(void)
+{
+    int ends[2], dup_fd;
+    hd_open_file_t *file;
+    hd_chain_t c, d;
+    char byte;
+
+    ok(pipe(ends) == 0);
+    file = hd_open_file_create(dup_fd = ends[0]);
+    hd_chain_init(&c);
+    hd_chain_init(&d);
+    hd_chain_add_file(&c, file, 0, 100, 0);
+    hd_chain_add_file(&c, file, 100, 50, 0);
+    ok(slices_n(&c) == 1 && c.bytes == 150, "neighbours are one slice");
+    hd_chain_add_file(&c, file, 200, 10, HD_SLICE_END);
+    is_int(slices_n(&c), 2, "others aren't");
+    hd_open_file_unref(file);
+    is_int(hd_open_files_n(), 1, "slices hold the file");
+    hd_chain_move_bytes(&d, &c, 70);
+    ok(d.bytes == 70 && c.bytes == 90 && c.first->offset == 70, "a range is split");
+    hd_chain_free(&c);
+    hd_chain_share(&c, &d);
+    hd_chain_free(&d);
+    is_int(hd_open_files_n(), 1, "the last range still does");
+    is_int(hd_chain_peek(&c, &byte, 1), 0, "no bytes to be had without reading");
+    hd_chain_drop(&c, 70);
+    is_int(hd_open_files_n(), 0, "with it goes the file");
+    ok(read(dup_fd, &byte, 1) < 0 && errno == EBADF, "its descriptor is closed");
+    hd_chain_init(&c);
+    file = hd_open_file_create(dup(ends[1]));
+    hd_chain_add_file(&c, file, 5, 0, HD_SLICE_END);
+    ok(file->refs == 1 && hd_chain_flags(&c) == HD_SLICE_END,
+       "an empty range is but flags");
+    hd_chain_free(&c);
+    hd_open_file_unref(file);
+    close(ends[1]);
 }
 
 static void test_copy(void)
@@ -241,6 +285,7 @@ int main(void)
     test_blocks();
     test_spare_blocks();
     test_add();
+    test_files();
     test_copy();
     test_move();
     test_against_model();

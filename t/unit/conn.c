@@ -506,12 +506,14 @@ static void test_file(void)
     hd_conn_t *c = conn_and_peer(loop, &o, &peer);
     FILE *f = tmpfile();
     static char buf[300000];
+    hd_open_file_t *file;
     hd_chain_t chain;
 
     ok(f != NULL && fwrite(big, 1, 200000, f) == 200000 && fflush(f) == 0);
+    file = hd_open_file_create(dup(fileno(f)));
     hd_chain_init(&chain);
     hd_chain_add(&chain, NULL, "head:", 5, 0);
-    hd_chain_add_file(&chain, fileno(f), 100, 150000, 0);
+    hd_chain_add_file(&chain, file, 100, 150000, 0);
     hd_chain_add(&chain, NULL, ":tail", 5, HD_SLICE_END);
     hd_conn_send(c, &chain);
     hd_conn_shutdown(c);
@@ -523,12 +525,14 @@ static void test_file(void)
     close(peer);
 
     c = conn_and_peer(loop, &o, &peer);
-    hd_chain_add_file(&chain, fileno(f), 199990, 20, 0);
+    hd_chain_add_file(&chain, file, 199990, 20, 0);
     hd_conn_send(c, &chain);
     turn_until(loop, o.closes > 0);
     ok(strstr(c->err->text, "shorter") != NULL, "%s", c->err->text);
     hd_conn_close(c, 0);
     hd_loop_turn(loop, 0);
+    is_int(file->refs, 1, "what was sent or dropped let the file go");
+    hd_open_file_unref(file);
     close(peer);
     fclose(f);
 }

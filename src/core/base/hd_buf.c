@@ -3,6 +3,7 @@
 #include "core/base/hd_log.h"
 #include "core/base/hd_spare.h"
 #include <stdlib.h>
+#include <unistd.h>
 
 #define SLAB_SLICES 64
 
@@ -12,6 +13,7 @@ static _Thread_local size_t free_blocks_n, used_blocks_n;
 static _Thread_local size_t free_blocks_low; /* the least since spares were trimmed */
 static _Thread_local size_t blocks_max = SIZE_MAX;
 static _Thread_local hd_slice_t *free_slices;
+static _Thread_local size_t open_files_n;
 
 static void *take_memory(size_t bytes)
 {
@@ -103,6 +105,38 @@ __attribute__((constructor)) static void register_spare(void)
     hd_spare_register(&spare);
 }
 
+/* Files */
+
+hd_open_file_t *hd_open_file_create(int fd)
+{
+    hd_open_file_t *f = take_memory(sizeof(*f));
+
+    *f = (hd_open_file_t){.refs = 1, .fd = fd};
+    open_files_n++;
+    return f;
+}
+
+void hd_open_file_ref(hd_open_file_t *f)
+{
+    hd_assert(f->refs > 0);
+    f->refs++;
+}
+
+void hd_open_file_unref(hd_open_file_t *f)
+{
+    hd_assert(f->refs > 0);
+    if (--f->refs > 0)
+        return;
+    hd_ignore(close(f->fd)); /* read, or of no more use: nothing to lose */
+    free(f);
+    open_files_n--;
+}
+
+size_t hd_open_files_n(void)
+{
+    return open_files_n;
+}
+
 /* Slices */
 
 static void give_slice(hd_slice_t *s)
@@ -139,10 +173,21 @@ static hd_slice_t *take_slice(hd_chain_t *c)
     return s;
 }
 
+/* A copy of a slice has references of its own. */
+static void ref_slice(const hd_slice_t *s)
+{
+    if (s->block != NULL)
+        hd_block_ref(s->block);
+    else if (s->kind == HD_SLICE_FILE)
+        hd_open_file_ref(s->file);
+}
+
 static void free_slice(hd_slice_t *s)
 {
     if (s->block != NULL)
         hd_block_unref(s->block);
+    else if (s->kind == HD_SLICE_FILE)
+        hd_open_file_unref(s->file);
     give_slice(s);
 }
 
@@ -262,16 +307,30 @@ bool hd_chain_try_add_copy(hd_chain_t *c, const char *data, size_t len)
     return true;
 }
 
-void hd_chain_add_file(hd_chain_t *c, int fd, int64_t offset, size_t len, unsigned flags)
+void hd_chain_add_file(hd_chain_t *c, hd_open_file_t *file, int64_t offset, size_t len,
+                       unsigned flags)
 {
-    hd_slice_t *s = take_slice(c);
+    hd_slice_t *s = c->last;
 
+    if (len == 0) {
+        if (flags != 0)
+            hd_chain_set_flags(c, flags);
+        return;
+    }
+    c->bytes += len;
+    if (s != NULL && s->kind == HD_SLICE_FILE && s->file == file && s->flags == 0 &&
+        s->offset + (int64_t)s->len == offset) { /* written right behind it: one slice */
+        s->len += len;
+        s->flags = (uint8_t)flags;
+        return;
+    }
+    hd_open_file_ref(file);
+    s = take_slice(c);
     s->kind = HD_SLICE_FILE;
-    s->fd = fd;
+    s->file = file;
     s->offset = offset;
     s->len = len;
     s->flags = (uint8_t)flags;
-    c->bytes += len;
 }
 
 void hd_chain_set_flags(hd_chain_t *c, unsigned flags)
@@ -348,8 +407,7 @@ void hd_chain_move_bytes(hd_chain_t *to, hd_chain_t *from, size_t len)
     part->len = len;
     part->flags = 0;
     part->_owns_tail = false;
-    if (part->block != NULL)
-        hd_block_ref(part->block);
+    ref_slice(part);
     to->bytes += len;
     from->bytes -= len;
     advance(s, len);
@@ -366,8 +424,7 @@ void hd_chain_share(hd_chain_t *to, const hd_chain_t *from)
         *copy = *s;
         copy->next = NULL;
         copy->_owns_tail = false;
-        if (copy->block != NULL)
-            hd_block_ref(copy->block);
+        ref_slice(copy);
     }
     to->bytes += from->bytes;
 }

@@ -27,9 +27,16 @@ typedef struct hd_block_s {
     char data[];
 } hd_block_t;
 
+/* A file that slices name ranges of. Counted as blocks are: the descriptor is closed with
+ * the last reference. */
+typedef struct {
+    uint32_t refs;
+    int fd;
+} hd_open_file_t;
+
 typedef enum {
     HD_SLICE_BLOCK, /* data/len inside <block> (or static memory when block is NULL) */
-    HD_SLICE_FILE,  /* fd, offset, len; the fd belongs to the file reference */
+    HD_SLICE_FILE,  /* file (a reference of its own), offset, len */
     HD_SLICE_PIPE,  /* a splice pipe's content */
 } hd_slice_kind_t;
 
@@ -43,10 +50,13 @@ enum {
 typedef struct hd_slice_s {
     struct hd_slice_s *next;
     hd_block_t *block;
-    const char *data; /* HD_SLICE_BLOCK */
+    union {
+        const char *data;     /* HD_SLICE_BLOCK */
+        hd_open_file_t *file; /* HD_SLICE_FILE */
+    };
     size_t len;
     int64_t offset; /* HD_SLICE_FILE */
-    int fd;         /* HD_SLICE_FILE, HD_SLICE_PIPE */
+    int fd;         /* HD_SLICE_PIPE */
     uint8_t kind, flags;
     bool _owns_tail; /* the block's room behind it is this slice's to fill */
 } hd_slice_t;
@@ -64,6 +74,12 @@ size_t hd_blocks_in_use(void);
 void hd_blocks_set_max(size_t blocks);
 void hd_blocks_trim(size_t keep); /* frees cached blocks beyond <keep> */
 
+/* Takes <fd>; one reference is the caller's. */
+hd_open_file_t *hd_open_file_create(int fd);
+void hd_open_file_ref(hd_open_file_t *f);
+void hd_open_file_unref(hd_open_file_t *f);
+size_t hd_open_files_n(void); /* of this process, for tests */
+
 static inline void hd_chain_init(hd_chain_t *c)
 {
     *c = (hd_chain_t){NULL, NULL, 0};
@@ -80,7 +96,10 @@ void hd_chain_add(hd_chain_t *c, hd_block_t *block, const char *data, size_t len
 /* Copies bytes in, filling the last block's free room first if the chain is its only
  * user; false at the block ceiling, with nothing added. */
 bool hd_chain_try_add_copy(hd_chain_t *c, const char *data, size_t len) HD_MUST_CHECK;
-void hd_chain_add_file(hd_chain_t *c, int fd, int64_t offset, size_t len, unsigned flags);
+/* A range of <file>, taking a reference of its own. Its bytes must stay as they are until
+ * the slice is gone. */
+void hd_chain_add_file(hd_chain_t *c, hd_open_file_t *file, int64_t offset, size_t len,
+                       unsigned flags);
 void hd_chain_set_flags(hd_chain_t *c,
                         unsigned flags);      /* on the last slice; adds an empty one */
 unsigned hd_chain_flags(const hd_chain_t *c); /* of all slices, or-ed */
@@ -101,5 +120,6 @@ void hd_chain_free(hd_chain_t *c);
 /* Fills <iov> from memory slices at the head; returns how many, bytes in *bytes. Stops
  * before a file or pipe slice. */
 int hd_chain_to_iov(const hd_chain_t *c, struct iovec *iov, int max, size_t *bytes);
-/* Copies up to <len> bytes out without consuming; returns how many. */
+/* Copies up to <len> bytes out without consuming; returns how many. Stops before a file
+ * or pipe slice. */
 size_t hd_chain_peek(const hd_chain_t *c, void *out, size_t len);

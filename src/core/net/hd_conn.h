@@ -173,8 +173,12 @@ hd_rc_t hd_conn_peek(hd_conn_t *c, hd_str_t *bytes);
 void hd_conn_drop_peeked(hd_conn_t *c, size_t len);
 /* Puts <len> bytes of <block> back in front of what is to be read (inspectors). */
 void hd_conn_unread(hd_conn_t *c, hd_block_t *block, const char *data, size_t len);
-/* Moves <chain> to the output queue; flushed at the end of the turn. */
+/* Moves <chain> to the output queue; flushed at the end of the turn. Ranges of files in
+ * it are read when their turn comes; one that can't be read breaks the conn. */
 void hd_conn_send(hd_conn_t *c, hd_chain_t *chain);
+/* Do ranges of files go from the file to the socket, without a copy here? Not to be
+ * given to in-process pipes, whose other end couldn't read them. */
+bool hd_conn_sends_files(const hd_conn_t *c);
 /* Copies bytes to the queue. False: block ceiling. */
 bool hd_conn_try_send_copy(hd_conn_t *c, const char *data, size_t len) HD_MUST_CHECK;
 void hd_conn_flush(hd_conn_t *c); /* now rather than at the turn's end */

@@ -153,6 +153,11 @@ void hd_conn_unread(hd_conn_t *c, hd_block_t *block, const char *data, size_t le
 
 /* The queue */
 
+bool hd_conn_sends_files(const hd_conn_t *c)
+{
+    return c->top == c->bottom && hd_layer_is_socket(c->top);
+}
+
 bool hd_conn_has_output(const hd_conn_t *c)
 {
     return (c->out.first != NULL || (c->_flags & HD_CF_HOLDS) != 0 ||
@@ -271,7 +276,7 @@ static hd_rc_t load_file(hd_conn_t *c)
     if (b == NULL)
         return hd_conn_fail(c, HD_E_LIMIT, "no block left for a file's bytes");
     do
-        n = pread(s->fd, b->data, want, s->offset);
+        n = pread(s->file->fd, b->data, want, s->offset);
     while (n < 0 && errno == EINTR);
     if (n <= 0) {
         hd_block_unref(b);
@@ -311,7 +316,7 @@ static ssize_t write_some(hd_conn_t *c, bool *all)
     if (is_file(c->out.first)) {
         bytes = c->out.first->len;
         if (bare && hd_layer_is_socket(c->top)) {
-            sent = hd_layer_socket_sendfile(c->top, c->out.first->fd,
+            sent = hd_layer_socket_sendfile(c->top, c->out.first->file->fd,
                                             c->out.first->offset, bytes);
             *all = true; /* less may be the file's end: the next call tells */
             return sent;

@@ -122,6 +122,8 @@ ssize_t hd_layer_socket_sendfile(hd_layer_t *l, int fd, int64_t offset, size_t l
     if (sent < 0)
         return errno == EAGAIN ? HD_IO_AGAIN : fail_io(l->conn, "sendfile", errno);
     (void)hd_conn_fail(l->conn, HD_E_SYS, "a file became shorter while it was sent");
+    hd_log_conn(HD_LOG_ERROR, l->conn->id, "%s",
+                l->conn->err->text); /* no peer's fault */
     return HD_IO_ERROR;
 }
 
