@@ -282,21 +282,55 @@ static bool commit(hd_batch_t *b, op_t *op, uint64_t seq, uint64_t now_ns)
     return true;
 }
 
-size_t hd_batch_publish(hd_batch_t *b, uint64_t now_ns)
+/* Those from <from> to <to>, in order. */
+static size_t commit_ops(hd_batch_t *b, size_t from, size_t to, uint64_t now_ns)
 {
     hd_arena_t *a = b->arena;
     uint64_t seq = hd_load(&a->shared->seq, relaxed) + 1;
     size_t changed = 0;
 
-    if (b->ops_n > 1)
-        qsort(b->ops, b->ops_n, sizeof(*b->ops), compare_ops);
-    for (size_t i = 0; i < b->ops_n; i++)
+    for (size_t i = from; i < to; i++)
         changed += commit(b, b->ops[i], seq, now_ns);
     if (changed > 0) {
         hd_bump(&a->shared->batches, 1, relaxed);
         hd_store(&a->shared->seq, seq, seq_cst);
     }
+    return changed;
+}
+
+static void sort_ops(hd_batch_t *b)
+{
+    if (b->ops_n > 1)
+        qsort(b->ops, b->ops_n, sizeof(*b->ops), compare_ops);
+}
+
+size_t hd_batch_publish(hd_batch_t *b, uint64_t now_ns)
+{
+    size_t changed;
+
+    sort_ops(b);
+    changed = commit_ops(b, 0, b->ops_n, now_ns);
     free_batch(b);
+    return changed;
+}
+
+/* The removals of listeners come first among the removals. */
+size_t hd_batch_publish_first(hd_batch_t *b, uint64_t now_ns, size_t *left_n)
+{
+    size_t changed, n = 0, kept = 0;
+
+    sort_ops(b);
+    while (n < b->ops_n &&
+           (!is_removal(b->ops[n]) || b->ops[n]->slot->type == HD_RES_LISTENER))
+        n++;
+    changed = commit_ops(b, 0, n, now_ns);
+    for (size_t i = 0; i < b->ops_n; i++) {
+        if (i < n)
+            free(b->ops[i]);
+        else
+            b->ops[kept++] = b->ops[i];
+    }
+    b->ops_n = *left_n = kept;
     return changed;
 }
 

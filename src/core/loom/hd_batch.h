@@ -53,4 +53,9 @@ void hd_batch_remove_others(hd_batch_t *b);
 /* Commits, retires what was replaced, bumps the arena's sequence number. The caller rings
  * the workers afterwards. <b> is gone. Returns how many slots changed. */
 size_t hd_batch_publish(hd_batch_t *b, uint64_t now_ns);
+/* The same in two steps. First all but the removals of what others name: listeners go
+ * now, the routes, clusters and secrets of those that are still being served by one stay.
+ * What is left stands in <b>, for hd_batch_publish a while later; hd_batch_abort leaves
+ * it to the next whole configuration. *left_n: how many slots will change then. */
+size_t hd_batch_publish_first(hd_batch_t *b, uint64_t now_ns, size_t *left_n);
 void hd_batch_abort(hd_batch_t *b);

@@ -9,17 +9,32 @@
 #include <unistd.h>
 
 #define RECLAIM_MS 50
+#define REMOVE_MS 1000 /* so long those who came by it are served by what is removed */
 
 static hd_loading_t l;
-static hd_timer_t reclaim_timer;
+static hd_timer_t reclaim_timer, remove_timer;
+static bool was_published;
 
 static void on_reclaim_due(hd_timer_t *t)
 {
     if (hd_arena_reclaim(hd_proc.arenas[HD_ARENA_FILES], hd_loop_now_ns(hd_proc.loop)) ==
-        0)
+            0 &&
+        !hd_timer_is_set(&remove_timer))
         hd_loop_stop(hd_proc.loop);
     else
         hd_timer_set(hd_proc.loop, t, RECLAIM_MS);
+}
+
+static void remove_rest(void)
+{
+    if (l.batch != NULL && was_published)
+        hd_ignore(hd_loading_publish(&l, &hd_proc));
+}
+
+static void on_remove_due(hd_timer_t *t)
+{
+    (void)t;
+    remove_rest();
 }
 
 static void on_message(void *arg, const hd_msg_head_t *head, const void *payload,
@@ -27,16 +42,20 @@ static void on_message(void *arg, const hd_msg_head_t *head, const void *payload
 {
     hd_err_t err = {0};
     uint64_t changed;
+    size_t n;
 
     (void)arg;
     (void)payload;
     (void)fds;
-    if (head->type != HD_MSG_PUBLISH || l.batch == NULL) {
+    if (head->type != HD_MSG_PUBLISH || l.batch == NULL || was_published) {
+        remove_rest(); /* the next loader is to have everything */
         hd_loop_stop(hd_proc.loop);
         return;
     }
-    changed = hd_loading_publish(&l, &hd_proc);
-    hd_loading_end(&l);
+    was_published = true;
+    if (hd_loading_publish_first(&l, &hd_proc, &n))
+        hd_timer_set(hd_proc.loop, &remove_timer, REMOVE_MS);
+    changed = n;
     if (hd_channel_send(hd_proc.to_master, HD_MSG_PUBLISHED, &changed, sizeof(changed),
                         NULL, 0, &err) == 0)
         hd_log(HD_LOG_ALERT, "loader: %s", err.text);
@@ -71,6 +90,7 @@ static hd_rc_t start(hd_proc_t *p, int channel_fd, hd_err_t *err)
     p->to_master =
         hd_channel_create(p->loop, channel_fd, on_message, on_closed, NULL, err);
     hd_timer_init(&reclaim_timer, on_reclaim_due);
+    hd_timer_init(&remove_timer, on_remove_due);
     return p->to_master != NULL ? HD_OK : HD_ERROR;
 }
 

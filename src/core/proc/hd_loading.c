@@ -247,6 +247,20 @@ size_t hd_loading_publish(hd_loading_t *l, hd_proc_t *p)
     return changed;
 }
 
+bool hd_loading_publish_first(hd_loading_t *l, hd_proc_t *p, size_t *changed)
+{
+    size_t left_n;
+
+    *changed = hd_batch_publish_first(l->batch, hd_clock_mono_ns(), &left_n);
+    *changed += left_n;
+    if (left_n == 0) {
+        hd_batch_abort(l->batch);
+        l->batch = NULL;
+    }
+    hd_process_ring(p);
+    return left_n > 0;
+}
+
 void hd_loading_end(hd_loading_t *l)
 {
     if (l->batch != NULL)

@@ -63,6 +63,9 @@ hd_rc_t hd_loading_build(hd_loading_t *l, hd_arena_t *arena, hd_member_t *m,
                          hd_err_t *err) HD_MUST_CHECK;
 /* Publishes what was built and rings; returns how many slots changed. */
 size_t hd_loading_publish(hd_loading_t *l, hd_proc_t *p);
+/* The same, but what is only removed stays for those that are still being served by it,
+ * until hd_loading_publish. True: something is left for that. */
+bool hd_loading_publish_first(hd_loading_t *l, hd_proc_t *p, size_t *changed);
 /* All of it in this process, unpublished: reads, makes shared memory, becomes the writer,
  * builds. For -t and master_process off. */
 hd_rc_t hd_load_alone(hd_proc_t *p, hd_loading_t *l, hd_err_t *err) HD_MUST_CHECK;
