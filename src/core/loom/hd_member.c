@@ -86,10 +86,15 @@ __attribute__((unused)) static bool holds_nothing(const hd_member_t *m)
 
 void hd_member_stop(hd_member_t *m)
 {
+    hd_assert(holds_nothing(m));
+    hd_member_break_off(m);
+}
+
+void hd_member_break_off(hd_member_t *m)
+{
     hd_companions_destroy(m);
     if (m->is_awake)
         hd_turn_sleep(m);
-    hd_assert(holds_nothing(m));
     for (int a = 0; a < HD_ARENAS_MAX; a++)
         if (m->arenas[a] != NULL && m->arenas[a]->writer == m)
             hd_arena_close_writer(m->arenas[a]);

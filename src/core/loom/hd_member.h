@@ -41,6 +41,8 @@ hd_member_t *hd_member_start(struct hd_state_s *state, int index, hd_member_kind
 /* Destroys the companions, ends being a writer, gives the row back. Pins and gauge rows
  * must be 0 by then (asserted in debug builds; otherwise taken back as at a death). */
 void hd_member_stop(hd_member_t *m);
+/* The same in the midst of its work: pins and gauge rows are taken back as at a death. */
+void hd_member_break_off(hd_member_t *m);
 
 int hd_member_index(const hd_member_t *m);
 hd_member_kind_t hd_member_kind(const hd_member_t *m);

@@ -217,15 +217,23 @@ static hd_rc_t start(int channel_fd, hd_err_t *err)
     return hd_serve_start(p, err);
 }
 
-static void stop(void)
+/* False: conns were still open (TERM, worker_shutdown_timeout), and what their owners
+ * have goes with the process. */
+static bool stop(void)
 {
+    bool is_at_work = hd_conns_open(p->loop) > 0;
+
     hd_serve_stop(p);
     hd_channel_destroy(p->to_master);
     hd_signals_stop(&signals);
     hd_loop_destroy(p->loop);
-    hd_member_stop(p->member);
+    if (is_at_work)
+        hd_member_break_off(p->member);
+    else
+        hd_member_stop(p->member);
     hd_blocks_trim(0);
     hd_drop_shared(p);
+    return !is_at_work;
 }
 
 int hd_child_main(hd_proc_t *proc, int channel_fd)
@@ -243,6 +251,7 @@ int hd_child_main(hd_proc_t *proc, int channel_fd)
         return 2;
     }
     hd_loop_run(p->loop);
-    stop();
+    if (!stop())
+        _exit(0);
     return 0;
 }

@@ -199,6 +199,7 @@ int hd_single_main(hd_proc_t *proc, const hd_options_t *o)
 {
     hd_loading_t l = {.options = o, .settings = &in_force};
     hd_err_t err = {0};
+    bool is_at_work;
     hd_rc_t rc;
 
     p = proc;
@@ -228,10 +229,14 @@ int hd_single_main(hd_proc_t *proc, const hd_options_t *o)
     hd_timer_init(&reclaim_timer, on_reclaim_due);
     hd_timer_set(p->loop, &reclaim_timer, RECLAIM_MS);
     hd_loop_run(p->loop);
+    is_at_work = hd_conns_open(p->loop) > 0;
     hd_serve_stop(p);
     hd_signals_stop(&signals);
     hd_loop_destroy(p->loop);
-    hd_member_stop(p->member);
+    if (is_at_work)
+        hd_member_break_off(p->member);
+    else
+        hd_member_stop(p->member);
     hd_member_stop(writer);
     hd_blocks_trim(0);
     hd_drop_shared(p);
