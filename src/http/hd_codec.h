@@ -8,9 +8,9 @@
 #pragma once
 #include "http/hd_request.h"
 
-/* Server side: takes <c> (its handler becomes the codec's). */
-void hd_h1_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain);
-void hd_h2_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain);
+/* Server side: takes <c> (its handler becomes the codec's) and what <entry> holds. */
+void hd_h1_serve(hd_conn_t *c, const hd_http_entry_t *entry);
+void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry);
 void hd_h1_drain(hd_loop_t *loop); /* idle conns close, busy ones say Connection: close */
 void hd_h2_drain(hd_loop_t *loop); /* GOAWAY */
 

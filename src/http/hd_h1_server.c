@@ -16,6 +16,7 @@ static hd_link_t conns = {&conns, &conns};
 
 static void free_server(hd_h1_server_t *h)
 {
+    hd_http_entry_let_go(&h->entry, h->conn);
     hd_h1_input_free(&h->in);
     hd_list_remove(&h->link);
     hd_timer_stop(h->conn->loop, &h->timer);
@@ -282,6 +283,7 @@ static bool read_head(hd_h1_server_t *h)
     }
     if (rc != HD_H1_OK) {
         hd_request_set_entry(req, &h->entry);
+        hd_http_entry_let_go(&h->entry, h->conn);
         h->close_after = true;
         h->state = HD_H1S_ANSWER;
         if (rc == HD_H1_TOO_LONG)
@@ -295,6 +297,8 @@ static bool read_head(hd_h1_server_t *h)
     req->conn_requests = ++h->requests_n;
     begin_body(h, req);
     hd_request_start(req, &h->entry); /* its steps run later */
+    hd_http_entry_let_go(&h->entry, h->conn);
+    h->is_draining |= h->entry.is_old;
     set_timer(h, h->state == HD_H1S_ANSWER ? send_timeout_of(req)
                                            : req->loc->client_body_timeout_ms);
     return h->req == req;
@@ -556,7 +560,9 @@ static void on_head_timeout(hd_h1_server_t *h)
     h->close_after = true;
     h->state = HD_H1S_ANSWER;
     h->req = req;
+    hd_ignore(http_conf(h) == NULL); /* refreshed: there may be none any more */
     hd_request_set_entry(req, &h->entry);
+    hd_http_entry_let_go(&h->entry, h->conn);
     set_timer(h, send_timeout_of(req));
     hd_request_reject(req, 408, "client timed out while sending its request head");
 }
@@ -609,14 +615,14 @@ static void on_due(hd_timer_t *t)
         lose_client(h, HD_E_TIMEOUT, "client doesn't read its response");
 }
 
-void hd_h1_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain)
+void hd_h1_serve(hd_conn_t *c, const hd_http_entry_t *entry)
 {
-    const hd_http_conf_t *http = chain->protocol_conf;
+    const hd_http_conf_t *http = entry->chain->protocol_conf;
     hd_h1_server_t *h = calloc(1, sizeof(*h));
 
     hd_bug_on(h == NULL);
     h->conn = c;
-    hd_http_entry_init(&h->entry, listener, chain);
+    h->entry = *entry;
     h->state = HD_H1S_IDLE;
     hd_timer_init(&h->timer, on_due);
     hd_list_add_last(&conns, &h->link);

@@ -133,6 +133,7 @@ static void end_conn(h2_server_t *h, hd_err_code_t code, const char *why, bool l
     hd_timer_stop(c->loop, &h->unwanted);
     hd_timer_stop(c->loop, &h->goodbye);
     hd_list_remove(&h->link);
+    hd_http_entry_let_go(&h->entry, c);
     hd_h2_session_deinit(&h->s);
     free(h);
     if (linger)
@@ -726,13 +727,15 @@ static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
         refuse_head(st, 400, "bad path");
     if (st->bad_status != 0) {
         hd_request_set_entry(st->req, &h->entry);
+        hd_http_entry_let_go(&h->entry, h->s.conn);
         hd_request_reject(st->req, st->bad_status, st->bad_why);
         return;
     }
     join_cookies(st->req);
     hd_headers_mark_hops(&head->headers);
     hd_request_start(st->req, &h->entry);
-    if (is_worn(h, http))
+    hd_http_entry_let_go(&h->entry, h->s.conn);
+    if (h->entry.is_old || is_worn(h, http))
         begin_drain(h);
 }
 
@@ -1034,21 +1037,22 @@ static void set_budget(h2_server_t *h, const hd_http_conf_t *http)
     b->client_key = hd_h2_client_key(hd_conn_remote(c));
 }
 
-void hd_h2_serve(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain)
+void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
 {
     static nghttp2_session_callbacks *callbacks;
-    const hd_http_conf_t *http = chain->protocol_conf;
+    const hd_http_conf_t *http = entry->chain->protocol_conf;
     h2_server_t *h = calloc(1, sizeof(*h));
 
     if (callbacks == NULL)
         callbacks = make_callbacks();
     hd_bug_on(h == NULL || callbacks == NULL);
-    hd_http_entry_init(&h->entry, listener, chain);
+    h->entry = *entry;
     h->head_bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : HEAD_BYTES_MAX;
     h->fields_max = http->fields_max > 0 ? http->fields_max : HEAD_FIELDS_MAX;
     h->head_timeout_ms =
         http->header_timeout_ms > 0 ? http->header_timeout_ms : HEAD_TIMEOUT_MS;
     if (hd_h2_session_init(&h->s, c, callbacks, true, h) != HD_OK) {
+        hd_http_entry_let_go(&h->entry, c);
         free(h);
         hd_conn_reset(c);
         return;

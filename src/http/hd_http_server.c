@@ -32,32 +32,73 @@ const hd_http_loc_t hd_http_loc_defaults = {
 
 /* --- where a conn came in --- */
 
-void hd_http_entry_init(hd_http_entry_t *e, const hd_slot_t *listener,
+static void hold(hd_http_entry_t *e, hd_member_t *m, const hd_region_t *r)
+{
+    hd_pin(m, r);
+    if (e->is_held)
+        hd_unpin(m, e->region);
+    e->is_held = true;
+    e->region = r;
+}
+
+void hd_http_entry_init(hd_http_entry_t *e, hd_conn_t *c, const hd_slot_t *listener,
                         const hd_filter_chain_t *chain)
 {
+    const hd_region_t *r = hd_listener_serving();
+
     *e = (hd_http_entry_t){.listener = listener,
-                           .tls_hash = chain->tls != NULL ? chain->tls->peer_hash : 0};
+                           .tls_hash = chain->tls != NULL ? chain->tls->peer_hash : 0,
+                           .chain = chain};
+    if (r == NULL)
+        return;
+    hold(e, hd_loop_member(c->loop), r);
+    e->_version = r->version;
+}
+
+void hd_http_entry_let_go(hd_http_entry_t *e, hd_conn_t *c)
+{
+    if (e->is_held)
+        hd_unpin(hd_loop_member(c->loop), e->region);
+    e->is_held = false;
+}
+
+/* The listener has another version: does that take the conn? */
+static const hd_http_conf_t *find_chain(hd_http_entry_t *e, hd_conn_t *c)
+{
+    hd_member_t *m = hd_loop_member(c->loop);
+    const hd_region_t *r = hd_slot_get(m, e->listener), *seen;
+    const hd_filter_chain_t *chain;
+
+    /* A publishing between two looks at the slot must not mix two versions. */
+    do {
+        seen = r;
+        chain = r == NULL ? NULL : hd_listener_refresh(c, e->listener, e->tls_hash);
+        r = hd_slot_get(m, e->listener);
+    } while (r != seen);
+    if (chain == NULL && e->is_held) {
+        e->is_old = true;
+        return e->chain->protocol_conf;
+    }
+    e->chain = chain;
+    if (chain == NULL) {
+        e->region = NULL;
+        return NULL;
+    }
+    if (e->is_held)
+        hold(e, m, r);
+    e->region = r;
+    e->_version = r->version;
+    e->is_old = false;
+    return chain->protocol_conf;
 }
 
 const hd_http_conf_t *hd_http_entry_refresh(hd_http_entry_t *e, hd_conn_t *c)
 {
-    hd_member_t *m = hd_loop_member(c->loop);
-    const hd_region_t *r = hd_slot_get(m, e->listener);
+    const hd_region_t *r = hd_slot_get(hd_loop_member(c->loop), e->listener);
 
     if (hd_likely(r != NULL && r->version == e->_version && r == e->region))
         return e->chain->protocol_conf;
-    /* A publishing between two looks at the slot must not mix two versions. */
-    do {
-        e->region = r;
-        e->chain = r == NULL ? NULL : hd_listener_refresh(c, e->listener, e->tls_hash);
-        r = hd_slot_get(m, e->listener);
-    } while (r != e->region);
-    if (e->chain == NULL) {
-        e->region = NULL;
-        return NULL;
-    }
-    e->_version = r->version;
-    return e->chain->protocol_conf;
+    return find_chain(e, c);
 }
 
 /* --- a conn whose first bytes tell its codec --- */
@@ -68,6 +109,7 @@ typedef struct {
     hd_timer_t timer;
 } sniff_t;
 
+/* <s>'s entry is the codec's from now on, or was let go of. */
 static void free_sniff(sniff_t *s)
 {
     hd_timer_stop(s->conn->loop, &s->timer);
@@ -78,6 +120,7 @@ static void drop_conn(sniff_t *s)
 {
     hd_conn_t *c = s->conn;
 
+    hd_http_entry_let_go(&s->entry, c);
     free_sniff(s);
     hd_conn_close(c, 0);
 }
@@ -85,17 +128,18 @@ static void drop_conn(sniff_t *s)
 static void serve(sniff_t *s, bool is_h2)
 {
     hd_conn_t *c = s->conn;
-    hd_http_entry_t entry = s->entry;
+    hd_http_entry_t entry;
 
-    if (hd_http_entry_refresh(&entry, c) == NULL) {
+    if (hd_http_entry_refresh(&s->entry, c) == NULL) {
         drop_conn(s);
         return;
     }
+    entry = s->entry;
     free_sniff(s);
     if (is_h2)
-        hd_h2_serve(c, entry.listener, entry.chain);
+        hd_h2_serve(c, &entry);
     else
-        hd_h1_serve(c, entry.listener, entry.chain);
+        hd_h1_serve(c, &entry);
 }
 
 /* A first line of three words whose last names no version: neither protocol. HTTP/2 says
@@ -149,14 +193,14 @@ static void on_due(hd_timer_t *t)
     drop_conn(hd_container_of(t, sniff_t, timer));
 }
 
-static void sniff(hd_conn_t *c, const hd_slot_t *listener, const hd_filter_chain_t *chain)
+static void sniff(hd_conn_t *c, const hd_http_entry_t *entry)
 {
-    const hd_http_conf_t *http = chain->protocol_conf;
+    const hd_http_conf_t *http = entry->chain->protocol_conf;
     sniff_t *s = calloc(1, sizeof(*s));
 
     hd_bug_on(s == NULL);
     s->conn = c;
-    hd_http_entry_init(&s->entry, listener, chain);
+    s->entry = *entry;
     hd_timer_init(&s->timer, on_due);
     hd_timer_set(c->loop, &s->timer,
                  http->header_timeout_ms > 0 ? http->header_timeout_ms : SNIFF_MS);
@@ -169,25 +213,27 @@ static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
 {
     const hd_http_conf_t *http = chain->protocol_conf;
     const hd_conn_facts_t *facts = c->facts;
+    hd_http_entry_t entry;
 
+    hd_http_entry_init(&entry, c, listener, chain);
     if (facts != NULL && hd_str_eq(facts->alpn, HD_STR(HD_WEFT_ALPN))) {
-        hd_weft_serve(c, listener, chain);
+        hd_weft_serve(c, &entry);
     } else if (http->codec == HD_CODEC_HTTP1) {
-        hd_h1_serve(c, listener, chain);
+        hd_h1_serve(c, &entry);
     } else if (http->codec == HD_CODEC_HTTP2) {
-        hd_h2_serve(c, listener, chain);
+        hd_h2_serve(c, &entry);
     } else if (facts != NULL && facts->alpn.len > 0) {
         if (hd_str_eq(facts->alpn, HD_STR("h2")))
-            hd_h2_serve(c, listener, chain);
+            hd_h2_serve(c, &entry);
         else
-            hd_h1_serve(c, listener, chain);
+            hd_h1_serve(c, &entry);
     } else if (facts != NULL && hd_str_eq(facts->app_protocol, HD_STR("h2c"))) {
-        hd_h2_serve(c, listener, chain);
+        hd_h2_serve(c, &entry);
     } else if (facts != NULL &&
                hd_str_has_prefix(facts->app_protocol, HD_STR("http/1"))) {
-        hd_h1_serve(c, listener, chain);
+        hd_h1_serve(c, &entry);
     } else {
-        sniff(c, listener, chain);
+        sniff(c, &entry);
     }
 }
 

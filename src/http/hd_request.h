@@ -285,20 +285,26 @@ enum {
 
 /* Where a client's conn came in, kept by its codec: looked up anew for each request
  * (hd_listener.h), which costs a match of filter chains only when the listener has a new
- * version. */
+ * version. The version that a conn came by is held for its first request: whoever was let
+ * in is answered, even if the listener has gone or asks for other proofs by then. */
 typedef struct {
     const hd_slot_t *listener;
     uint64_t tls_hash;              /* hd_tls_conf_t.peer_hash; 0: plain */
-    uint64_t _version;              /* of <region> */
+    uint64_t _version : 62;         /* of <region> */
+    uint64_t is_held : 1;           /* <region> is pinned, for the first request */
+    uint64_t is_old : 1;            /* the newest wouldn't take the conn: to be drained */
     const hd_region_t *region;      /* the listener's version; good in this turn */
     const hd_filter_chain_t *chain; /* in it */
 } hd_http_entry_t;
 
 /* --- for client codecs --- */
-void hd_http_entry_init(hd_http_entry_t *e, const hd_slot_t *listener,
+/* In on_conn. Balanced by hd_http_entry_let_go. */
+void hd_http_entry_init(hd_http_entry_t *e, hd_conn_t *c, const hd_slot_t *listener,
                         const hd_filter_chain_t *chain);
-/* The settings in force now; NULL: the conn is to be drained. */
+/* The settings in force now, or those held; NULL: there are none, end the conn. */
 const hd_http_conf_t *hd_http_entry_refresh(hd_http_entry_t *e, hd_conn_t *c);
+/* The first request has its own pins, or none will come. Harmless when repeated. */
+void hd_http_entry_let_go(hd_http_entry_t *e, hd_conn_t *c);
 /* A request in a fresh pool; the codec fills head and calls start. */
 hd_req_t *hd_request_create(hd_conn_t *c, hd_loop_t *loop, hd_member_t *m,
                             const hd_client_ops_t *client, void *client_state);

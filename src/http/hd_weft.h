@@ -155,7 +155,6 @@ void hd_weft_goaway(hd_weft_t *w);
 hd_rc_t hd_weft_fail(hd_weft_t *w, const char *why);
 
 /* Server side, and client side of a conn that agreed on it (hd_codec.h). */
-void hd_weft_serve(hd_conn_t *c, const hd_slot_t *listener,
-                   const hd_filter_chain_t *chain);
+void hd_weft_serve(hd_conn_t *c, const hd_http_entry_t *entry);
 void hd_weft_drain(hd_loop_t *loop);
 hd_rc_t hd_weft_client_open(hd_upconn_t *u, hd_err_t *err) HD_MUST_CHECK;

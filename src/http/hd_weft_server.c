@@ -119,6 +119,7 @@ static void end_conn(weft_server_t *h, hd_err_code_t code, const char *why, bool
     }
     hd_timer_stop(c->loop, &h->timer);
     hd_list_remove(&h->link);
+    hd_http_entry_let_go(&h->entry, c);
     hd_weft_deinit(&h->w);
     free(h);
     if (linger)
@@ -271,6 +272,7 @@ static void start_request(weft_server_t *h, stream_t *s, hd_str_t text, uint8_t 
     status = parse_head(h, s, http, text, ended, &why);
     if (status != 0) {
         hd_request_set_entry(s->req, &h->entry);
+        hd_http_entry_let_go(&h->entry, h->w.conn);
         hd_request_reject(s->req, status, why);
         return;
     }
@@ -283,7 +285,9 @@ static void start_request(weft_server_t *h, stream_t *s, hd_str_t text, uint8_t 
     s->req->head_bytes_received = text.len;
     hd_headers_mark_hops(&head->headers);
     hd_request_start(s->req, &h->entry);
-    if (http->requests_per_conn > 0 && h->requests_n >= http->requests_per_conn)
+    hd_http_entry_let_go(&h->entry, h->w.conn);
+    if (h->entry.is_old ||
+        (http->requests_per_conn > 0 && h->requests_n >= http->requests_per_conn))
         hd_weft_goaway(&h->w);
 }
 
@@ -431,14 +435,13 @@ static void on_due(hd_timer_t *t)
     end_conn(h, HD_E_TIMEOUT, "idle", true);
 }
 
-void hd_weft_serve(hd_conn_t *c, const hd_slot_t *listener,
-                   const hd_filter_chain_t *chain)
+void hd_weft_serve(hd_conn_t *c, const hd_http_entry_t *entry)
 {
-    const hd_http_conf_t *http = chain->protocol_conf;
+    const hd_http_conf_t *http = entry->chain->protocol_conf;
     weft_server_t *h = calloc(1, sizeof(*h));
 
     hd_bug_on(h == NULL);
-    hd_http_entry_init(&h->entry, listener, chain);
+    h->entry = *entry;
     hd_timer_init(&h->timer, on_due);
     hd_list_init(&h->requests);
     hd_list_add_last(&conns, &h->link);

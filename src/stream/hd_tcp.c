@@ -407,7 +407,9 @@ static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
     s->down = c;
     s->loop = c->loop;
     s->member = hd_loop_member(c->loop);
-    s->listener = hd_slot_get(s->member, listener);
+    s->listener = hd_listener_serving(); /* <chain> is of this version */
+    if (s->listener == NULL)
+        s->listener = hd_slot_get(s->member, listener);
     s->chain = chain;
     s->conf = chain->protocol_conf;
     s->start_ns = hd_loop_now_ns(c->loop);

@@ -116,9 +116,11 @@ static hd_conn_t *serve_one(void)
 {
     hd_addr_t none = {.family = AF_UNSPEC};
     hd_conn_t *c = hd_conn_create(loop, up_accept(), &none, &err);
+    hd_http_entry_t entry;
 
     hd_bug_on(c == NULL);
-    hd_h2_serve(c, listener_slot, filter_chain);
+    hd_http_entry_init(&entry, c, listener_slot, filter_chain);
+    hd_h2_serve(c, &entry);
     return c;
 }
 

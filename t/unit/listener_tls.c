@@ -1,6 +1,7 @@
 /* A listener in PERMISSIVE mode with real handshakes: the ClientHello that the inspector
- * looked at is TLS's to read (PA-11), plain text goes to the plain chain, and a listener
- * that changes meanwhile doesn't serve on old settings. */
+ * looked at is TLS's to read (PA-11), plain text goes to the plain chain, and a conn ends
+ * its handshake by the listener and the secrets that it was accepted with, whatever
+ * becomes of them meanwhile. */
 #include "tls_pair.h"
 #include "core/net/hd_listener.h"
 #include <unistd.h>
@@ -71,6 +72,21 @@ static hd_slot_t *publish_with(bool has_tls, uint16_t version_min, uint16_t dept
     return slot;
 }
 
+static const hd_listener_t *listener_now(const hd_slot_t *slot)
+{
+    return hd_slot_get(member, slot)->root;
+}
+
+static void remove_slot(const hd_slot_t *slot)
+{
+    hd_batch_t *b = hd_batch_begin(arena);
+    hd_err_t err = {0};
+
+    hd_batch_remove(
+        b, hd_slot_find_or_add(arena, (hd_res_type_t)slot->type, slot->name, &err));
+    hd_batch_publish(b, 0);
+}
+
 static hd_slot_t *publish(bool has_tls, uint16_t depth)
 {
     return publish_with(has_tls, 0x0303, depth);
@@ -99,10 +115,14 @@ static void push_client(const hd_tls_conf_t *cc, const char *alpn)
     }
 }
 
-/* The hello is there when the conn enters; the chain gets other TLS settings, or goes,
- * before the handshake's end. */
-static void changes_meanwhile(const hd_slot_t *slot, const hd_tls_conf_t *cc, bool stays)
+typedef enum { ASKS_MORE, CHAIN_GOES, LISTENER_GOES, SECRETS_GO } change_t;
+
+/* The hello is there when the conn enters; then comes <change>, before the handshake's
+ * end. */
+static void changes_meanwhile(const hd_slot_t *slot, const hd_tls_conf_t *cc,
+                              change_t change, const char *name)
 {
+    uint64_t hash;
     hd_conn_t *c;
 
     publish(true, 0);
@@ -114,11 +134,23 @@ static void changes_meanwhile(const hd_slot_t *slot, const hd_tls_conf_t *cc, bo
     turns(2);
     hd_listener_enter(c, slot);
     is_int(c->state, HD_CONN_HANDSHAKE, "the handshake is under way");
-    publish(stays, 3);
-    for (int i = 0; i < 20 && !client.closed && !client.ended; i++)
+    hash = listener_now(slot)->chains[1].tls->peer_hash;
+    chain_name[0] = '\0';
+    if (change == ASKS_MORE || change == CHAIN_GOES) {
+        publish(change == ASKS_MORE, 3);
+    } else if (change == LISTENER_GOES) {
+        remove_slot(slot);
+    } else {
+        remove_slot(cert_slot);
+        remove_slot(trust_slot);
+    }
+    for (int i = 0; i < 20 && !(server.opened && client.opened); i++)
         turns(1);
-    ok(!server.opened && (client.closed || client.ended),
-       stays ? "a chain with other settings by then serves nobody" : "nor one that went");
+    ok(server.opened && client.opened, "%s: the handshake ends well", name);
+    is_str(chain_name, "mtls", "%s: by the chain it began with", name);
+    is_str(principal, "spiffe://td/ns/shop/sa/page", "%s: its peer is known", name);
+    ok((hd_listener_refresh(server.c, slot, hash) != NULL) == (change == SECRETS_GO),
+       "%s: later requests are the new listener's affair", name);
     pair_stop();
 }
 
@@ -158,9 +190,7 @@ int main(void)
     side_send(&server, "answer");
     turns(3);
     ok(hd_str_eq(server.in, HD_STR("request")) && hd_str_eq(client.in, HD_STR("answer")));
-    hash = ((const hd_listener_t *)hd_slot_get(member, slot)->root)
-               ->chains[1]
-               .tls->peer_hash;
+    hash = listener_now(slot)->chains[1].tls->peer_hash;
     ok(hd_listener_refresh(server.c, slot, hash) != NULL, "by the same facts: its chain");
     publish_with(true, 0x0304, 0);
     ok(hd_listener_refresh(server.c, slot, hash) != NULL,
@@ -185,8 +215,10 @@ int main(void)
     ok(!server.opened && (client.closed || client.ended), "other TLS: no chain, closed");
     pair_stop();
 
-    changes_meanwhile(slot, &cc, true);
-    changes_meanwhile(slot, &cc, false);
+    changes_meanwhile(slot, &cc, ASKS_MORE, "more is asked of clients");
+    changes_meanwhile(slot, &cc, CHAIN_GOES, "the chain goes");
+    changes_meanwhile(slot, &cc, LISTENER_GOES, "the listener goes");
+    changes_meanwhile(slot, &cc, SECRETS_GO, "certificate and roots go");
     is_int(hd_conns_open(loop), 0);
     is_int(hd_blocks_in_use(), 0);
     loom_stop();

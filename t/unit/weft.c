@@ -68,13 +68,15 @@ static void hello(void)
 static void open_link(void)
 {
     hd_addr_t none = {.family = AF_UNSPEC};
+    hd_http_entry_t entry;
     int ends[2];
 
     hd_bug_on(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) != 0);
     fd = ends[0];
     server = hd_conn_create(loop, ends[1], &none, &err);
     hd_bug_on(server == NULL);
-    hd_weft_serve(server, listener_slot, filter_chain);
+    hd_http_entry_init(&entry, server, listener_slot, filter_chain);
+    hd_weft_serve(server, &entry);
 }
 
 /* What came, as text: "HELLO HEAD/1 DATA/1:5E …"; the payload of the last HEAD in

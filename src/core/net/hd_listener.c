@@ -46,7 +46,9 @@ typedef enum {
 typedef struct {
     hd_conn_t *conn;
     const hd_slot_t *slot;
-    hd_timer_t timer; /* of all listener filters */
+    const hd_region_t *held;        /* the listener's version it goes by, pinned */
+    const hd_filter_chain_t *chain; /* in it; from HANDSHAKING on */
+    hd_timer_t timer;               /* of all listener filters */
     uint64_t tls_hash;
     phase_t phase;
     uint8_t done; /* HD_LF_… that have looked */
@@ -67,10 +69,13 @@ static const struct {
 
 static const hd_conn_handler_t entry_handler;
 
-static const hd_listener_t *current(const hd_conn_t *c, const hd_slot_t *slot)
+static const hd_region_t *current(const hd_conn_t *c, const hd_slot_t *slot)
 {
-    const hd_region_t *r = hd_slot_get(hd_loop_member(c->loop), slot);
+    return hd_slot_get(hd_loop_member(c->loop), slot);
+}
 
+static const hd_listener_t *listener_in(const hd_region_t *r)
+{
     return r != NULL ? r->root : NULL;
 }
 
@@ -91,9 +96,20 @@ static void drop(hd_conn_t *c, const hd_slot_t *slot, const char *why)
     hd_conn_close(c, 0);
 }
 
+static void hold(entry_t *e, const hd_region_t *r)
+{
+    hd_member_t *m = hd_loop_member(e->conn->loop);
+
+    hd_pin(m, r);
+    if (e->held != NULL)
+        hd_unpin(m, e->held);
+    e->held = r;
+}
+
 static void destroy_entry(entry_t *e)
 {
     hd_timer_stop(e->conn->loop, &e->timer);
+    hd_unpin(hd_loop_member(e->conn->loop), e->held);
     free(e);
 }
 
@@ -106,13 +122,25 @@ static void drop_entry(entry_t *e, const char *why)
     drop(c, slot, c->err != NULL ? c->err->text : why);
 }
 
-static void serve(hd_conn_t *c, const hd_slot_t *slot, const hd_filter_chain_t *chain)
+static _Thread_local const hd_region_t *serving;
+
+const hd_region_t *hd_listener_serving(void)
+{
+    return serving;
+}
+
+static void serve(hd_conn_t *c, const hd_slot_t *slot, const hd_region_t *r,
+                  const hd_filter_chain_t *chain)
 {
     const hd_protocol_t *p = hd_protocol_get(chain->protocol);
 
+    const hd_region_t *outer = serving; /* a pipe's end may be served from within */
+
     hd_bug_on(p == NULL); /* who builds listeners checks the number */
     c->protocol = chain->protocol;
+    serving = r;
     p->on_conn(c, slot, chain);
+    serving = outer;
 }
 
 /* Its steps */
@@ -151,6 +179,7 @@ static hd_rc_t run_listener_filters(entry_t *e, const hd_listener_t *l)
 static const hd_listener_t *hand_over(entry_t *e, const hd_listener_t *l)
 {
     hd_conn_t *c = e->conn;
+    const hd_region_t *r;
     const hd_slot_t *to;
 
     if (!l->use_original_dst || e->was_handed_over || c->loop->acceptor == NULL)
@@ -161,35 +190,93 @@ static const hd_listener_t *hand_over(entry_t *e, const hd_listener_t *l)
     if (c->facts == NULL || c->facts->original_dst.family == AF_UNSPEC)
         return l;
     to = hd_acceptor_find(c->loop->acceptor, &c->facts->original_dst);
-    if (to == NULL)
+    r = to != NULL ? current(c, to) : NULL;
+    if (r == NULL)
         return l;
     e->slot = to;
-    return current(c, to);
+    hold(e, r);
+    return r->root;
+}
+
+/* True: there is a version newer than the one held, and now it is held. */
+static bool take_next_version(entry_t *e)
+{
+    const hd_region_t *r = current(e->conn, e->slot);
+
+    if (r == NULL || r == e->held)
+        return false;
+    hold(e, r);
+    return true;
+}
+
+/* The secrets that this version names may be gone with it, even since it was read in this
+ * turn. Nothing was said yet: then the next version is as good. */
+static hd_rc_t push_tls(entry_t *e, hd_err_t *err)
+{
+    while (hd_tls_push_server(e->conn, e->chain->tls, err) != HD_OK) {
+        if (!take_next_version(e))
+            return HD_ERROR;
+        e->chain = hd_listener_match(e->held->root, e->conn);
+        if (e->chain == NULL)
+            return hd_err_set(err, HD_E_CONF, "no filter chain matches any more");
+        e->tls_hash = tls_hash_of(e->chain);
+        if (e->chain->tls == NULL)
+            return HD_DONE;
+        hd_err_clear(err);
+    }
+    return HD_OK;
 }
 
 static hd_rc_t start_transport(entry_t *e, const hd_filter_chain_t *chain)
 {
     hd_err_t err = {.code = HD_E_NONE};
+    hd_rc_t rc;
 
     e->phase = HANDSHAKING;
+    e->chain = chain;
     e->tls_hash = tls_hash_of(chain);
     if (chain->tls == NULL)
         return HD_OK;
-    if (hd_tls_push_server(e->conn, chain->tls, &err) != HD_OK) {
+    rc = push_tls(e, &err);
+    if (rc == HD_DONE)
+        return HD_OK;
+    if (rc != HD_OK) {
         hd_log_conn(HD_LOG_ERROR, e->conn->id, "%s, listener: %.*s", err.text,
                     HD_STR_ARG(e->slot->name));
         return hd_conn_fail(e->conn, HD_E_TLS, "%s", err.text);
     }
-    hd_conn_set_handshake_timeout(e->conn, chain->handshake_timeout_ms);
+    hd_conn_set_handshake_timeout(e->conn, e->chain->handshake_timeout_ms);
     return HD_AGAIN;
 }
 
-static void admit(entry_t *e, const hd_filter_chain_t *chain, uint32_t from)
+/* Of the listener's newest version, if it takes the conn as what it has become. Else what
+ * was begun ends as it began: by the version it was accepted with. */
+static void take_newest(entry_t *e)
+{
+    const hd_region_t *r = current(e->conn, e->slot);
+    const hd_filter_chain_t *chain;
+
+    if (r == NULL || r == e->held)
+        return;
+    chain = hd_listener_match(r->root, e->conn);
+    if (chain == NULL || tls_hash_of(chain) != e->tls_hash)
+        return;
+    hold(e, r);
+    e->chain = chain;
+}
+
+static void admit(entry_t *e, uint32_t from)
 {
     hd_rc_t rc = HD_OK;
     hd_conn_t *c = e->conn;
     const hd_slot_t *slot = e->slot;
+    const hd_filter_chain_t *chain;
+    const hd_region_t *held;
 
+    if (from == 0) /* else filters of this one have looked already */
+        take_newest(e);
+    chain = e->chain;
+    held = e->held;
     e->phase = ADMITTING;
     if (hd_listener_run_filters != NULL && chain->filters_n > from)
         rc = hd_listener_run_filters(c, chain, from);
@@ -199,41 +286,29 @@ static void admit(entry_t *e, const hd_filter_chain_t *chain, uint32_t from)
         drop_entry(e, "refused by a network filter");
         return;
     }
-    destroy_entry(e);
+    hd_timer_stop(c->loop, &e->timer);
+    free(e);
     c->handler = NULL;
     c->owner = NULL;
-    serve(c, slot, chain);
-}
-
-/* After a wait the listener may be another version: what was agreed on is kept only if it
- * is still so. */
-static const hd_filter_chain_t *same_chain(entry_t *e)
-{
-    const hd_listener_t *l = current(e->conn, e->slot);
-    const hd_filter_chain_t *chain = l != NULL ? hd_listener_match(l, e->conn) : NULL;
-
-    return chain != NULL && tls_hash_of(chain) == e->tls_hash ? chain : NULL;
+    serve(c, slot, held, chain);
+    hd_unpin(hd_loop_member(c->loop), held); /* <c> is there until the turn's end */
 }
 
 static void run(entry_t *e)
 {
-    const hd_listener_t *l = current(e->conn, e->slot);
+    const hd_listener_t *l = hand_over(e, e->held->root);
     const hd_filter_chain_t *chain;
-    hd_rc_t rc = HD_ERROR;
+    hd_rc_t rc = run_listener_filters(e, l);
 
-    if (l != NULL)
-        l = hand_over(e, l);
-    if (l != NULL)
-        rc = run_listener_filters(e, l);
     if (rc == HD_AGAIN) {
         if (!hd_timer_is_set(&e->timer) && l->filters_timeout_ms != 0)
             hd_timer_set(e->conn->loop, &e->timer, l->filters_timeout_ms);
         return;
     }
     hd_timer_stop(e->conn->loop, &e->timer);
-    if (l == NULL || rc != HD_OK) {
-        hd_listener_stats.filter_failed += rc != HD_OK && l != NULL;
-        drop_entry(e, "the listener is gone");
+    if (rc != HD_OK) {
+        hd_listener_stats.filter_failed++;
+        drop_entry(e, "a listener filter failed");
         return;
     }
     chain = hd_listener_match(l, e->conn);
@@ -244,7 +319,7 @@ static void run(entry_t *e)
     }
     rc = start_transport(e, chain);
     if (rc == HD_OK)
-        admit(e, chain, 0);
+        admit(e, 0);
     else if (rc != HD_AGAIN)
         drop_entry(e, "no transport");
 }
@@ -253,13 +328,7 @@ static void run(entry_t *e)
 
 static void on_entry_open(hd_conn_t *c)
 {
-    entry_t *e = c->owner;
-    const hd_filter_chain_t *chain = same_chain(e);
-
-    if (chain == NULL)
-        drop_entry(e, "the listener has changed during the handshake");
-    else
-        admit(e, chain, 0);
+    admit(c->owner, 0);
 }
 
 static void on_entry_readable(hd_conn_t *c)
@@ -289,11 +358,11 @@ static const hd_conn_handler_t entry_handler = {
 static void on_filters_timeout(hd_timer_t *t)
 {
     entry_t *e = hd_container_of(t, entry_t, timer);
-    const hd_listener_t *l = current(e->conn, e->slot);
-    bool must_look = l != NULL && (l->filters & HD_LF_PROXY_PROTOCOL & ~e->done) != 0;
+    const hd_listener_t *l = e->held->root;
+    bool must_look = (l->filters & HD_LF_PROXY_PROTOCOL & ~e->done) != 0;
 
     hd_listener_stats.filter_timeouts++;
-    if (l == NULL || !l->continue_on_timeout || must_look) {
+    if (!l->continue_on_timeout || must_look) {
         drop_entry(e, "the client's first bytes didn't come in time");
         return;
     }
@@ -304,14 +373,12 @@ static void on_filters_timeout(hd_timer_t *t)
 void hd_listener_go_on(hd_conn_t *c, uint32_t from)
 {
     entry_t *e = c->owner;
-    const hd_filter_chain_t *chain;
 
     hd_bug_on(c->handler != &entry_handler || e->phase != ADMITTING);
-    chain = e->is_gone ? NULL : same_chain(e);
-    if (chain == NULL)
-        drop_entry(e, "the listener has changed");
+    if (e->is_gone)
+        drop_entry(e, "closed");
     else
-        admit(e, chain, from);
+        admit(e, from);
 }
 
 /* Entering */
@@ -325,7 +392,8 @@ static bool needs_entry(const hd_listener_t *l, const hd_filter_chain_t *chain)
 
 void hd_listener_enter(hd_conn_t *c, const hd_slot_t *slot)
 {
-    const hd_listener_t *l = current(c, slot);
+    const hd_region_t *r = current(c, slot);
+    const hd_listener_t *l = listener_in(r);
     const hd_filter_chain_t *chain;
     const hd_slot_t *own;
     entry_t *e;
@@ -334,7 +402,8 @@ void hd_listener_enter(hd_conn_t *c, const hd_slot_t *slot)
         own = hd_acceptor_find(c->loop->acceptor, &c->local);
         if (own != NULL && own != slot) {
             slot = own;
-            l = current(c, slot);
+            r = current(c, slot);
+            l = listener_in(r);
         }
     }
 
@@ -347,12 +416,13 @@ void hd_listener_enter(hd_conn_t *c, const hd_slot_t *slot)
     if (l->filters == 0) {
         chain = hd_listener_match(l, c);
         if (chain != NULL && !needs_entry(l, chain)) { /* the way of a plain server */
-            serve(c, slot, chain);
+            serve(c, slot, r, chain);
             return;
         }
     }
     e = hd_net_realloc(NULL, sizeof(*e));
     *e = (entry_t){.conn = c, .slot = slot, .phase = FILTERING};
+    hold(e, r);
     hd_timer_init(&e->timer, on_filters_timeout);
     hd_conn_set_handler(c, &entry_handler, e);
     run(e);
@@ -361,7 +431,7 @@ void hd_listener_enter(hd_conn_t *c, const hd_slot_t *slot)
 const hd_filter_chain_t *hd_listener_refresh(hd_conn_t *c, const hd_slot_t *listener,
                                              uint64_t tls_hash)
 {
-    const hd_listener_t *l = current(c, listener);
+    const hd_listener_t *l = listener_in(current(c, listener));
     const hd_filter_chain_t *chain = l != NULL ? hd_listener_match(l, c) : NULL;
 
     if (chain == NULL || tls_hash_of(chain) != tls_hash)

@@ -7,8 +7,10 @@
  * prefix), server name (exact, then longest suffix), transport protocol, application
  * protocols, direct source IP, source type, source IP, source port.
  *
- * A conn that idles holds no pin. At each request the protocol asks hd_listener_refresh;
- * a conn whose chain is gone, or has other TLS settings, is drained.
+ * A conn goes its way from accept to its protocol by the version of the listener that it
+ * was accepted with, which is pinned so long; HTTP keeps that for its first request. Then
+ * a conn that idles holds no pin: at each request the protocol asks hd_listener_refresh,
+ * and a conn whose chain is gone, or has other TLS settings, is drained.
  */
 #pragma once
 #include "core/net/hd_tls.h"
@@ -90,13 +92,16 @@ typedef struct hd_listener_s {
  * registration order is. */
 typedef struct {
     const char *name;
-    /* Takes an open conn: sets its handler. <listener> and <chain> are good in this turn.
-     */
+    /* Takes an open conn: sets its handler. <listener> and <chain> are good in this turn;
+     * <chain> may be of an older version than the slot's: hd_listener_serving. */
     void (*on_conn)(hd_conn_t *c, const hd_slot_t *listener,
                     const hd_filter_chain_t *chain);
     /* Begins to drain its conns of this process: idle ones now, others when they may. */
     void (*drain)(hd_loop_t *loop);
 } hd_protocol_t;
+
+/* Within on_conn: the version that <chain> lies in, to be pinned. NULL outside of it. */
+const hd_region_t *hd_listener_serving(void);
 
 uint16_t hd_protocol_register(const hd_protocol_t *p);
 const hd_protocol_t *hd_protocol_get(uint16_t number);

@@ -83,6 +83,7 @@ static hd_rc_t finish_handshake(hd_tls_layer_t *l)
     hd_tls_stats.resumed += is_resumed;
     hd_tls_facts_set(l);
     SSL_certs_clear(l->ssl); /* ours: not needed any more */
+    hd_tls_let_go(l);
     if (l->verified && l->ctx->conf.revalidates)
         hd_tls_watch_start(l);
     return HD_OK;
@@ -308,6 +309,7 @@ static void close_layer(hd_layer_t *layer, bool reset)
         SSL_set_shutdown(l->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     hd_post_cancel(&l->start);
     hd_tls_watch_stop(l);
+    hd_tls_let_go(l);
     SSL_free(l->ssl);
     ERR_clear_error();
     hd_tls_ctx_put(l->ctx);
@@ -332,21 +334,20 @@ const hd_layer_ops_t hd_tls_ops = {
 /* --- pushing --- */
 
 /* The roots of this moment; *version changes with them. */
-static hd_rc_t set_trust(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
-                         hd_err_t *err)
+static hd_rc_t set_trust(hd_tls_layer_t *l, uint64_t *version, hd_err_t *err)
 {
     const hd_tls_conf_t *conf = &l->ctx->conf;
     const hd_tls_trust_t *trust;
-    const hd_region_t *r;
 
     *version = 0;
     if (conf->trust == NULL || SSL_get_verify_mode(l->ssl) == SSL_VERIFY_NONE)
         return HD_OK;
-    if ((trust = hd_tls_trust_get(m, conf->trust, err)) == NULL)
+    if (l->held->trust == NULL)
+        return hd_err_set(err, HD_E_TLS, "secret '%.*s' isn't there (yet)",
+                          HD_STR_ARG(conf->trust->name));
+    if ((trust = hd_tls_trust_of(l, err)) == NULL)
         return HD_ERROR;
-    if ((r = hd_slot_get(m, conf->trust)) == NULL)
-        return hd_err_set(err, HD_E_TLS, "the roots to verify by were removed just now");
-    *version = hd_tls_content_of(r);
+    *version = hd_tls_content_of(l->held->trust);
     hd_bug_on(SSL_set1_verify_cert_store(l->ssl, trust->store) != 1);
     if (l->ctx->is_server && !conf->is_mesh) {
         /* So that a browser can choose; mesh peers have one identity. */
@@ -359,8 +360,7 @@ static hd_rc_t set_trust(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
 
 /* Says early, and readably, what the handshake would fail of; *version changes with them.
  * A server with several certificates may do with those that are there. */
-static hd_rc_t check_certs(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
-                           hd_err_t *err)
+static hd_rc_t check_certs(hd_tls_layer_t *l, uint64_t *version, hd_err_t *err)
 {
     const hd_tls_conf_t *conf = &l->ctx->conf;
     hd_err_t why = {0};
@@ -368,12 +368,11 @@ static hd_rc_t check_certs(hd_tls_layer_t *l, hd_member_t *m, uint64_t *version,
 
     *version = 0;
     for (uint32_t i = 0; i < conf->certs_n; i++) {
-        const hd_region_t *r;
+        const hd_region_t *r = l->held->certs[i];
 
-        if (hd_tls_cert_get(m, conf->certs[i], &why) == NULL)
+        if (hd_tls_cert_of(l, i, &why) == NULL)
             continue;
-        /* NULL: a reload has removed it since; what was got serves this handshake */
-        r = hd_slot_get(m, conf->certs[i]);
+        /* NULL: it has come just now, and may have gone by the client's hello */
         *version = *version * 1000003 + (r != NULL ? hd_tls_content_of(r) : 0);
         good_n++;
     }
@@ -437,8 +436,9 @@ static hd_rc_t push(hd_conn_t *c, const hd_tls_conf_t *conf, bool is_server,
         SSL_set_accept_state(l->ssl);
     else
         SSL_set_connect_state(l->ssl);
-    if (set_trust(l, m, &trust_version, err) != HD_OK ||
-        check_certs(l, m, &own_version, err) != HD_OK ||
+    hd_tls_hold(l);
+    if (set_trust(l, &trust_version, err) != HD_OK ||
+        check_certs(l, &own_version, err) != HD_OK ||
         (!is_server && set_client(l, ask, err) != HD_OK)) {
         close_layer(&l->layer, true);
         hd_tls_stats.failed++;

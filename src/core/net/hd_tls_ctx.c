@@ -214,8 +214,7 @@ static int on_cert(SSL *ssl, void *arg)
 
     for (int pass = sni != NULL ? 0 : 1; pass < 2 && types == 0; pass++) {
         for (uint32_t i = 0; i < ctx->conf.certs_n; i++) {
-            const hd_tls_cert_t *cert =
-                hd_tls_cert_get(ctx->member, ctx->conf.certs[i], &err);
+            const hd_tls_cert_t *cert = hd_tls_cert_of(l, i, &err);
 
             if (cert == NULL ||
                 (pass == 0 && X509_check_host(cert->leaf, sni, 0, 0, NULL) != 1))
@@ -253,8 +252,7 @@ static int on_status(SSL *ssl, void *arg)
     const X509 *leaf = SSL_get_certificate(ssl);
 
     for (uint32_t i = 0; i < ctx->conf.certs_n && leaf != NULL; i++) {
-        const hd_tls_cert_t *cert =
-            hd_tls_cert_get(ctx->member, ctx->conf.certs[i], NULL);
+        const hd_tls_cert_t *cert = hd_tls_cert_of(hd_tls_layer_of(ssl), i, NULL);
         unsigned char *copy;
 
         if (cert == NULL || cert->ocsp_der.len == 0 || X509_cmp(cert->leaf, leaf) != 0)

@@ -60,6 +60,14 @@ typedef struct hd_tls_ctx_s {
     hd_link_t sessions_by_time; /* latest first */
 } hd_tls_ctx_t;
 
+/* The versions of its secrets that a handshake began with, pinned: it ends with them,
+ * whatever is published or removed meanwhile. */
+typedef struct {
+    const hd_region_t *trust; /* NULL: none */
+    uint32_t n;
+    const hd_region_t *certs[]; /* as the settings' certs; NULL: wasn't there */
+} hd_tls_held_t;
+
 typedef enum {
     HD_TLS_HANDSHAKE, /* waits for the peer's handshake messages */
     HD_TLS_OPEN,
@@ -82,6 +90,7 @@ typedef struct {
     hd_link_t watched;      /* of those that are verified, by hd_tls_watch.c */
     int64_t good_until_s;   /* end of the first certificate of the path; 0: unknown */
     uint64_t trust_content; /* what it was verified by, see hd_tls_content_of */
+    hd_tls_held_t *held;    /* while the handshake lasts; else NULL */
 } hd_tls_layer_t;
 
 extern const hd_layer_ops_t hd_tls_ops;
@@ -114,11 +123,13 @@ hd_tls_ctx_t *hd_tls_ctx_get(hd_member_t *m, const hd_tls_conf_t *conf, bool is_
 void hd_tls_ctx_put(hd_tls_ctx_t *ctx);
 
 /* --- secret --- */
-/* Of the slot's current version; good in this turn. NULL: <err>. */
-const hd_tls_cert_t *hd_tls_cert_get(hd_member_t *m, const hd_slot_t *slot,
-                                     hd_err_t *err);
-const hd_tls_trust_t *hd_tls_trust_get(hd_member_t *m, const hd_slot_t *slot,
-                                       hd_err_t *err);
+/* Holds the current versions of the secrets of its settings. */
+void hd_tls_hold(hd_tls_layer_t *l);
+void hd_tls_let_go(hd_tls_layer_t *l); /* harmless when nothing is held */
+/* The certificate of that place in the settings, and the roots: the versions held, else
+ * the current ones; good in this turn. NULL: <err>. */
+const hd_tls_cert_t *hd_tls_cert_of(const hd_tls_layer_t *l, uint32_t i, hd_err_t *err);
+const hd_tls_trust_t *hd_tls_trust_of(const hd_tls_layer_t *l, hd_err_t *err);
 int64_t hd_tls_time_s(const ASN1_TIME *t); /* Unix time; 0: unreadable */
 
 /* --- verify --- */

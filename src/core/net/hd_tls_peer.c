@@ -124,7 +124,7 @@ void hd_tls_facts_set(hd_tls_layer_t *l)
             find_principal(c->pool, SSL_get0_peer_certificate(l->ssl));
     /* Not what was shown: a resumed handshake shows nothing. */
     if ((conf->is_mesh || facts->peer_principal.len > 0) && conf->certs_n > 0 &&
-        (own = hd_tls_cert_get(l->ctx->member, conf->certs[0], NULL)) != NULL)
+        (own = hd_tls_cert_of(l, 0, NULL)) != NULL)
         facts->local_principal = find_principal(c->pool, own->leaf);
 }
 

@@ -333,10 +333,10 @@ static const hd_companion_type_t cert_type = {
 static const hd_companion_type_t trust_type = {
     .name = "trusted roots", .create = create_trust, .destroy = destroy_trust};
 
-static const void *get_of_slot(hd_member_t *m, const hd_slot_t *slot,
-                               const hd_companion_type_t *type, hd_err_t *err)
+static const void *get_of(hd_member_t *m, const hd_slot_t *slot, const hd_region_t *held,
+                          const hd_companion_type_t *type, hd_err_t *err)
 {
-    const hd_region_t *r = hd_slot_get(m, slot);
+    const hd_region_t *r = held != NULL ? held : hd_slot_get(m, slot);
     const void *found;
 
     if (r == NULL) {
@@ -351,15 +351,53 @@ static const void *get_of_slot(hd_member_t *m, const hd_slot_t *slot,
     return found;
 }
 
-const hd_tls_cert_t *hd_tls_cert_get(hd_member_t *m, const hd_slot_t *slot, hd_err_t *err)
+const hd_tls_cert_t *hd_tls_cert_of(const hd_tls_layer_t *l, uint32_t i, hd_err_t *err)
 {
-    return get_of_slot(m, slot, &cert_type, err);
+    return get_of(l->ctx->member, l->ctx->conf.certs[i],
+                  l->held != NULL ? l->held->certs[i] : NULL, &cert_type, err);
 }
 
-const hd_tls_trust_t *hd_tls_trust_get(hd_member_t *m, const hd_slot_t *slot,
-                                       hd_err_t *err)
+const hd_tls_trust_t *hd_tls_trust_of(const hd_tls_layer_t *l, hd_err_t *err)
 {
-    return get_of_slot(m, slot, &trust_type, err);
+    return get_of(l->ctx->member, l->ctx->conf.trust,
+                  l->held != NULL ? l->held->trust : NULL, &trust_type, err);
+}
+
+/* --- what a handshake holds --- */
+
+static const hd_region_t *pin(hd_member_t *m, const hd_slot_t *slot)
+{
+    const hd_region_t *r = slot != NULL ? hd_slot_get(m, slot) : NULL;
+
+    if (r != NULL)
+        hd_pin(m, r);
+    return r;
+}
+
+void hd_tls_hold(hd_tls_layer_t *l)
+{
+    const hd_tls_conf_t *conf = &l->ctx->conf;
+    hd_tls_held_t *held = malloc(sizeof(*held) + conf->certs_n * sizeof(held->certs[0]));
+
+    hd_bug_on(held == NULL);
+    held->trust = pin(l->ctx->member, conf->trust);
+    held->n = conf->certs_n;
+    for (uint32_t i = 0; i < held->n; i++)
+        held->certs[i] = pin(l->ctx->member, conf->certs[i]);
+    l->held = held;
+}
+
+void hd_tls_let_go(hd_tls_layer_t *l)
+{
+    if (l->held == NULL)
+        return;
+    if (l->held->trust != NULL)
+        hd_unpin(l->ctx->member, l->held->trust);
+    for (uint32_t i = 0; i < l->held->n; i++)
+        if (l->held->certs[i] != NULL)
+            hd_unpin(l->ctx->member, l->held->certs[i]);
+    free(l->held);
+    l->held = NULL;
 }
 
 /* --- for builders --- */

@@ -443,8 +443,7 @@ static X509_STORE_CTX *begin_own(const hd_tls_layer_t *l, X509_STORE *store, X50
  * between are unknown, and the answer may be no where a new conn would be let in. */
 bool hd_tls_verify_again(hd_tls_layer_t *l)
 {
-    const hd_tls_conf_t *conf = &l->ctx->conf;
-    const hd_tls_trust_t *trust = hd_tls_trust_get(l->ctx->member, conf->trust, NULL);
+    const hd_tls_trust_t *trust = hd_tls_trust_of(l, NULL); /* those of now */
     X509 *leaf = SSL_get0_peer_certificate(l->ssl);
     X509_STORE *store;
     X509_STORE_CTX *own;
@@ -498,8 +497,7 @@ static bool verify_path(const hd_tls_layer_t *l, X509_STORE_CTX *sctx, int64_t n
     if (conf->trust == NULL && !conf->verify_late) /* by its hash, see check_hashes */
         return true;
     prepare(l, sctx, now_s);
-    trust =
-        conf->trust != NULL ? hd_tls_trust_get(l->ctx->member, conf->trust, NULL) : NULL;
+    trust = conf->trust != NULL ? hd_tls_trust_of(l, NULL) : NULL;
     late_failed = false;
     if (trust != NULL && trust->domains_n > 0) {
         is_good = verify_by_domain(l, trust, sctx, now_s);
