@@ -1,5 +1,6 @@
 /* heddle: the program: its command line, and which parts it is put together from. */
 #include "core/conf/hd_conf_cluster.h"
+#include "core/conf/hd_conf_resolver.h"
 #include "core/conf/hd_conf_ssl.h"
 #include "control/hd_control.h"
 #include "core/os/hd_os.h"
@@ -16,6 +17,8 @@
 #include "mesh/hd_conf_guard.h"
 #include "mesh/hd_conf_upstream.h"
 #include "mesh/hd_health.h"
+#include "mesh/hd_named.h"
+#include "mesh/hd_resolving.h"
 #include "mesh/xds/hd_xds_agent.h"
 #include "stream/hd_conf_stream.h"
 #include "stream/hd_tcp.h"
@@ -78,11 +81,15 @@ static void register_parts(void)
     hd_ignore(hd_tcp_protocol() == 0); /* found by name from now on */
     hd_ignore(hd_module_add(&hd_ssl_module) == 0);
     hd_ignore(hd_module_add(&hd_proxy_ssl_module) == 0);
+    hd_ignore(hd_module_add(&hd_resolver_module) == 0);
     hd_ignore(hd_module_add(&hd_upstream_module) == 0);
     hd_ignore(hd_module_add(&hd_guard_module) == 0);
     hd_xds_register();
     hd_admin_register();
     hd_health_register();
+    hd_resolving = &hd_mesh_resolving;
+    hd_named_register();
+    hd_resolving_register();
     hd_http_conf_register();
     hd_ignore(hd_module_add(&hd_stream_module) == 0);
     hd_process_add_hooks(&serving);

@@ -99,8 +99,8 @@ static hd_xds_names_t resolve(void *arg, hd_str_t host, const hd_dns_conf_t *how
     (void)arg;
     (void)host;
     if (how->family == HD_DNS_V6_ONLY || how->family == HD_DNS_AUTO)
-        return (hd_xds_names_t){both + 1, 1};
-    return (hd_xds_names_t){both, how->family == HD_DNS_ALL ? 2 : 1};
+        return (hd_xds_names_t){both + 1, 1, both + 1};
+    return (hd_xds_names_t){both, how->family == HD_DNS_ALL ? 2 : 1, both};
 }
 
 static void build(hd_xds_kind_t kind, const void *bytes, size_t len, result_t *r)

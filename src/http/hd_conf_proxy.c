@@ -1,5 +1,6 @@
 /* proxy_pass and what goes with it. */
 #include "core/conf/hd_conf_cluster.h"
+#include "core/conf/hd_conf_resolver.h"
 #include "core/conf/hd_conf_ssl.h"
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_int.h"
@@ -18,9 +19,11 @@ typedef struct {
     hd_proxy_filter_t filter; /* what runs with each request; first, see is_used */
     uint32_t pass_of;         /* the place of proxy_pass: not inherited */
     bool is_https, is_variable, has_uri;
+    bool has_scheme_var;      /* the scheme, too, comes from variables */
     hd_str_t host_port, uri;  /* of proxy_pass without variables */
     const hd_expr_t *url;     /* with variables */
     const hd_slot_t *cluster; /* NULL: by <url> */
+    const hd_slot_t *any;     /* of hosts that <url> makes; NULL: it makes none */
     const set_header_t *set_headers;
     uint32_t set_headers_n;
     const hd_str_t *hidden, *passed; /* response fields */
@@ -56,7 +59,7 @@ static hd_rc_t set_pass(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
     ssize_t slash;
 
     pc->pass_of = place->id;
-    pc->cluster = NULL;
+    pc->cluster = pc->any = NULL;
     pc->url = NULL;
     pc->is_variable = hd_str_find_char(args[0], '$') >= 0;
     pc->is_https = hd_str_has_prefix_nocase(args[0], HD_STR("https://"));
@@ -72,6 +75,7 @@ static hd_rc_t set_pass(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
             return HD_ERROR;
         pc->url = expr;
     }
+    pc->has_scheme_var = pc->is_variable && rest.data == args[0].data;
     slash = hd_str_has_prefix(rest, HD_STR("unix:"))
                 ? hd_str_find(hd_str_sub(rest, 5, rest.len), HD_STR(":/"))
                 : hd_str_find_char(rest, '/');
@@ -93,7 +97,7 @@ static hd_rc_t set_pass(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
                           "\"proxy_pass\" cannot have URI part in location given by "
                           "regular expression, or inside named location");
     if (hd_str_find_char(pc->host_port, '$') >= 0)
-        return HD_OK;
+        return hd_conf_cluster->any_slot(cf, false, &pc->any, err);
     return hd_conf_cluster->slot_for(cf, pc->host_port, pc->is_https ? 443 : 80, false,
                                      &pc->cluster, err);
 }
@@ -554,10 +558,13 @@ static hd_rc_t put_tls(hd_conf_t *cf, const proxy_conf_t *pc, hd_proxy_conf_t *p
 {
     bool is_h2 = pc->version == HD_UP_HTTP2;
 
-    if (!pc->is_https)
+    if (!pc->is_https && !pc->has_scheme_var)
         return HD_OK;
-    return hd_conf_ssl_upstream(cf, without_port(pc->host_port),
-                                is_h2 ? HD_STR("\x02h2") : HD_STR_NONE, &proxy->tls, err);
+    if (pc->any != NULL)
+        proxy->tls_by_host = hd_conf_ssl_is_by_host(cf, &proxy->sni_by_host);
+    return hd_conf_ssl_upstream(
+        cf, pc->any != NULL ? HD_STR_NONE : without_port(pc->host_port),
+        is_h2 ? HD_STR("\x02h2") : HD_STR_NONE, &proxy->tls, err);
 }
 
 hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *route,
@@ -583,6 +590,10 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .uri = pc->is_variable ? pc->url : NULL,
         .has_uri = pc->has_uri && !pc->is_variable,
         .uri_prefix = pc->uri,
+        .any = pc->any,
+        .resolver = pc->any != NULL ? hd_conf_resolver(cf) : NULL,
+        .is_https = pc->is_https,
+        .has_scheme_var = pc->has_scheme_var,
         .connect_timeout_ms = time_or(pc->connect_timeout_ms, 60000),
         .send_timeout_ms = time_or(pc->send_timeout_ms, 60000),
         .read_timeout_ms = time_or(pc->read_timeout_ms, 60000),

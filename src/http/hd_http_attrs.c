@@ -910,19 +910,22 @@ GET(upstream_cluster)
     set_if_any(out, of->req->cluster_name);
 }
 
+/* What proxy_pass names, or its variables do. */
+static hd_str_t proxy_host_of(const hd_req_t *req)
+{
+    return req->target != NULL && req->target->cluster != NULL ? req->target->cluster_name
+                                                               : req->cluster_name;
+}
+
 GET(proxy_host)
 {
     UNUSED_REST;
-    if (of->req->target != NULL)
-        set_if_any(out, of->req->target->cluster_name);
-    else
-        set_if_any(out, of->req->cluster_name);
+    set_if_any(out, proxy_host_of(of->req));
 }
 
 GET(proxy_port)
 {
-    hd_str_t name =
-        of->req->target != NULL ? of->req->target->cluster_name : of->req->cluster_name;
+    hd_str_t name = proxy_host_of(of->req);
     ssize_t at = hd_str_find_char(name, ':');
 
     UNUSED_REST;

@@ -548,7 +548,8 @@ static void keep(hd_proxy_t *p, const hd_chain_t *body, bool is_sent)
 static void begin(hd_proxy_t *p)
 {
     p->waits_for_body = false;
-    start_try(p);
+    if (!p->waits_for_name)
+        start_try(p);
 }
 
 /* gRPC over HTTP/2, "Timeout": at most eight digits and a unit. */
@@ -664,11 +665,19 @@ void hd_proxy_on_writable(hd_proxy_t *p)
 
 /* --- the action --- */
 
+static void stop_waiting(hd_proxy_t *p)
+{
+    if (p->waits_for_name)
+        hd_resolving->stop(&p->wait);
+    p->waits_for_name = false;
+}
+
 /* Whatever a finished request still holds. */
 static void free_proxy(void *arg)
 {
     hd_proxy_t *p = arg;
 
+    stop_waiting(p);
     for (hd_try_t *t = p->req->tries; t != NULL; t = t->next) {
         if (t->proxy == p)
             hd_try_release(t);
@@ -678,10 +687,47 @@ static void free_proxy(void *arg)
     hd_temp_file_close(&p->temp_fd);
 }
 
+/* Its cluster is known now. */
+static hd_rc_t prepare(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+
+    if (hd_proxy_prepare(p) != HD_OK)
+        return HD_ERROR;
+    if (p->conf->hashes_n > 0)
+        hd_proxy_hash(p);
+    if (p->conf->shadows_n > 0)
+        hd_shadows_start(req, p->conf->shadows, p->conf->shadows_n);
+    return HD_OK;
+}
+
+static void resume(hd_proxy_t *p)
+{
+    if (!p->waits_for_body)
+        start_try(p);
+}
+
+/* Is the name answered that it waits for? */
+static void look_again(hd_proxy_t *p)
+{
+    hd_rc_t rc = hd_proxy_find_cluster(p);
+
+    if (rc == HD_AGAIN)
+        return;
+    stop_waiting(p);
+    if (rc != HD_OK)
+        answer_failure(p, HD_FAIL_NO_CLUSTER);
+    else if (prepare(p) == HD_OK)
+        resume(p);
+    else if (p->req->action == p && !p->is_over)
+        answer_failure(p, HD_FAIL_INTERNAL);
+}
+
 static hd_rc_t start(hd_req_t *req)
 {
     const hd_proxy_conf_t *conf = req->route->proxy;
     hd_proxy_t *p = hd_pool_new(req->pool, hd_proxy_t);
+    hd_rc_t rc;
 
     req->action = p;
     p->req = req;
@@ -698,17 +744,15 @@ static hd_rc_t start(hd_req_t *req)
     hd_timer_init(&p->backoff, on_backoff);
     hd_pool_defer(req->pool, free_proxy, p);
     set_grpc_deadline(p);
-    if (hd_proxy_find_cluster(p) != HD_OK) {
+    rc = hd_proxy_find_cluster(p);
+    req->cluster_name = p->cluster_name;
+    if (rc == HD_ERROR) {
         answer_failure(p, HD_FAIL_NO_CLUSTER);
         return HD_DONE;
     }
-    req->cluster_name = p->cluster_name;
-    if (hd_proxy_prepare(p) != HD_OK)
+    p->waits_for_name = rc == HD_AGAIN;
+    if (!p->waits_for_name && prepare(p) != HD_OK)
         return HD_ERROR;
-    if (conf->hashes_n > 0)
-        hd_proxy_hash(p);
-    if (conf->shadows_n > 0)
-        hd_shadows_start(req, conf->shadows, conf->shadows_n);
     if (req->body_ended && !req->head.has_body) {
         p->body_complete = true;
         set_deadline(p);
@@ -726,6 +770,10 @@ static void on_wake(hd_req_t *req)
 
     if (p->is_over)
         return;
+    if (hd_unlikely(p->waits_for_name)) {
+        look_again(p);
+        return;
+    }
     if (p->retry_due && !hd_timer_is_set(&p->backoff)) {
         start_try(p);
         return;
@@ -758,6 +806,7 @@ static void cancel(hd_req_t *req)
     hd_proxy_t *p = proxy_of(req);
 
     p->is_over = true;
+    stop_waiting(p);
     for (hd_try_t *t = req->tries; t != NULL; t = t->next) {
         if (t->proxy == p)
             hd_try_end(t, HD_RESULT_CANCELLED);

@@ -1,6 +1,7 @@
 #include "http/hd_proxy_filter.h"
 #include "core/loom/hd_slot.h"
 #include "http/hd_action_answer.h"
+#include "http/hd_proxy_int.h"
 
 /* --- proxy_redirect --- */
 
@@ -125,16 +126,16 @@ static bool is_idempotent(const hd_req_t *req)
 /* Each server is asked once. */
 static uint32_t count_servers(hd_req_t *req)
 {
-    const hd_region_t *r = req->target == NULL || req->target->cluster == NULL
-                               ? NULL
-                               : hd_slot_get(req->member, req->target->cluster);
+    const hd_proxy_t *p = req->action;
+    const hd_region_t *r =
+        p->cluster == NULL ? NULL : hd_slot_get(req->member, p->cluster);
     const hd_cluster_t *c = r == NULL ? NULL : r->root;
     const hd_endpoints_t *eps;
     uint32_t n = 0;
 
-    if (c == NULL || c->endpoints == NULL)
-        return 1;
-    r = hd_slot_get(req->member, c->endpoints);
+    if (p->addrs_n > 0)
+        return p->addrs_n;
+    r = c != NULL ? hd_cluster_endpoints(req->member, c) : NULL;
     if (r == NULL)
         return 1;
     eps = r->root;

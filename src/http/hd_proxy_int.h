@@ -3,6 +3,7 @@
 #pragma once
 #include "http/hd_request_int.h"
 #include "http/hd_try.h"
+#include "core/net/hd_resolve.h"
 
 typedef struct hd_set_cookie_s {
     struct hd_set_cookie_s *next;
@@ -14,6 +15,12 @@ typedef struct hd_proxy_s {
     const hd_proxy_conf_t *conf;
     const hd_slot_t *cluster;
     hd_str_t cluster_name;
+    /* Of a host that variables name: its addresses, in the request's pool. */
+    const hd_addr_t *addrs;
+    uint32_t addrs_n;
+    bool is_https;          /* of a URI made by variables */
+    hd_resolve_wait_t wait; /* for a name */
+    bool waits_for_name;
     /* The request's body so far: all of it in <replay> until that is too long; then what
      * no try has taken yet is in <held>. */
     hd_chain_t replay, held;
@@ -77,6 +84,7 @@ void hd_proxy_send_temp(hd_proxy_t *p, hd_try_t *t);
 /* --- hd_proxy_uri.c --- */
 /* Path and host towards the upstream, header changes. */
 hd_rc_t hd_proxy_prepare(hd_proxy_t *p);
-/* The cluster's slot by target, variables or header. */
+/* The cluster's slot by target, variables or header. HD_AGAIN: a name is being looked up;
+ * to be called again when the request wakes. */
 hd_rc_t hd_proxy_find_cluster(hd_proxy_t *p);
 void hd_proxy_hash(hd_proxy_t *p); /* hash policies, for consistent hashing */

@@ -227,31 +227,101 @@ static hd_str_t host_of_uri(hd_str_t uri)
     return at < 0 ? uri : hd_str_sub(uri, 0, (size_t)at);
 }
 
-hd_rc_t hd_proxy_find_cluster(hd_proxy_t *p)
+/* A host that is no cluster's name: an address, or a name to be looked up. */
+static hd_rc_t find_address(hd_proxy_t *p)
+{
+    const hd_proxy_conf_t *conf = p->conf;
+    hd_req_t *req = p->req;
+    hd_str_t text = p->cluster_name, host;
+    const hd_addr_t *addrs;
+    hd_err_t err = {0};
+    hd_addr_t addr;
+    uint32_t n = 1;
+    uint16_t port = 0, default_port = p->is_https ? 443 : 80;
+    hd_rc_t rc;
+
+    if (hd_addr_parse(req->pool, text, default_port, &addr, NULL) == HD_OK) {
+        addrs = &addr;
+        port = addr.port;
+    } else if (!hd_resolve_split(text, default_port, &host, &port)) {
+        return hd_req_err(req, HD_E_NO_CLUSTER, "invalid host in upstream \"%.*s\"",
+                          HD_STR_ARG(text));
+    } else if (conf->resolver == NULL || hd_resolving == NULL) {
+        return hd_req_err(req, HD_E_NO_CLUSTER, "no resolver defined to resolve %.*s",
+                          HD_STR_ARG(host));
+    } else {
+        rc = hd_resolving->find(req->loop, conf->resolver, host, &p->wait, &req->wake,
+                                &addrs, &n, &err);
+        if (rc != HD_OK)
+            return rc == HD_AGAIN ? rc : hd_req_err(req, err.code, "%s", err.text);
+    }
+    p->addrs = hd_resolve_take(req->pool, addrs, n, port);
+    p->addrs_n = n;
+    p->cluster = conf->any;
+    return HD_OK;
+}
+
+/* Where servers are names that nobody has asked for yet, there may soon be some. */
+static hd_rc_t wait_for_servers(hd_proxy_t *p)
+{
+    const hd_region_t *r = hd_slot_get(p->req->member, p->cluster);
+    const hd_cluster_t *c = r != NULL ? r->root : NULL;
+
+    return hd_likely(c == NULL || c->resolved.len == 0)
+               ? HD_OK
+               : hd_resolving->wait_for(p->req->loop, c, &p->wait, &p->req->wake);
+}
+
+static hd_rc_t read_scheme(hd_proxy_t *p, hd_str_t uri)
+{
+    p->is_https = p->conf->is_https;
+    if (!p->conf->has_scheme_var)
+        return HD_OK;
+    p->is_https = hd_str_has_prefix_nocase(uri, HD_STR("https://"));
+    return p->is_https || hd_str_has_prefix_nocase(uri, HD_STR("http://"))
+               ? HD_OK
+               : hd_req_err(p->req, HD_E_NO_CLUSTER, "invalid URL prefix in \"%.*s\"",
+                            HD_STR_ARG(uri));
+}
+
+/* What variables or a header name. */
+static hd_rc_t find_named(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
     const hd_expr_t *expr = p->conf->cluster_expr;
     hd_str_t name;
 
-    if (req->target != NULL && req->target->cluster != NULL) {
-        p->cluster = req->target->cluster;
-        p->cluster_name = req->target->cluster_name;
-        return HD_OK;
-    }
     if (expr == NULL)
         expr = p->conf->uri;
     if (expr == NULL)
         return hd_req_err(req, HD_E_NO_CLUSTER, "the route names no cluster");
     if (hd_expr_eval(expr, req, &name) != HD_OK)
         return hd_req_err(req, HD_E_NO_CLUSTER, "no value for the cluster's name");
+    if (p->conf->cluster_expr == NULL && read_scheme(p, name) != HD_OK)
+        return HD_ERROR;
     if (p->conf->cluster_expr == NULL)
         name = host_of_uri(name);
     if (name.len > 0)
         p->cluster = hd_slot_find(req->member, NULL, HD_RES_CLUSTER, name);
-    if (p->cluster == NULL)
+    if (p->cluster == NULL && (name.len == 0 || p->conf->any == NULL))
         return hd_req_err(req, HD_E_NO_CLUSTER, "no cluster \"%.*s\"", HD_STR_ARG(name));
     p->cluster_name = hd_str_dup(req->pool, name);
     return HD_OK;
+}
+
+hd_rc_t hd_proxy_find_cluster(hd_proxy_t *p)
+{
+    const hd_weighted_t *target = p->req->target;
+
+    if (p->cluster_name.len > 0) {
+        /* it was looked up, and waits for what it named */
+    } else if (target != NULL && target->cluster != NULL) {
+        p->cluster = target->cluster;
+        p->cluster_name = target->cluster_name;
+    } else if (find_named(p) != HD_OK) {
+        return HD_ERROR;
+    }
+    return p->cluster == NULL ? find_address(p) : wait_for_servers(p);
 }
 
 /* --- consistent hashing --- */

@@ -6,6 +6,7 @@
 #include "core/loom/hd_match.h"
 #include "core/net/hd_cluster.h"
 #include "core/net/hd_listener.h"
+#include "core/net/hd_resolve.h"
 
 typedef enum {
     HD_ACT_NONE = 0, /* 404 */
@@ -98,6 +99,13 @@ typedef struct {
     uint32_t targets_n, weights_total;
     const hd_expr_t
         *cluster_expr; /* name computed on the request (variables, cluster_header) */
+    /* Of <uri>: the cluster of hosts that are no cluster's name, and who is asked for
+     * them (NULL: nobody). */
+    const hd_slot_t *any;
+    const hd_resolver_t *resolver;
+    bool is_https,
+        has_scheme_var; /* has_scheme_var: <uri> says, and <tls> may not count */
+    bool tls_by_host, sni_by_host; /* TLS: the host is the peer's name; it is sent */
     hd_up_protocol_t protocol;
     bool has_protocol;        /* else the cluster's */
     const hd_tls_conf_t *tls; /* overrides the cluster's (proxy_ssl_*) */

@@ -357,7 +357,8 @@ static hd_rc_t pick(hd_try_t *t)
         return HD_ERROR;
     }
     t->is_picked = true;
-    if (t->proxy->conf->tls != NULL)
+    if (t->proxy->conf->tls != NULL &&
+        (!t->proxy->conf->has_scheme_var || t->proxy->is_https))
         t->pick.tls =
             t->proxy->conf->tls; /* proxy_ssl_*: the route's before the cluster's */
     return HD_OK;
@@ -397,6 +398,23 @@ static bool may_multiplex(const hd_try_t *t)
            !head->is_upgrade && head->method_id != HD_M_CONNECT;
 }
 
+/* The name that variables made is the peer's. */
+static void fill_tls_host(const hd_try_t *t, hd_upool_key_t *key)
+{
+    hd_str_t host = t->proxy->cluster_name;
+    ssize_t at = host.len > 0 && host.data[0] == '[' ? -1 : hd_str_find_char(host, ':');
+
+    if (t->proxy->conf->sni_by_host)
+        key->sni = sni_of(host);
+    if (at < 0 && host.len > 0 && host.data[0] == '[') {
+        at = hd_str_find_char(host, ']');
+        host = hd_str_sub(host, 1, at > 0 ? (size_t)at - 1 : host.len);
+    } else if (at >= 0) {
+        host = hd_str_sub(host, 0, (size_t)at);
+    }
+    key->verify_host = host;
+}
+
 static void fill_tls_key(const hd_try_t *t, hd_upool_key_t *key)
 {
     const hd_tls_conf_t *tls = t->pick.tls;
@@ -407,6 +425,8 @@ static void fill_tls_key(const hd_try_t *t, hd_upool_key_t *key)
     if (t->pick.cluster->auto_sni)
         key->sni =
             sni_of(t->req->up_host.len > 0 ? t->req->up_host : t->req->head.authority);
+    if (t->proxy->conf->tls_by_host && t->proxy->addrs_n > 0)
+        fill_tls_host(t, key);
     if (tls->certs_n == 0)
         return;
     key->offers_weft = may_multiplex(t);
@@ -642,6 +662,8 @@ void hd_try_start(hd_proxy_t *p)
     p->retry_counted = HD_GAUGE_NONE; /* the try's now */
     hd_timer_init(&t->timer, on_timer);
     t->pick.cluster_slot = p->cluster;
+    t->pick.addrs = p->addrs;
+    t->pick.addrs_n = p->addrs_n;
     t->pick.is_high = p->conf->is_high;
     t->pick.hash = p->hash;
     t->pick.has_hash = p->has_hash;

@@ -137,7 +137,7 @@ static bool is_same_key(const hd_upool_key_t *a, const hd_upool_key_t *b)
            is_same_addr(&a->proxy_source, &b->proxy_source) &&
            is_same_addr(&a->proxy_local, &b->proxy_local) &&
            is_same_str(a->source_identity, b->source_identity) &&
-           is_same_str(a->sni, b->sni);
+           is_same_str(a->sni, b->sni) && is_same_str(a->verify_host, b->verify_host);
 }
 
 static char *copy_str(char *at, hd_str_t *s)
@@ -211,13 +211,15 @@ static upool_t *create_pool(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_
                             uint64_t hash)
 {
     upool_t *p = calloc(1, sizeof(*p) + key->source_identity.len + key->sni.len +
-                               path_bytes(&key->addr) + path_bytes(&key->bind));
+                               key->verify_host.len + path_bytes(&key->addr) +
+                               path_bytes(&key->bind));
     char *at = (char *)(p + 1);
 
     hd_bug_on(p == NULL);
     p->key = *key;
     at = copy_str(at, &p->key.source_identity);
     at = copy_str(at, &p->key.sni);
+    at = copy_str(at, &p->key.verify_host);
     if (key->addr.family == AF_UNIX)
         at = copy_str(at, &p->key.addr.path);
     if (key->bind.family == AF_UNIX)
@@ -776,9 +778,9 @@ static hd_rc_t push_tls(upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_err_
 
     if (pick->tls == NULL)
         return HD_OK;
-    n = snprintf(key, sizeof(key), "%.*s|%llu|%.*s", HD_STR_ARG(text),
+    n = snprintf(key, sizeof(key), "%.*s|%llu|%.*s|%.*s", HD_STR_ARG(text),
                  (unsigned long long)p->key.secret_version,
-                 HD_STR_ARG(p->key.source_identity));
+                 HD_STR_ARG(p->key.verify_host), HD_STR_ARG(p->key.source_identity));
     ask.session_key = hd_str_n(key, hd_min((size_t)n, sizeof(key) - 1));
     if (!hd_str_eq(p->key.sni, pick->tls->sni))
         ask.sni = p->key.sni;
@@ -787,6 +789,8 @@ static hd_rc_t push_tls(upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_err_
         offer_weft(p, ask.alpn.len > 0 ? ask.alpn : pick->tls->alpn, alpn, sizeof(alpn));
     if (pick->cluster->auto_san && p->key.sni.len > 0)
         ask.verify_host = p->key.sni;
+    if (p->key.verify_host.len > 0)
+        ask.verify_host = p->key.verify_host;
     return hd_tls_push_client(c, pick->tls, &ask, err);
 }
 
@@ -1187,11 +1191,12 @@ static bool has_tls(const hd_cluster_t *c, uint64_t hash)
 
 static bool has_endpoint(hd_member_t *m, const hd_cluster_t *c, const hd_addr_t *addr)
 {
-    const hd_region_t *r = c->endpoints == NULL ? NULL : hd_slot_get(m, c->endpoints);
+    const hd_region_t *r;
     const hd_endpoints_t *eps;
 
-    if (c->endpoints == NULL) /* original destination: any */
+    if (c->is_logical || !hd_cluster_has_endpoints(c)) /* original destination: any */
         return true;
+    r = hd_cluster_endpoints(m, c);
     if (r == NULL)
         return false;
     eps = r->root;

@@ -337,9 +337,7 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
     choice_t c = {.m = m, .p = p, .now_ns = hd_clock_mono_ns()};
     uint32_t at;
 
-    if (p->cluster->endpoints == NULL)
-        return no_healthy(m, p, err);
-    p->endpoints_region = hd_slot_get(m, p->cluster->endpoints);
+    p->endpoints_region = hd_cluster_endpoints(m, p->cluster);
     if (p->endpoints_region == NULL)
         return no_healthy(m, p, err);
     hd_pin(m, p->endpoints_region);
@@ -369,10 +367,25 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
     return HD_OK;
 }
 
+/* A name's addresses in turn, those that weren't tried before the others. */
+static hd_addr_t choose_address(const hd_pick_t *p)
+{
+    static _Thread_local uint32_t turn;
+    uint32_t start = turn++;
+
+    for (uint32_t i = 0; i < p->addrs_n; i++) {
+        const hd_addr_t *a = &p->addrs[(start % p->addrs_n + i) % p->addrs_n];
+
+        if (!was_tried(p, a))
+            return *a;
+    }
+    return p->addrs[start % p->addrs_n];
+}
+
 static hd_rc_t pick_original_dst(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
 {
     const hd_mesh_cluster_t *mesh = p->cluster->mesh;
-    hd_addr_t addr = p->original_dst;
+    hd_addr_t addr = p->addrs_n > 0 ? choose_address(p) : p->original_dst;
 
     if (addr.family == AF_UNSPEC)
         return no_healthy(m, p, err);

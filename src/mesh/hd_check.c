@@ -63,13 +63,16 @@ bool hd_check_may_serve(const hd_cluster_t *c, const hd_endpoint_t *e)
 static bool look(const target_t *t, view_t *v)
 {
     hd_member_t *m = checker.proc->member;
+    const hd_region_t *eps;
 
     v->region = hd_slot_get(m, t->slot);
     v->cluster = v->region != NULL ? v->region->root : NULL;
-    if (v->cluster == NULL || v->cluster->check == NULL ||
-        v->cluster->endpoints == NULL || hd_slot_get(m, v->cluster->endpoints) == NULL)
+    if (v->cluster == NULL || v->cluster->check == NULL)
         return false;
-    v->eps = hd_slot_get(m, v->cluster->endpoints)->root;
+    eps = hd_cluster_endpoints(m, v->cluster);
+    if (eps == NULL)
+        return false;
+    v->eps = eps->root;
     for (uint32_t i = 0; i < v->eps->n; i++) {
         v->endpoint = &v->eps->items[i];
         if (v->endpoint->state != NULL && hd_addr_eq(&v->endpoint->addr, &t->addr))
@@ -555,7 +558,7 @@ static void want_cluster(const hd_slot_t *slot, const hd_region_t *r)
     const hd_cluster_t *c = r->root;
     const hd_endpoints_t *eps;
 
-    r = c->check != NULL && c->endpoints != NULL ? hd_slot_get(m, c->endpoints) : NULL;
+    r = c->check != NULL ? hd_cluster_endpoints(m, c) : NULL;
     eps = r != NULL ? r->root : NULL;
     for (uint32_t i = 0; eps != NULL && i < eps->n; i++) {
         if (eps->items[i].state != NULL && !eps->items[i].down)

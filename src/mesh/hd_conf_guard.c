@@ -281,6 +281,7 @@ uint64_t hd_guard_hash(const hd_guard_conf_t *g, uint64_t h)
 hd_rc_t hd_guard_apply(hd_conf_t *cf, const hd_guard_conf_t *g, hd_slot_t *slot,
                        hd_cluster_t *c, hd_pool_t *pool, hd_err_t *err)
 {
+    cf->build->needs_agent |= g->has_outlier || g->has_check;
     apply_outlier(g, c, pool);
     hd_conf_apply_check(g, c, pool);
     return apply_breakers(cf, g, slot, c, pool, err);

@@ -1,8 +1,10 @@
 #include "mesh/hd_conf_upstream.h"
+#include "core/conf/hd_conf_resolver.h"
 #include "core/proc/hd_modules.h"
 #include "mesh/hd_conf_guard.h"
 #include "mesh/hd_endpoint_state.h"
 #include "mesh/hd_mesh_cluster.h"
+#include "mesh/hd_named.h"
 
 #include <netdb.h>
 #include <stdlib.h>
@@ -17,11 +19,13 @@
 /* A block while it is read; lists lie in cf->temp. */
 typedef struct {
     hd_array_t *servers; /* hd_endpoint_t */
-    hd_str_t hash_key;   /* of `hash` */
-    const char *method;  /* the directive that said how to choose */
+    hd_array_t *named;   /* hd_named_server_t: all, in order, once one has `resolve` */
+    hd_resolver_t resolver;
+    hd_str_t hash_key;  /* of `hash` */
+    const char *method; /* the directive that said how to choose */
     uint32_t lb, keepalive, keepalive_requests;
     uint64_t keepalive_timeout_ms, keepalive_time_ms;
-    bool has_keepalive, looks_at_all, is_consistent, by_last_byte;
+    bool has_keepalive, looks_at_all, is_consistent, by_last_byte, resolves;
     const hd_guard_conf_t *guard; /* NULL: no block */
 } upstream_conf_t;
 
@@ -60,10 +64,19 @@ static hd_rc_t set_slow_start(hd_str_t text, hd_endpoint_t *e, hd_err_t *err)
     return HD_OK;
 }
 
-static hd_rc_t set_parameter(hd_str_t arg, hd_endpoint_t *e, hd_err_t *err)
+/* What `server` says beside the endpoint. */
+typedef struct {
+    hd_endpoint_t e;
+    bool resolves;
+    hd_str_t service; /* empty: none */
+} server_t;
+
+static hd_rc_t set_parameter(hd_str_t arg, server_t *s, hd_err_t *err)
 {
     static const char allowed[] =
-        "weight=, max_conns=, max_fails=, fail_timeout=, slow_start=, backup, down";
+        "weight=, max_conns=, max_fails=, fail_timeout=, slow_start=, backup, down, "
+        "resolve, service=";
+    hd_endpoint_t *e = &s->e;
     ssize_t eq = hd_str_find_char(arg, '=');
     hd_str_t name = eq < 0 ? arg : hd_str_sub(arg, 0, (size_t)eq);
     hd_str_t value = eq < 0 ? HD_STR_NONE : hd_str_sub(arg, (size_t)eq + 1, arg.len);
@@ -75,6 +88,15 @@ static hd_rc_t set_parameter(hd_str_t arg, hd_endpoint_t *e, hd_err_t *err)
     if (eq < 0 && hd_str_eq(name, HD_STR("down"))) {
         e->down = true;
         return HD_OK;
+    }
+    if (eq < 0 && hd_str_eq(name, HD_STR("resolve"))) {
+        s->resolves = true;
+        return HD_OK;
+    }
+    if (eq > 0 && hd_str_eq(name, HD_STR("service"))) {
+        s->service = value;
+        return value.len > 0 ? HD_OK
+                             : hd_err_set(err, HD_E_CONF, "\"service=\" is empty");
     }
     if (eq > 0 && hd_str_eq(name, HD_STR("weight"))) {
         if (set_number(value, 1000000, &e->weight, "weight", err) != HD_OK)
@@ -154,21 +176,82 @@ static hd_endpoint_t plain_endpoint(void)
     return (hd_endpoint_t){.weight = 1, .max_fails = 1, .fail_timeout_s = 10};
 }
 
+/* nginx's reading of service=: without a dot it is a service over TCP. */
+static hd_str_t service_name(hd_conf_t *cf, hd_str_t service, hd_str_t host)
+{
+    return hd_str_find_char(service, '.') < 0
+               ? hd_str_printf(cf->temp, "_%.*s._tcp.%.*s", HD_STR_ARG(service),
+                               HD_STR_ARG(host))
+               : hd_str_printf(cf->temp, "%.*s.%.*s", HD_STR_ARG(service),
+                               HD_STR_ARG(host));
+}
+
+/* A server that the agent will look up. */
+static hd_rc_t add_named(hd_conf_t *cf, upstream_conf_t *uc, const server_t *s,
+                         hd_str_t text, uint16_t default_port, hd_err_t *err)
+{
+    hd_named_server_t *n = hd_array_add(uc->named);
+    hd_str_t host;
+    uint16_t port;
+
+    if (n == NULL)
+        return hd_err_set(err, HD_E_CONF, "more than %d servers", SERVERS_MAX);
+    *n = (hd_named_server_t){.like = s->e, .is_srv = s->service.len > 0};
+    n->like.hostname = text;
+    if (!hd_resolve_split(text, n->is_srv ? 1 : default_port, &host, &port))
+        return hd_err_set(
+            err, HD_E_CONF, "\"%.*s\": a name%s is expected to resolve at run time",
+            HD_STR_ARG(text), default_port == 0 && !n->is_srv ? " and a port" : "");
+    if (n->is_srv && host.len != text.len)
+        return hd_err_set(err, HD_E_CONF,
+                          "\"%.*s\": with service= the port comes from DNS",
+                          HD_STR_ARG(text));
+    n->host = n->is_srv ? service_name(cf, s->service, host) : host;
+    n->port = port;
+    return HD_OK;
+}
+
+static hd_array_t *new_list(hd_conf_t *cf, size_t item_bytes)
+{
+    hd_array_t *list = hd_pool_new(cf->temp, hd_array_t);
+
+    hd_array_init(list, cf->temp, item_bytes, SERVERS_MAX);
+    return list;
+}
+
 static hd_rc_t set_server(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
+    uint16_t default_port = cf->scope == HD_IN_STREAM_UPSTREAM ? 0 : 80;
     upstream_conf_t *uc = conf;
-    hd_endpoint_t e = plain_endpoint();
+    server_t s = {.e = plain_endpoint()};
+    hd_addr_t addr;
+    size_t before;
 
     if (uc->servers == NULL) {
-        uc->servers = hd_pool_new(cf->temp, hd_array_t);
-        hd_array_init(uc->servers, cf->temp, sizeof(hd_endpoint_t), SERVERS_MAX);
+        uc->servers = new_list(cf, sizeof(hd_endpoint_t));
+        uc->named = new_list(cf, sizeof(hd_named_server_t));
     }
     for (uint32_t i = 1; i < cf->node->args_n; i++) {
-        if (set_parameter(args[i], &e, err) != HD_OK)
+        if (set_parameter(args[i], &s, err) != HD_OK)
             return HD_ERROR;
     }
-    return add_server(cf, uc->servers, &e, args[0],
-                      cf->scope == HD_IN_STREAM_UPSTREAM ? 0 : 80, err);
+    if (s.service.len > 0 && !s.resolves)
+        return hd_err_set(err, HD_E_CONF, "service \"%.*s\" requires \"resolve\"",
+                          HD_STR_ARG(s.service));
+    uc->resolves |= s.resolves;
+    if (s.resolves &&
+        (s.service.len > 0 || hd_addr_parse(cf->temp, args[0], 1, &addr, NULL) != HD_OK))
+        return add_named(cf, uc, &s, args[0], default_port, err);
+    before = uc->servers->n;
+    if (add_server(cf, uc->servers, &s.e, args[0], default_port, err) != HD_OK)
+        return HD_ERROR;
+    for (size_t i = before; i < uc->servers->n; i++) {
+        hd_named_server_t *n = hd_array_add(uc->named);
+
+        if (n != NULL)
+            n->like = *hd_array_at(uc->servers, hd_endpoint_t, i);
+    }
+    return HD_OK;
 }
 
 static hd_rc_t set_keepalive(hd_conf_t *cf, const hd_str_t *args, void *conf,
@@ -272,6 +355,8 @@ static hd_rc_t accept_zone(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_e
 
 /* --- clusters --- */
 
+static const hd_table_spec_t ketama = {.kind = HD_TABLE_KETAMA, .max = HD_RING_MAX};
+
 static uint64_t mix(uint64_t h, const void *bytes, size_t len)
 {
     const uint8_t *p = bytes;
@@ -281,24 +366,75 @@ static uint64_t mix(uint64_t h, const void *bytes, size_t len)
     return h;
 }
 
-static uint64_t hash_servers(uint64_t h, const hd_array_t *servers)
+static uint64_t hash_server(uint64_t h, const hd_endpoint_t *e)
 {
-    for (size_t i = 0; i < servers->n; i++) {
-        const hd_endpoint_t *e = hd_array_at(servers, hd_endpoint_t, i);
-        char text[HD_ADDR_TEXT_MAX];
-        hd_str_t addr = hd_addr_print(&e->addr, text);
-        uint32_t facts[] = {e->weight,        e->max_conns,
-                            e->max_fails,     e->fail_timeout_s,
-                            e->slow_start_ms, (uint32_t)e->backup << 1 | e->down};
+    char text[HD_ADDR_TEXT_MAX];
+    hd_str_t addr = hd_addr_print(&e->addr, text);
+    uint32_t facts[] = {e->weight,
+                        e->max_conns,
+                        e->max_fails,
+                        e->fail_timeout_s,
+                        e->slow_start_ms,
+                        (uint32_t)e->backup << 1 | e->down,
+                        (uint32_t)e->route.len};
 
-        h = mix(h, addr.data, addr.len);
-        h = mix(h, e->hostname.data, e->hostname.len);
-        h = mix(h, facts, sizeof(facts));
-    }
+    h = mix(h, addr.data, addr.len);
+    h = mix(h, e->hostname.data, e->hostname.len);
+    h = mix(h, e->route.data, e->route.len);
+    return mix(h, facts, sizeof(facts));
+}
+
+static uint64_t hash_servers(uint64_t h, const upstream_conf_t *uc)
+{
+    for (size_t i = 0; i < uc->servers->n; i++)
+        h = hash_server(h, hd_array_at(uc->servers, hd_endpoint_t, i));
     return h;
 }
 
-static const hd_table_spec_t ketama = {.kind = HD_TABLE_KETAMA, .max = HD_RING_MAX};
+/* A cluster whose servers are names: what the agent is to ask. */
+static hd_rc_t put_named(hd_conf_t *cf, hd_str_t name, hd_str_t place,
+                         const upstream_conf_t *uc, hd_str_t resolved, hd_err_t *err)
+{
+    hd_str_t own = hd_str_printf(cf->temp, HD_NAMED_PREFIX "%.*s", HD_STR_ARG(name));
+    hd_slot_t *s = hd_slot_find_or_add(cf->arena, HD_RES_POLICY, own, err);
+    hd_named_server_t *servers;
+    hd_named_t *n;
+    hd_region_t *r;
+    hd_pool_t *pool;
+    hd_rc_t rc;
+
+    if (s == NULL)
+        return HD_ERROR;
+    if (uc->resolver.servers_n == 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "no resolver defined to resolve names at run time in upstream "
+                          "\"%.*s\"",
+                          HD_STR_ARG(name));
+    cf->build->needs_agent = true;
+    r = hd_batch_region(cf->batch, HD_RES_POLICY, own, place, 0, &pool, err);
+    if (r == NULL)
+        return HD_ERROR;
+    n = hd_pool_new(pool, hd_named_t);
+    n->resolved = hd_str_dup(pool, resolved);
+    n->resolver = uc->resolver;
+    n->is_load_read = uc->lb == HD_LB_LEAST_REQUEST || uc->lb == HD_LB_PEAK_EWMA;
+    if (uc->is_consistent)
+        n->table = ketama;
+    servers = hd_array_copy(uc->named, pool);
+    n->servers = servers;
+    n->servers_n = (uint32_t)uc->named->n;
+    for (uint32_t i = 0; i < n->servers_n; i++) {
+        hd_endpoint_t *e = &servers[i].like;
+
+        servers[i].host = hd_str_dup(pool, servers[i].host);
+        e->hostname = hd_str_dup(pool, e->hostname);
+        e->route = hd_str_dup(pool, e->route);
+        if (e->addr.family == AF_UNIX)
+            e->addr.path = hd_str_dup(pool, e->addr.path);
+    }
+    rc = hd_batch_put(cf->batch, s, r, n, HD_CONTENT_BUILT, err);
+    return rc == HD_DONE ? HD_OK : rc;
+}
 
 static hd_rc_t put_endpoints(hd_conf_t *cf, hd_str_t name, hd_str_t place,
                              const upstream_conf_t *uc, uint64_t hash,
@@ -325,6 +461,7 @@ static hd_rc_t put_endpoints(hd_conf_t *cf, hd_str_t name, hd_str_t place,
         hd_endpoint_t *e = (hd_endpoint_t *)&eps->items[i];
 
         e->hostname = hd_str_dup(pool, e->hostname);
+        e->route = hd_str_dup(pool, e->route);
         if (e->addr.family == AF_UNIX)
             e->addr.path = hd_str_dup(pool, e->addr.path);
         if (eps->n == 1) /* who is alone is never given up, as in nginx */
@@ -345,8 +482,8 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
                            const hd_slot_t **slot, hd_err_t *err)
 {
     hd_slot_t *s = hd_slot_find_or_add(cf->arena, HD_RES_CLUSTER, name, err);
-    hd_str_t place = hd_conf_place(cf);
-    const hd_slot_t *endpoints;
+    hd_str_t place = hd_conf_place(cf), resolved = HD_STR_NONE;
+    const hd_slot_t *endpoints = NULL;
     uint64_t hash;
     hd_region_t *r;
     hd_cluster_t *c;
@@ -356,10 +493,17 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
 
     if (s == NULL)
         return HD_ERROR;
-    hash = hash_servers(0xcbf29ce484222325u, uc->servers);
+    hash = hash_servers(0xcbf29ce484222325u, uc);
     hash = mix(hash, &uc->is_consistent, sizeof(uc->is_consistent));
-    if (put_endpoints(cf, name, place, uc, hash, &endpoints, err) != HD_OK)
+    if (uc->resolves) {
+        /* another name than the file's own: the text may say it without `resolve` next */
+        resolved = hd_str_printf(cf->temp, "%.*s's servers", HD_STR_ARG(name));
+        if (put_named(cf, name, place, uc, resolved, err) != HD_OK)
+            return HD_ERROR;
+    } else if (uc->lb != HD_LB_ORIGINAL_DST &&
+               put_endpoints(cf, name, place, uc, hash, &endpoints, err) != HD_OK) {
         return HD_ERROR;
+    }
     r = hd_batch_region(cf->batch, HD_RES_CLUSTER, name, place, sizeof(hd_cluster_t),
                         &pool, err);
     if (r == NULL)
@@ -368,6 +512,7 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
     *c = (hd_cluster_t){
         .name = hd_str_dup(pool, name),
         .endpoints = endpoints,
+        .resolved = hd_str_dup(pool, resolved),
         .lb = (hd_lb_policy_t)uc->lb,
         .lb_choices = 2,
         .protocol = HD_UP_HTTP1,
@@ -404,7 +549,7 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
     }
     *slot = s;
     /* the pointers differ at each reading, so they are left out of the hash */
-    hash = mix(hash_servers(1, uc->servers), &uc->lb,
+    hash = mix(hash_servers(uc->resolves ? 2 : 1, uc), &uc->lb,
                offsetof(upstream_conf_t, guard) - offsetof(upstream_conf_t, lb));
     hash = mix(hash, uc->hash_key.data, uc->hash_key.len);
     if (uc->guard != NULL) {
@@ -437,6 +582,7 @@ static hd_rc_t enter_upstream(hd_conf_t *cf, const hd_str_t *args, void *conf,
     if (uc->servers == NULL)
         return hd_err_set(err, HD_E_CONF, "upstream \"%.*s\" has no server",
                           HD_STR_ARG(args[0]));
+    uc->resolver = hd_conf_resolver_of(confs);
     uc->guard = confs[hd_module_number(&hd_guard_module)];
     return put_cluster(cf, slot_name(cf, args[0], is_stream), uc, &slot, err);
 }
@@ -470,7 +616,26 @@ static hd_rc_t slot_for(hd_conf_t *cf, hd_str_t host_port, uint16_t default_port
     return put_cluster(cf, name, &uc, slot, err);
 }
 
-const hd_conf_cluster_t hd_mesh_conf_cluster = {.slot_for = slot_for};
+/* One cluster for all whose address is said with each request: not an upstream block's
+ * name, since those have no spaces. */
+static hd_rc_t any_slot(hd_conf_t *cf, bool is_stream, const hd_slot_t **slot,
+                        hd_err_t *err)
+{
+    upstream_conf_t uc = {.lb = HD_LB_ORIGINAL_DST};
+    hd_str_t name = slot_name(cf, HD_STR("any address"), is_stream);
+    hd_array_t none;
+
+    if (hd_batch_has(cf->batch, HD_RES_CLUSTER, name)) {
+        *slot = hd_slot_find_or_add(cf->arena, HD_RES_CLUSTER, name, err);
+        return *slot != NULL ? HD_OK : HD_ERROR;
+    }
+    hd_array_init(&none, cf->temp, sizeof(hd_endpoint_t), 1);
+    uc.servers = &none;
+    return put_cluster(cf, name, &uc, slot, err);
+}
+
+const hd_conf_cluster_t hd_mesh_conf_cluster = {.slot_for = slot_for,
+                                                .any_slot = any_slot};
 
 #define IN_UPSTREAM (HD_IN_UPSTREAM | HD_IN_STREAM_UPSTREAM)
 
@@ -488,8 +653,10 @@ static const hd_directive_t directives[] = {
      .repeats = true,
      .set = set_server,
      .help = "ADDRESS [weight=N] [max_conns=N] [max_fails=N] [fail_timeout=TIME] "
-             "[slow_start=TIME] [backup] [down]: "
-             "one server of the group; names are looked up when configuration is read"},
+             "[slow_start=TIME] [backup] [down] [resolve] [service=NAME]: "
+             "one server of the group; a name is looked up when configuration is read, "
+             "with `resolve` again and again by the `resolver`; service: its ports and "
+             "weights, too, are DNS's (SRV)"},
     {.name = "keepalive",
      .scope = HD_IN_UPSTREAM,
      .args_n = 1,

@@ -21,6 +21,8 @@
 #define TURNS_MAX 64 /* of c-ares at one socket in one event */
 #define TIMEOUT_MS 2000
 #define TRIES 3
+#define CLASS_IN 1
+#define TYPE_SRV 33
 
 typedef struct {
     hd_watch_t watch;
@@ -39,17 +41,22 @@ typedef struct channel_s {
     hd_timer_t timeout;
 } channel_t;
 
-typedef struct {
+typedef struct hd_dns_name_s {
     hd_dns_t *dns;
     channel_t *channel;
     hd_dns_conf_t conf;
     hd_str_t key;  /* its own copy: the host, 0, the settings */
     hd_str_t host; /* in <key>, zero-terminated */
-    hd_addr_t *addrs;
+    hd_addr_t *addrs, first;
     uint32_t n;
+    hd_srv_t *srvs;
+    uint32_t srvs_n;
     bool is_known, is_asking;
+    bool is_dropped;   /* forgotten: goes with the answer */
     uint32_t failures; /* one after the other */
-    uint64_t used_ns;
+    uint32_t holds;
+    hd_dns_failure_t failure;
+    uint64_t answered_ns, until_ns;
     hd_timer_t again;
 } name_t;
 
@@ -204,8 +211,10 @@ static uint32_t choose_family(hd_dns_family_t family, hd_addr_t *addrs, uint32_t
     return kept;
 }
 
-/* <ttl>: the least one, in seconds. */
-static hd_addr_t *read_addrs(const struct ares_addrinfo *answer, uint32_t *n, int *ttl)
+/* Those that <family> wants, sorted. <ttl>: the least one, in seconds. <first>: in the
+ * answer's order; AF_UNSPEC: there is none. */
+static hd_addr_t *read_addrs(const struct ares_addrinfo *answer, hd_dns_family_t family,
+                             uint32_t *n, int *ttl, hd_addr_t *first)
 {
     const struct ares_addrinfo_node *node;
     hd_addr_t *addrs;
@@ -224,6 +233,8 @@ static hd_addr_t *read_addrs(const struct ares_addrinfo *answer, uint32_t *n, in
             ++*n;
         *ttl = hd_min(*ttl, node->ai_ttl);
     }
+    *n = choose_family(family, addrs, *n);
+    *first = *n > 0 ? addrs[0] : (hd_addr_t){0};
     qsort(addrs, *n, sizeof(*addrs), compare);
     return addrs;
 }
@@ -255,52 +266,186 @@ static uint64_t again_ms(const name_t *n, int ttl)
 }
 
 /* Takes <addrs>. True: another answer than before. */
-static bool take_answer(name_t *n, hd_addr_t *addrs, uint32_t count)
+static bool take_addrs(name_t *n, hd_addr_t *addrs, uint32_t count,
+                       const hd_addr_t *first)
 {
-    bool is_new = !is_same(n, addrs, count);
+    bool is_new = !is_same(n, addrs, count) ||
+                  (n->conf.is_logical && !hd_addr_eq(&n->first, first));
 
     free(n->addrs);
     n->addrs = addrs;
     n->n = count;
-    n->failures = 0;
+    n->first = *first;
     return is_new;
+}
+
+static bool take_srvs(name_t *n, const hd_srv_t *srvs, uint32_t count)
+{
+    bool is_new = n->srvs_n != count;
+    hd_srv_t *copy = calloc(count + 1, sizeof(*copy));
+
+    hd_bug_on(copy == NULL);
+    for (uint32_t i = 0; i < count; i++) {
+        copy[i] = srvs[i];
+        copy[i].ttl = 0; /* tells nobody anything from here on */
+        is_new |= i < n->srvs_n && memcmp(&n->srvs[i], &copy[i], sizeof(copy[i])) != 0;
+    }
+    free(n->srvs);
+    n->srvs = copy;
+    n->srvs_n = count;
+    return is_new;
+}
+
+static void free_name(name_t *n)
+{
+    hd_timer_stop(n->dns->loop, &n->again);
+    free((char *)n->key.data);
+    free(n->addrs);
+    free(n->srvs);
+    free(n);
+}
+
+/* A question has ended: nobody may want to know. */
+static bool is_unwanted(name_t *n)
+{
+    n->is_asking = false;
+    if (n->is_dropped)
+        free_name(n);
+    else if (!n->dns->is_ending)
+        return false;
+    return true;
+}
+
+static hd_dns_failure_t failure_of(int status)
+{
+    switch (status) {
+    case ARES_ENOTFOUND:
+    case ARES_ENODATA:
+        return HD_DNS_NO_NAME;
+    case ARES_EREFUSED:
+        return HD_DNS_REFUSED;
+    case ARES_EFORMERR:
+    case ARES_EBADNAME:
+        return HD_DNS_BAD_QUERY;
+    case ARES_ETIMEOUT:
+        return HD_DNS_TIMED_OUT;
+    default: /* c-ares tells SERVFAIL of all servers as ECONNREFUSED */
+        return HD_DNS_SERVER_FAILED;
+    }
+}
+
+const char *hd_dns_failure_text(hd_dns_failure_t failure)
+{
+    switch (failure) {
+    case HD_DNS_OK:
+        return "Success";
+    case HD_DNS_BAD_QUERY:
+        return "Format error";
+    case HD_DNS_SERVER_FAILED:
+        return "Server failure";
+    case HD_DNS_NO_NAME:
+        return "Host not found";
+    case HD_DNS_REFUSED:
+        return "Operation refused";
+    case HD_DNS_TIMED_OUT:
+        return "Operation timed out";
+    }
+    return "Unknown error";
+}
+
+static void note_failure(name_t *n, int status)
+{
+    bool is_answer = status == ARES_ENOTFOUND || status == ARES_ENODATA;
+
+    n->failure = failure_of(status);
+    if (is_answer)
+        n->failures = 0;
+    else
+        n->failures++;
+    if (!is_answer || n->n > 0 || n->srvs_n > 0 || !n->is_known)
+        hd_log(HD_LOG_WARN, "dns: \"%.*s\": %s%s", HD_STR_ARG(n->host),
+               ares_strerror(status),
+               !is_answer && (n->n > 0 || n->srvs_n > 0) ? "; the last answer stays"
+                                                         : "");
+}
+
+/* <ttl> in seconds; 0: none is known. */
+static void end_question(name_t *n, bool is_new, int ttl)
+{
+    uint64_t ms = again_ms(n, ttl);
+
+    n->answered_ns = hd_loop_now_ns(n->dns->loop);
+    n->until_ns = n->answered_ns + ms * 1000000;
+    if (is_new || !n->is_known || n->conf.is_once)
+        hd_post(n->dns->loop, &n->dns->tell);
+    n->is_known = true;
+    if (!n->conf.is_once)
+        hd_timer_set(n->dns->loop, &n->again, ms);
 }
 
 static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo *answer)
 {
+    static const hd_addr_t none;
     name_t *n = arg;
-    hd_dns_t *d = n->dns;
-    bool was_known = n->is_known, is_new = false;
+    bool is_new = false;
     int ttl = 0;
 
     (void)timeouts;
-    n->is_asking = false;
-    if (d->is_ending) {
+    if (is_unwanted(n)) {
         if (answer != NULL)
             ares_freeaddrinfo(answer);
         return;
     }
+    n->failure = HD_DNS_OK;
     if (status == ARES_SUCCESS && answer != NULL) {
         uint32_t count;
-        hd_addr_t *addrs = read_addrs(answer, &count, &ttl);
+        hd_addr_t first,
+            *addrs = read_addrs(answer, n->conf.family, &count, &ttl, &first);
 
-        is_new = take_answer(n, addrs, choose_family(n->conf.family, addrs, count));
-    } else if (status == ARES_ENOTFOUND || status == ARES_ENODATA) {
-        is_new = take_answer(n, NULL, 0);
-        if (is_new || !was_known)
-            hd_log(HD_LOG_WARN, "dns: \"%.*s\": %s", HD_STR_ARG(n->host),
-                   ares_strerror(status));
+        n->failures = 0;
+        is_new = take_addrs(n, addrs, count, &first);
     } else {
-        n->failures++;
-        hd_log(HD_LOG_WARN, "dns: \"%.*s\": %s%s", HD_STR_ARG(n->host),
-               ares_strerror(status), n->n > 0 ? "; the last answer stays" : "");
+        note_failure(n, status);
+        if (n->failures == 0 && !n->conf.is_logical)
+            is_new = take_addrs(n, NULL, 0, &none);
     }
     if (answer != NULL)
         ares_freeaddrinfo(answer);
-    n->is_known = true;
-    if (is_new || !was_known)
-        hd_post(d->loop, &d->tell);
-    hd_timer_set(d->loop, &n->again, again_ms(n, ttl));
+    end_question(n, is_new, ttl);
+}
+
+static void on_srv_answer(void *arg, int status, int timeouts, unsigned char *answer,
+                          int len)
+{
+    name_t *n = arg;
+    bool is_new = false;
+    hd_err_t err = {0};
+    hd_srv_t *srvs = NULL;
+    uint32_t count = 0, ttl = 0;
+
+    (void)timeouts;
+    if (is_unwanted(n))
+        return;
+    n->failure = HD_DNS_OK;
+    if (status == ARES_SUCCESS) {
+        srvs = calloc(HD_SRV_MAX, sizeof(*srvs));
+        hd_bug_on(srvs == NULL);
+        if (hd_dns_read_srv(hd_str_n((const char *)answer, (size_t)len), srvs, &count,
+                            &err) != HD_OK) {
+            hd_log(HD_LOG_WARN, "dns: \"%.*s\": %s", HD_STR_ARG(n->host), err.text);
+            status = ARES_EBADRESP;
+        }
+    }
+    for (uint32_t i = 0; i < count; i++)
+        ttl = i == 0 ? srvs[i].ttl : hd_min(ttl, srvs[i].ttl);
+    if (status == ARES_SUCCESS)
+        n->failures = 0;
+    else
+        note_failure(n, status);
+    if (n->failures == 0)
+        is_new = take_srvs(n, srvs, count);
+    free(srvs);
+    end_question(n, is_new, (int)hd_min(ttl, (uint32_t)INT_MAX));
 }
 
 static int ares_family(hd_dns_family_t family)
@@ -315,12 +460,16 @@ static void ask(name_t *n)
     struct ares_addrinfo_hints hints = {.ai_flags = ARES_AI_NOSORT,
                                         .ai_family = ares_family(n->conf.family),
                                         .ai_socktype = SOCK_STREAM};
+    channel_t *c = n->channel; /* a dropped <n> may be gone after the call */
 
-    if (n->is_asking)
+    if (n->is_asking || !c->has_ares)
         return;
     n->is_asking = true;
-    ares_getaddrinfo(n->channel->ares, n->host.data, NULL, &hints, on_answer, n);
-    set_timeout(n->channel);
+    if (n->conf.is_srv)
+        ares_query(n->channel->ares, n->host.data, CLASS_IN, TYPE_SRV, on_srv_answer, n);
+    else
+        ares_getaddrinfo(n->channel->ares, n->host.data, NULL, &hints, on_answer, n);
+    set_timeout(c);
 }
 
 static void on_again(hd_timer_t *t)
@@ -356,8 +505,8 @@ static uint32_t channel_key(const hd_dns_conf_t *conf, char *to, uint32_t at)
 {
     char text[HD_ADDR_TEXT_MAX];
 
-    at = add_text(to, at, "%d%d%d", conf->is_fallback, conf->uses_tcp,
-                  conf->has_no_search);
+    at = add_text(to, at, "%d%d%d%d", conf->is_fallback, conf->uses_tcp,
+                  conf->has_no_search, conf->has_no_files);
     for (uint32_t i = 0; i < conf->servers_n; i++) {
         hd_str_t server = hd_addr_print(&conf->servers[i], text);
 
@@ -372,8 +521,9 @@ static hd_str_t name_key(hd_str_t host, const hd_dns_conf_t *conf, char *to)
 
     memcpy(to, host.data, host.len);
     to[host.len] = '\0';
-    at = add_text(to, (uint32_t)host.len + 1, "%d%d %u %u %u %u ", conf->family,
-                  conf->respects_ttl, conf->refresh_ms, conf->jitter_ms, conf->failure_ms,
+    at = add_text(to, (uint32_t)host.len + 1, "%d%d%d%d%d %u %u %u %u ", conf->family,
+                  conf->respects_ttl, conf->is_logical, conf->is_srv, conf->is_once,
+                  conf->refresh_ms, conf->jitter_ms, conf->failure_ms,
                   conf->failure_max_ms);
     return hd_str_n(to, channel_key(conf, to, at));
 }
@@ -418,6 +568,7 @@ static bool has_own_servers(channel_t *c)
 
 static int open_channel(channel_t *c, const hd_dns_conf_t *conf)
 {
+    static char dns_only[] = "b"; /* c-ares copies it */
     struct ares_options options = {.timeout = TIMEOUT_MS,
                                    .tries = TRIES,
                                    .sock_state_cb = on_socket,
@@ -428,6 +579,10 @@ static int open_channel(channel_t *c, const hd_dns_conf_t *conf)
                     (conf->has_no_search ? ARES_FLAG_NOSEARCH : 0);
     if (options.flags != 0)
         mask |= ARES_OPT_FLAGS;
+    if (conf->has_no_files) {
+        options.lookups = dns_only;
+        mask |= ARES_OPT_LOOKUPS | ARES_OPT_ROTATE;
+    }
     rc = ares_init_options(&c->ares, &options, mask);
     c->has_ares = rc == ARES_SUCCESS;
     if (!c->has_ares || conf->servers_n == 0 || (conf->is_fallback && has_own_servers(c)))
@@ -489,9 +644,10 @@ static name_t *add_name(hd_dns_t *d, hd_str_t host, const hd_dns_conf_t *conf)
     return n;
 }
 
+static const hd_dns_conf_t plain;
+
 hd_dns_answer_t hd_dns_get(hd_dns_t *d, hd_str_t host, const hd_dns_conf_t *conf)
 {
-    static const hd_dns_conf_t plain;
     char key[KEY_MAX];
     name_t *n;
 
@@ -502,21 +658,67 @@ hd_dns_answer_t hd_dns_get(hd_dns_t *d, hd_str_t host, const hd_dns_conf_t *conf
     n = hd_map_get(d->names, name_key(host, conf, key));
     if (n == NULL)
         n = add_name(d, host, conf);
-    n->used_ns = hd_loop_now_ns(d->loop);
-    return (hd_dns_answer_t){n->addrs, n->n, n->is_known};
+    return (hd_dns_answer_t){.addrs = n->addrs,
+                             .n = n->n,
+                             .first = n->n > 0 ? &n->first : NULL,
+                             .srvs = n->srvs,
+                             .srvs_n = n->srvs_n,
+                             .is_known = n->is_known,
+                             .failure = n->failure,
+                             .answered_ns = n->answered_ns,
+                             .until_ns = n->until_ns};
+}
+
+static name_t *find_name(hd_dns_t *d, hd_str_t host, const hd_dns_conf_t *conf)
+{
+    char key[KEY_MAX];
+
+    return host.len == 0 || host.len > HOST_MAX
+               ? NULL
+               : hd_map_get(d->names, name_key(host, conf != NULL ? conf : &plain, key));
+}
+
+void hd_dns_ask(hd_dns_t *d, hd_str_t host, const hd_dns_conf_t *conf)
+{
+    name_t *n = find_name(d, host, conf);
+
+    if (n != NULL)
+        ask(n);
+    else
+        hd_ignore(hd_dns_get(d, host, conf).n == 0); /* asks by itself */
+}
+
+void hd_dns_names_add(hd_dns_t *d, hd_dns_names_t *held, hd_str_t host,
+                      const hd_dns_conf_t *conf)
+{
+    name_t *n;
+
+    hd_ignore(hd_dns_get(d, host, conf).n == 0);
+    n = find_name(d, host, conf);
+    if (n == NULL)
+        return;
+    held->items = realloc(held->items, (held->n + 1) * sizeof(*held->items));
+    hd_bug_on(held->items == NULL);
+    held->items[held->n++] = n;
+    n->holds++;
+}
+
+void hd_dns_names_clear(hd_dns_names_t *held)
+{
+    for (uint32_t i = 0; i < held->n; i++)
+        held->items[i]->holds--;
+    free(held->items);
+    *held = (hd_dns_names_t){NULL, 0};
+}
+
+size_t hd_dns_count(const hd_dns_t *d)
+{
+    return hd_map_count(d->names);
 }
 
 /* --- life --- */
 
-static void free_name(name_t *n)
-{
-    hd_timer_stop(n->dns->loop, &n->again);
-    free((char *)n->key.data);
-    free(n->addrs);
-    free(n);
-}
-
-void hd_dns_forget(hd_dns_t *d, uint64_t before_ns)
+void hd_dns_forget(hd_dns_t *d)
 {
     size_t at = 0;
     hd_str_t key;
@@ -525,10 +727,13 @@ void hd_dns_forget(hd_dns_t *d, uint64_t before_ns)
     while (hd_map_next(d->names, &at, &key, &value)) {
         name_t *n = value;
 
-        if (n->is_asking || n->used_ns >= before_ns)
+        if (n->holds > 0)
             continue;
         hd_ignore(hd_map_remove(d->names, key) == NULL);
-        free_name(n);
+        hd_timer_stop(d->loop, &n->again);
+        n->is_dropped = n->is_asking; /* c-ares has it until then */
+        if (!n->is_asking)
+            free_name(n);
     }
 }
 

@@ -24,8 +24,7 @@ static void each_cluster(hd_proc_t *p,
                 slot->type == HD_RES_CLUSTER ? hd_slot_get(p->member, slot) : NULL;
             const hd_cluster_t *c = r != NULL ? r->root : NULL;
 
-            r = c != NULL && c->endpoints != NULL ? hd_slot_get(p->member, c->endpoints)
-                                                  : NULL;
+            r = c != NULL ? hd_cluster_endpoints(p->member, c) : NULL;
             if (r != NULL)
                 visit(c, r->root);
         }

@@ -1,6 +1,7 @@
 #include "stream/hd_conf_stream.h"
 #include "core/conf/hd_conf_cluster.h"
 #include "core/conf/hd_conf_listen.h"
+#include "core/conf/hd_conf_resolver.h"
 #include "core/conf/hd_conf_ssl.h"
 #include "core/conf/hd_module_table.h"
 #include "stream/hd_tcp.h"
@@ -35,6 +36,7 @@ typedef struct {
 typedef struct {
     const hd_slot_t *cluster;
     const hd_expr_t *pass; /* with variables */
+    const hd_slot_t *any;  /* of hosts that it makes */
     hd_str_t host_port;
     uint64_t connect_timeout_ms, timeout_ms, preread_timeout_ms; /* 0: default */
     uint64_t accepted, tries_time_ms;
@@ -75,7 +77,7 @@ static hd_rc_t set_pass(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
         if (hd_expr_compile(cf, args[0], &expr, err) != HD_OK)
             return HD_ERROR;
         sc->pass = expr;
-        return HD_OK;
+        return hd_conf_cluster->any_slot(cf, true, &sc->any, err);
     }
     return hd_conf_cluster->slot_for(cf, args[0], 0, true, &sc->cluster, err);
 }
@@ -175,6 +177,8 @@ static hd_rc_t make_tcp(hd_conf_t *cf, const stream_conf_t *sc, hd_tcp_conf_t *t
         .targets = target,
         .targets_n = 1,
         .pass = sc->pass,
+        .any = sc->pass != NULL ? sc->any : NULL,
+        .resolver = sc->pass != NULL ? hd_conf_resolver(cf) : NULL,
         .weights_total = 1,
         .connect_timeout_ms = time_or(sc->connect_timeout_ms, 60000),
         .idle_timeout_ms = time_or(sc->timeout_ms, 600000),
@@ -184,6 +188,8 @@ static hd_rc_t make_tcp(hd_conf_t *cf, const stream_conf_t *sc, hd_tcp_conf_t *t
     };
     if (!hd_conf_ssl_upstream_is_on(cf))
         return HD_OK;
+    if (sc->pass != NULL)
+        tcp->tls_by_host = hd_conf_ssl_is_by_host(cf, &tcp->sni_by_host);
     return hd_conf_ssl_upstream(
         cf, sc->pass != NULL ? HD_STR_NONE : without_port(sc->host_port), HD_STR_NONE,
         &tcp->tls, err);

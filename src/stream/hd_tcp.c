@@ -4,6 +4,7 @@
 #include "core/conf/hd_module_table.h"
 #include "core/hd_module.h"
 #include "core/net/hd_proxy_protocol.h"
+#include "core/net/hd_resolve.h"
 #include "core/net/hd_tunnel.h"
 #include "core/os/hd_os.h"
 
@@ -20,10 +21,17 @@ typedef struct {
     hd_tcp_target_t named; /* the target, where variables name it */
     hd_pick_t pick;
     hd_addr_t tried[TRIED_MAX];
+    /* Of a host that variables name: its addresses, in <down>'s pool. */
+    const hd_addr_t *addrs;
+    uint32_t addrs_n;
+    hd_str_t host; /* without port */
+    uint16_t port;
+    bool is_name;           /* <host> is no address */
+    hd_resolve_wait_t wait; /* for a name */
     uint32_t attempts;
     bool is_picked;           /* the balancer wants to know of the end */
     hd_gauge_id_t counted[2]; /* cluster's and endpoint's conns, until <up> has them */
-    bool header_sent, is_tls_on;
+    bool header_sent, is_tls_on, is_waiting;
     hd_tunnel_t *tunnel;
     hd_post_t wake;
     uint64_t start_ns;
@@ -87,6 +95,8 @@ static void end_session(session_t *s, hd_pick_result_t result)
 {
     log_session(s);
     release_pick(s, result);
+    if (s->is_waiting)
+        hd_resolving->stop(&s->wait);
     hd_post_cancel(&s->wake);
     hd_unpin(s->member, s->listener);
     sessions_n--;
@@ -146,12 +156,21 @@ static const hd_tls_conf_t *tls_of(const session_t *s)
     return s->conf->tls != NULL ? s->conf->tls : s->pick.tls;
 }
 
+/* A host that variables made is the peer's name. */
 static hd_rc_t push_tls(session_t *s)
 {
     const hd_tls_conf_t *tls = tls_of(s);
+    bool is_named = s->addrs_n > 0 && s->conf->tls_by_host;
+    hd_tls_client_t ask = {.verify_host = is_named ? s->host : HD_STR_NONE};
 
+    if (is_named) /* no session of another name at the same address */
+        ask.session_key = hd_str_printf(hd_conn_pool(s->down), "%.*s|%.*s",
+                                        HD_STR_ARG(s->upstream), HD_STR_ARG(s->host));
+
+    if (is_named && s->conf->sni_by_host && s->is_name)
+        ask.sni = s->host;
     s->is_tls_on = true;
-    return tls == NULL ? HD_OK : hd_tls_push_client(s->up, tls, NULL, &s->err);
+    return tls == NULL ? HD_OK : hd_tls_push_client(s->up, tls, &ask, &s->err);
 }
 
 /* This server couldn't be reached: another one, if there is one. */
@@ -268,9 +287,11 @@ static bool may_try(const session_t *s)
         return true;
     if (s->conf->tries_max > 0)
         return s->attempts < s->conf->tries_max;
-    if (c == NULL || c->endpoints == NULL || s->attempts >= TRIED_MAX)
+    if (c == NULL || s->attempts >= TRIED_MAX)
         return false;
-    r = hd_slot_get(s->member, c->endpoints);
+    if (s->addrs_n > 0)
+        return s->attempts < s->addrs_n;
+    r = hd_cluster_endpoints(s->member, c);
     eps = r == NULL ? NULL : r->root;
     return eps != NULL && s->attempts < eps->n;
 }
@@ -301,6 +322,8 @@ static void start_try(session_t *s)
                           .subset = s->target->subset,
                           .subset_n = s->target->subset_n,
                           .original_dst = *hd_conn_local(s->down),
+                          .addrs = s->addrs,
+                          .addrs_n = s->addrs_n,
                           .tried = s->tried,
                           .tried_n = hd_min(s->attempts, (uint32_t)TRIED_MAX)};
     if (s->conf->hash_source_ip)
@@ -335,11 +358,6 @@ static void start_try(session_t *s)
     connect_upstream(s);
 }
 
-static void on_wake(hd_post_t *p)
-{
-    start_try(hd_container_of(p, session_t, wake));
-}
-
 /* --- the client's side until the tunnel --- */
 
 static void on_down_closed(hd_conn_t *c)
@@ -372,6 +390,51 @@ static const hd_tcp_target_t *choose_target(const hd_tcp_conf_t *conf)
     return conf->targets;
 }
 
+static hd_rc_t take_addrs(session_t *s, const hd_addr_t *addrs, uint32_t n, uint16_t port)
+{
+    s->addrs = hd_resolve_take(hd_conn_pool(s->down), addrs, n, port);
+    s->addrs_n = n;
+    return HD_OK;
+}
+
+static hd_rc_t look_up(session_t *s)
+{
+    const hd_addr_t *addrs;
+    uint32_t n;
+    hd_rc_t rc = hd_resolving->find(s->loop, s->conf->resolver, s->host, &s->wait,
+                                    &s->wake, &addrs, &n, &s->err);
+
+    return rc == HD_OK ? take_addrs(s, addrs, n, s->port) : rc;
+}
+
+/* A host that is no cluster's name: an address, or a name to be looked up. */
+static hd_rc_t find_address(session_t *s)
+{
+    hd_str_t text = s->named.name;
+    hd_addr_t addr;
+
+    if (hd_addr_parse(hd_conn_pool(s->down), text, 0, &addr, NULL) == HD_OK) {
+        char *ip = hd_pool_alloc(hd_conn_pool(s->down), HD_ADDR_TEXT_MAX);
+
+        s->host = hd_addr_print_ip(&addr, ip);
+        return addr.family == AF_UNIX || addr.port != 0
+                   ? take_addrs(s, &addr, 1, addr.port)
+                   : hd_err_set(&s->err, HD_E_NO_CLUSTER, "no port in upstream \"%.*s\"",
+                                HD_STR_ARG(text));
+    }
+    if (hd_str_find_char(text, ':') < 0)
+        return hd_err_set(&s->err, HD_E_NO_CLUSTER, "no port in upstream \"%.*s\"",
+                          HD_STR_ARG(text));
+    if (!hd_resolve_split(text, 0, &s->host, &s->port))
+        return hd_err_set(&s->err, HD_E_NO_CLUSTER, "invalid host in upstream \"%.*s\"",
+                          HD_STR_ARG(text));
+    if (s->conf->resolver == NULL || hd_resolving == NULL)
+        return hd_err_set(&s->err, HD_E_NO_CLUSTER, "no resolver defined to resolve %.*s",
+                          HD_STR_ARG(s->host));
+    s->is_name = true;
+    return look_up(s);
+}
+
 /* proxy_pass with variables: the cluster of that name. */
 static hd_rc_t find_named(session_t *s)
 {
@@ -392,17 +455,46 @@ static hd_rc_t find_named(session_t *s)
     if (slot == NULL)
         slot = hd_slot_find(s->member, NULL, HD_RES_CLUSTER,
                             hd_str_printf(of.pool, "stream:%.*s|0", HD_STR_ARG(name)));
-    if (slot == NULL)
-        return hd_err_set(&s->err, HD_E_NO_CLUSTER, "no upstream \"%.*s\"",
-                          HD_STR_ARG(name));
-    s->named.cluster = slot;
-    return HD_OK;
+    s->named.cluster = slot != NULL ? slot : s->conf->any;
+    return slot != NULL ? HD_OK : find_address(s);
+}
+
+/* Where servers are names that nobody has asked for yet, there may soon be some. */
+static hd_rc_t wait_for_servers(session_t *s)
+{
+    const hd_region_t *r =
+        s->target->cluster != NULL ? hd_slot_get(s->member, s->target->cluster) : NULL;
+    const hd_cluster_t *c = r != NULL ? r->root : NULL;
+
+    return c == NULL || c->resolved.len == 0
+               ? HD_OK
+               : hd_resolving->wait_for(s->loop, c, &s->wait, &s->wake);
+}
+
+static void begin(session_t *s, hd_rc_t found)
+{
+    s->is_waiting = found == HD_AGAIN;
+    if (found == HD_ERROR)
+        fail_session(s, HD_RESULT_CANCELLED);
+    else if (found == HD_OK)
+        start_try(s);
+}
+
+static void on_wake(hd_post_t *p)
+{
+    session_t *s = hd_container_of(p, session_t, wake);
+
+    if (!s->is_waiting)
+        start_try(s);
+    else
+        begin(s, s->is_name && s->addrs_n == 0 ? look_up(s) : wait_for_servers(s));
 }
 
 static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
                     const hd_filter_chain_t *chain)
 {
     session_t *s = hd_pool_new(hd_conn_pool(c), session_t);
+    hd_rc_t rc;
 
     s->down = c;
     s->loop = c->loop;
@@ -422,10 +514,8 @@ static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
     sessions_n++;
     s->target = choose_target(s->conf);
     hd_conn_set_handler(c, &down_handler, s);
-    if (s->conf->pass != NULL && find_named(s) != HD_OK)
-        fail_session(s, HD_RESULT_CANCELLED);
-    else
-        start_try(s);
+    rc = s->conf->pass != NULL ? find_named(s) : HD_OK;
+    begin(s, rc == HD_OK ? wait_for_servers(s) : rc);
 }
 
 /* Sessions end by themselves, as in nginx; worker_shutdown_timeout bounds the wait. */

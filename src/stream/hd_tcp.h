@@ -9,6 +9,7 @@
 #include "core/conf/hd_expr.h"
 #include "core/net/hd_cluster.h"
 #include "core/net/hd_listener.h"
+#include "core/net/hd_resolve.h"
 
 typedef struct {
     const hd_slot_t *cluster;
@@ -22,10 +23,15 @@ typedef struct hd_tcp_conf_s {
     const hd_tcp_target_t *targets;
     uint32_t targets_n, weights_total;
     const hd_expr_t *pass; /* names the cluster for each conn anew; NULL: by <targets> */
-    uint32_t connect_timeout_ms; /* 0: the cluster's */
-    uint32_t tries_max;          /* servers asked; 0: each one once */
-    uint64_t idle_timeout_ms;    /* no byte either way; 0: none */
-    bool send_proxy_protocol;    /* version 1, before anything else */
+    /* Of <pass>: the cluster of hosts that are no cluster's name, and who is asked for
+     * them (NULL: nobody). */
+    const hd_slot_t *any;
+    const hd_resolver_t *resolver;
+    bool tls_by_host, sni_by_host; /* TLS: the host is the peer's name; it is sent */
+    uint32_t connect_timeout_ms;   /* 0: the cluster's */
+    uint32_t tries_max;            /* servers asked; 0: each one once */
+    uint64_t idle_timeout_ms;      /* no byte either way; 0: none */
+    bool send_proxy_protocol;      /* version 1, before anything else */
     bool hash_source_ip;
     const hd_tls_conf_t *tls; /* overrides the cluster's; NULL: as the cluster says */
     hd_str_t stat_prefix;

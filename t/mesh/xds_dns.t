@@ -46,6 +46,7 @@ $dns->set(
     'tcp.test' => {ttl => 1, A => ['127.0.0.1']},
     'old.test' => {ttl => 1, A => ['127.0.0.2']},
     'both.test' => {ttl => 1, A => ['127.0.0.1'], AAAA => ['::1']},
+    'pair.test' => {ttl => 1, A => ['127.0.0.2', '127.0.0.1']},
     'four.test' => {ttl => 1, A => ['127.0.0.2']},
 );
 $named->('strict', 'STRICT_DNS', 'localhost');
@@ -57,6 +58,7 @@ $named->('rate', 'LOGICAL_DNS', 'rate.test', $typed->(), dns_refresh_rate => '0.
 $named->('down', 'STRICT_DNS', 'down.test', $typed->(), dns_refresh_rate => '0.1s');
 $named->('late', 'STRICT_DNS', 'late.test', $typed->(), dns_refresh_rate => '600s',
     dns_failure_refresh_rate => {base_interval => '0.1s', max_interval => '0.2s'});
+$named->('one', 'LOGICAL_DNS', 'pair.test', $typed->(), dns_refresh_rate => '0.1s');
 $named->('tcp', 'STRICT_DNS', 'tcp.test', $typed->(use_tcp_for_dns_lookups => $true));
 $named->('old', 'STRICT_DNS', 'old.test', dns_resolution_config => {resolvers => [$server],
     dns_resolver_options => {no_default_search_domain => $true}});
@@ -64,8 +66,8 @@ $named->('older', 'STRICT_DNS', 'old.test', dns_resolvers => [$server], use_tcp_
 $named->('prefers', 'STRICT_DNS', 'both.test', $typed->(), dns_lookup_family => 'V4_PREFERRED');
 $named->('auto', 'STRICT_DNS', 'four.test', $typed->(), dns_lookup_family => 'AUTO');
 $named->('all', 'STRICT_DNS', 'both.test', $typed->(), dns_lookup_family => 'ALL');
-$xds->serve(CDS => \@clusters, LDS => [Heddle::Xds::listener('front', $hd->port(0),
-    route_config => Heddle::Xds::routes('in', @routes))])->start;
+my $front = Heddle::Xds::listener('front', $hd->port(0), route_config => Heddle::Xds::routes('in', @routes));
+$xds->serve(CDS => \@clusters, LDS => [$front])->start;
 $hd->start;
 $hd->wait_for(sub { Heddle::Port::is_listening($hd->port(0)) }, 'the listener');
 my $gives = sub {
@@ -101,8 +103,18 @@ is $hd->get('/long')->body, '127.0.0.1', 'a long TTL is honoured';
 is $dns->asked('long.test', 'A'), 1, '... and the name not asked for again';
 
 # NXDOMAIN is an answer
-$dns->set('rate.test' => undef);
-ok $hd->wait_for(sub { $hd->get('/rate')->status == 503 }, 'no endpoints'), 'a name that is no more has no addresses';
+$dns->set('rate.test' => undef, 'ttl.test' => undef);
+ok $hd->wait_for(sub { $hd->get('/ttl')->status == 503 }, 'no endpoints'), 'a name that is no more has no addresses';
+my $rates = $dns->asked('rate.test');
+$hd->wait_for(sub { $dns->asked('rate.test') > $rates + 1 }, 'two more questions');
+is $hd->get('/rate')->body, '127.0.0.2', 'LOGICAL_DNS: an empty answer takes nothing away';
+
+# LOGICAL_DNS: one address at a time, the first of the answer
+my $ten = sub { my %n; $n{$hd->get('/one')->body}++ for 1 .. 10; return \%n };
+is_deeply $ten->(), {'127.0.0.2' => 10}, 'LOGICAL_DNS: the first of two addresses';
+$dns->set('pair.test' => {ttl => 1, A => ['127.0.0.1', '127.0.0.2']});
+$gives->('one', '127.0.0.1', 'the same two in another order');
+is_deeply $ten->(), {'127.0.0.1' => 10}, '... and nobody goes to the other';
 
 # DNS is down
 is $hd->get('/late')->status, 503, 'SERVFAIL from the start: no endpoints';
@@ -121,6 +133,14 @@ $dns->set('down.test' => {ttl => 1, A => ['127.0.0.2']}, 'late.test' => {ttl => 
 $gives->('down', '127.0.0.2', 'and the new answer counts when DNS is back');
 $gives->('late', '127.0.0.2', 'dns_failure_refresh_rate, not dns_refresh_rate, after a failure');
 is join(' ', sort $hd->workers), $workers, 'all that in the workers of the beginning';
+
+# a cluster is taken away: nobody asks for its name any more
+@clusters = grep { $_->{name} ne 'down' } @clusters;
+$xds->serve(CDS => \@clusters, LDS => [$front]);
+$hd->wait_for(sub { $hd->get('/down')->status == 503 }, 'the cluster to go');
+my ($down, $others) = ($dns->asked('down.test'), $dns->asked('pair.test'));
+$hd->wait_for(sub { $dns->asked('pair.test') > $others + 3 }, 'others are asked for');
+is $dns->asked('down.test'), $down, 'the name of a cluster that is gone is asked for no more';
 
 # refused
 for my $bad ([dns_refresh_rate => '0.001s', qr/dns_refresh_rate: more than 1ms/],

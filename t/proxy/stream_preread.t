@@ -60,7 +60,7 @@ sub ask_tls {
 is ask_tls(0, sni => 'a.example'), 'one a.example', 'by its name: the TLS of one server';
 is ask_tls(0, sni => 'B.example'), 'two b.example', 'whatever the case';
 is ask_tls(0, sni => 'c.example'), '', 'no upstream of that name: closed';
-$hd->wait_log(qr/no upstream "c\.example"/);
+$hd->wait_log(qr/no port in upstream "c\.example"/);
 is ask($hd->connect(0)), '', 'no TLS: closed';
 $hd->wait_log(qr/the variables of proxy_pass name no upstream/);
 is ask_tls(3, sni => 'b.example', alpn => 'h2,http/1.1'), 'two b.example', 'by what it offers';

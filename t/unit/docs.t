@@ -34,7 +34,7 @@ like $map, qr/`\Q$_\E`/, "docs/README.md has $_" for grep { $_ ne 'README.md' } 
     $known{include} = 1; # the grammar's own
     my %part = load('docs/nginx-users.md') =~ /^## ([^\n]*)\n(.*?)(?=^## |\z)/gms;
     for my $part ('The same', 'Taken, without effect', 'Beyond nginx') {
-        my @named = grep { !/^(?:weight|max_conns|max_fails|fail_timeout|slow_start|backup|down)$/ } $part{$part} =~ /`([a-z][a-z0-9_]+)`/g;
+        my @named = grep { !/^(?:weight|max_conns|max_fails|fail_timeout|slow_start|backup|down|resolve|service|route|drain)$/ } $part{$part} =~ /`([a-z][a-z0-9_]+)`/g;
         cmp_ok scalar @named, '>', 10, "$part: directives";
         is_deeply [grep { !$known{$_} } @named], [], "$part: each is there";
     }

@@ -155,7 +155,8 @@ typedef struct hd_build_s {
     hd_node_t *root;
     hd_str_t prefix, conf_dir; /* absolute; without or with a slash at the end */
     void *declared;            /* hd_map_t: variables that configuration declares */
-    bool is_test; /* -t: files and sockets are checked, nothing is published */
+    bool is_test;     /* -t: files and sockets are checked, nothing is published */
+    bool needs_agent; /* something of the configuration is the agent's work */
     uint32_t warnings;
     bool _placed; /* the error has its file:line */
 } hd_build_t;

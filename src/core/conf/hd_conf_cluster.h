@@ -10,8 +10,10 @@ typedef struct {
      * by the agent). */
     hd_rc_t (*slot_for)(hd_conf_t *cf, hd_str_t host_port, uint16_t default_port,
                         bool is_stream, const hd_slot_t **slot, hd_err_t *err);
-    /* The endpoints of a static cluster by upstream block: nothing else in http needs
-     * them. */
+    /* The cluster of those who are told an address with each request (hd_pick_t.addrs):
+     * names that variables make. */
+    hd_rc_t (*any_slot)(hd_conf_t *cf, bool is_stream, const hd_slot_t **slot,
+                        hd_err_t *err);
 } hd_conf_cluster_t;
 
 extern const hd_conf_cluster_t *hd_conf_cluster;

@@ -68,6 +68,14 @@ bool hd_conf_ssl_upstream_is_on(const hd_conf_t *cf)
     return conf_of(cf)->is_on;
 }
 
+bool hd_conf_ssl_is_by_host(const hd_conf_t *cf, bool *is_sent)
+{
+    const proxy_ssl_conf_t *pc = conf_of(cf);
+
+    *is_sent = pc->server_name;
+    return pc->name.len == 0;
+}
+
 static hd_rc_t put_cert(hd_conf_t *cf, const proxy_ssl_conf_t *pc, hd_tls_conf_t *tls,
                         hd_err_t *err)
 {

@@ -16,5 +16,7 @@ uint32_t hd_conf_ssl_handshake_timeout_ms(const hd_conf_t *cf);
 /* The settings towards an upstream named <host> (without port). */
 hd_rc_t hd_conf_ssl_upstream(hd_conf_t *cf, hd_str_t host, hd_str_t alpn,
                              const hd_tls_conf_t **tls, hd_err_t *err) HD_MUST_CHECK;
+/* No proxy_ssl_name says how the upstream is called: its host does. *is_sent: by SNI. */
+bool hd_conf_ssl_is_by_host(const hd_conf_t *cf, bool *is_sent);
 /* stream: proxy_ssl on. */
 bool hd_conf_ssl_upstream_is_on(const hd_conf_t *cf);

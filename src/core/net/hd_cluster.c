@@ -2,6 +2,15 @@
 
 const hd_balancer_t *hd_balancer;
 
+const hd_region_t *hd_cluster_endpoints(hd_member_t *m, const hd_cluster_t *c)
+{
+    const hd_slot_t *slot = c->endpoints;
+
+    if (c->resolved.len > 0)
+        slot = hd_slot_find(m, NULL, HD_RES_ENDPOINTS, c->resolved);
+    return slot != NULL ? hd_slot_get(m, slot) : NULL;
+}
+
 static uint32_t max_of(const hd_cluster_t *c, unsigned which)
 {
     switch (which) {

@@ -51,6 +51,7 @@ typedef struct {
     uint8_t priority;
     uint16_t locality;     /* index into localities */
     hd_str_t hostname;     /* as configured; for logs and auto SNI/host */
+    hd_str_t route;        /* nginx's `route=` of sticky sessions; empty: none */
     const hd_kv_t *labels; /* envoy.lb: for subsets */
     uint32_t labels_n;
     const hd_kv_t *transport_match; /* envoy.transport_socket_match: tlsMode, tunnel */
@@ -127,6 +128,9 @@ typedef struct hd_cluster_s {
     hd_str_t name;
     hd_str_t alt_stat_name;
     const hd_slot_t *endpoints; /* HD_RES_ENDPOINTS; NULL: original destination or none */
+    /* Of a file's cluster whose servers are names: the agent's HD_RES_ENDPOINTS of this
+     * name, in the dynamic arena; empty: none. */
+    hd_str_t resolved;
     hd_lb_policy_t lb;
     uint32_t lb_choices; /* least request: how many are compared; 2 */
     /* What is hashed when the route doesn't say (nginx's hash); NULL: nothing. */
@@ -149,6 +153,7 @@ typedef struct hd_cluster_s {
     const hd_transport_match_t *transports;
     uint32_t transports_n;
     bool auto_sni, auto_san;
+    bool is_logical;       /* its one endpoint moves, and conns to where it was go on */
     uint8_t proxy_version; /* as <tls>: PROXY protocol, 1 or 2; 0: none */
     hd_addr_t bind;        /* AF_UNSPEC: any */
     uint32_t tcp_keepalive_idle_s, tcp_keepalive_interval_s, tcp_keepalive_probes;
@@ -161,6 +166,14 @@ typedef struct hd_cluster_s {
     const void
         *mesh; /* what only src/mesh reads (subsets, slow start …); in the region */
 } hd_cluster_t;
+
+/* The endpoints' current version; NULL: there are none, or none are known yet. */
+const hd_region_t *hd_cluster_endpoints(hd_member_t *m, const hd_cluster_t *c);
+/* Who is asked is said with each request (HD_LB_ORIGINAL_DST). */
+static inline bool hd_cluster_has_endpoints(const hd_cluster_t *c)
+{
+    return c->endpoints != NULL || c->resolved.len > 0;
+}
 
 /* A question whose answer is known: active checks. Counts nowhere. */
 typedef struct {
@@ -181,6 +194,8 @@ typedef struct hd_pick_s {
     const hd_kv_t *subset;   /* labels the endpoint must have */
     uint32_t subset_n;
     hd_addr_t original_dst; /* HD_LB_ORIGINAL_DST */
+    const hd_addr_t *addrs; /* HD_LB_ORIGINAL_DST: one of these instead; NULL: none */
+    uint32_t addrs_n;
     const hd_addr_t
         *tried; /* endpoints of earlier tries: avoided while others are there */
     const uint8_t *tried_priorities; /* theirs; NULL: unknown */

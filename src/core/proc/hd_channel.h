@@ -37,6 +37,7 @@ typedef enum {
                            what was asked for since the last one */
     HD_MSG_PREPARED,    /* master -> agent: text: the reason of a failure, or empty */
     HD_MSG_READY,
+    HD_MSG_ASK, /* worker -> master -> agent: what hd_process_ask says; not looked at */
     HD_MSG_TYPES_N,
 } hd_msg_type_t;
 

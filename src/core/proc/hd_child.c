@@ -123,6 +123,10 @@ static void on_message(void *arg, const hd_msg_head_t *head, const void *payload
     case HD_MSG_SOCKET_MADE:
         hd_broker_on_made(head, payload, fds);
         break;
+    case HD_MSG_ASK:
+        if (p->kind == HD_PROC_AGENT && !p->is_quitting)
+            hd_hooks_ask(p, payload, head->len);
+        break;
     case HD_MSG_PREPARED:
         hd_prepare_done(hd_str_n(payload, head->len));
         break;

@@ -233,6 +233,7 @@ hd_rc_t hd_loading_build(hd_loading_t *l, hd_arena_t *arena, hd_member_t *m,
     l->batch = arena != NULL ? hd_batch_begin(arena) : NULL;
     if (hd_conf_build(l->root, arena, m, l->batch, l->pool, &l->build, err) != HD_OK)
         return HD_ERROR;
+    l->settings->has_agent |= l->build.needs_agent;
     if (l->batch != NULL)
         hd_batch_remove_others(l->batch);
     return HD_OK;

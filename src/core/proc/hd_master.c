@@ -163,6 +163,16 @@ static void tell_started(void)
         hd_ignore(dup2(hd_log_fd(), STDERR_FILENO) < 0); /* the terminal is not ours */
 }
 
+/* Lost when the agent is away or behind: the worker says it again. */
+static void pass_to_agent(const hd_msg_head_t *head, const void *payload)
+{
+    hd_err_t err = {0};
+
+    if (hd_master.agent.channel != NULL)
+        hd_ignore(hd_channel_send(hd_master.agent.channel, HD_MSG_ASK, payload, head->len,
+                                  NULL, 0, &err) == 0);
+}
+
 static void on_message(void *arg, const hd_msg_head_t *head, const void *payload,
                        int *fds)
 {
@@ -184,6 +194,9 @@ static void on_message(void *arg, const hd_msg_head_t *head, const void *payload
             memcpy(&seq, payload, sizeof(seq));
             hd_sockets_on_ack(c, seq);
         }
+        break;
+    case HD_MSG_ASK:
+        pass_to_agent(head, payload);
         break;
     case HD_MSG_SOCKET:
         hd_broker_serve(c->channel, head, payload);

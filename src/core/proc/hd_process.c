@@ -102,6 +102,27 @@ void hd_hooks_stop(hd_proc_t *p)
             all_hooks[i]->on_stop(p);
 }
 
+void hd_hooks_ask(hd_proc_t *p, const void *payload, size_t len)
+{
+    const hd_process_hooks_t *h;
+    uint32_t at = 0;
+
+    while ((h = hd_hooks_next(&at)) != NULL)
+        if (h->on_ask != NULL)
+            h->on_ask(p, payload, len);
+}
+
+void hd_process_ask(hd_proc_t *p, const void *payload, size_t len)
+{
+    hd_err_t err = {0};
+
+    if (p->kind == HD_PROC_SINGLE || p->kind == HD_PROC_AGENT)
+        hd_hooks_ask(p, payload, len);
+    else if (p->to_master != NULL)
+        hd_ignore(
+            hd_channel_send(p->to_master, HD_MSG_ASK, payload, len, NULL, 0, &err) == 0);
+}
+
 /* --- telling --- */
 
 void hd_tell(hd_log_level_t level, const char *fmt, ...)

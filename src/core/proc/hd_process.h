@@ -52,6 +52,8 @@ typedef struct {
     void (*on_quit)(hd_proc_t *p);                    /* graceful end has begun: drain */
     bool (*is_idle)(hd_proc_t *p); /* nothing left to serve; NULL: always */
     void (*on_stop)(hd_proc_t *p); /* last: free what it owns */
+    /* In the agent: what some worker says by hd_process_ask, or a broken one. */
+    void (*on_ask)(hd_proc_t *p, const void *payload, size_t len);
 } hd_process_hooks_t;
 
 void hd_process_add_hooks(const hd_process_hooks_t *hooks); /* before hd_process_main */
@@ -70,6 +72,10 @@ int hd_process_main(const hd_options_t *options);
 
 /* Rings all workers (and agent, control) after a batch. By whoever publishes. */
 void hd_process_ring(hd_proc_t *p);
+
+/* By a worker: tells the agent something, by way of the master. It may be lost (a full
+ * queue, an agent that has just died): who waits for an effect says it again. */
+void hd_process_ask(hd_proc_t *p, const void *payload, size_t len);
 
 /* By the agent: asks the master to open listening sockets and log files in all workers;
  * <done> is called once all have acknowledged (or with the reason of a failure). Then

@@ -28,6 +28,7 @@ void hd_hooks_batch(hd_proc_t *p);
 void hd_hooks_quit(hd_proc_t *p);
 bool hd_hooks_idle(hd_proc_t *p);
 void hd_hooks_stop(hd_proc_t *p);
+void hd_hooks_ask(hd_proc_t *p, const void *payload, size_t len);
 
 /* --- telling --- */
 

@@ -28,7 +28,7 @@ typedef struct hd_settings_s {
     uint64_t shutdown_timeout_ms; /* worker_shutdown_timeout; 0: none */
     uint64_t loom_bytes_max;      /* generation */
     bool daemon, master_process;
-    bool has_agent;   /* xds or admin block: an agent runs */
+    bool has_agent;   /* xds, admin, checks, names at run time: an agent runs */
     bool has_control; /* control block */
     hd_log_level_t log_level;
     char pid_path[HD_PATH_MAX_BYTES];

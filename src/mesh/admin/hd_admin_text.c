@@ -119,8 +119,7 @@ static void put_endpoints(hd_admin_answer_t *a, const hd_cluster_t *c)
 {
     static const char *const health[] = {"unknown",  "healthy", "unhealthy",
                                          "draining", "timeout", "degraded"};
-    const hd_region_t *r =
-        c->endpoints != NULL ? hd_slot_get(a->req->member, c->endpoints) : NULL;
+    const hd_region_t *r = hd_cluster_endpoints(a->req->member, c);
     const hd_endpoints_t *eps = r != NULL ? r->root : NULL;
     uint64_t now_ns = hd_loop_now_ns(a->req->loop);
 

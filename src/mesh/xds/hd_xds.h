@@ -46,6 +46,7 @@ typedef struct {
 typedef struct {
     const hd_addr_t *addrs; /* ports unused */
     uint32_t n;
+    const hd_addr_t *first; /* in DNS's order; NULL: none */
 } hd_xds_names_t;
 
 typedef struct {

@@ -380,6 +380,7 @@ static hd_rc_t set_type(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
                           "a LOGICAL_DNS cluster has exactly one endpoint");
     if (is_dns && hd_xds_dns(x, msg, &x->dns, err) != HD_OK)
         return HD_ERROR;
+    c->is_logical = is_dns && x->dns->is_logical;
     return hd_xds_inline_endpoints(x, msg->load_assignment, hd_str_c(msg->name), is_dns,
                                    &c->endpoints, err);
 }

@@ -100,6 +100,7 @@ hd_rc_t hd_xds_dns(hd_xds_t *x, const PbCluster__Cluster *msg, const hd_dns_conf
     const PbCore__DnsResolutionConfig *r = msg->dns_resolution_config;
 
     conf->family = family_of(msg);
+    conf->is_logical = msg->type == PB_CLUSTER__CLUSTER__DISCOVERY_TYPE__LOGICAL_DNS;
     conf->uses_tcp = msg->use_tcp_for_dns_lookups;
     *dns = conf;
     if (set_rates(msg, conf, err) != HD_OK)

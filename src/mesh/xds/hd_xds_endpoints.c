@@ -63,6 +63,8 @@ static hd_rc_t add_named(list_t *l, hd_endpoint_t *e, const PbCore__SocketAddres
         e->hostname = hd_str_dup(l->x->cf.pool, host);
     if (env->resolve != NULL)
         names = env->resolve(env->resolve_arg, host, l->x->dns);
+    if (l->x->dns != NULL && l->x->dns->is_logical && names.first != NULL)
+        names = (hd_xds_names_t){.addrs = names.first, .n = 1};
     for (uint32_t i = 0; i < names.n; i++) {
         e->addr = names.addrs[i];
         e->addr.port = (uint16_t)addr->port_value;

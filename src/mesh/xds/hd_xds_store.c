@@ -125,6 +125,7 @@ static void free_res(hd_xres_t *r)
     let_go(&r->refused_why);
     free_notes(r);
     free(r->needs);
+    hd_dns_names_clear(&r->names);
     free(r);
 }
 
@@ -179,6 +180,18 @@ static void set_needs(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
     clear_needs(s, r);
     r->needs = list;
     r->needs_n = (uint32_t)out->needs.n;
+}
+
+/* New ones are held before old ones are let go of, so that what both name stays. */
+static void set_names(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
+{
+    const hd_xds_name_t *from = out->names.items;
+    hd_dns_names_t names = {0};
+
+    for (size_t i = 0; i < out->names.n && s->dns != NULL; i++)
+        hd_dns_names_add(s->dns, &names, from[i].host, from[i].how);
+    hd_dns_names_clear(&r->names);
+    r->names = names;
 }
 
 static bool is_there(const hd_xres_t *r)
@@ -239,6 +252,7 @@ static void forget(hd_xstore_t *s, hd_xres_t *r)
     remove_slot(s, r);
     release_socket(s, r);
     clear_needs(s, r);
+    hd_dns_names_clear(&r->names);
 }
 
 static void drop_unneeded(hd_xstore_t *s, hd_xres_t *r)
@@ -257,6 +271,7 @@ static void remove_res(hd_xstore_t *s, hd_xres_t *r)
     }
     remove_slot(s, r);
     clear_needs(s, r);
+    hd_dns_names_clear(&r->names);
     let_go(&r->bytes);
     let_go(&r->version);
     r->state = HD_XRES_ABSENT;
@@ -289,7 +304,7 @@ static hd_xds_names_t resolve(void *arg, hd_str_t host, const hd_dns_conf_t *how
 
     if (dns != NULL)
         answer = hd_dns_get(dns, host, how);
-    return (hd_xds_names_t){answer.addrs, answer.n};
+    return (hd_xds_names_t){answer.addrs, answer.n, answer.first};
 }
 
 /* Every name was answered, or failed. */
@@ -392,6 +407,7 @@ static void build_res(hd_xstore_t *s, hd_xres_t *r, const hd_xitem_t *item)
         return;
     }
     s->stats.accepted++;
+    set_names(s, r, &out);
     if (item->bytes.data != r->bytes.data) {
         drop_before(r);
         r->before = r->bytes;
@@ -402,7 +418,6 @@ static void build_res(hd_xstore_t *s, hd_xres_t *r, const hd_xitem_t *item)
     let_go(&r->refused_version);
     let_go(&r->refused_why);
     set_notes(r, &out);
-    r->has_names = out.names.n > 0;
     r->updated_wall_ns = hd_loop_wall_ns(s->proc->loop);
     if (out.is_waiting) {
         r->state = HD_XRES_WAITING;
@@ -533,7 +548,7 @@ static void rebuild_named(hd_xstore_t *s)
     s->names_changed = false;
     for (hd_xres_t *r = hd_xstore_next(s, HD_XDS_CLUSTER, NULL); r != NULL; r = next) {
         next = hd_xstore_next(s, HD_XDS_CLUSTER, r);
-        if (r->has_names && r->bytes.len > 0 && !r->is_staged)
+        if (r->names.n > 0 && r->bytes.len > 0 && !r->is_staged)
             build_res(s, r, &(hd_xitem_t){r->name, r->version, r->bytes});
     }
 }
@@ -603,6 +618,8 @@ static void end_update(hd_xstore_t *s)
         hd_pool_destroy(u->pool);
     }
     tell_needs(s);
+    if (s->dns != NULL)
+        hd_dns_forget(s->dns);
     hd_pool_destroy(s->temp);
     s->temp = NULL;
     set_deadline(s);

@@ -41,11 +41,11 @@ struct hd_xres_s {
     hd_slot_t *slot;
     hd_xneed_t *needs;
     uint32_t needs_n;
-    uint32_t refs;     /* resources that need it */
-    bool is_asked_for; /* by a wildcard: it stays without being needed */
-    bool is_local;     /* made by the agent itself */
-    bool is_staged;    /* its new version is in the batch being built */
-    bool has_names;    /* depends on names that are resolved */
+    hd_dns_names_t names; /* that it depends on */
+    uint32_t refs;        /* resources that need it */
+    bool is_asked_for;    /* by a wildcard: it stays without being needed */
+    bool is_local;        /* made by the agent itself */
+    bool is_staged;       /* its new version is in the batch being built */
     bool waits_for_names;
     bool is_listening; /* its socket is open in all workers */
     hd_socket_spec_t socket;

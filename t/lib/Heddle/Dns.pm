@@ -4,6 +4,7 @@ package Heddle::Dns;
 #
 #   my $dns = Heddle::Dns->new($hd, 'dns');        # on port dns of $hd
 #   $dns->set('a.test' => {ttl => 1, A => ['127.0.0.1'], AAAA => ['::1'], SRV => [[10, 5, 80, 'b.test']]});
+#   $dns->set('c.test' => {CNAME => 'a.test'}, 'd.test' => {A => [...], truncated => 1}); # by UDP: TC, no records
 #   $dns->set('b.test' => 'SERVFAIL');             # or NXDOMAIN, REFUSED, SILENT; undef: NXDOMAIN again
 #   $dns->down; $dns->up;                          # nothing is answered in between
 #   $dns->asked('a.test', 'A')                     # how often it was asked so far; without a type: all
@@ -19,7 +20,7 @@ use IO::Socket::INET;
 use JSON::PP;
 use Socket qw(inet_aton inet_pton AF_INET6);
 
-my %TYPE = (A => 1, AAAA => 28, SRV => 33);
+my %TYPE = (A => 1, CNAME => 5, AAAA => 28, SRV => 33);
 my %NAME = reverse %TYPE;
 my %RCODE = (SERVFAIL => 2, NXDOMAIN => 3, REFUSED => 5);
 my $json = JSON::PP->new->canonical;
@@ -126,10 +127,18 @@ sub answer {
     print $log "$proto $name $type\n";
     my $is = $zone->{''} // $zone->{$name} // 'NXDOMAIN';
     return undef if $is eq 'SILENT';
-    my @records = ref $is ? map { data_of($type, $_) } @{$is->{$type} // []} : ();
     my $rcode = ref $is ? 0 : $RCODE{$is} // die "what is $is?";
-    return pack('nnnnnn', $id, 0x8180 | $rcode, 1, scalar @records, 0, 0) . $question
-        . join '', map { pack 'nnnNn/a*', 0xc00c, $number, 1, $is->{ttl} // 0, $_ } @records;
+    return pack('nnnnnn', $id, 0x8380, 1, 0, 0, 0) . $question if ref $is && $is->{truncated} && $proto eq 'udp';
+    my @rr;
+    my $owner = pack 'n', 0xc00c;
+    while (ref $is && $is->{CNAME}) {
+        push @rr, $owner . pack 'nnNn/a*', 5, 1, $is->{ttl} // 0, wire_name($is->{CNAME});
+        $owner = wire_name($is->{CNAME});
+        $is = $zone->{$is->{CNAME}};
+    }
+    push @rr, map { $owner . pack 'nnNn/a*', $number, 1, $is->{ttl} // 0, data_of($type, $_) } @{$is->{$type} // []}
+        if ref $is;
+    return pack('nnnnnn', $id, 0x8180 | $rcode, 1, scalar @rr, 0, 0) . $question . join '', @rr;
 }
 
 1;
