@@ -174,7 +174,7 @@ static bool match_template(hd_str_t t, hd_str_t s)
 
 static bool match_text(cond_subject_t *s, const hd_match_t *p, hd_str_t text)
 {
-    hd_rc_t rc = hd_match_ask(s->member, s->region, p, text);
+    hd_rc_t rc = hd_match_ask(s->member, s->region, p, text, NULL);
 
     if (rc == HD_ERROR)
         s->failed = true;

@@ -1,7 +1,7 @@
 #include "http/hd_request.h"
 #include "core/base/hd_spare.h"
 #include "core/os/hd_os.h"
-#include "http/hd_grpc.h"
+#include "core/hd_grpc.h"
 #include "http/hd_http_xds.h"
 #include "http/hd_request_int.h"
 #include "http/hd_rewrite.h"
@@ -100,6 +100,20 @@ static bool is_too_large(const hd_req_t *req)
     return req->bytes_received > max || req->head.content_length > (int64_t)max;
 }
 
+/* HD_ERROR: it can't be told, and <req->route> isn't it. */
+static hd_rc_t find_known(hd_req_t *req)
+{
+    const hd_route_t *found = hd_router_find(req, req->vhost);
+
+    if (req->route_unknown)
+        return hd_req_err(req, HD_E_LIMIT,
+                          "no route for \"%.*s\": a regular expression "
+                          "was given up",
+                          HD_STR_ARG(req->head.path));
+    req->route = found;
+    return HD_OK;
+}
+
 /* By nginx's locations: the server's rewrite directives, then location after location as
  * long as theirs change the URI. HD_ERROR: answered. */
 static hd_rc_t find_location(hd_req_t *req)
@@ -119,7 +133,7 @@ static hd_rc_t find_location(hd_req_t *req)
         if (server->rewrite != NULL)
             rc = hd_rewrite_run(req, server->rewrite, &changed);
         if (rc == HD_OK)
-            req->route = hd_router_find(req, req->vhost);
+            rc = find_known(req);
     }
     while (rc == HD_OK && req->route != NULL && req->route != server &&
            req->route->rewrite != NULL) {
@@ -132,7 +146,7 @@ static hd_rc_t find_location(hd_req_t *req)
                             "\"%.*s\"",
                             HD_STR_ARG(req->head.path));
         else
-            req->route = hd_router_find(req, req->vhost);
+            rc = find_known(req);
     }
     if (rc != HD_ERROR)
         return HD_OK;
@@ -156,8 +170,13 @@ static hd_rc_t find_route(hd_req_t *req)
         if (find_location(req) != HD_OK)
             return HD_ERROR;
     } else {
-        req->route = req->vhost == NULL ? NULL : hd_router_find(req, req->vhost);
+        req->route = NULL;
         req->reroute_to = HD_STR_NONE;
+        if (req->vhost != NULL && find_known(req) != HD_OK) {
+            hd_filters_select(req);
+            hd_response_fail(req, 500, 0, "route_unknown");
+            return HD_ERROR;
+        }
     }
     req->target = NULL;
     if (req->route == NULL) {

@@ -195,6 +195,7 @@ struct hd_req_s {
     bool has_error_page;   /* error_page was used: once a request */
     bool body_given;       /* some of the body went to an action: no other one gets it */
     bool is_sub;           /* hd_sub.h */
+    bool route_unknown;    /* a regex of the router was given up: no route is right */
     bool is_internal;      /* was rewritten or redirected: `internal` lets it in */
     bool reroute_is_exact; /* a '?' in reroute_to is one of the path */
     bool adds_to_alias;    /* try_files behind an alias by regular expression */

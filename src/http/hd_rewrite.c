@@ -77,20 +77,26 @@ static hd_rc_t eval(hd_req_t *req, const hd_expr_t *e, bool escape, hd_str_t *ou
 
 /* --- conditions --- */
 
-static bool match(hd_req_t *req, const hd_rewrite_t *rw, const hd_rw_op_t *op, hd_str_t s)
+/* HD_ERROR: given up; as in nginx, the request fails. */
+static hd_rc_t match(hd_req_t *req, const hd_rewrite_t *rw, const hd_rw_op_t *op,
+                     hd_str_t s)
 {
     hd_captures_t captures;
+    hd_rc_t rc = hd_match_ask(req->member, req->routes_region, &op->regex, s, &captures);
 
-    if (!hd_match(req->member, req->routes_region, &op->regex, s, &captures)) {
+    if (rc == HD_ERROR)
+        return hd_req_err(req, HD_E_LIMIT, "\"%.*s\" was given up",
+                          HD_STR_ARG(op->regex.text));
+    if (rc != HD_OK) {
         req->captures.n = 0;
         rewrite_note(req, rw, "\"%.*s\" does not match \"%.*s\"",
                      HD_STR_ARG(op->regex.text), HD_STR_ARG(s));
-        return false;
+        return HD_DECLINED;
     }
     hd_router_take_captures(req, &captures, s, op->groups, op->groups_n, 0);
     rewrite_note(req, rw, "\"%.*s\" matches \"%.*s\"", HD_STR_ARG(op->regex.text),
                  HD_STR_ARG(s));
-    return true;
+    return HD_OK;
 }
 
 static bool test_file(uint8_t test, hd_str_t path)
@@ -114,6 +120,7 @@ static hd_rc_t test(hd_req_t *req, const hd_rewrite_t *rw, const hd_rw_op_t *op,
                     bool *holds)
 {
     hd_str_t value, other;
+    hd_rc_t rc;
 
     if (eval(req, op->value, false, &value) != HD_OK ||
         (op->other != NULL && hd_expr_eval(op->other, req, &other) != HD_OK))
@@ -126,7 +133,10 @@ static hd_rc_t test(hd_req_t *req, const hd_rewrite_t *rw, const hd_rw_op_t *op,
         *holds = hd_str_eq(value, other);
         break;
     case HD_RW_REGEX:
-        *holds = match(req, rw, op, value);
+        rc = match(req, rw, op, value);
+        if (rc == HD_ERROR)
+            return rc;
+        *holds = rc == HD_OK;
         break;
     default:
         *holds = test_file(op->test, value);
@@ -205,10 +215,10 @@ static hd_rc_t rewrite_uri(hd_req_t *req, const hd_rewrite_t *rw, const hd_rw_op
 static hd_rc_t run_rewrite(hd_req_t *req, const hd_rewrite_t *rw, const hd_rw_op_t *op,
                            bool *changed)
 {
-    hd_rc_t rc;
+    hd_rc_t rc = match(req, rw, op, req->head.path);
 
-    if (!match(req, rw, op, req->head.path))
-        return HD_OK;
+    if (rc != HD_OK)
+        return rc == HD_ERROR ? rc : HD_OK;
     if (op->is_redirect)
         return redirect(req, rw, op);
     req->is_internal = true;

@@ -20,6 +20,17 @@ static hd_str_t pseudo_header(hd_req_t *req, hd_str_t name, bool *found)
     return HD_STR_NONE;
 }
 
+/* Where a request belongs can't be told when a regular expression was given up: it is
+ * refused, or who knows a slow one would get around what its route forbids. */
+static bool match(hd_req_t *req, const hd_match_t *p, hd_str_t s, hd_captures_t *captures)
+{
+    hd_rc_t rc = hd_match_ask(req->member, req->routes_region, p, s, captures);
+
+    if (rc == HD_ERROR)
+        req->route_unknown = true;
+    return rc == HD_OK;
+}
+
 /* A field that isn't there matches only a test for absence, even inverted: "not equal x"
  * needs something to compare, unless missing counts as empty. */
 static bool match_value(hd_req_t *req, const hd_field_match_t *fm, hd_str_t value,
@@ -34,7 +45,7 @@ static bool match_value(hd_req_t *req, const hd_field_match_t *fm, hd_str_t valu
     if (fm->is_range)
         return (hd_str_to_i64(value, &n) && n >= fm->from && n < fm->to) !=
                fm->match.invert;
-    return hd_match(req->member, req->routes_region, &fm->match, value, NULL);
+    return match(req, &fm->match, value, NULL);
 }
 
 static bool match_header(hd_req_t *req, const hd_field_match_t *fm)
@@ -69,7 +80,7 @@ static bool match_path(hd_req_t *req, const hd_route_match_t *rm)
 {
     hd_str_t path = req->head.path;
 
-    if (!hd_match(req->member, req->routes_region, &rm->path, path, NULL))
+    if (!match(req, &rm->path, path, NULL))
         return false;
     if (!rm->path_is_segments)
         return true;
@@ -218,7 +229,7 @@ static const hd_location_t *find_regex(hd_req_t *req, const hd_locations_t *l,
     for (uint32_t i = 0; i < l->regexes_n; i++) {
         const hd_location_t *loc = &l->regexes[i];
 
-        if (hd_match(req->member, req->routes_region, &loc->regex, path, &captures)) {
+        if (match(req, &loc->regex, path, &captures)) {
             hd_router_take_captures(req, &captures, path, loc->groups, loc->groups_n, 0);
             return loc;
         }
@@ -273,6 +284,7 @@ static const hd_route_t *find_by_location(hd_req_t *req, const hd_locations_t *l
 
 const hd_route_t *hd_router_find(hd_req_t *req, const hd_vhost_t *vhost)
 {
+    req->route_unknown = false;
     if (vhost->router == HD_ROUTER_LOCATIONS)
         return find_by_location(req, vhost->routes);
     if (vhost->router == HD_ROUTER_MATCHES)

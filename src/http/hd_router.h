@@ -75,7 +75,8 @@ void hd_router_take_captures(struct hd_req_s *req, const hd_captures_t *captures
                              uint32_t groups_n, uint32_t domain);
 /* The virtual host for <req>; groups of a regular expression go to the request. */
 const hd_vhost_t *hd_router_find_vhost(struct hd_req_s *req);
-/* The route for <req>; NULL: none (404, NR). Captures of regexes go to the request. */
+/* The route for <req>; NULL: none (404, NR). Captures of regexes go to the request. With
+ * req->route_unknown it isn't to be used (500). */
 const hd_route_t *hd_router_find(struct hd_req_s *req, const hd_vhost_t *vhost);
 
 /* --- xDS: an ordered list of matches; the first that fits wins --- */

@@ -113,15 +113,17 @@ bool hd_match(hd_member_t *m, const hd_region_t *r, const hd_match_t *p, hd_str_
 }
 
 hd_rc_t hd_match_ask(hd_member_t *m, const hd_region_t *r, const hd_match_t *p,
-                     hd_str_t s)
+                     hd_str_t s, hd_captures_t *captures)
 {
     hd_regex_t *re;
     hd_rc_t rc;
 
+    if (captures != NULL)
+        captures->n = 0;
     if (p->kind != HD_MATCH_REGEX)
         return match_text(p, s) != p->invert ? HD_OK : HD_DECLINED;
     if ((re = get_regex(m, r, p)) == NULL ||
-        (rc = hd_regex_match(re, s, NULL)) == HD_ERROR)
+        (rc = hd_regex_match(re, s, captures)) == HD_ERROR)
         return HD_ERROR;
     return (rc == HD_OK) != p->invert ? HD_OK : HD_DECLINED;
 }

@@ -32,10 +32,11 @@ hd_rc_t hd_match_check(const hd_match_t *p, hd_err_t *err) HD_MUST_CHECK;
 /* <r> is the region the pattern lies in. <captures> may be NULL. */
 bool hd_match(hd_member_t *m, const hd_region_t *r, const hd_match_t *p, hd_str_t s,
               hd_captures_t *captures);
-/* For policies, which must refuse what they can't judge. HD_OK: it matches; HD_DECLINED:
- * it doesn't; HD_ERROR: the regex was given up at its limit, or can't be made. */
+/* For policies and routing, which must refuse what they can't judge. HD_OK: it matches;
+ * HD_DECLINED: it doesn't; HD_ERROR: the regex was given up at its limit, or can't be
+ * made. <captures> may be NULL. */
 hd_rc_t hd_match_ask(hd_member_t *m, const hd_region_t *r, const hd_match_t *p,
-                     hd_str_t s) HD_MUST_CHECK;
+                     hd_str_t s, hd_captures_t *captures) HD_MUST_CHECK;
 /* The same for who keeps the regex itself (<re> NULL: <p> is none, or it is no match). */
 bool hd_match_with(hd_regex_t *re, const hd_match_t *p, hd_str_t s,
                    hd_captures_t *captures);
