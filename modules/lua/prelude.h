@@ -1,5 +1,6 @@
 /* prelude: Lua that runs when a state is made, outside of any sandbox: the names that
- * nginx's Lua module has, over `hd`; and both tables closed to changes. */
+ * nginx's Lua module has, over `hd`; and both tables, with those in them, closed to
+ * changes: all scripts share them. */
 #pragma once
 
 static const char prelude[] =
@@ -9,6 +10,16 @@ static const char prelude[] =
     "    __newindex = function(_, k) error('\"' .. tostring(k) .. '\" can\\'t be set "
     "here', 2) end})\n"
     "end\n"
+    "local function sealed(t)\n" /* its properties may be set, its functions stay */
+    "  return setmetatable({}, {__index = t, __metatable = false,\n"
+    "    __newindex = function(_, k, v)\n"
+    "      if rawget(t, k) ~= nil then\n"
+    "        error('\"' .. tostring(k) .. '\" can\\'t be set like this', 2)\n"
+    "      end\n"
+    "      t[k] = v\n"
+    "    end})\n"
+    "end\n"
+    "for k, v in pairs(hd) do if type(v) == 'table' then hd[k] = sealed(v) end end\n"
     "local levels = {[0] = 'emerg', 'emerg', 'alert', 'crit', 'error', 'warn',\n"
     "  'notice', 'info', 'debug'}\n"
     "local function dashes(name) return (name:gsub('_', '-')) end\n"

@@ -360,12 +360,12 @@ static hd_rc_t put_listener(hd_http_build_t *b, hd_conf_t *outer, hd_conf_addres
         l->socket.bind.path = hd_str_dup(cf.pool, l->socket.bind.path);
     l->addr = l->socket.bind;
     share_socket(b, a, l);
-    if (a->listen.proxy_protocol) {
+    if (a->listen.proxy_protocol)
         l->filters |= HD_LF_PROXY_PROTOCOL;
-        l->filters_timeout_ms = 60000;
-    }
     if (make_chains(b, &cf, a, l, err) != HD_OK)
         return HD_ERROR;
+    if (l->filters_timeout_ms == 0 && l->default_chain != NULL)
+        l->filters_timeout_ms = l->default_chain->handshake_timeout_ms;
     cf.node = a->listen.node;
     if (l->bind && hd_build_need_listen(&cf, &l->socket, err) != HD_OK)
         return hd_conf_blame(outer, a->listen.node, err);

@@ -21,6 +21,29 @@ static const hd_file_conf_t *conf_of(const hd_req_t *req)
 
 /* --- names --- */
 
+/* How many segments lead up. */
+static unsigned climbs(hd_str_t path)
+{
+    unsigned n = 0;
+    hd_str_t part;
+
+    while (hd_str_split(&path, '/', &part))
+        n += hd_str_eq(part, HD_STR(".."));
+    return n;
+}
+
+/* More of them than configuration itself wrote: variables brought them. */
+static bool root_climbs(const hd_expr_t *e, hd_str_t root)
+{
+    unsigned n = climbs(root);
+
+    for (uint32_t i = 0; n > 0 && i < e->n; i++) {
+        if (e->parts[i].attr.name.len == 0)
+            n -= hd_min(n, climbs(e->parts[i].text));
+    }
+    return n > 0;
+}
+
 static hd_rc_t absolute_root(hd_req_t *req, hd_str_t *root)
 {
     const hd_file_conf_t *conf = conf_of(req);
@@ -28,6 +51,8 @@ static hd_rc_t absolute_root(hd_req_t *req, hd_str_t *root)
     *root = HD_STR("html");
     if (conf->root != NULL && hd_expr_eval(conf->root, req, root) != HD_OK)
         return hd_req_err(req, HD_E_INTERNAL, "no value for root");
+    if (conf->root != NULL && root_climbs(conf->root, *root))
+        return hd_req_err(req, HD_E_PROTOCOL, "unsafe root \"%.*s\"", HD_STR_ARG(*root));
     if (root->len == 0 || root->data[0] != '/')
         *root = hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(conf->prefix),
                               HD_STR_ARG(*root));
@@ -45,18 +70,6 @@ hd_rc_t hd_file_root(hd_req_t *req, hd_str_t *root)
     return HD_OK;
 }
 
-/* A segment ".." in what variables made: nothing leads out of the root. */
-static bool climbs(hd_str_t uri)
-{
-    hd_str_t part;
-
-    while (hd_str_split(&uri, '/', &part)) {
-        if (hd_str_eq(part, HD_STR("..")))
-            return true;
-    }
-    return false;
-}
-
 hd_rc_t hd_file_name(hd_req_t *req, hd_str_t uri, hd_str_t *path, size_t *root_len)
 {
     const hd_file_conf_t *conf = req->route == NULL ? NULL : conf_of(req);
@@ -64,7 +77,7 @@ hd_rc_t hd_file_name(hd_req_t *req, hd_str_t uri, hd_str_t *path, size_t *root_l
 
     if (conf == NULL || hd_file_root(req, &root) != HD_OK)
         return HD_ERROR;
-    if (climbs(uri) || memchr(uri.data, 0, uri.len) != NULL)
+    if (climbs(uri) > 0 || memchr(uri.data, 0, uri.len) != NULL)
         return hd_req_err(req, HD_E_PROTOCOL, "unsafe path \"%.*s\"", HD_STR_ARG(uri));
     *root_len = root.len;
     if (conf->is_alias) {
@@ -77,6 +90,10 @@ hd_rc_t hd_file_name(hd_req_t *req, hd_str_t uri, hd_str_t *path, size_t *root_l
         }
         if (!conf->is_regex_alias)
             uri = hd_str_sub(uri, conf->alias_len, uri.len);
+        /* "/alias" before "../x": a name of its own until it is cut, then the way out */
+        if (climbs(uri) > 0)
+            return hd_req_err(req, HD_E_PROTOCOL, "unsafe path \"%.*s\"",
+                              HD_STR_ARG(uri));
     }
     *path =
         hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(root), HD_STR_ARG(uri)); /* + 0 */

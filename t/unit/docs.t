@@ -26,6 +26,14 @@ is_deeply [grep { my $m = m{([^/]+)\.md$} && $1; !grep { $_ eq $m } @modules } g
 my $map = load('docs/README.md');
 like $map, qr/`\Q$_\E`/, "docs/README.md has $_" for grep { $_ ne 'README.md' } map { m{([^/]+)$} } glob 'docs/*.md';
 
+# Attacks: each test that is named for one, or for a class of them, is there, and is on the page.
+{
+    my $page = load('docs/attacks.md');
+    my %named = map { $_ => 1 } $page =~ /`((?:t|fuzz)\/[\w\/.-]+)`/g;
+    is_deeply [grep { !-f } sort keys %named], [], 'docs/attacks.md: each test is there';
+    is_deeply [grep { !$named{$_} } glob('t/*/attacks_*.t')], [], 'each test of attacks is on the page';
+}
+
 # The page for nginx's users: a directive that it says is the same, or is taken, is known; one that is left out isn't.
 {
     my $build = $ENV{HD_BUILD} // 'objs';

@@ -1,0 +1,80 @@
+#!/usr/bin/perl
+# Attacks by way of a path's other names, on a policy and on files: CVE-2021-31920 (//, %2f, %5c),
+# CVE-2021-39156 (#fragment), CVE-2026-73511 and -73553 (;parameters), nginx's alias traversal
+# and CVE-2026-27654, double decoding. What the policy judged is what goes upstream.
+use strict;
+use warnings;
+use lib 't/lib';
+use Test::More;
+use Heddle;
+
+my $hd = Heddle->new(modules => ['authz'])->conf(<<'EOC');
+http {
+    server {
+        listen 127.0.0.1:%%PORT_0%%;
+        root %%DIR%%/root;
+        authz deny path=/admin*;
+        location / { proxy_pass http://127.0.0.1:%%PORT_1%%/; }
+        location /asis { proxy_pass http://127.0.0.1:%%PORT_1%%; }
+        location /files { root %%DIR%%/root; }
+        location /alias { alias %%DIR%%/root/public/; }
+        location /strict/ { alias %%DIR%%/root/public/; }
+        location ~ ^/pages(.*)$ { alias %%DIR%%/root/public/$1; }
+        location ~ ^/roots(.*)/end$ { root %%DIR%%/root/public/$1; }
+    }
+}
+EOC
+mkdir $hd->dir . "/$_" or die $! for 'root', 'root/public', 'root/files';
+$hd->write($_, $_) for 'root/public/page', 'root/secret', 'root/files/file', 'outside';
+$hd->echo_server(1);
+$hd->start;
+
+# The status of a target, and what reached the upstream.
+sub ask {
+    my ($target) = @_;
+    my $before = $hd->requests(1);
+    my $all = $hd->raw("GET $target HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 0);
+    my @seen = $hd->requests(1);
+    return ($all =~ m{^HTTP/1\.1 (\d+)} ? $1 : 'closed', map { $_->{uri} } @seen[$before .. $#seen]);
+}
+
+subtest 'a policy on /admin has no back door' => sub {
+    for my $target ('/admin', '/admin/', '/admin/x', '//admin', '/./admin', '/x/../admin', '/x/%2e%2e/admin', '/%61dmin',
+        '/%61%64%6d%69%6e/x', '/x//..//admin', '/x/..%2fadmin', '/admin%2fx', '/admin?x', '/admin;a=b', '/%2fadmin',
+        '/.%2fadmin', '/x/y/../../admin', 'http://a/admin', 'http://a/x/../admin', '/admin%00') {
+        my ($status, @seen) = ask($target);
+        like $status, qr/^(?:403|400)$/, "$target: refused";
+        is_deeply \@seen, [], 'nothing passes';
+    }
+};
+
+subtest 'what passes isn\'t /admin to anybody behind' => sub {
+    for my $target ('/%2561dmin', '/%252e%252e/admin', '/x/%252e%252e/admin', '/Admin', '/adm%69', '/;/admin', '/x;/../y') {
+        my ($status, @seen) = ask($target);
+        next if $status ne 200;
+        my ($path) = ($seen[0] // '') =~ /^([^?]*)/;
+        $path =~ s/%([0-9a-fA-F]{2})/chr hex $1/ge; # decoded once, as any server does
+        unlike $path, qr{^/+admin}, "$target: upstream sees $seen[0]";
+        unlike $path, qr{(?:^|/)\.\.(?:/|$)}, 'without dot segments';
+    }
+};
+
+subtest 'a fragment is no part of a request (CVE-2021-39156)' => sub {
+    for my $target ('/admin#x', '/x#/../admin', '/#') {
+        my ($status, @seen) = ask($target);
+        ok $status =~ /^40[03]$/ || ($seen[0] // '') !~ /#/, "$target: refused or cut ($status)";
+    }
+};
+
+subtest 'files: nothing above the root, nothing beside an alias' => sub {
+    is((ask('/files/file'))[0], 200, 'a file');
+    is((ask('/strict/page'))[0], 200, 'through an alias');
+    is((ask('/pages/page'))[0], 200, 'through an expression');
+    for my $target ('/pages../secret', '/pages../../outside', '/roots../../x/end', '/files/../../outside', '/files/..%2f..%2foutside', '/files/%2e%2e/%2e%2e/outside', '/files/..\\..\\outside',
+        '/alias../secret', '/alias..%2fsecret', '/strict/../secret', '/strict/..%2f..%2fsecret', '/files/%00', '/files/file%00.txt',
+        '/../outside', '/files/....//outside') {
+        my $all = $hd->raw("GET $target HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 0);
+        unlike $all, qr{^(?:root/secret|outside)}m, "$target: " . substr $all, 9, 3;
+    }
+};
+done_testing;
