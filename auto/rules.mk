@@ -33,7 +33,7 @@ PROTO_CFLAGS := $(CFLAGS) -w
 V ?= 0
 say = $(if $(filter 0,$V),@printf '  %-8s %s\n' $1 $2;)
 
-.PHONY: all build clean install check check-all asan tsan fuzz fuzz-run format lint headers tests
+.PHONY: all build clean install check check-all asan tsan fuzz fuzz-build fuzz-targets format lint headers tests
 all: build
 build: $O/heddle $(MODULE_SO) $O/modules/modules.index $(TOOLS) $(if $(filter objs,$O),compile_commands.json)
 
@@ -60,9 +60,16 @@ $O/proto/%.pb-c.c $O/proto/%.pb-c.h: src/proto/%.proto
 $O/proto/%.pb-c.o: $O/proto/%.pb-c.c $O/flags | $(PROTO_H)
 	$(call say,CC,$<)$(CC) $(PROTO_CFLAGS) $(PROTO_INC) -MMD -MP -c -o $@ $<
 
+# ---- what modules rely on: layouts of the public structs, as one number
+
+$O/.abi: auto/abi $(shell find src/core -name '*.h') $O/flags
+	@mkdir -p $O && perl auto/abi '$(CC) $(CFLAGS) $(CORE_INC)' core/hd_module.h >$O/hd_abi.h.new
+	@cmp -s $O/hd_abi.h.new $O/hd_abi.h || mv $O/hd_abi.h.new $O/hd_abi.h; touch $@
+$O/hd_abi.h: $O/.abi ;
+
 # ---- the program
 
-$O/src/%.o: src/%.c $O/flags | $(PROTO_H)
+$O/src/%.o: src/%.c $O/flags | $(PROTO_H) $O/hd_abi.h
 	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -MMD -MP -c -o $@ $<
 
 $O/libheddle.a: $(CORE_OBJ) $(PROTO_OBJ) $O/sources.list
@@ -85,14 +92,14 @@ $O/heddle: $O/src/heddle.o $O/libheddle.a auto/heddle.dyn
 # ---- modules
 
 # Links in $(O)/include: hd_module.h and what it includes.
-$O/include/.stamp: auto/public_headers $(shell find src -name '*.h') $O/Makefile
+$O/include/.stamp: auto/public_headers $(shell find src -name '*.h') $O/Makefile $O/hd_abi.h
 	@mkdir -p $(@D) && sh auto/public_headers $O && touch $@
 
 headers: $O/include/.stamp
 
 # NAME DIR
 define module_rules
-$O/modules/$1/%.o: $2/%.c $O/flags | $O/include/.stamp $(PROTO_H)
+$O/modules/$1/%.o: $2/%.c $O/flags | $O/include/.stamp $(PROTO_H) $O/hd_abi.h
 	$$(call say,CC,$$<)mkdir -p $$(@D) && $$(CC) $$(CFLAGS) -fPIC -fvisibility=hidden \
 	    $$(MODULE_INC) $$(MODULE_$1_CFLAGS) -MMD -MP -c -o $$@ $$<
 $O/modules/hd_$1_module.so: $(patsubst $2/%.c,$O/modules/$1/%.o,$(wildcard $2/*.c)) $O/sources.list
@@ -112,7 +119,7 @@ docs: build
 
 # ---- tools and C unit tests: one file, one program
 
-$O/tools/%.o: tools/%.c $O/flags | $(PROTO_H)
+$O/tools/%.o: tools/%.c $O/flags | $(PROTO_H) $O/hd_abi.h
 	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -MMD -MP -c -o $@ $<
 
 $O/tools/%: $O/tools/%.o $O/libheddle.a
@@ -123,7 +130,7 @@ $O/tools/xds-effect: $O/tools/xds-effect.o $O/libheddle.a auto/heddle.dyn
 	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $(WHOLE) $O/libheddle.a \
 	    -Wl,--no-whole-archive -Wl,--dynamic-list=auto/heddle.dyn $(LIBS)
 
-$O/t/unit/%.o: t/unit/%.c $O/flags | $O/include/.stamp $(PROTO_H)
+$O/t/unit/%.o: t/unit/%.c $O/flags | $O/include/.stamp $(PROTO_H) $O/hd_abi.h
 	$(call say,CC,$<)mkdir -p $(@D) && $(CC) $(CFLAGS) $(CORE_INC) -I$O/include -Imodules -It/lib -I. -MMD -MP -c -o $@ $<
 
 $O/t/unit/%: $O/t/unit/%.o $O/libheddle.a
@@ -157,15 +164,17 @@ tsan:
 
 # ---- fuzzing
 
-# Each fuzz/NAME/NAME.c under libFuzzer, ASan and UBSan, with clang: all that lies in corpus/ and
-# regression/, then FUZZ_SECONDS of new inputs, which are kept in objs-fuzz/corpus. A finding
-# ends make and is left in objs-fuzz/found. make fuzz FUZZ=h1 runs just that.
+# Each fuzz/NAME/NAME.c under libFuzzer, ASan and UBSan, with clang, run by fuzz/run.t for
+# FUZZ_SECONDS in all. make fuzz FUZZ=h1 runs just that, make fuzz-build builds only.
 FUZZ ?= $(basename $(notdir $(wildcard fuzz/*/*.c)))
-FUZZ_SECONDS ?= 5
-fuzz:
+FUZZ_SECONDS ?= 60
+fuzz: fuzz-build
+	@FUZZ='$(FUZZ)' FUZZ_SECONDS=$(FUZZ_SECONDS) prove -v fuzz/run.t
+
+fuzz-build:
 	@test -f objs-fuzz/Makefile || ./configure --with-cc=clang --builddir=objs-fuzz \
 	    --with-sanitizers=address,undefined --with-cc-opt=-fsanitize=fuzzer-no-link >/dev/null
-	@$(MAKE) --no-print-directory BUILD=objs-fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ='$(FUZZ)' fuzz-run
+	@$(MAKE) --no-print-directory BUILD=objs-fuzz FUZZ='$(FUZZ)' fuzz-targets
 
 define fuzz_rules
 $O/fuzz/$1: fuzz/$1/$1.c $O/libheddle.a
@@ -175,12 +184,7 @@ $O/fuzz/$1: fuzz/$1/$1.c $O/libheddle.a
 endef
 $(foreach f,$(FUZZ),$(eval $(call fuzz_rules,$f)))
 
-fuzz-run: $(FUZZ:%=$O/fuzz/%)
-	@mkdir -p $O/found; for f in $(FUZZ); do mkdir -p $O/corpus/$$f; \
-	    $O/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$O/found/$$f- \
-	        $O/corpus/$$f $$(ls -d fuzz/$$f/corpus fuzz/$$f/regression 2>/dev/null) >$O/fuzz/$$f.log 2>&1 \
-	        || { cat $O/fuzz/$$f.log; exit 1; }; \
-	    sed -n "s/^stat::number_of_executed_units: */  $$f: inputs run: /p" $O/fuzz/$$f.log; done
+fuzz-targets: $(FUZZ:%=$O/fuzz/%)
 
 # ---- for editors and analysers
 

@@ -1,6 +1,8 @@
 /* What policy scripts see: `hd`. */
 #include "state.h"
 
+#define SCRIPT_ARGS_MAX 16
+
 static hd_req_t *request(lua_State *L)
 {
     if (script_run.req == NULL)
@@ -315,6 +317,12 @@ static const luaL_Reg res_functions[] = {
     {"set_status", res_set_status}, {NULL, NULL}};
 static const luaL_Reg functions[] = {{"exit", api_exit}, {"log", api_log}, {NULL, NULL}};
 
+static int no_property(lua_State *L)
+{
+    lua_pushnil(L);
+    return 1;
+}
+
 static int refuse_set(lua_State *L)
 {
     return luaL_error(L, "\"%s\" can't be set like this", luaL_checkstring(L, 2));
@@ -340,6 +348,86 @@ static void add_object(lua_State *L, const char *name, const luaL_Reg *list,
     lua_setfield(L, -2, name);
 }
 
+/* --- functions of other modules: hd.MODULE.NAME --- */
+
+static hd_script_value_t to_value(lua_State *L, int at)
+{
+    hd_script_value_t v = {.type = HD_SCRIPT_NIL};
+
+    switch (lua_type(L, at)) {
+    case LUA_TNIL:
+        break;
+    case LUA_TBOOLEAN:
+        v.type = HD_SCRIPT_BOOL;
+        v.boolean = lua_toboolean(L, at);
+        break;
+    case LUA_TNUMBER:
+        v.type = HD_SCRIPT_NUMBER;
+        v.number = lua_tonumber(L, at);
+        break;
+    default:
+        v.type = HD_SCRIPT_STRING;
+        v.string = check_str(L, at);
+    }
+    return v;
+}
+
+static int push_value(lua_State *L, const hd_script_value_t *v)
+{
+    switch (v->type) {
+    case HD_SCRIPT_BOOL:
+        lua_pushboolean(L, v->boolean);
+        break;
+    case HD_SCRIPT_NUMBER:
+        lua_pushnumber(L, v->number);
+        break;
+    case HD_SCRIPT_STRING:
+        push_str(L, v->string);
+        break;
+    default:
+        lua_pushnil(L);
+    }
+    return 1;
+}
+
+static int call_function(lua_State *L)
+{
+    const hd_script_function_t *f = lua_touserdata(L, lua_upvalueindex(1));
+    hd_script_value_t args[SCRIPT_ARGS_MAX], out = {.type = HD_SCRIPT_NIL};
+    int n = lua_gettop(L);
+    hd_err_t err = {0};
+
+    if (n > SCRIPT_ARGS_MAX)
+        return luaL_error(L, "%s: at most %d arguments", f->name, SCRIPT_ARGS_MAX);
+    for (int i = 0; i < n; i++)
+        args[i] = to_value(L, i + 1);
+    if (f->call(request(L), args, (uint32_t)n, &out, &err) != HD_OK)
+        return luaL_error(L, "%s: %s", f->name, err.text);
+    return push_value(L, &out);
+}
+
+/* A name of our own stays ours. */
+static void add_functions(lua_State *L, const hd_module_t *m)
+{
+    lua_getfield(L, -1, m->name);
+    if (!lua_isnil(L, -1)) {
+        hd_log(HD_LOG_WARN, "lua: hd.%s is taken: module \"%s\" has no functions here",
+               m->name, m->name);
+        lua_pop(L, 1);
+        return;
+    }
+    lua_pop(L, 1);
+    add_object(L, m->name, NULL, no_property, refuse_set);
+    lua_getfield(L, -1, m->name);
+    for (const hd_script_function_t *f = m->script_functions; f->name != NULL; f++) {
+        lua_pushstring(L, f->name);
+        lua_pushlightuserdata(L, (void *)(uintptr_t)f);
+        lua_pushcclosure(L, call_function, 1);
+        lua_rawset(L, -3);
+    }
+    lua_pop(L, 1);
+}
+
 void api_open(lua_State *L)
 {
     lua_newtable(L);
@@ -351,5 +439,9 @@ void api_open(lua_State *L)
     add_object(L, "res", res_functions, res_index, refuse_set);
     add_object(L, "var", NULL, var_index, var_newindex);
     add_object(L, "peer", NULL, peer_index, refuse_set);
+    for (uint16_t i = 0; i < hd_modules_n(); i++) {
+        if (hd_module_get(i)->script_functions != NULL)
+            add_functions(L, hd_module_get(i));
+    }
     lua_setglobal(L, "hd");
 }

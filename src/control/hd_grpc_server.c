@@ -1,5 +1,5 @@
 #include "control/hd_grpc_server.h"
-#include "http/hd_grpc.h"
+#include "core/hd_grpc.h"
 #include "http/hd_service.h"
 
 #include <stdio.h>

@@ -27,23 +27,26 @@
 #include "core/base/hd_log.h"
 #include "core/base/hd_rate.h"
 #include "core/conf/hd_conf.h"
+#include "core/conf/hd_conf_cluster.h"
+#include "core/conf/hd_module_table.h"
+#include "core/hd_call.h"
+#include "core/hd_grpc.h"
 #include "core/loom/hd_gauge.h"
 #include "core/loom/hd_match.h"
 #include "core/loom/hd_series.h"
 #include "core/net/hd_cluster.h"
 #include "core/net/hd_listener.h"
 #include "core/proc/hd_files.h"
+#ifndef HD_ABI_MAKING
+#include "hd_abi.h"
+#endif
 
-#define HD_MODULE_ABI_NUMBER 1u
-/* The number above, and in the low bits what the layouts add up to that a module relies
- * on: one built with other headers is refused with a clear error. */
-#define HD_MODULE_ABI                                                                    \
-    (HD_MODULE_ABI_NUMBER << 24 |                                                        \
-     ((uint32_t)(sizeof(hd_module_t) * 8191 + sizeof(hd_directive_t) * 1021 +            \
-                 sizeof(hd_conf_t) * 509 + sizeof(hd_conn_t) * 251 +                     \
-                 sizeof(hd_req_info_t) * 127 + sizeof(hd_cluster_t) * 61 +               \
-                 sizeof(hd_listener_t) * 31 + sizeof(hd_pick_t) * 13) &                  \
-      0xffffffu))
+#define HD_MODULE_ABI_NUMBER 2u
+/* The number above, and in the low bits a hash over name, offset and size of every field
+ * of every struct in this header and those it includes (hd_abi.h, made by auto/abi), as
+ * the module's compiler laid them out: one built with other headers, or laid out
+ * otherwise, is refused with a clear error. */
+#define HD_MODULE_ABI (HD_MODULE_ABI_NUMBER << 24 | (uint32_t)(HD_ABI_HASH) >> 8)
 
 typedef struct hd_req_s hd_req_t;
 
@@ -94,6 +97,31 @@ typedef struct {
     hd_rc_t (*get)(hd_str_t query, hd_pool_t *pool, hd_chain_t *out, hd_str_t *type);
 } hd_admin_page_t;
 
+/* What a script gives and gets: strings are borrowed for the call; a string given back
+ * must live as long as the request's pool. */
+typedef enum {
+    HD_SCRIPT_NIL,
+    HD_SCRIPT_BOOL,
+    HD_SCRIPT_NUMBER,
+    HD_SCRIPT_STRING,
+} hd_script_type_t;
+
+typedef struct {
+    hd_script_type_t type;
+    bool boolean;
+    double number;
+    hd_str_t string;
+} hd_script_value_t;
+
+/* A function that policy scripts may call: `hd.MODULE.NAME(…)` in Lua. It must not block
+ * and can't wait. HD_ERROR: the script ends with the reason. */
+typedef struct {
+    const char *name;
+    hd_rc_t (*call)(hd_req_t *req, const hd_script_value_t *args, uint32_t args_n,
+                    hd_script_value_t *out, hd_err_t *err);
+    const char *help; /* "ARGS: what it gives" */
+} hd_script_function_t;
+
 typedef struct hd_module_s {
     uint32_t abi; /* HD_MODULE_ABI */
     const char *name;
@@ -103,9 +131,10 @@ typedef struct hd_module_s {
     /* Of nginx's access and preaccess phases, which `return` and redirects of the rewrite
      * phase come before. */
     bool follows_rewrite;
-    const hd_xds_type_t *xds_types;     /* ends with url NULL */
-    const hd_attr_def_t *attributes;    /* ends with name NULL */
-    const hd_admin_page_t *admin_pages; /* ends with path NULL */
+    const hd_xds_type_t *xds_types;               /* ends with url NULL */
+    const hd_attr_def_t *attributes;              /* ends with name NULL */
+    const hd_admin_page_t *admin_pages;           /* ends with path NULL */
+    const hd_script_function_t *script_functions; /* ends with name NULL */
 
     /* After all directives of a block were applied, before it is used: check and
      * complete. */
@@ -121,7 +150,8 @@ typedef struct hd_module_s {
     hd_rc_t (*on_response_trailers)(hd_req_t *req, const void *conf);
     void (*on_log)(hd_req_t *req, const void *conf);
 
-    /* Upstream: before the pick (may set hash and subset), and after each try. */
+    /* Upstream: before each try's pick (may set hash, subset, or the endpoint itself:
+     * <wanted>, of hd_pick_endpoints), and after each try. */
     hd_rc_t (*on_pick)(hd_req_t *req, const void *conf, hd_pick_t *pick);
     hd_verdict_t (*on_try_result)(hd_req_t *req, const void *conf,
                                   const hd_try_result_t *r, uint64_t *wait_ms);

@@ -1,6 +1,6 @@
 /* A call is a request whose client is a caller of ours: it brings its route, and what the
  * proxy action gives it goes to callbacks. */
-#include "http/hd_call.h"
+#include "core/hd_call.h"
 #include "http/hd_codec.h"
 #include "http/hd_request_int.h"
 

@@ -1,4 +1,4 @@
-#include "http/hd_grpc.h"
+#include "core/hd_grpc.h"
 #include "core/base/hd_pool.h"
 #include "http/hd_chars.h"
 #include "http/hd_uri.h"

@@ -80,7 +80,7 @@ typedef struct {
     uint8_t flags;
 } hd_field_t;
 
-typedef struct {
+typedef struct hd_headers_s {
     hd_field_t *fields;
     uint16_t n, _room;
     uint64_t _seen, _many;      /* sets of known ids: those added, those added again */

@@ -1,7 +1,7 @@
 /* Answers made here: error pages in nginx's plain form, or as Envoy says them; gRPC
  * clients get a gRPC status. Server and Date of any response. */
 #include "hd_version.h"
-#include "http/hd_grpc.h"
+#include "core/hd_grpc.h"
 #include "http/hd_h1_write.h"
 #include "http/hd_request_int.h"
 #include <stdio.h>

@@ -246,8 +246,16 @@ void hd_res_skip_body(hd_req_t *req)
         req->body_skips |= 1ull << at;
 }
 
-static bool next_field(const hd_headers_t *h, uint32_t *at, hd_str_t *name,
-                       hd_str_t *value)
+hd_str_t hd_headers_value(const hd_headers_t *h, hd_str_t name, bool *found)
+{
+    const hd_field_t *f = hd_headers_find(h, name);
+
+    if (found != NULL)
+        *found = f != NULL;
+    return f != NULL ? f->value : HD_STR_NONE;
+}
+
+bool hd_headers_next(const hd_headers_t *h, uint32_t *at, hd_str_t *name, hd_str_t *value)
 {
     while (*at < h->n) {
         const hd_field_t *f = &h->fields[(*at)++];
@@ -263,12 +271,12 @@ static bool next_field(const hd_headers_t *h, uint32_t *at, hd_str_t *name,
 
 bool hd_req_next_header(hd_req_t *req, uint32_t *at, hd_str_t *name, hd_str_t *value)
 {
-    return next_field(&req->head.headers, at, name, value);
+    return hd_headers_next(&req->head.headers, at, name, value);
 }
 
 bool hd_res_next_header(hd_req_t *req, uint32_t *at, hd_str_t *name, hd_str_t *value)
 {
-    return next_field(&req->res.headers, at, name, value);
+    return hd_headers_next(&req->res.headers, at, name, value);
 }
 
 unsigned hd_res_status(hd_req_t *req)

@@ -4,6 +4,7 @@
 #include "core/base/hd_hashes.h"
 #include "core/os/hd_clock.h"
 #include "mesh/hd_balance.h"
+#include "mesh/hd_check.h"
 #include "mesh/hd_outlier.h"
 
 #include <stdatomic.h>
@@ -332,6 +333,31 @@ static void note_use(const hd_endpoints_t *eps)
         atomic_store_explicit(&eps->state->is_used, 1, memory_order_relaxed);
 }
 
+/* The endpoint that a module asks for. */
+static uint32_t choose_wanted(choice_t *c)
+{
+    for (uint32_t i = 0; i < c->g->members_n; i++) {
+        uint32_t at = c->g->members[i];
+
+        if (hd_addr_eq(&c->v->eps->items[at].addr, &c->p->wanted))
+            return (c->v->health[at] == HD_EP_HEALTHY ||
+                    c->v->health[at] == HD_EP_DEGRADED) &&
+                           try_take(c, at, true)
+                       ? at
+                       : HD_LB_NOBODY;
+    }
+    return HD_LB_NOBODY;
+}
+
+static uint32_t choose(choice_t *c)
+{
+    uint32_t at = c->p->wanted.family != AF_UNSPEC ? choose_wanted(c) : HD_LB_NOBODY;
+
+    if (at != HD_LB_NOBODY || c->p->wanted_only)
+        return at;
+    return c->v->conf->is_nginx ? choose_as_nginx(c) : choose_as_envoy(c);
+}
+
 static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
 {
     choice_t c = {.m = m, .p = p, .now_ns = hd_clock_mono_ns()};
@@ -347,8 +373,8 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
         return no_healthy(m, p, err);
     c.g->choices++;
     note_use(c.v->eps);
-    at = c.v->conf->is_nginx ? choose_as_nginx(&c) : choose_as_envoy(&c);
-    if (at == HD_LB_NOBODY && c.v->conf->subsets != NULL &&
+    at = choose(&c);
+    if (at == HD_LB_NOBODY && !p->wanted_only && c.v->conf->subsets != NULL &&
         c.v->conf->subsets->panics_to_any && c.g != &c.v->whole) {
         c.g = &c.v->whole;
         at = choose_as_envoy(&c);
@@ -454,5 +480,17 @@ static void release(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result,
     let_go(m, p);
 }
 
-const hd_balancer_t hd_mesh_balancer = {
-    .pick = pick, .report = report, .release = release, .tls_of = choose_tls};
+static bool may_serve(const hd_cluster_t *c, const hd_endpoint_t *e, uint64_t now_ns)
+{
+    uint64_t until_ns = UINT64_MAX;
+    hd_endpoint_health_t health = hd_endpoint_health(e, now_ns, &until_ns);
+
+    return (health == HD_EP_HEALTHY || health == HD_EP_DEGRADED) && !e->down &&
+           hd_check_may_serve(c, e);
+}
+
+const hd_balancer_t hd_mesh_balancer = {.pick = pick,
+                                        .report = report,
+                                        .release = release,
+                                        .tls_of = choose_tls,
+                                        .may_serve = may_serve};

@@ -4,8 +4,9 @@
 #include "core/loom/hd_series.h"
 #include "core/os/hd_os.h"
 #include "core/proc/hd_process.h"
-#include "http/hd_call.h"
-#include "http/hd_grpc.h"
+#include "core/hd_call.h"
+#include "core/hd_grpc.h"
+#include "http/hd_headers.h"
 #include "mesh/hd_endpoint_state.h"
 #include "mesh/hd_outlier.h"
 

@@ -1,7 +1,7 @@
 /* Calls of our own, and HTTP/2 both ways in one process: a call goes out over our HTTP/2
  * client to a conn that our HTTP/2 server serves, where a service echoes. */
-#include "http/hd_call.h"
-#include "http/hd_grpc.h"
+#include "core/hd_call.h"
+#include "core/hd_grpc.h"
 #include "http/hd_service.h"
 #include "http_test.h"
 

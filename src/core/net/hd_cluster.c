@@ -75,6 +75,23 @@ bool hd_cluster_try_count(hd_member_t *m, const hd_slot_t *slot, const hd_cluste
     return true;
 }
 
+const hd_endpoints_t *hd_pick_endpoints(hd_member_t *m, const hd_pick_t *p)
+{
+    const hd_region_t *r =
+        p->cluster_slot != NULL ? hd_slot_get(m, p->cluster_slot) : NULL;
+    const hd_cluster_t *c = r != NULL ? r->root : NULL;
+
+    r = c != NULL && c->endpoints != NULL ? hd_slot_get(m, c->endpoints) : NULL;
+    return r != NULL ? r->root : NULL;
+}
+
+uint64_t hd_endpoint_load(hd_member_t *m, const hd_endpoint_t *e)
+{
+    return e->state != NULL && e->state->requests != HD_GAUGE_NONE
+               ? hd_gauge_read(m, e->state->requests)
+               : 0;
+}
+
 typedef struct {
     hd_member_t *member;
     hd_gauge_id_t gauge;

@@ -204,6 +204,10 @@ typedef struct hd_pick_s {
     /* At each so-manieth try the priorities of all tries so far are avoided from then on
      * (Envoy's previous_priorities); 0: never. */
     uint32_t priorities_frequency;
+    /* By a module: this endpoint, if the cluster has it and it may serve; AF_UNSPEC:
+     * none. <wanted_only>: else none at all. Not where an earlier try went. */
+    hd_addr_t wanted;
+    bool wanted_only;
     uint32_t try_timeout_ms;      /* of this try, by a module; 0: as the route says */
     const hd_fixed_pick_t *fixed; /* NULL: the balancer chooses */
     bool is_high;                 /* routing priority HIGH: limits of its own */
@@ -269,7 +273,15 @@ typedef struct {
     /* The transport that an endpoint's labels ask for, else the cluster's; NULL: plain.
      */
     const hd_tls_conf_t *(*tls_of)(const hd_cluster_t *c, const hd_endpoint_t *e);
+    /* Healthy or degraded now: not ejected, not failing its checks, not draining. */
+    bool (*may_serve)(const hd_cluster_t *c, const hd_endpoint_t *e, uint64_t now_ns);
 } hd_balancer_t;
 
 /* Filled by src/mesh at process start; never NULL in a worker. */
 extern const hd_balancer_t *hd_balancer;
+
+/* What may be picked from, as it is in this turn; NULL: nothing (yet). For on_pick, which
+ * chooses by <p->wanted>; hd_endpoint_load tells how many requests one has now, in all
+ * workers. */
+const hd_endpoints_t *hd_pick_endpoints(hd_member_t *m, const hd_pick_t *p);
+uint64_t hd_endpoint_load(hd_member_t *m, const hd_endpoint_t *e);

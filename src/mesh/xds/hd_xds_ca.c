@@ -1,5 +1,5 @@
 #include "mesh/xds/hd_xds_ca.h"
-#include "http/hd_grpc.h"
+#include "core/hd_grpc.h"
 #include "proto/hd_pb.h"
 #include "istio/ca.pb-c.h"
 

@@ -1,5 +1,6 @@
 #include "mesh/xds/hd_xds_peer.h"
-#include "http/hd_grpc.h"
+#include "core/hd_grpc.h"
+#include "http/hd_headers.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * we are, how long to wait after a failure. */
 #pragma once
 #include "core/net/hd_tls.h"
-#include "http/hd_call.h"
+#include "core/hd_call.h"
 #include "mesh/xds/hd_xds_conf.h"
 
 typedef struct {

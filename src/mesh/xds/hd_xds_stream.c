@@ -1,6 +1,6 @@
 #include "mesh/xds/hd_xds_stream.h"
 #include "core/base/hd_map.h"
-#include "http/hd_grpc.h"
+#include "core/hd_grpc.h"
 #include "proto/hd_pb.h"
 #include "xds/core.pb-c.h"
 #include "xds/discovery.pb-c.h"
