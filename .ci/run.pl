@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# What continuous integration runs: the tests plain, the tests sanitized, the demo. Stops at the
-# first run that fails. Its last line sums what the runs themselves reported.
+# What continuous integration runs: the tests plain, the tests sanitized, the fuzz targets for a
+# minute, the demo. Stops at the first run that fails. Its last line sums what the runs themselves reported.
 
 use strict;
 use warnings;
@@ -46,6 +46,7 @@ sub finish {
 
 run('./check');
 run('./check', '--sanitize');
+run('./check', '--fuzz');
 if (-x 'demo' && -f 'demo') {
     run('./demo', '--once');
     $passed++;

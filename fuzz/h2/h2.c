@@ -8,57 +8,13 @@
  * shorter writing is TYPE FLAGS STREAM LENGTH PAYLOAD, a byte each; what lacks of the
  * payload is zero; HEADERS of length 0 are a good head.
  */
-#include "http/hd_call.h"
-#include "http/hd_service.h"
-#include "../../t/lib/http_test.h"
+#include "../lib/engine.h"
 
 #include <nghttp2/nghttp2.h>
 
-enum { UPSTREAM = 1, SHORT = 2, DEAF = 4, PIECES = 8, CLOSES = 16, TUNNEL = 32 };
-
-/* --- what answers --- */
-
-static hd_rc_t echo_start(hd_req_t *req, const void *conf)
-{
-    (void)conf;
-    req->res = (hd_res_head_t){
-        .status = 200, .has_body = true, .content_length = HD_LEN_UNKNOWN};
-    hd_headers_init(&req->res.headers, req->pool, 4);
-    hd_headers_init(&req->res_trailers, req->pool, 4);
-    hd_headers_add(&req->res_trailers, HD_STR("grpc-status"), HD_STR("0"));
-    hd_response_start(req);
-    return HD_AGAIN;
-}
-
-static void echo_body(hd_req_t *req, hd_chain_t *body)
-{
-    if (hd_chain_flags(body) & HD_SLICE_END)
-        hd_chain_set_flags(body, HD_SLICE_END | HD_SLICE_TRAILERS);
-    hd_response_give_body(req, body);
-}
-
-static void echo_cancel(hd_req_t *req)
-{
-    (void)req;
-}
-
-static const hd_service_t echo = {.name = "echo",
-                                  .on_start = echo_start,
-                                  .on_body = echo_body,
-                                  .on_cancel = echo_cancel};
+enum { SHORT = 2 };
 
 /* --- the peer's bytes --- */
-
-static uint8_t bytes[300000];
-static size_t bytes_n;
-
-static void put(const void *data, size_t n)
-{
-    if (bytes_n + n <= sizeof(bytes)) {
-        memcpy(bytes + bytes_n, data, n);
-        bytes_n += n;
-    }
-}
 
 static void put_frame(const uint8_t *f, const uint8_t *payload, size_t n, size_t have)
 {
@@ -98,50 +54,6 @@ static void make_bytes(unsigned how, const uint8_t *data, size_t n)
     }
 }
 
-/* --- the peer --- */
-
-static bool is_deaf, peer_closed;
-
-static void on_readable(hd_conn_t *c)
-{
-    static char sink[65536];
-    ssize_t n;
-
-    while (!is_deaf && (n = hd_conn_read(c, sink, sizeof(sink))) > 0) {
-    }
-}
-
-static void on_writable(hd_conn_t *c)
-{
-    (void)c;
-}
-
-static void on_closed(hd_conn_t *c)
-{
-    peer_closed = true;
-    hd_conn_reset(c);
-}
-
-static const hd_conn_handler_t peer = {
-    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
-
-static void write_all(hd_conn_t *c, unsigned how)
-{
-    size_t step = how & PIECES ? 7 : sizeof(bytes);
-
-    for (size_t at = 0; at < bytes_n && !peer_closed; at += step) {
-        hd_chain_t out;
-
-        hd_chain_init(&out);
-        hd_bug_on(!hd_chain_try_add_copy(&out, (const char *)bytes + at,
-                                         hd_min(step, bytes_n - at)));
-        hd_conn_send(c, &out);
-        if (how & PIECES)
-            hd_loop_turn(loop, 0);
-    }
-    turn_some(loop);
-}
-
 /* What the tunnels lead to: greets, and ends every other one. */
 static void serve_tunnels(void)
 {
@@ -161,132 +73,24 @@ static void serve_tunnels(void)
     turn_some(loop);
 }
 
-static void fuzz_server(unsigned how)
-{
-    hd_conn_t *ends[2];
-
-    route->action = how & TUNNEL ? HD_ACT_TUNNEL : HD_ACT_SERVICE;
-    http->is_xds = (how & TUNNEL) != 0;
-    http->upgrade_websocket = true;
-
-    hd_bug_on(hd_conn_create_pipe(loop, ends, &err) != HD_OK);
-    hd_conn_set_handler(ends[1], &peer, NULL);
-    hd_h2_serve(ends[0], listener_slot, filter_chain);
-    write_all(ends[1], how);
-    if (how & TUNNEL)
-        serve_tunnels();
-    if (!peer_closed && (how & CLOSES))
-        hd_conn_close(ends[1], 0);
-    else if (!peer_closed)
-        tick(70000);
-    if (!peer_closed && !(how & CLOSES))
-        hd_conn_reset(ends[1]);
-}
-
-/* --- the call --- */
-
-static hd_call_t *call;
-
-static void on_head(hd_call_t *c, unsigned status, const hd_headers_t *headers)
-{
-    (void)c, (void)status, (void)headers;
-}
-
-static void on_body(hd_call_t *c, hd_chain_t *body)
-{
-    (void)c;
-    hd_chain_free(body);
-}
-
-static void on_end(hd_call_t *c, const hd_headers_t *trailers, const hd_err_t *e)
-{
-    (void)c, (void)trailers, (void)e;
-    call = NULL;
-}
-
-static const hd_call_user_t user = {
-    .on_head = on_head, .on_body = on_body, .on_end = on_end};
-
-static void fuzz_upstream(unsigned how)
-{
-    hd_call_spec_t spec = {
-        .cluster = cluster_slot,
-        .method = HD_STR("POST"),
-        .authority = HD_STR("example.org"),
-        .path = HD_STR("/up/method"),
-        .timeout_ms = 10000,
-        .protocol = HD_UP_HTTP2,
-    };
-    hd_chain_t body;
-    int fd;
-
-    call = hd_call_start(loop, member, &spec, &user, NULL, &err);
-    fd = up_accept();
-    hd_chain_init(&body);
-    hd_bug_on(!hd_chain_try_add_copy(&body, "a body", 6));
-    hd_chain_set_flags(&body, HD_SLICE_END);
-    if (call != NULL)
-        hd_call_send(call, &body);
-    hd_chain_free(&body);
-    turn_some(loop);
-    hd_ignore(
-        send(fd, bytes, hd_min(bytes_n, (size_t)60000), MSG_NOSIGNAL | MSG_DONTWAIT) < 0);
-    turn_some(loop);
-    if (how & CLOSES)
-        close(fd);
-    turn_some(loop);
-    tick(11000);
-    turn_some(loop);
-    if (call != NULL)
-        hd_call_cancel(call);
-    call = NULL;
-    if (!(how & CLOSES))
-        close(fd);
-    hd_upool_close_all(loop);
-}
-
-static void check_end(void)
-{
-    for (int i = 0; i < 20 && (hd_conns_open(loop) > 0 || hd_requests_active() > 0); i++)
-        tick(5000);
-    if (hd_requests_active() != 0 || hd_conns_open(loop) != 0 ||
-        hd_blocks_in_use() != 0 || lb.picks != lb.releases) {
-        fprintf(stderr, "left: %zu requests, %zu conns, %zu blocks, %u picks of %u\n",
-                hd_requests_active(), hd_conns_open(loop), hd_blocks_in_use(),
-                lb.picks - lb.releases, lb.picks);
-        abort();
-    }
-}
-
-static void start(void)
-{
-    hd_ignore(hd_service_register(&echo) == 0);
-    start_bench();
-    alarm(0); /* a bench of tests ends itself */
-    route->action = HD_ACT_SERVICE;
-    route->service = hd_service_find(HD_STR("echo"));
-    route_match->path.text = HD_STR("/");
-    cluster->protocol = HD_UP_HTTP2;
-}
-
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    static bool is_started;
     unsigned how;
 
     if (n < 1)
         return 0;
-    if (!is_started)
-        start();
-    is_started = true;
+    start_engine();
+    cluster->protocol = HD_UP_HTTP2;
     how = data[0];
     make_bytes(how, data + 1, n - 1);
-    is_deaf = (how & DEAF) != 0;
-    peer_closed = false;
+    route->action = how & TUNNEL ? HD_ACT_TUNNEL : HD_ACT_SERVICE;
+    http->is_xds = (how & TUNNEL) != 0;
+    http->upgrade_websocket = true;
     if (how & UPSTREAM)
-        fuzz_upstream(how);
+        fuzz_upstream(how, HD_UP_HTTP2);
     else
-        fuzz_server(how);
+        fuzz_client(how, hd_h2_serve, how & TUNNEL ? serve_tunnels : NULL);
     check_end();
     return 0;
 }

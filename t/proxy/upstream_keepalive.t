@@ -32,7 +32,10 @@ EOC
     is load($hd->port(0), 3000, 10), '3000 good, 0 failed', "closed after $k each: 3000 of 3000 answered";
     my %conns;
     $conns{$_->{conn}}++ for $hd->requests(1);
-    cmp_ok scalar(keys %conns), '<=', 3000 / $k + 30, scalar(keys %conns) . ' connections';
+    # An upstream that is slow to close after its last answer looks like one that lets connections
+    # idle for so long, and others that idle as long aren't used again (hd_peer_idle.h): then more
+    # are made, each used less.
+    cmp_ok scalar(keys %conns), '<=', 2 * 3000 / $k, scalar(keys %conns) . ' connections: they are used again';
     is((grep { $_ > $k } values %conns), 0, 'none used after its end');
     $hd->stop;
 }

@@ -1,0 +1,213 @@
+/* engine: the whole engine in one process, for targets that are a peer of it: bytes to a
+ * client's conn, bytes as an upstream's answer to a call of our own, and at the end
+ * nothing that was taken is left: requests, blocks, conns, picks. */
+#pragma once
+#include "core/hd_call.h"
+#include "http/hd_service.h"
+#include "../../t/lib/http_test.h"
+
+/* How the peer behaves: bits of an input's first byte that all these targets share. */
+enum { UPSTREAM = 1, DEAF = 4, PIECES = 8, CLOSES = 16, TUNNEL = 32 };
+
+/* --- what answers --- */
+
+static hd_rc_t echo_start(hd_req_t *req, const void *conf)
+{
+    (void)conf;
+    req->res = (hd_res_head_t){
+        .status = 200, .has_body = true, .content_length = HD_LEN_UNKNOWN};
+    hd_headers_init(&req->res.headers, req->pool, 4);
+    hd_headers_init(&req->res_trailers, req->pool, 4);
+    hd_headers_add(&req->res_trailers, HD_STR("grpc-status"), HD_STR("0"));
+    hd_response_start(req);
+    return HD_AGAIN;
+}
+
+static void echo_body(hd_req_t *req, hd_chain_t *body)
+{
+    if (hd_chain_flags(body) & HD_SLICE_END)
+        hd_chain_set_flags(body, HD_SLICE_END | HD_SLICE_TRAILERS);
+    hd_response_give_body(req, body);
+}
+
+static void echo_cancel(hd_req_t *req)
+{
+    (void)req;
+}
+
+static const hd_service_t echo = {.name = "echo",
+                                  .on_start = echo_start,
+                                  .on_body = echo_body,
+                                  .on_cancel = echo_cancel};
+
+/* --- the peer's bytes --- */
+
+static uint8_t bytes[300000];
+static size_t bytes_n;
+
+TAP_UNUSED static void put(const void *data, size_t n)
+{
+    if (bytes_n + n <= sizeof(bytes)) {
+        memcpy(bytes + bytes_n, data, n);
+        bytes_n += n;
+    }
+}
+
+/* --- the peer --- */
+
+static bool is_deaf, peer_closed;
+
+static void on_readable(hd_conn_t *c)
+{
+    static char sink[65536];
+    ssize_t n;
+
+    while (!is_deaf && (n = hd_conn_read(c, sink, sizeof(sink))) > 0) {
+    }
+}
+
+static void on_writable(hd_conn_t *c)
+{
+    (void)c;
+}
+
+static void on_closed(hd_conn_t *c)
+{
+    peer_closed = true;
+    hd_conn_reset(c);
+}
+
+static const hd_conn_handler_t peer = {
+    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+
+TAP_UNUSED static void write_all(hd_conn_t *c, unsigned how)
+{
+    size_t step = how & PIECES ? 7 : sizeof(bytes);
+
+    for (size_t at = 0; at < bytes_n && !peer_closed; at += step) {
+        hd_chain_t out;
+
+        hd_chain_init(&out);
+        hd_bug_on(!hd_chain_try_add_copy(&out, (const char *)bytes + at,
+                                         hd_min(step, bytes_n - at)));
+        hd_conn_send(c, &out);
+        if (how & PIECES)
+            hd_loop_turn(loop, 0);
+    }
+    turn_some(loop);
+}
+
+/* Our server <serve>s a client that sends the bytes. */
+TAP_UNUSED static void fuzz_client(unsigned how,
+                                   void (*serve)(hd_conn_t *c, const hd_slot_t *listener,
+                                                 const hd_filter_chain_t *chain),
+                                   void (*meanwhile)(void))
+{
+    hd_conn_t *ends[2];
+
+    is_deaf = (how & DEAF) != 0;
+    peer_closed = false;
+    hd_bug_on(hd_conn_create_pipe(loop, ends, &err) != HD_OK);
+    hd_conn_set_handler(ends[1], &peer, NULL);
+    serve(ends[0], listener_slot, filter_chain);
+    write_all(ends[1], how);
+    if (meanwhile != NULL)
+        meanwhile();
+    if (!peer_closed && (how & CLOSES))
+        hd_conn_close(ends[1], 0);
+    else if (!peer_closed)
+        tick(70000);
+    if (!peer_closed && !(how & CLOSES))
+        hd_conn_reset(ends[1]);
+}
+
+/* --- the call --- */
+
+static hd_call_t *call;
+
+static void on_head(hd_call_t *c, unsigned status, const hd_headers_t *headers)
+{
+    (void)c, (void)status, (void)headers;
+}
+
+static void on_body(hd_call_t *c, hd_chain_t *body)
+{
+    (void)c;
+    hd_chain_free(body);
+}
+
+static void on_end(hd_call_t *c, const hd_headers_t *trailers, const hd_err_t *e)
+{
+    (void)c, (void)trailers, (void)e;
+    call = NULL;
+}
+
+static const hd_call_user_t user = {
+    .on_head = on_head, .on_body = on_body, .on_end = on_end};
+
+/* A call of our own is answered by the bytes. */
+TAP_UNUSED static void fuzz_upstream(unsigned how, hd_up_protocol_t protocol)
+{
+    hd_call_spec_t spec = {
+        .cluster = cluster_slot,
+        .method = HD_STR("POST"),
+        .authority = HD_STR("example.org"),
+        .path = HD_STR("/up/method"),
+        .timeout_ms = 10000,
+        .protocol = protocol,
+    };
+    hd_chain_t body;
+    int fd;
+
+    call = hd_call_start(loop, member, &spec, &user, NULL, &err);
+    fd = up_accept();
+    hd_chain_init(&body);
+    hd_bug_on(!hd_chain_try_add_copy(&body, "a body", 6));
+    hd_chain_set_flags(&body, HD_SLICE_END);
+    if (call != NULL)
+        hd_call_send(call, &body);
+    hd_chain_free(&body);
+    turn_some(loop);
+    hd_ignore(
+        send(fd, bytes, hd_min(bytes_n, (size_t)60000), MSG_NOSIGNAL | MSG_DONTWAIT) < 0);
+    turn_some(loop);
+    if (how & CLOSES)
+        close(fd);
+    turn_some(loop);
+    tick(11000);
+    turn_some(loop);
+    if (call != NULL)
+        hd_call_cancel(call);
+    call = NULL;
+    if (!(how & CLOSES))
+        close(fd);
+    hd_upool_close_all(loop);
+}
+
+TAP_UNUSED static void check_end(void)
+{
+    for (int i = 0; i < 20 && (hd_conns_open(loop) > 0 || hd_requests_active() > 0); i++)
+        tick(5000);
+    if (hd_requests_active() != 0 || hd_conns_open(loop) != 0 ||
+        hd_blocks_in_use() != 0 || lb.picks != lb.releases) {
+        fprintf(stderr, "left: %zu requests, %zu conns, %zu blocks, %u picks of %u\n",
+                hd_requests_active(), hd_conns_open(loop), hd_blocks_in_use(),
+                lb.picks - lb.releases, lb.picks);
+        abort();
+    }
+}
+
+TAP_UNUSED static void start_engine(void)
+{
+    static bool is_started;
+
+    if (is_started)
+        return;
+    is_started = true;
+    hd_ignore(hd_service_register(&echo) == 0);
+    start_bench();
+    alarm(0); /* a bench of tests ends itself */
+    route->action = HD_ACT_SERVICE;
+    route->service = hd_service_find(HD_STR("echo"));
+    route_match->path.text = HD_STR("/");
+}
