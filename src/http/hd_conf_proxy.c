@@ -7,8 +7,10 @@
 #include "http/hd_proxy_filter.h"
 
 #define LIST_MAX 200
-#define VERSION_10 1000 /* beside hd_up_protocol_t */
-#define TRIES_MAX 64    /* where nginx has no limit but the number of servers */
+#define VERSION_10 1000                       /* beside hd_up_protocol_t */
+#define BUFFER_BYTES (8 * 4096)               /* nginx's default: 8 of a page */
+#define TEMP_FILE_MAX (1024ull * 1024 * 1024) /* the same */
+#define TRIES_MAX 64 /* where nginx has no limit but the number of servers */
 
 typedef struct {
     hd_str_t name;
@@ -29,10 +31,14 @@ typedef struct {
     const hd_str_t *hidden, *passed; /* response fields */
     uint32_t hidden_n, passed_n;
     uint64_t connect_timeout_ms, send_timeout_ms, read_timeout_ms; /* 0: 60 s */
-    uint64_t accepted, buffer_bytes;                               /* 0: 16 KB */
+    uint64_t accepted, head_bytes;                                 /* 0: 16 KB */
+    uint64_t buffer_bytes, temp_write_bytes;                       /* 0: the default */
+    uint64_t temp_max_plus_1;                                      /* 0: the default */
+    hd_str_t temp_path;
     uint32_t version; /* VERSION_…; 0: 1.1 */
     const hd_expr_t *method, *body, *bind;
-    bool bind_transparent, drops_headers, drops_body, ignores_redirect;
+    bool bind_transparent, drops_headers, drops_body;
+    uint32_t ignores; /* HD_IGNORES_… */
     uint32_t is_high;
     bool no_buffering, no_request_buffering, no_redirect, intercepts, no_multiplex;
     bool ignore_client_abort;
@@ -375,25 +381,34 @@ static hd_rc_t set_bind(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
 
 static hd_rc_t set_ignored(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
-    static const char *const names[] = {
-        "X-Accel-Redirect",  "X-Accel-Expires", "X-Accel-Limit-Rate",
-        "X-Accel-Buffering", "X-Accel-Charset", "Expires",
-        "Cache-Control",     "Set-Cookie",      "Vary"};
+    static const struct {
+        const char *name;
+        uint32_t bit;
+    } fields[] = {{"X-Accel-Redirect", HD_IGNORES_REDIRECT},
+                  {"X-Accel-Expires", 0},
+                  {"X-Accel-Limit-Rate", HD_IGNORES_LIMIT_RATE},
+                  {"X-Accel-Buffering", HD_IGNORES_BUFFERING},
+                  {"X-Accel-Charset", 0},
+                  {"Expires", 0},
+                  {"Cache-Control", 0},
+                  {"Set-Cookie", 0},
+                  {"Vary", 0}};
     proxy_conf_t *pc = conf;
 
-    pc->ignores_redirect = false;
+    pc->ignores = 0;
     for (uint32_t i = 0; i < cf->node->args_n; i++) {
         size_t k = 0;
 
-        while (k < hd_countof(names) && !hd_str_eq_nocase(args[i], hd_str_c(names[k])))
+        while (k < hd_countof(fields) &&
+               !hd_str_eq_nocase(args[i], hd_str_c(fields[k].name)))
             k++;
-        if (k == hd_countof(names))
+        if (k == hd_countof(fields))
             return hd_err_set(err, HD_E_CONF,
                               "invalid value \"%.*s\"; allowed are X-Accel-Redirect, "
                               "X-Accel-Expires, X-Accel-Limit-Rate, X-Accel-Buffering, "
                               "X-Accel-Charset, Expires, Cache-Control, Set-Cookie, Vary",
                               HD_STR_ARG(args[i]));
-        pc->ignores_redirect |= k == 0;
+        pc->ignores |= fields[k].bit;
     }
     return HD_OK;
 }
@@ -437,19 +452,50 @@ static hd_rc_t set_next(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
     return HD_OK;
 }
 
-/* --- accepted --- */
+/* --- buffering --- */
 
-static hd_rc_t accept_buffers(hd_conf_t *cf, const hd_str_t *args, void *conf,
-                              hd_err_t *err)
+/* proxy_buffers N SIZE */
+static hd_rc_t set_buffers(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
-    uint64_t n;
+    proxy_conf_t *pc = conf;
+    uint64_t n, size;
 
-    (void)conf, (void)cf;
+    (void)cf;
     if (!hd_str_to_u64(args[0], 1000000, &n) || n < 2)
         return hd_err_set(err, HD_E_CONF,
                           "invalid number of buffers \"%.*s\": 2 and more",
                           HD_STR_ARG(args[0]));
-    return hd_parse_size(args[1], INT64_MAX, &n, err);
+    if (hd_parse_size(args[1], 1u << 30, &size, err) != HD_OK)
+        return HD_ERROR;
+    if (size == 0)
+        return hd_err_set(err, HD_E_CONF, "buffers of no bytes: 1 and more");
+    pc->buffer_bytes = n * size;
+    return HD_OK;
+}
+
+static hd_rc_t set_temp_max(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    proxy_conf_t *pc = conf;
+    uint64_t size;
+
+    (void)cf;
+    if (hd_parse_size(args[0], INT64_MAX - 1, &size, err) != HD_OK)
+        return HD_ERROR;
+    pc->temp_max_plus_1 = size + 1;
+    return HD_OK;
+}
+
+/* proxy_temp_path PATH [LEVEL …]; kept with its NUL, for open(2). */
+static hd_rc_t set_temp_path(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err)
+{
+    proxy_conf_t *pc = conf;
+
+    (void)err;
+    pc->temp_path = hd_str_printf(cf->pool, "%.*s%c",
+                                  HD_STR_ARG(hd_conf_path(cf, args[0], false)), '\0');
+    return HD_OK;
 }
 
 static hd_rc_t set_inverse(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
@@ -611,8 +657,15 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .no_request_headers = pc->drops_headers,
         .no_request_body = pc->drops_body,
         .is_http10 = pc->version == VERSION_10,
-        .ignores_redirect = pc->ignores_redirect,
-        .head_bytes_max = (uint32_t)hd_min(pc->buffer_bytes, (uint64_t)UINT32_MAX),
+        .ignores = pc->ignores,
+        .head_bytes_max = (uint32_t)hd_min(pc->head_bytes, (uint64_t)UINT32_MAX),
+        .buffer_bytes = pc->buffer_bytes > 0 ? (size_t)pc->buffer_bytes : BUFFER_BYTES,
+        .temp_write_bytes = (size_t)hd_min(
+            pc->temp_write_bytes > 0 ? pc->temp_write_bytes : HD_BLOCK_BYTES,
+            pc->buffer_bytes > 0 ? pc->buffer_bytes : BUFFER_BYTES),
+        .temp_file_max =
+            pc->temp_max_plus_1 > 0 ? pc->temp_max_plus_1 - 1 : TEMP_FILE_MAX,
+        .temp_path = pc->temp_path,
     };
     target->cluster = pc->cluster;
     target->cluster_name = pc->host_port;
@@ -706,7 +759,7 @@ static const hd_directive_t directives[] = {
      .args_max = HD_ARGS_ANY,
      .set = set_ignored,
      .help = "NAME …: fields of a response that have no effect; of these, "
-             "X-Accel-Redirect has one"},
+             "X-Accel-Redirect and X-Accel-Buffering have one"},
     {.name = "proxy_cookie_domain",
      .scope = IN_ANY,
      .args_n = 1,
@@ -758,7 +811,9 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .set = set_inverse,
      .offset = AT(no_buffering),
-     .help = "on|off: a response is read faster than the client takes it; on"},
+     .help = "on|off: the response of a client that is slow is read ahead, into "
+             "proxy_buffers and then a file, so that the server is free early; on. "
+             "X-Accel-Buffering of a response says otherwise"},
     {.name = "proxy_request_buffering",
      .scope = IN_ANY,
      .args_n = 1,
@@ -768,26 +823,40 @@ static const hd_directive_t directives[] = {
     {.name = "proxy_buffers",
      .scope = IN_ANY,
      .args_n = 2,
-     .set = accept_buffers,
-     .help = "N SIZE: accepted; bodies lie in blocks of 16 KB"},
+     .set = set_buffers,
+     .help = "N SIZE: of a response that is read ahead, N times SIZE bytes are in "
+             "memory; 8 4k"},
     {.name = "proxy_buffer_size",
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_size,
-     .offset = AT(buffer_bytes),
+     .offset = AT(head_bytes),
      .help = "SIZE: a response's head may be so long, up to 16 KB; 16k"},
     {.name = "proxy_busy_buffers_size",
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_size,
      .offset = AT(accepted),
-     .help = "SIZE: accepted"},
+     .help = "SIZE: accepted; what a client has been given is sent whatever it is"},
     {.name = "proxy_max_temp_file_size",
      .scope = IN_ANY,
      .args_n = 1,
+     .set = set_temp_max,
+     .help = "SIZE: of a response that is read ahead, what proxy_buffers don't hold goes "
+             "to a file of so much; 1024m; 0: none"},
+    {.name = "proxy_temp_file_write_size",
+     .scope = IN_ANY,
+     .args_n = 1,
      .set = hd_set_size,
-     .offset = AT(accepted),
-     .help = "SIZE: accepted; responses are never held in files"},
+     .offset = AT(temp_write_bytes),
+     .help = "SIZE: gathered before it is written to that file; 16k"},
+    {.name = "proxy_temp_path",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 4,
+     .set = set_temp_path,
+     .help = "PATH [LEVEL …]: the folder of those files, which have no name, so that "
+             "LEVEL has no effect; /tmp"},
     {.name = "proxy_redirect",
      .scope = IN_ANY,
      .args_n = 1,

@@ -13,6 +13,7 @@
 #define REQUEST_BUFFER_BYTES 262144 /* buffer_request: beyond it, a temp file */
 #define HELD_BYTES 65536
 #define NO_BLOCK_MS 20 /* until one may be free */
+#define SLOW_MS 20     /* a client that takes nothing for so long isn't waited for */
 
 static hd_proxy_t *proxy_of(const hd_req_t *req)
 {
@@ -237,6 +238,19 @@ static void end_others(hd_proxy_t *p, const hd_try_t *winner)
     drop_retry(p);
 }
 
+/* X-Accel-…: the upstream's word on how its answer is passed on. */
+static void obey_field(hd_proxy_t *p, hd_field_t *f)
+{
+    f->flags |= HD_FIELD_REMOVED;
+    if (hd_str_eq_nocase(f->name, HD_STR("X-Accel-Buffering")) &&
+        !(p->conf->ignores & HD_IGNORES_BUFFERING)) {
+        if (hd_str_eq_nocase(f->value, HD_STR("no")))
+            p->buffers = false;
+        else if (hd_str_eq_nocase(f->value, HD_STR("yes")))
+            p->buffers = true;
+    }
+}
+
 /* nginx keeps these of an upstream to itself. */
 static void hide_fields(hd_proxy_t *p)
 {
@@ -247,15 +261,15 @@ static void hide_fields(hd_proxy_t *p)
     if (req->http == NULL || req->http->is_xds)
         return;
     redirect = hd_headers_get(h, HD_H_X_ACCEL_REDIRECT);
-    if (redirect != NULL && !p->conf->ignores_redirect)
+    if (redirect != NULL && !(p->conf->ignores & HD_IGNORES_REDIRECT))
         p->redirect = redirect->value;
     for (unsigned i = 0; i < h->n; i++) {
         hd_field_t *f = &h->fields[i];
 
-        if (f->id == HD_H_X_ACCEL_REDIRECT ||
-            (f->id == HD_H_OTHER &&
-             (hd_str_has_prefix_nocase(f->name, HD_STR("X-Accel-")) ||
-              hd_str_eq_nocase(f->name, HD_STR("X-Pad")))))
+        if (f->id == HD_H_OTHER && hd_str_has_prefix_nocase(f->name, HD_STR("X-Accel-")))
+            obey_field(p, f);
+        else if (f->id == HD_H_X_ACCEL_REDIRECT ||
+                 (f->id == HD_H_OTHER && hd_str_eq_nocase(f->name, HD_STR("X-Pad"))))
             f->flags |= HD_FIELD_REMOVED;
     }
 }
@@ -346,6 +360,7 @@ static void take_head(hd_proxy_t *p, hd_try_t *t)
     /* a failure is one already; an answer is good when it has ended well */
     if (t->status >= 500)
         hd_balancer->report(req->member, &t->pick, HD_RESULT_OK, t->status);
+    p->buffers = p->conf->buffer_response;
     hide_fields(p);
     hd_try_push_timer(t);
 }
@@ -401,6 +416,98 @@ void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t)
         lose_replay(p);
 }
 
+/* --- its body --- */
+
+static bool is_reading_ahead(const hd_proxy_t *p)
+{
+    return p->ahead != NULL && p->ahead->is_on;
+}
+
+static bool has_room(const hd_proxy_t *p)
+{
+    return is_reading_ahead(p) ? !hd_ahead_is_full(p->ahead)
+                               : !hd_response_is_full(p->req);
+}
+
+static void resume_upstream(hd_proxy_t *p)
+{
+    hd_try_t *t = p->winner;
+
+    if (t == NULL || t->x == NULL || !t->is_paused || !has_room(p))
+        return;
+    t->is_paused = false;
+    hd_try_push_timer(t);
+    t->x->upconn->codec->pause(t->x, false);
+}
+
+/* A client that let us wait for so long is slow: the upstream shall not be. Clients that
+ * are as fast as it never cost a copy, nor a file. */
+static void on_slow(hd_timer_t *timer)
+{
+    hd_ahead_t *a = hd_container_of(timer, hd_ahead_t, slow);
+    hd_proxy_t *p = proxy_of(a->req);
+    const hd_try_t *t = p->winner;
+    uint64_t waited_ms;
+
+    if (p->is_over || a->req->response_ended || t == NULL || t->x == NULL ||
+        !t->is_paused)
+        return;
+    waited_ms = (hd_loop_now_ns(a->req->loop) - a->paused_ns) / 1000000;
+    if (waited_ms < SLOW_MS) { /* it is another pause */
+        hd_timer_set(a->req->loop, timer, SLOW_MS - waited_ms);
+        return;
+    }
+    a->is_on = true;
+    resume_upstream(p);
+}
+
+/* The upstream is held back: its client is full, or all is that may be kept for it. */
+static void pause_upstream(hd_proxy_t *p, hd_try_t *t)
+{
+    hd_req_t *req = p->req;
+
+    t->is_paused = true;
+    t->x->upconn->codec->pause(t->x, true);
+    if (!p->buffers || is_reading_ahead(p) || hd_req_is_grpc(req))
+        return;
+    if (p->ahead == NULL) {
+        p->ahead = hd_ahead_create(req, p->conf);
+        hd_timer_init(&p->ahead->slow, on_slow);
+    }
+    p->ahead->paused_ns = hd_loop_now_ns(req->loop);
+    if (!hd_timer_is_set(&p->ahead->slow))
+        hd_timer_set(req->loop, &p->ahead->slow, SLOW_MS);
+}
+
+/* The client gets what it takes of what was read ahead; behind it, why there is no more.
+ */
+static void give_ahead(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    hd_ahead_t *a = p->ahead;
+    hd_rc_t rc = hd_ahead_give(a);
+
+    if (rc == HD_AGAIN && !hd_timer_is_set(&p->backoff)) {
+        hd_timer_set(req->loop, &p->backoff, NO_BLOCK_MS);
+    } else if (rc == HD_ERROR) {
+        hd_response_fail(req, 500, 0, "internal_error");
+    } else if (rc == HD_OK && hd_ahead_is_empty(a) && a->cut_status != 0 &&
+               !req->response_ended) {
+        hd_response_fail(req, a->cut_status, a->cut_flag, a->cut_details);
+    }
+}
+
+void hd_proxy_cut_body(hd_proxy_t *p, unsigned status, uint64_t flag, const char *details)
+{
+    if (p->ahead == NULL || hd_ahead_is_empty(p->ahead)) {
+        hd_response_fail(p->req, status, flag, details);
+        return;
+    }
+    p->ahead->cut_status = status;
+    p->ahead->cut_flag = flag;
+    p->ahead->cut_details = details;
+}
+
 void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body)
 {
     hd_req_t *req = p->req;
@@ -411,26 +518,25 @@ void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body)
     }
     if (t->step == HD_TRY_STEP_END)
         req->upstream_end_ns = t->end_ns;
-    hd_response_give_body(req, body);
+    if (!is_reading_ahead(p) ||
+        (hd_ahead_is_empty(p->ahead) && (body->bytes == 0 || !hd_response_is_full(req))))
+        hd_response_give_body(req, body);
+    else
+        hd_ahead_add(p->ahead, body);
     if (t->step == HD_TRY_STEP_END || t->x == NULL)
         return;
-    if (hd_response_is_full(req) && !t->is_paused) {
-        t->is_paused = true;
-        t->x->upconn->codec->pause(t->x, true);
-    }
+    if (!t->is_paused && !has_room(p))
+        pause_upstream(p, t);
     hd_try_push_timer(t);
 }
 
 static void on_drained(hd_req_t *req)
 {
     hd_proxy_t *p = proxy_of(req);
-    hd_try_t *t = p->winner;
 
-    if (t == NULL || t->x == NULL || !t->is_paused || hd_response_is_full(req))
-        return;
-    t->is_paused = false;
-    hd_try_push_timer(t);
-    t->x->upconn->codec->pause(t->x, false);
+    if (p->ahead != NULL)
+        give_ahead(p);
+    resume_upstream(p);
 }
 
 /* --- the request's body --- */
@@ -452,16 +558,18 @@ static hd_try_t *next_sender(hd_proxy_t *p, hd_try_t *after)
 static bool add_to_temp(hd_proxy_t *p, hd_chain_t *body)
 {
     hd_req_t *req = p->req;
+    hd_err_t err = {0};
 
     if (p->temp_fd < 0)
-        p->temp_fd = hd_temp_file_open(req, req->loc->body_temp_path);
+        p->temp_fd = hd_temp_file_open(req->pool, req->loc->body_temp_path, &err);
     if (p->temp_fd >= 0 &&
-        hd_temp_file_write(req, p->temp_fd, p->temp_bytes, body) == HD_OK) {
+        hd_temp_file_write(p->temp_fd, p->temp_bytes, body, &err) == HD_OK) {
         p->temp_bytes += (int64_t)body->bytes;
         p->temp_flags |= hd_chain_flags(body);
         hd_chain_free(body);
         return true;
     }
+    hd_ignore(hd_req_err(req, err.code, "%s", err.text));
     hd_chain_free(body);
     answer_failure(p, HD_FAIL_INTERNAL);
     return false;
@@ -672,6 +780,14 @@ static void stop_waiting(hd_proxy_t *p)
     p->waits_for_name = false;
 }
 
+static void free_ahead(hd_proxy_t *p)
+{
+    if (p->ahead == NULL)
+        return;
+    hd_timer_stop(p->req->loop, &p->ahead->slow);
+    hd_ahead_free(p->ahead);
+}
+
 /* Whatever a finished request still holds. */
 static void free_proxy(void *arg)
 {
@@ -685,6 +801,7 @@ static void free_proxy(void *arg)
     hd_chain_free(&p->replay);
     hd_chain_free(&p->held);
     hd_temp_file_close(&p->temp_fd);
+    free_ahead(p);
 }
 
 /* Its cluster is known now. */
@@ -784,6 +901,8 @@ static void on_wake(hd_req_t *req)
     }
     if (hd_unlikely(p->temp_fd >= 0))
         send_temp(p);
+    if (hd_unlikely(p->ahead != NULL))
+        on_drained(req);
 }
 
 /* Another action may follow (a reroute): what was read of the body is its to have, if it
@@ -817,6 +936,7 @@ static void cancel(hd_req_t *req)
     hd_chain_free(&p->replay);
     hd_chain_free(&p->held);
     hd_temp_file_close(&p->temp_fd);
+    free_ahead(p);
 }
 
 /* Nobody waits for it any more, as far as one can tell: the upstream is spared. */

@@ -1,6 +1,7 @@
 /* hd_proxy_int: what hd_proxy.c (the action), hd_try.c (one attempt) and hd_proxy_uri.c
  * share. */
 #pragma once
+#include "http/hd_ahead.h"
 #include "http/hd_request_int.h"
 #include "http/hd_try.h"
 #include "core/net/hd_resolve.h"
@@ -40,6 +41,8 @@ typedef struct hd_proxy_s {
     hd_gauge_id_t retry_counted; /* a place among the cluster's retries; 0: none */
     hd_try_t *winner;            /* whose response it is */
     hd_timer_t backoff;
+    bool buffers;      /* the response may be read ahead of its client … */
+    hd_ahead_t *ahead; /* … who was full once; NULL: not yet */
     uint32_t attempts;
     uint64_t hash;
     bool has_hash;
@@ -74,6 +77,9 @@ void hd_try_push_timer(hd_try_t *t); /* something moved */
 /* --- hd_proxy.c: what tries tell --- */
 void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t);
 void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body);
+/* The upstream's body ends early: as hd_response_fail, after what was read of it. */
+void hd_proxy_cut_body(hd_proxy_t *p, unsigned status, uint64_t flag,
+                       const char *details);
 void hd_proxy_on_fail(hd_proxy_t *p, hd_try_t *t, hd_fail_t why,
                       const hd_try_result_t *r);
 void hd_proxy_on_timeout(hd_proxy_t *p, hd_try_t *t);

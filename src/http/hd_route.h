@@ -94,6 +94,13 @@ typedef struct {
     uint32_t n;
 } hd_upgrades_t;
 
+/* Fields of a response that have no effect. */
+enum {
+    HD_IGNORES_REDIRECT = 1, /* X-Accel-Redirect */
+    HD_IGNORES_BUFFERING = 2,
+    HD_IGNORES_LIMIT_RATE = 4,
+};
+
 typedef struct {
     const hd_weighted_t *targets; /* at least one, but for cluster_expr */
     uint32_t targets_n, weights_total;
@@ -125,6 +132,12 @@ typedef struct {
     uint32_t max_grpc_timeout_ms; /* caps a client's grpc-timeout; 0: no cap */
     bool has_grpc_timeout;        /* grpc-timeout is honoured at all (VS-ROUTE-8) */
     bool buffer_request, buffer_response; /* nginx's defaults; else stream */
+    /* Of a response that is read ahead of its client (hd_ahead.h): bytes in memory, then
+     * in a file (0: none) in a folder (NUL-terminated; empty: /tmp), which is written so
+     * much at a time. */
+    size_t buffer_bytes, temp_write_bytes;
+    uint64_t temp_file_max;
+    hd_str_t temp_path;
     uint32_t replay_bytes; /* body kept for retries when streaming; 64 KB */
     uint32_t tries_max;    /* at most so many attempts, whoever asks for them */
     const hd_hash_policy_t *hashes;
@@ -142,10 +155,10 @@ typedef struct {
     bool is_grpc;                /* grpc_pass: errors of ours are gRPC statuses */
     const void *filter;          /* nginx: hd_proxy_filter_t; NULL: xDS has none */
     /* nginx's proxy_method, _set_body, _pass_request_…, _bind, _http_version 1.0,
-     * _buffer_size, _ignore_headers X-Accel-Redirect */
+     * _buffer_size */
     const hd_expr_t *method, *body, *bind;
     bool no_request_headers, no_request_body, bind_transparent, is_http10;
-    bool ignores_redirect;
+    uint32_t ignores;        /* HD_IGNORES_…: nginx's proxy_ignore_headers */
     uint32_t head_bytes_max; /* of a response; 0: what the codec takes */
 } hd_proxy_conf_t;
 

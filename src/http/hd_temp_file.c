@@ -5,12 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#define IOV_N 16
+
 /* For file systems that have no files without a name (open(2), O_TMPFILE). */
-static int open_named(hd_req_t *req, const char *dir)
+static int open_named(hd_pool_t *temp, const char *dir)
 {
-    hd_str_t name = hd_str_printf(req->pool, "%s/heddle-XXXXXX%c", dir, '\0');
+    hd_str_t name = hd_str_printf(temp, "%s/heddle-XXXXXX%c", dir, '\0');
     char *path = (char *)(uintptr_t)name.data;
     int fd = mkostemp(path, O_CLOEXEC);
 
@@ -21,53 +24,59 @@ static int open_named(hd_req_t *req, const char *dir)
     return fd;
 }
 
-static int open_in(hd_req_t *req, const char *dir)
+static int open_in(hd_pool_t *temp, const char *dir)
 {
     int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 
     if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
-        fd = open_named(req, dir);
+        fd = open_named(temp, dir);
     return fd;
 }
 
-int hd_temp_file_open(hd_req_t *req, hd_str_t dir)
+int hd_temp_file_open(hd_pool_t *temp, hd_str_t dir, hd_err_t *err)
 {
     const char *path = dir.len > 0 ? dir.data : "/tmp";
-    int fd = open_in(req, path);
+    int fd = open_in(temp, path);
 
     if (fd < 0 && errno == ENOENT && mkdir(path, 0700) == 0)
-        fd = open_in(req, path);
+        fd = open_in(temp, path);
     if (fd < 0)
         hd_ignore(
-            hd_req_err(req, HD_E_SYS, "a temp file in %s: %s", path, strerror(errno)));
+            hd_err_set(err, HD_E_SYS, "a temp file in %s: %s", path, strerror(errno)));
     return fd;
 }
 
-static hd_rc_t write_all(hd_req_t *req, int fd, int64_t offset, const char *data,
-                         size_t len)
+/* The slices from <s> on, skipping <*skip> bytes of it; how many pieces. */
+static int to_iov(const hd_slice_t *s, size_t skip, struct iovec *iov)
 {
-    while (len > 0) {
-        ssize_t n = pwrite(fd, data, len, offset);
+    int n = 0;
+
+    for (; s != NULL && n < IOV_N; s = s->next, skip = 0) {
+        hd_assert(s->len == 0 || s->kind == HD_SLICE_BLOCK);
+        if (s->len > skip)
+            iov[n++] = (struct iovec){(void *)(uintptr_t)(s->data + skip), s->len - skip};
+    }
+    return n;
+}
+
+hd_rc_t hd_temp_file_write(int fd, int64_t offset, const hd_chain_t *body, hd_err_t *err)
+{
+    const hd_slice_t *s = body->first;
+    size_t left = body->bytes, skip = 0;
+    struct iovec iov[IOV_N];
+
+    while (left > 0) {
+        ssize_t n = pwritev(fd, iov, to_iov(s, skip, iov), offset);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return hd_req_err(req, HD_E_SYS, "writing a temp file: %s",
+            return hd_err_set(err, HD_E_SYS, "writing a temp file: %s",
                               strerror(n < 0 ? errno : ENOSPC));
-        data += n;
-        len -= (size_t)n;
+        left -= (size_t)n;
         offset += n;
-    }
-    return HD_OK;
-}
-
-hd_rc_t hd_temp_file_write(hd_req_t *req, int fd, int64_t offset, const hd_chain_t *body)
-{
-    for (const hd_slice_t *s = body->first; s != NULL; s = s->next) {
-        hd_assert(s->len == 0 || s->kind == HD_SLICE_BLOCK);
-        if (write_all(req, fd, offset, s->data, s->len) != HD_OK)
-            return HD_ERROR;
-        offset += (int64_t)s->len;
+        for (skip += (size_t)n; s != NULL && skip >= s->len; s = s->next)
+            skip -= s->len;
     }
     return HD_OK;
 }

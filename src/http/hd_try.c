@@ -79,7 +79,8 @@ static void on_timer(hd_timer_t *timer)
                              "upstream timed out while reading response, %s",
                              describe(t, text, sizeof(text))));
         hd_try_end(t, HD_RESULT_TIMEOUT);
-        hd_response_fail(req, 504, HD_RF(UPSTREAM_TIMEOUT), "upstream_response_timeout");
+        hd_proxy_cut_body(t->proxy, 504, HD_RF(UPSTREAM_TIMEOUT),
+                          "upstream_response_timeout");
         return;
     }
     if (t->until_ns != UINT64_MAX && hd_loop_now_ns(req->loop) >= t->until_ns) {
@@ -226,11 +227,11 @@ static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
                              err->text, describe(t, text, sizeof(text))));
     if (t->step == HD_TRY_STEP_BODY) {
         hd_try_end(t, HD_RESULT_RESET);
-        hd_response_fail(t->req, 502,
-                         why == HD_XR_PROTOCOL ? HD_RF(UPSTREAM_PROTOCOL)
-                         : why == HD_XR_CLOSED ? HD_RF(UPSTREAM_CLOSED)
-                                               : HD_RF(UPSTREAM_RESET),
-                         "upstream_reset_after_response_started");
+        hd_proxy_cut_body(t->proxy, 502,
+                          why == HD_XR_PROTOCOL ? HD_RF(UPSTREAM_PROTOCOL)
+                          : why == HD_XR_CLOSED ? HD_RF(UPSTREAM_CLOSED)
+                                                : HD_RF(UPSTREAM_RESET),
+                          "upstream_reset_after_response_started");
         return;
     }
     hd_try_end(t, HD_RESULT_RESET);

@@ -122,7 +122,8 @@ void hd_open_file_ref(hd_open_file_t *f)
     f->refs++;
 }
 
-void hd_open_file_unref(hd_open_file_t *f)
+/* Out of line: slices of memory are far more often freed. */
+__attribute__((noinline)) void hd_open_file_unref(hd_open_file_t *f)
 {
     hd_assert(f->refs > 0);
     if (--f->refs > 0)
@@ -184,9 +185,9 @@ static void ref_slice(const hd_slice_t *s)
 
 static void free_slice(hd_slice_t *s)
 {
-    if (s->block != NULL)
+    if (hd_likely(s->block != NULL))
         hd_block_unref(s->block);
-    else if (s->kind == HD_SLICE_FILE)
+    else if (hd_unlikely(s->kind == HD_SLICE_FILE))
         hd_open_file_unref(s->file);
     give_slice(s);
 }
@@ -452,7 +453,7 @@ void hd_chain_drop(hd_chain_t *c, size_t len)
     }
 }
 
-void hd_chain_free(hd_chain_t *c)
+void hd_chain_free_slices(hd_chain_t *c)
 {
     while (c->first != NULL)
         drop_first(c);

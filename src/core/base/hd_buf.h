@@ -116,7 +116,12 @@ void hd_chain_drop(hd_chain_t *c, size_t len);
 /* The flags that take effect now, at the head: of the empty slices there, which go. 0 if
  * bytes come first. */
 unsigned hd_chain_take_flags(hd_chain_t *c);
-void hd_chain_free(hd_chain_t *c);
+void hd_chain_free_slices(hd_chain_t *c); /* of hd_chain_free */
+static inline void hd_chain_free(hd_chain_t *c)
+{
+    if (c->first != NULL)
+        hd_chain_free_slices(c);
+}
 /* Fills <iov> from memory slices at the head; returns how many, bytes in *bytes. Stops
  * before a file or pipe slice. */
 int hd_chain_to_iov(const hd_chain_t *c, struct iovec *iov, int max, size_t *bytes);

@@ -357,6 +357,7 @@ int hd_process_main(const hd_options_t *options)
     hd_proc.prefix = options->prefix;
     hd_proc.conf_path = options->conf;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error of write(2) */
     open_early_log(options);
     if (options->signal.len > 0)
         return hd_signal_main(options);
