@@ -1,4 +1,4 @@
-"""What bench/callgrind and bench/syscalls have in common: one peer, one scenario."""
+"""What callgrind, syscalls and idle_memory have in common: one peer, one scenario."""
 
 import argparse
 import os
@@ -11,11 +11,11 @@ import procs
 from procs import Failed
 
 
-def parse_arguments(doc, requests, tool):
+def parse_arguments(doc, requests, tool, scenarios=tuple(peers.SCENARIOS)):
     parser = argparse.ArgumentParser(description=doc,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", choices=list(peers.PEERS), default="heddle")
-    parser.add_argument("--scenario", choices=list(peers.SCENARIOS), default="h1")
+    parser.add_argument("--scenario", choices=list(scenarios), default="h1")
     parser.add_argument("--requests", type=int, default=requests)
     parser.add_argument("--top", type=int, default=40, help="rows shown")
     args = parser.parse_args()

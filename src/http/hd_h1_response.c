@@ -40,12 +40,13 @@ static bool is_last_response(const hd_h1_server_t *h, const hd_req_t *req)
 {
     uint32_t max = req->loc->keepalive_requests;
 
-    if (h->close_after || h->is_draining || req->no_keepalive || !req->head.keep_alive)
+    if (h->close_after || h->idle->is_draining || req->no_keepalive ||
+        !req->head.keep_alive)
         return true;
     /* what follows a CONNECT may be meant for the tunnel that wasn't made */
     if (req->head.method_id == HD_M_CONNECT)
         return true;
-    if (max > 0 && h->requests_n >= max)
+    if (max > 0 && h->idle->requests_n >= max)
         return true;
     /* A body that nobody asked for may come or not: nothing behind it could be told from
      * it. One that is long isn't read for an answer of ours (413, 403). */
@@ -148,7 +149,7 @@ void hd_h1_want_body(hd_req_t *req)
     if (h->wants_continue && !req->response_started)
         send_continue(h);
     if (!req->body_ended && req->loc->client_body_timeout_ms > 0)
-        hd_timer_set(req->loop, &h->timer, req->loc->client_body_timeout_ms);
+        hd_conn_set_timer(h->conn, req->loc->client_body_timeout_ms);
     if (h->body_paused) {
         h->body_paused = false;
         hd_conn_wake(h->conn);

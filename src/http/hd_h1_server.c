@@ -1,50 +1,88 @@
 /* The client's side of HTTP/1: requests out of a conn's bytes, one after the other, and
  * their responses back. Pipelined requests wait in the block until the one before is
  * answered. */
+#include "core/base/hd_asan.h"
 #include "http/hd_chars.h"
 #include "http/hd_h1_server_int.h"
 #include "http/hd_hangup.h"
 
 #include <stdlib.h>
 
-static hd_link_t conns = {&conns, &conns};
-
 /* Heads may be this long if nothing else is configured; nginx: 4 buffers of 8 KB. */
 #define HEAD_BYTES_MAX 32768
 #define HEAD_FIELDS_MAX 100
 #define TIMEOUT_MS 60000 /* where nothing is configured */
+#define FREE_MAX 64
 
-static void free_server(hd_h1_server_t *h)
+/* Some that are free, since each request takes one. */
+static hd_h1_server_t *free_servers[FREE_MAX];
+static unsigned free_servers_n;
+
+static hd_h1_server_t *wake_up(hd_conn_t *c)
 {
-    hd_http_entry_let_go(&h->entry, h->conn);
+    hd_h1_idle_t *idle = c->owner;
+    hd_h1_server_t *h = idle->busy;
+
+    if (h != NULL)
+        return h;
+    h = free_servers_n > 0 ? free_servers[--free_servers_n] : malloc(sizeof(*h));
+    hd_bug_on(h == NULL);
+    hd_asan_unpoison(h, sizeof(*h));
+    *h = (hd_h1_server_t){.conn = c, .idle = idle, .bytes_out_seen = UINT64_MAX};
+    idle->busy = h;
+    return h;
+}
+
+static void fall_asleep(hd_h1_server_t *h)
+{
     hd_h1_input_free(&h->in);
-    hd_list_remove(&h->link);
-    hd_timer_stop(h->conn->loop, &h->timer);
-    free(h);
+    h->idle->busy = NULL;
+    if (free_servers_n == FREE_MAX) {
+        free(h);
+        return;
+    }
+    free_servers[free_servers_n++] = h;
+    hd_asan_poison(h, sizeof(*h));
+}
+
+static void free_owner(hd_conn_t *c)
+{
+    hd_h1_idle_t *idle = c->owner;
+
+    if (idle->busy != NULL)
+        fall_asleep(idle->busy);
+    hd_http_entry_let_go(&idle->entry, c);
+    hd_conn_set_timer(c, 0);
+    free(idle);
 }
 
 /* Ends the conn; <linger>: what is queued still goes out. */
-static void end_conn(hd_h1_server_t *h, bool linger)
+static void end_idle(hd_conn_t *c, bool linger)
 {
-    hd_conn_t *c = h->conn;
-    uint64_t send_timeout_ms = h->send_timeout_ms;
+    uint64_t send_timeout_ms = ((hd_h1_idle_t *)c->owner)->send_timeout_ms;
 
-    hd_bug_on(h->req != NULL);
-    h->state = HD_H1S_GONE;
-    free_server(h);
+    free_owner(c);
     if (linger)
         hd_hangup(c, send_timeout_ms);
     else
         hd_conn_reset(c);
 }
 
+static void end_conn(hd_h1_server_t *h, bool linger)
+{
+    hd_bug_on(h->req != NULL);
+    end_idle(h->conn, linger);
+}
+
 /* 0: no bound. */
 static void set_timer(hd_h1_server_t *h, uint64_t ms)
 {
-    if (ms == 0)
-        hd_timer_stop(h->conn->loop, &h->timer);
-    else
-        hd_timer_set(h->conn->loop, &h->timer, ms);
+    hd_conn_set_timer(h->conn, ms);
+}
+
+static uint32_t to_ms32(uint64_t ms)
+{
+    return (uint32_t)hd_min(ms, (uint64_t)UINT32_MAX);
 }
 
 /* The client is gone or broke the protocol: the request ends by itself. */
@@ -71,12 +109,12 @@ static void await_head(hd_h1_server_t *h)
     h->state = HD_H1S_IDLE;
     hd_h1_input_drop_block(&h->in);
     hd_conn_trim(h->conn);
-    set_timer(h, h->idle_timeout_ms);
+    set_timer(h, h->idle->idle_timeout_ms);
 }
 
 static const hd_http_conf_t *http_conf(hd_h1_server_t *h)
 {
-    return hd_http_entry_refresh(&h->entry, h->conn);
+    return hd_http_entry_refresh(&h->idle->entry, h->conn);
 }
 
 /* on_finished follows and ends the conn. */
@@ -106,13 +144,15 @@ static void on_finished(hd_req_t *req)
 
     h->req = NULL;
     h->body_paused = false;
-    h->send_timeout_ms = req->loc->send_timeout_ms;
-    h->idle_timeout_ms = req->loc->keepalive_timeout_ms;
+    h->idle->send_timeout_ms = to_ms32(req->loc->send_timeout_ms);
+    h->idle->idle_timeout_ms = to_ms32(req->loc->keepalive_timeout_ms);
     if (h->state == HD_H1S_ANSWER && !h->close_after) {
         await_head(h);
         h->is_pipelined = h->in.from < h->in.to;
         if (h->is_pipelined || h->conn->is_readable || h->conn->peer_closed)
             hd_conn_wake(h->conn);
+        else
+            fall_asleep(h);
         return;
     }
     if (!h->close_after && !h->wants_continue &&
@@ -139,8 +179,7 @@ static hd_conn_t *take_conn(hd_req_t *req)
         hd_conn_unread(c, h->in.block, h->in.block->data + h->in.from,
                        h->in.to - h->in.from);
     h->req = NULL;
-    h->state = HD_H1S_GONE;
-    free_server(h);
+    free_owner(c);
     return c;
 }
 
@@ -282,8 +321,8 @@ static bool read_head(hd_h1_server_t *h)
         why = "bad path";
     }
     if (rc != HD_H1_OK) {
-        hd_request_set_entry(req, &h->entry);
-        hd_http_entry_let_go(&h->entry, h->conn);
+        hd_request_set_entry(req, &h->idle->entry);
+        hd_http_entry_let_go(&h->idle->entry, h->conn);
         h->close_after = true;
         h->state = HD_H1S_ANSWER;
         if (rc == HD_H1_TOO_LONG)
@@ -294,11 +333,11 @@ static bool read_head(hd_h1_server_t *h)
     req->head_bytes_received = used;
     req->head.scheme = hd_tls_is_on(h->conn) ? HD_STR("https") : HD_STR("http");
     hd_headers_mark_hops(&req->head.headers);
-    req->conn_requests = ++h->requests_n;
+    req->conn_requests = ++h->idle->requests_n;
     begin_body(h, req);
-    hd_request_start(req, &h->entry); /* its steps run later */
-    hd_http_entry_let_go(&h->entry, h->conn);
-    h->is_draining |= h->entry.is_old;
+    hd_request_start(req, &h->idle->entry); /* its steps run later */
+    hd_http_entry_let_go(&h->idle->entry, h->conn);
+    h->idle->is_draining |= h->idle->entry.is_old;
     set_timer(h, h->state == HD_H1S_ANSWER ? send_timeout_of(req)
                                            : req->loc->client_body_timeout_ms);
     return h->req == req;
@@ -468,7 +507,8 @@ static void on_end_of_stream(hd_h1_server_t *h)
 
 static void on_readable(hd_conn_t *c)
 {
-    hd_h1_server_t *h = c->owner;
+    hd_h1_idle_t *idle = c->owner;
+    hd_h1_server_t *h = wake_up(c);
 
     if (h->is_aborted && h->req != NULL) {
         lose_client(h, HD_E_LIMIT, "no memory for the response");
@@ -481,7 +521,7 @@ static void on_readable(hd_conn_t *c)
     }
     if (hd_h1_input_has_bytes(&h->in)) { /* pipelined, or left over from a pause */
         process(h);
-        if (c->owner != h || c->state >= HD_CONN_CLOSING)
+        if (c->owner != idle || c->state >= HD_CONN_CLOSING)
             return;
     }
     while (h->state != HD_H1S_ANSWER && !h->body_paused && c->is_readable) {
@@ -503,44 +543,38 @@ static void on_readable(hd_conn_t *c)
         else if (h->state != HD_H1S_HEAD)
             set_timer(h, body_timeout_of(h));
         process(h);
-        if (c->owner != h || c->state >= HD_CONN_CLOSING)
+        if (c->owner != idle || c->state >= HD_CONN_CLOSING)
             return;
     }
     if (h->state == HD_H1S_HEAD && !hd_h1_input_has_bytes(&h->in))
         await_head(h); /* it was but an empty line */
+    if (h->state == HD_H1S_IDLE)
+        fall_asleep(h);
     else
         time_head(h);
 }
 
 static void on_writable(hd_conn_t *c)
 {
-    hd_h1_server_t *h = c->owner;
+    const hd_h1_server_t *h = ((hd_h1_idle_t *)c->owner)->busy;
 
-    if (h->req != NULL)
+    if (h != NULL && h->req != NULL)
         hd_request_on_drained(h->req);
 }
 
 static void on_closed(hd_conn_t *c)
 {
-    lose_client(c->owner, HD_E_RESET, "client reset the connection");
-}
-
-static void drain_one(hd_h1_server_t *h)
-{
-    h->is_draining = true;
-    if (h->state == HD_H1S_IDLE && !h->conn->is_readable)
-        end_conn(h, true);
+    lose_client(wake_up(c), HD_E_RESET, "client reset the connection");
 }
 
 static void on_stale(hd_conn_t *c)
 {
-    drain_one(c->owner);
-}
+    hd_h1_idle_t *idle = c->owner;
 
-static const hd_conn_handler_t handler = {.on_stale = on_stale,
-                                          .on_readable = on_readable,
-                                          .on_writable = on_writable,
-                                          .on_closed = on_closed};
+    idle->is_draining = true;
+    if ((idle->busy == NULL || idle->busy->state == HD_H1S_IDLE) && !c->is_readable)
+        end_idle(c, true);
+}
 
 /* The client takes what we send, or there is nothing to be taken. */
 static bool is_taking(hd_h1_server_t *h)
@@ -561,8 +595,8 @@ static void on_head_timeout(hd_h1_server_t *h)
     h->state = HD_H1S_ANSWER;
     h->req = req;
     hd_ignore(http_conf(h) == NULL); /* refreshed: there may be none any more */
-    hd_request_set_entry(req, &h->entry);
-    hd_http_entry_let_go(&h->entry, h->conn);
+    hd_request_set_entry(req, &h->idle->entry);
+    hd_http_entry_let_go(&h->idle->entry, h->conn);
     set_timer(h, send_timeout_of(req));
     hd_request_reject(req, 408, "client timed out while sending its request head");
 }
@@ -584,9 +618,9 @@ static void on_body_timeout(hd_h1_server_t *h)
 }
 
 /* What it means depends on what we waited for. */
-static void on_due(hd_timer_t *t)
+static void on_due(hd_conn_t *c)
 {
-    hd_h1_server_t *h = hd_container_of(t, hd_h1_server_t, timer);
+    hd_h1_server_t *h = wake_up(c);
 
     switch (h->state) {
     case HD_H1S_HEAD:
@@ -610,37 +644,40 @@ static void on_due(hd_timer_t *t)
         break;
     }
     if (is_taking(h))
-        set_timer(h, h->req != NULL ? send_timeout_of(h->req) : h->send_timeout_ms);
+        set_timer(h, h->req != NULL ? send_timeout_of(h->req) : h->idle->send_timeout_ms);
     else
         lose_client(h, HD_E_TIMEOUT, "client doesn't read its response");
 }
 
+static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .on_readable = on_readable,
+                                          .on_writable = on_writable,
+                                          .on_closed = on_closed,
+                                          .on_due = on_due};
+
 void hd_h1_serve(hd_conn_t *c, const hd_http_entry_t *entry)
 {
     const hd_http_conf_t *http = entry->chain->protocol_conf;
-    hd_h1_server_t *h = calloc(1, sizeof(*h));
+    hd_h1_idle_t *idle = malloc(sizeof(*idle));
+    uint64_t timeout_ms =
+        http->header_timeout_ms > 0 ? http->header_timeout_ms : TIMEOUT_MS;
 
-    hd_bug_on(h == NULL);
-    h->conn = c;
-    h->entry = *entry;
-    h->state = HD_H1S_IDLE;
-    hd_timer_init(&h->timer, on_due);
-    hd_list_add_last(&conns, &h->link);
-    hd_conn_set_handler(c, &handler, h);
-    h->send_timeout_ms = TIMEOUT_MS;
-    h->bytes_out_seen = UINT64_MAX;
-    set_timer(h, http->header_timeout_ms > 0 ? http->header_timeout_ms : TIMEOUT_MS);
-    if (c->is_readable || c->in.bytes > 0)
-        hd_conn_wake(c);
+    hd_bug_on(idle == NULL);
+    *idle = (hd_h1_idle_t){.entry = *entry,
+                           .send_timeout_ms = TIMEOUT_MS,
+                           .idle_timeout_ms = to_ms32(timeout_ms)};
+    hd_conn_set_handler(c, &handler, idle);
+    hd_conn_set_timer(c, timeout_ms);
+}
+
+static void drain_one(hd_conn_t *c, void *arg)
+{
+    (void)arg;
+    if (c->handler == &handler)
+        on_stale(c);
 }
 
 void hd_h1_drain(hd_loop_t *loop)
 {
-    hd_list_each(link, &conns)
-    {
-        hd_h1_server_t *h = hd_list_entry(link, hd_h1_server_t, link);
-
-        if (h->conn->loop == loop)
-            drain_one(h);
-    }
+    hd_conns_each(loop, drain_one, NULL);
 }

@@ -19,20 +19,27 @@ typedef enum {
     HD_H1S_GONE,     /* closing, or handed to a tunnel */
 } hd_h1_server_state_t;
 
+/* What lasts from one request to the next, the conn's owner: an idle conn has nothing
+ * else. */
 typedef struct {
-    hd_conn_t *conn;
-    hd_req_t *req; /* NULL between requests */
     hd_http_entry_t entry;
+    struct hd_h1_server_s *busy;               /* NULL: idle */
+    uint32_t send_timeout_ms, idle_timeout_ms; /* of the last request's location */
+    uint32_t requests_n;
+    bool is_draining;
+} hd_h1_idle_t;
+
+/* From a request's first byte to its response's end. The conn's timer is this state's. */
+typedef struct hd_h1_server_s {
+    hd_conn_t *conn;
+    hd_h1_idle_t *idle; /* what lasts; its <busy> is this one */
+    hd_req_t *req;      /* NULL between requests */
     hd_h1_input_t in;
     uint64_t left;
-    hd_timer_t timer;
-    hd_link_t link;                            /* of all such conns, for drain */
-    uint64_t bytes_out_seen;                   /* at the last look of the send time-out */
-    uint64_t send_timeout_ms, idle_timeout_ms; /* of the last request's location */
-    uint32_t requests_n;
+    uint64_t bytes_out_seen; /* at the last look of the send time-out */
     hd_chunked_t chunked;
     uint8_t state;
-    bool response_chunked, close_after, is_draining, wants_continue, is_aborted;
+    bool response_chunked, close_after, wants_continue, is_aborted;
     bool is_pipelined;  /* bytes of the next request came with the last one's */
     bool is_head_timed; /* the timer is the head's */
     bool body_paused;   /* the request takes no more: <in> waits */

@@ -1075,7 +1075,7 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     hd_h2_session_keepalive(&h->s, http->h2_ping_ms, http->h2_ping_timeout_ms);
     hd_h2_session_flush_later(&h->s);
     set_idle_timer(h);
-    if (c->is_readable || c->in.bytes > 0)
+    if (c->is_readable)
         hd_conn_wake(c);
 }
 

@@ -458,14 +458,14 @@ GET(server_addr)
 {
     UNUSED_REST;
     if (of->conn != NULL)
-        set_addr(of, &of->conn->local, out);
+        set_addr(of, hd_conn_socket_local(of->conn), out);
 }
 
 GET(server_port)
 {
     UNUSED_REST;
     if (of->conn != NULL)
-        set_int(out, of->conn->local.port);
+        set_int(out, hd_conn_socket_local(of->conn)->port);
 }
 
 GET(connection)
@@ -690,9 +690,9 @@ static void set_proxied(of_t *of, bool is_local, bool is_port, hd_val_t *out)
     const hd_conn_facts_t *facts = of->conn != NULL ? of->conn->facts : NULL;
     const hd_addr_t *a;
 
-    if (facts == NULL)
+    if (facts == NULL || facts->proxied == NULL)
         return;
-    a = is_local ? &facts->proxied_local : &facts->proxied_remote;
+    a = is_local ? &facts->proxied->local : &facts->proxied->remote;
     if (a->family == AF_UNSPEC)
         return;
     if (is_port)

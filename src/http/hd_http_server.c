@@ -46,9 +46,7 @@ void hd_http_entry_init(hd_http_entry_t *e, hd_conn_t *c, const hd_slot_t *liste
 {
     const hd_region_t *r = hd_listener_serving();
 
-    *e = (hd_http_entry_t){.listener = listener,
-                           .tls_hash = chain->tls != NULL ? chain->tls->peer_hash : 0,
-                           .chain = chain};
+    *e = (hd_http_entry_t){.listener = listener, .chain = chain};
     if (r == NULL)
         return;
     hold(e, hd_loop_member(c->loop), r);
@@ -72,7 +70,7 @@ static const hd_http_conf_t *find_chain(hd_http_entry_t *e, hd_conn_t *c)
     /* A publishing between two looks at the slot must not mix two versions. */
     do {
         seen = r;
-        chain = r == NULL ? NULL : hd_listener_refresh(c, e->listener, e->tls_hash);
+        chain = r == NULL ? NULL : hd_listener_refresh(c, e->listener);
         r = hd_slot_get(m, e->listener);
     } while (r != seen);
     if (chain == NULL && e->is_held) {
@@ -103,39 +101,34 @@ const hd_http_conf_t *hd_http_entry_refresh(hd_http_entry_t *e, hd_conn_t *c)
 
 /* --- a conn whose first bytes tell its codec --- */
 
-typedef struct {
-    hd_conn_t *conn;
-    hd_http_entry_t entry;
-    hd_timer_t timer;
-} sniff_t;
+/* Its owner is its entry. */
 
-/* <s>'s entry is the codec's from now on, or was let go of. */
-static void free_sniff(sniff_t *s)
+static hd_http_entry_t take_entry(hd_conn_t *c)
 {
-    hd_timer_stop(s->conn->loop, &s->timer);
-    free(s);
+    hd_http_entry_t entry = *(hd_http_entry_t *)c->owner;
+
+    free(c->owner);
+    c->owner = NULL;
+    return entry;
 }
 
-static void drop_conn(sniff_t *s)
+static void drop_conn(hd_conn_t *c)
 {
-    hd_conn_t *c = s->conn;
+    hd_http_entry_t entry = take_entry(c);
 
-    hd_http_entry_let_go(&s->entry, c);
-    free_sniff(s);
+    hd_http_entry_let_go(&entry, c);
     hd_conn_close(c, 0);
 }
 
-static void serve(sniff_t *s, bool is_h2)
+static void serve(hd_conn_t *c, bool is_h2)
 {
-    hd_conn_t *c = s->conn;
     hd_http_entry_t entry;
 
-    if (hd_http_entry_refresh(&s->entry, c) == NULL) {
-        drop_conn(s);
+    if (hd_http_entry_refresh(c->owner, c) == NULL) {
+        drop_conn(c);
         return;
     }
-    entry = s->entry;
-    free_sniff(s);
+    entry = take_entry(c);
     if (is_h2)
         hd_h2_serve(c, &entry);
     else
@@ -164,47 +157,30 @@ static void on_readable(hd_conn_t *c)
     hd_rc_t rc = hd_conn_peek(c, &bytes);
 
     if (rc == HD_DONE || rc == HD_ERROR) {
-        drop_conn(c->owner);
+        drop_conn(c);
         return;
     }
     if (bytes.len == 0)
         return;
     if (memcmp(bytes.data, preface, hd_min(bytes.len, PREFACE_BYTES)) != 0)
-        serve(c->owner, is_no_http1(bytes));
+        serve(c, is_no_http1(bytes));
     else if (bytes.len >= PREFACE_BYTES)
-        serve(c->owner, true);
-}
-
-static void on_writable(hd_conn_t *c)
-{
-    (void)c;
-}
-
-static void on_closed(hd_conn_t *c)
-{
-    drop_conn(c->owner);
+        serve(c, true);
 }
 
 static const hd_conn_handler_t sniff_handler = {
-    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
-
-static void on_due(hd_timer_t *t)
-{
-    drop_conn(hd_container_of(t, sniff_t, timer));
-}
+    .on_readable = on_readable, .on_closed = drop_conn, .on_due = drop_conn};
 
 static void sniff(hd_conn_t *c, const hd_http_entry_t *entry)
 {
     const hd_http_conf_t *http = entry->chain->protocol_conf;
-    sniff_t *s = calloc(1, sizeof(*s));
+    hd_http_entry_t *own = malloc(sizeof(*own));
 
-    hd_bug_on(s == NULL);
-    s->conn = c;
-    s->entry = *entry;
-    hd_timer_init(&s->timer, on_due);
-    hd_timer_set(c->loop, &s->timer,
-                 http->header_timeout_ms > 0 ? http->header_timeout_ms : SNIFF_MS);
-    hd_conn_set_handler(c, &sniff_handler, s);
+    hd_bug_on(own == NULL);
+    *own = *entry;
+    hd_conn_set_handler(c, &sniff_handler, own);
+    hd_conn_set_timer(c,
+                      http->header_timeout_ms > 0 ? http->header_timeout_ms : SNIFF_MS);
 }
 
 /* The codec setting, else ALPN, else what the inspector or we see in the first bytes. */

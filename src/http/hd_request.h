@@ -290,7 +290,6 @@ enum {
  * in is answered, even if the listener has gone or asks for other proofs by then. */
 typedef struct {
     const hd_slot_t *listener;
-    uint64_t tls_hash;              /* hd_tls_conf_t.peer_hash; 0: plain */
     uint64_t _version : 62;         /* of <region> */
     uint64_t is_held : 1;           /* <region> is pinned, for the first request */
     uint64_t is_old : 1;            /* the newest wouldn't take the conn: to be drained */

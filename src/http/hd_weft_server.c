@@ -449,7 +449,7 @@ void hd_weft_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     hd_weft_init(&h->w, c, &weft_user,
                  http->h2_streams > 0 ? http->h2_streams : HD_WEFT_STREAMS_MAX / 2);
     hd_timer_set(c->loop, &h->timer, IDLE_TIMEOUT_MS);
-    if (c->is_readable || c->in.bytes > 0)
+    if (c->is_readable)
         hd_conn_wake(c);
 }
 

@@ -48,11 +48,12 @@ static void check(const hd_listener_t *l, const row_t *rows, size_t n)
                                  .transport = hd_str_c(r->transport),
                                  .app_protocol = hd_str_c(r->app),
                                  .offered_alpn = hd_str_c(r->alpn)};
+        hd_proxied_t proxied = {.remote = src};
         hd_conn_t c = {.facts = &facts, .remote = src};
         const hd_filter_chain_t *chain;
 
         if (r->direct != NULL) {
-            facts.proxied_remote = src;
+            facts.proxied = &proxied;
             c.remote = addr(r->direct);
         }
         chain = hd_listener_match(l, &c);

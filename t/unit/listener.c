@@ -174,7 +174,7 @@ static void test_accept(void)
     turn_until(loop, conns_n == 1);
     getsockname(fd, (struct sockaddr *)&in, &len);
     hd_addr_from_sockaddr((struct sockaddr *)&in, len, &remote);
-    ok(hd_addr_eq(&last->remote, &remote) && hd_addr_eq(&last->local, &at),
+    ok(hd_addr_eq(&last->remote, &remote) && hd_addr_eq(hd_conn_local(last), &at),
        "both addresses are known");
     ok(strcmp(last_chain, "default") == 0 && last_slot == slot && last->protocol == note);
     ok(send(fd, "hello", 5, 0) == 5);
@@ -183,20 +183,19 @@ static void test_accept(void)
     ok(hd_blocks_in_use() == 0 && last->pool == NULL, "nothing was allocated for it");
 
     hd_turn_begin(reader);
-    ok(hd_listener_refresh(last, slot, 0) != NULL, "its chain is still there");
-    ok(hd_listener_refresh(last, slot, 77) == NULL, "but not for other TLS settings");
+    ok(hd_listener_refresh(last, slot) != NULL, "its chain is still there");
     hd_turn_sleep(reader);
     plan.chains[0] = (hd_filter_chain_t){.name = HD_STR_INIT("new"), .protocol = other};
     ok(publish(&plan) == slot);
     hd_turn_begin(reader);
-    ok(hd_listener_refresh(last, slot, 0) == NULL,
+    ok(hd_listener_refresh(last, slot) == NULL,
        "nor once another protocol stands there: its settings are of another type");
     hd_turn_sleep(reader);
 
     remove_slot(slot);
     refresh_now();
     hd_turn_begin(reader);
-    ok(hd_listener_refresh(last, slot, 0) == NULL, "a removed listener drains its conns");
+    ok(hd_listener_refresh(last, slot) == NULL, "a removed listener drains its conns");
     hd_turn_sleep(reader);
     is_int(connect_to(&at), -1, "and its socket is closed");
     close(fd);

@@ -32,14 +32,16 @@ static hd_req_t *make_request(const asked_t *a)
     hd_conn_t *c = hd_pool_new(pool, hd_conn_t);
     hd_str_t rest = hd_str_c(a->line != NULL ? a->line : "GET shop /"), one;
     hd_str_t fields = hd_str_c(a->fields);
+    hd_proxied_t *proxied;
 
     req->pool = c->pool = pool;
     req->conn = c;
     req->member = member;
     ok(hd_addr_parse_ip(hd_str_c(a->from != NULL ? a->from : "10.0.0.9"), &c->remote));
-    ok(hd_addr_parse_ip(HD_STR("10.0.0.1"), &c->local));
-    c->local.port = a->port != 0 ? a->port : 9080;
     c->facts = hd_pool_new(pool, hd_conn_facts_t);
+    c->facts->proxied = proxied = hd_pool_new(pool, hd_proxied_t);
+    ok(hd_addr_parse_ip(HD_STR("10.0.0.1"), &proxied->local));
+    proxied->local.port = a->port != 0 ? a->port : 9080;
     c->facts->peer_principal = hd_str_c(a->who);
     c->facts->sni = hd_str_c(a->sni);
     ok(hd_str_split(&rest, ' ', &req->head.method) &&

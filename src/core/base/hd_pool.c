@@ -26,13 +26,18 @@ struct hd_pool_s {
     char *_at, *_end; /* free room of the current block */
     size_t _bytes;
     deferred_t *_deferred;
-    block_t *_blocks;     /* later ones, newest first */
-    size_t _grow_bytes;   /* of the next block */
-    char *_first, *_last; /* room of the first block, which the head shares */
+    block_t *_blocks;   /* later ones, newest first */
+    size_t _grow_bytes; /* of the next block */
+    char *_last;        /* the end of the first block, which the head shares */
     const hd_pool_source_t *_source;
     void *_owner;
     bool _has_failed;
 };
+
+static char *first_room(hd_pool_t *pool)
+{
+    return (char *)pool + hd_align_up(sizeof(*pool), ALIGN);
+}
 
 static void *take_memory(size_t bytes)
 {
@@ -57,9 +62,8 @@ hd_pool_t *hd_pool_create(size_t first_bytes)
     }
     pool = take_memory(total);
     memset(pool, 0, sizeof(*pool));
-    pool->_first = (char *)pool + head;
     pool->_last = (char *)pool + (total & ~(size_t)(ALIGN - 1));
-    pool->_at = pool->_first;
+    pool->_at = first_room(pool);
     pool->_end = pool->_last;
     pool->_grow_bytes = hd_min(hd_max(total * 2, (size_t)4096), (size_t)GROW_MAX_BYTES);
     hd_asan_poison(pool->_at, (size_t)(pool->_end - pool->_at));
@@ -72,7 +76,7 @@ hd_pool_t *hd_pool_create_on(const hd_pool_source_t *source, void *owner)
     hd_pool_t *pool = take_memory(head);
 
     memset(pool, 0, sizeof(*pool));
-    pool->_first = pool->_last = pool->_at = pool->_end = (char *)pool + head;
+    pool->_last = pool->_at = pool->_end = (char *)pool + head;
     pool->_grow_bytes = 4096;
     pool->_source = source;
     pool->_owner = owner;
@@ -107,7 +111,7 @@ void hd_pool_destroy(hd_pool_t *pool)
     free_blocks(pool);
     if (pool->_source != NULL && pool->_source->free_all != NULL)
         pool->_source->free_all(pool->_owner);
-    hd_asan_unpoison(pool->_first, (size_t)(pool->_last - pool->_first));
+    hd_asan_unpoison(first_room(pool), (size_t)(pool->_last - first_room(pool)));
     free(pool);
 }
 
@@ -117,7 +121,7 @@ void hd_pool_reset(hd_pool_t *pool)
     free_blocks(pool);
     if (pool->_source != NULL && pool->_source->free_all != NULL)
         pool->_source->free_all(pool->_owner);
-    pool->_at = pool->_first;
+    pool->_at = first_room(pool);
     pool->_end = pool->_last;
     pool->_bytes = 0;
     pool->_has_failed = false;

@@ -189,11 +189,12 @@ static void set_local(hd_conn_t *c, const socket_t *s, int fd)
     socklen_t len = sizeof(ss);
     const hd_listener_t *l = listener_of(s->acceptor, s->slot);
 
-    c->local = s->addr;
-    if (!is_wildcard(&s->addr) && (l == NULL || !l->socket.transparent))
-        return;
-    if (getsockname(fd, (struct sockaddr *)&ss, &len) == 0)
-        hd_addr_from_sockaddr((struct sockaddr *)&ss, len, &c->local);
+    hd_addr_t local = s->addr;
+
+    if ((is_wildcard(&s->addr) || (l != NULL && l->socket.transparent)) &&
+        getsockname(fd, (struct sockaddr *)&ss, &len) == 0)
+        hd_addr_from_sockaddr((struct sockaddr *)&ss, len, &local);
+    hd_conn_set_local(c, &local);
 }
 
 static void enter(socket_t *s, int fd, const struct sockaddr_storage *ss, socklen_t len)

@@ -3,6 +3,9 @@
 #include "core/net/hd_conn_int.h"
 #include <stdio.h>
 
+/* Facts stay while a conn idles: room for what most have, a server name and protocols and
+ * between sidecars two principals. */
+#define POOL_BYTES (sizeof(hd_conn_facts_t) + 240)
 #define DRAIN_BYTES 16384 /* of a closing conn's peer, dropped by one read */
 #define DRAIN_READS 8     /* in one turn */
 
@@ -176,6 +179,11 @@ static void on_conn_timer(hd_timer_t *t)
         hd_conn_step_closing(c);
         return;
     }
+    if (c->state == HD_CONN_OPEN) {
+        if (c->handler != NULL && c->handler->on_due != NULL)
+            c->handler->on_due(c);
+        return;
+    }
     (void)hd_conn_fail(c, HD_E_TIMEOUT, "%s",
                        c->state == HD_CONN_CONNECTING ? "timed out while connecting"
                                                       : "timed out during the handshake");
@@ -203,8 +211,9 @@ static void push(hd_conn_t *c, hd_layer_t *l)
 
 void hd_conn_push(hd_conn_t *c, hd_layer_t *l)
 {
-    if (!hd_chain_is_empty(&c->in)) {
-        push(c, hd_layer_replay_create(&c->in));
+    if (c->_in != NULL) {
+        push(c, hd_layer_replay_create(c->_in));
+        hd_conn_free_peeked(c);
         hd_conn_post_bottom(c, HD_EV_READ);
     }
     if (c->is_readable)
@@ -251,9 +260,22 @@ void hd_conn_set_handler(hd_conn_t *c, const hd_conn_handler_t *handler, void *o
 {
     c->handler = handler;
     c->owner = owner;
-    c->is_readable |= !hd_chain_is_empty(&c->in);
-    if (is_open(c) && c->is_readable)
+    c->is_readable |= c->_in != NULL;
+    if (!is_open(c))
+        return;
+    hd_timer_stop(c->loop, &c->_timer);
+    if (c->is_readable)
         hd_conn_wake(c);
+}
+
+void hd_conn_set_timer(hd_conn_t *c, uint64_t after_ms)
+{
+    if (!is_open(c))
+        return;
+    if (after_ms == 0)
+        hd_timer_stop(c->loop, &c->_timer);
+    else
+        hd_timer_set(c->loop, &c->_timer, after_ms);
 }
 
 void hd_conn_wake(hd_conn_t *c)
@@ -264,7 +286,7 @@ void hd_conn_wake(hd_conn_t *c)
 hd_pool_t *hd_conn_pool(hd_conn_t *c)
 {
     if (c->pool == NULL)
-        c->pool = hd_pool_create(0);
+        c->pool = hd_pool_create(POOL_BYTES);
     return c->pool;
 }
 
@@ -299,8 +321,9 @@ hd_rc_t hd_conn_fail(hd_conn_t *c, hd_err_code_t code, const char *fmt, ...)
 
 const hd_addr_t *hd_conn_remote(const hd_conn_t *c)
 {
-    if (c->facts != NULL && c->facts->proxied_remote.family != AF_UNSPEC)
-        return &c->facts->proxied_remote;
+    if (c->facts != NULL && c->facts->proxied != NULL &&
+        c->facts->proxied->remote.family != AF_UNSPEC)
+        return &c->facts->proxied->remote;
     return &c->remote;
 }
 
@@ -308,9 +331,17 @@ const hd_addr_t *hd_conn_local(const hd_conn_t *c)
 {
     if (c->facts != NULL && c->facts->original_dst.family != AF_UNSPEC)
         return &c->facts->original_dst;
-    if (c->facts != NULL && c->facts->proxied_local.family != AF_UNSPEC)
-        return &c->facts->proxied_local;
-    return &c->local;
+    if (c->facts != NULL && c->facts->proxied != NULL &&
+        c->facts->proxied->local.family != AF_UNSPEC)
+        return &c->facts->proxied->local;
+    return hd_conn_socket_local(c);
+}
+
+const hd_addr_t *hd_conn_socket_local(const hd_conn_t *c)
+{
+    static const hd_addr_t unknown;
+
+    return c->_local != NULL ? &c->_local->addr : &unknown;
 }
 
 bool hd_conn_is_dead(const hd_conn_t *c)
@@ -339,7 +370,7 @@ static void finish(hd_conn_t *c, bool reset)
         l->ops->close(l, reset);
     }
     c->top = c->bottom = NULL;
-    hd_chain_free(&c->in);
+    hd_conn_free_peeked(c);
     hd_chain_free(&c->out);
     c->handler = NULL;
     c->_events = 0;
@@ -405,10 +436,9 @@ void hd_conn_close(hd_conn_t *c, uint64_t linger_ms)
         finish(c, false);
         return;
     }
+    hd_conn_set_timer(c, linger_ms);
     move_conn(c, HD_CONN_OPEN, HD_CONN_CLOSING);
-    hd_chain_free(&c->in);
-    if (linger_ms != 0)
-        hd_timer_set(c->loop, &c->_timer, linger_ms);
+    hd_conn_free_peeked(c);
     hd_conn_set_list(c);
 }
 

@@ -69,6 +69,7 @@ typedef struct {
     void (*on_readable)(hd_conn_t *c);
     void (*on_writable)(hd_conn_t *c);
     void (*on_closed)(hd_conn_t *c);
+    void (*on_due)(hd_conn_t *c); /* hd_conn_set_timer's time has come */
     /* What the peer's identity was taken from holds no longer (hd_tls_watch.c): the conn
      * is to end once what is under way is done. From the loop only. NULL: it goes on. */
     void (*on_stale)(hd_conn_t *c);
@@ -83,37 +84,44 @@ typedef enum {
     HD_CONN_CLOSED,
 } hd_conn_state_t;
 
+/* Whose conn it really is; AF_UNSPEC: not told. */
+typedef struct {
+    hd_addr_t remote, local;
+} hd_proxied_t;
+
 /* Facts that layers found out, for those above and for attributes. Made lazily, in
  * c->pool. */
 typedef struct hd_conn_facts_s {
-    hd_addr_t original_dst;                  /* AF_UNSPEC: none */
-    hd_addr_t proxied_remote, proxied_local; /* from PROXY protocol or HBONE */
-    hd_str_t sni;                            /* as asked for, lower case */
-    hd_str_t alpn;                           /* negotiated */
-    hd_str_t offered_alpn;                   /* the ClientHello's list in wire form */
-    uint16_t offered_version; /* of TLS, the highest: 0x0300 to 0x0304; 0: none known */
-    hd_str_t transport;       /* "tls", "raw_buffer" as seen by the inspector */
-    hd_str_t app_protocol;    /* "http/1.1", "h2c", "" as seen by the inspector */
+    hd_addr_t original_dst;      /* AF_UNSPEC: none */
+    const hd_proxied_t *proxied; /* by PROXY protocol or HBONE; NULL: not */
+    hd_str_t sni;                /* as asked for, lower case */
+    hd_str_t alpn;               /* negotiated */
+    hd_str_t offered_alpn;       /* the ClientHello's list in wire form */
+    hd_str_t transport;          /* "tls", "raw_buffer" as seen by the inspector */
+    hd_str_t app_protocol;       /* "http/1.1", "h2c", "" as seen by the inspector */
     /* The peer's verified identity; set solely by the TLS or HBONE layer. */
     hd_str_t peer_principal; /* spiffe://TD/ns/NS/sa/SA; empty: none */
     hd_str_t local_principal;
     struct hd_tls_peer_s *tls; /* ask hd_tls_peer, which gathers them */
+    uint16_t offered_version;  /* of TLS, the highest: 0x0300 to 0x0304; 0: none known */
 } hd_conn_facts_t;
 
-/* Private parts begin with _: hd_conn_int.h says what they mean. */
+/* Private parts begin with _: hd_conn_int.h says what they mean. Ten thousand of them
+ * idle, so what only few need lies elsewhere. */
 struct hd_conn_s {
     hd_layer_t *top, *bottom;
     hd_loop_t *loop;
     const hd_conn_handler_t *handler;
     void *owner;              /* the handler's */
     uint64_t id;              /* "*5" in logs; unique in the process */
-    hd_chain_t in;            /* bytes peeked by listener filters or layers, read first */
+    hd_chain_t *_in;          /* peeked by filters or layers, read first; NULL: nothing */
     hd_chain_t out;           /* the output queue */
     hd_pool_t *pool;          /* NULL until hd_conn_pool */
     hd_conn_facts_t *facts;   /* NULL until hd_conn_facts */
     struct hd_attrs_s *attrs; /* attributes of the conn, inherited by internal hops */
     hd_err_t *err;            /* NULL: none; in the pool */
-    hd_addr_t remote, local;  /* of the bottom */
+    hd_addr_t remote;         /* of the bottom */
+    struct hd_local_s *_local; /* hd_conn_socket_local */
     uint64_t bytes_in, bytes_out;
     uint64_t opened_ns; /* when it was accepted, or its connecting began */
     uint8_t state;      /* hd_conn_state_t, changed by move_conn in hd_conn.c only */
@@ -127,7 +135,7 @@ struct hd_conn_s {
     uint16_t _high_kb, _low_kb;
     hd_conn_t *_next; /* to be flushed */
     hd_post_t _wake;
-    hd_timer_t _timer; /* of connecting and handshake, later of lingering */
+    hd_timer_t _timer; /* of connecting and handshake; the owner's; of lingering */
 };
 
 /* A conn over a connected descriptor (taken), e.g. an accepted one, OPEN. What is there
@@ -155,8 +163,12 @@ void hd_conn_set_handshake_timeout(hd_conn_t *c, uint64_t timeout_ms);
  * on_closed is posted. */
 void hd_conn_handshake_done(hd_conn_t *c, bool good);
 
-/* The new owner is told by on_readable if bytes or the end may be there. */
+/* The new owner is told by on_readable if bytes or the end may be there. The timer is its
+ * own, not set. */
 void hd_conn_set_handler(hd_conn_t *c, const hd_conn_handler_t *handler, void *owner);
+/* The conn's own timer, lent to its owner while it is OPEN: on_due comes in <after_ms>
+ * unless it is set anew; 0: never. */
+void hd_conn_set_timer(hd_conn_t *c, uint64_t after_ms);
 hd_pool_t *hd_conn_pool(hd_conn_t *c);
 hd_conn_facts_t *hd_conn_facts(hd_conn_t *c);
 /* Frees the pool of a conn that idles when the conn itself keeps nothing there (facts,
@@ -206,6 +218,8 @@ hd_rc_t hd_conn_fail(hd_conn_t *c, hd_err_code_t code, const char *fmt, ...)
 /* The address policies see: PROXY/HBONE's if there is one, else the socket's. */
 const hd_addr_t *hd_conn_remote(const hd_conn_t *c);
 const hd_addr_t *hd_conn_local(const hd_conn_t *c); /* the original destination, if any */
+/* The bottom's own address; AF_UNSPEC: not known (a conn that we made). */
+const hd_addr_t *hd_conn_socket_local(const hd_conn_t *c);
 /* An error has ended it, and on_closed won't tell a new owner any more. */
 bool hd_conn_is_dead(const hd_conn_t *c);
 /* Asks the kernel about a conn that idles, without reading: HD_OK nothing is there,
@@ -223,3 +237,6 @@ bool hd_conn_has_missed(const hd_conn_t *c, uint64_t mark);
 /* The bottom's descriptor when the stack is a bare socket, else -1 (splice). */
 int hd_conn_bare_fd(const hd_conn_t *c);
 size_t hd_conns_open(const hd_loop_t *loop);
+/* Each conn that is there; <look> may end any of them. One made meanwhile may be left
+ * out. */
+void hd_conns_each(hd_loop_t *loop, void (*look)(hd_conn_t *c, void *arg), void *arg);

@@ -47,10 +47,17 @@ typedef struct {
     hd_layer_socket_t socket;
 } hd_conn_cell_t;
 
+/* A local address, which most conns of a listener share. */
+typedef struct hd_local_s {
+    uint32_t refs;
+    hd_addr_t addr;
+} hd_local_t;
+
 /* hd_conn_set.c: the conns of a loop, in slabs; freed at the end of the turn. */
 hd_conn_t *hd_conn_set_take(hd_loop_t *loop); /* zeroed but for id, loop, marks */
 void hd_conn_set_give(hd_conn_t *c);          /* is closed */
 void hd_conn_set_list(hd_conn_t *c);          /* to be flushed in this turn */
+void hd_conn_set_local(hd_conn_t *c, const hd_addr_t *local); /* once; path: kept as is */
 
 /* hd_conn.c */
 void hd_conn_set_bottom(hd_conn_t *c, hd_layer_t *l, const hd_layer_ops_t *ops);
@@ -63,6 +70,8 @@ void hd_conn_connected(hd_conn_t *c, bool good, unsigned events);
 void hd_conn_tell_later(hd_conn_t *c, unsigned what);
 void hd_conn_step_closing(hd_conn_t *c);
 /* hd_conn_io.c */
+hd_chain_t *hd_conn_peeked(hd_conn_t *c); /* makes it, if there is none */
+void hd_conn_free_peeked(hd_conn_t *c);
 bool hd_conn_has_output(const hd_conn_t *c);
 bool hd_conn_may_tell_writable(const hd_conn_t *c);
 hd_rc_t hd_conn_shut_layers(hd_conn_t *c);

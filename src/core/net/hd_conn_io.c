@@ -1,6 +1,7 @@
 /* Reading, the output queue, and what goes through the layers in one flush. */
 #include "core/net/hd_conn_int.h"
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,11 +11,38 @@
 
 /* Reading */
 
+hd_chain_t *hd_conn_peeked(hd_conn_t *c)
+{
+    if (c->_in == NULL) {
+        c->_in = hd_net_realloc(NULL, sizeof(*c->_in));
+        hd_chain_init(c->_in);
+    }
+    return c->_in;
+}
+
+void hd_conn_free_peeked(hd_conn_t *c)
+{
+    if (c->_in == NULL)
+        return;
+    hd_chain_free(c->_in);
+    free(c->_in);
+    c->_in = NULL;
+}
+
+void hd_conn_drop_peeked(hd_conn_t *c, size_t len)
+{
+    if (c->_in == NULL)
+        return;
+    hd_chain_drop(c->_in, len);
+    if (hd_chain_is_empty(c->_in))
+        hd_conn_free_peeked(c);
+}
+
 static size_t take_peeked(hd_conn_t *c, void *to, size_t len)
 {
-    size_t n = hd_chain_peek(&c->in, to, len);
+    size_t n = hd_chain_peek(c->_in, to, len);
 
-    hd_chain_drop(&c->in, n);
+    hd_conn_drop_peeked(c, n);
     return n;
 }
 
@@ -37,7 +65,7 @@ ssize_t hd_conn_read(hd_conn_t *c, void *to, size_t len)
     hd_assert(len > 0);
     if (c->state != HD_CONN_OPEN)
         return HD_IO_AGAIN;
-    if (hd_unlikely(!hd_chain_is_empty(&c->in)))
+    if (hd_unlikely(c->_in != NULL))
         got = take_peeked(c, to, len);
     if (hd_unlikely((c->_flags & (HD_CF_END_READ | HD_CF_READ_FAILED)) != 0) && got == 0)
         return read_end(c, (c->_flags & HD_CF_READ_FAILED) != 0);
@@ -69,7 +97,7 @@ ssize_t hd_conn_read(hd_conn_t *c, void *to, size_t len)
 
 static hd_str_t peeked(const hd_conn_t *c)
 {
-    const hd_slice_t *s = c->in.first;
+    const hd_slice_t *s = c->_in != NULL ? c->_in->first : NULL;
 
     return s != NULL ? hd_str_n(s->data, s->len) : HD_STR_NONE;
 }
@@ -78,11 +106,11 @@ static hd_str_t peeked(const hd_conn_t *c)
  * block ceiling. */
 static hd_block_t *peek_room(hd_conn_t *c, char **to, size_t *room)
 {
-    hd_slice_t *s = c->in.last;
+    hd_slice_t *s = c->_in != NULL ? c->_in->last : NULL;
     hd_block_t *b;
 
     if (s != NULL) {
-        hd_assert(s == c->in.first && s->block != NULL);
+        hd_assert(s == c->_in->first && s->block != NULL);
         *to = s->block->data + (s->data + s->len - s->block->data);
         *room = (size_t)(s->block->data + HD_BLOCK_BYTES - *to);
         hd_block_ref(s->block);
@@ -121,7 +149,7 @@ hd_rc_t hd_conn_peek(hd_conn_t *c, hd_str_t *bytes)
     }
     n = c->top->ops->read(c->top, to, room);
     if (n > 0)
-        hd_chain_add(&c->in, b, to, (size_t)n, 0);
+        hd_chain_add(hd_conn_peeked(c), b, to, (size_t)n, 0);
     hd_block_unref(b);
     *bytes = peeked(c);
     if (n == HD_IO_AGAIN ||
@@ -135,18 +163,13 @@ hd_rc_t hd_conn_peek(hd_conn_t *c, hd_str_t *bytes)
     return n == 0 ? HD_DONE : HD_ERROR;
 }
 
-void hd_conn_drop_peeked(hd_conn_t *c, size_t len)
-{
-    hd_chain_drop(&c->in, len);
-}
-
 void hd_conn_unread(hd_conn_t *c, hd_block_t *block, const char *data, size_t len)
 {
-    hd_chain_t rest = c->in;
+    hd_chain_t *in = hd_conn_peeked(c), rest = *in;
 
-    hd_chain_init(&c->in);
-    hd_chain_add(&c->in, block, data, len, 0);
-    hd_chain_move(&c->in, &rest);
+    hd_chain_init(in);
+    hd_chain_add(in, block, data, len, 0);
+    hd_chain_move(in, &rest);
     c->is_readable = true;
     c->bytes_in -= hd_min(c->bytes_in, (uint64_t)len); /* will be counted again */
 }

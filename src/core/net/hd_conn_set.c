@@ -12,7 +12,9 @@
     32 /* two blocks: more would have left the CPU's cache when they are sent */
 #define LOW_KB 16
 
-_Static_assert(sizeof(hd_conn_cell_t) <= 320, "an idle conn is a promise");
+#define LOCALS_N 64 /* recent local addresses that new conns may share */
+
+_Static_assert(sizeof(hd_conn_cell_t) <= 288, "an idle conn is a promise");
 
 typedef struct slab_s {
     struct slab_s *next;
@@ -25,6 +27,7 @@ typedef struct hd_conn_set_s {
     hd_conn_t *first_out, *last_out; /* to be flushed, by _next */
     hd_link_t dead;                  /* by _wake */
     size_t open;
+    hd_local_t *locals[LOCALS_N]; /* by hash */
 } hd_conn_set_t;
 
 static atomic_uint_fast64_t last_id;
@@ -57,6 +60,25 @@ static void add_slab(hd_conn_set_t *set)
     }
 }
 
+static void release_local(hd_local_t *local)
+{
+    if (local != NULL && --local->refs == 0)
+        free(local);
+}
+
+void hd_conn_set_local(hd_conn_t *c, const hd_addr_t *local)
+{
+    hd_local_t **recent = &c->loop->conns->locals[hd_addr_hash(local) % LOCALS_N];
+
+    if (*recent == NULL || !hd_addr_eq(&(*recent)->addr, local)) {
+        release_local(*recent);
+        *recent = hd_net_realloc(NULL, sizeof(**recent));
+        **recent = (hd_local_t){.refs = 1, .addr = *local};
+    }
+    (*recent)->refs++;
+    c->_local = *recent;
+}
+
 static void flush_conns(hd_loop_t *loop)
 {
     hd_conn_set_t *set = loop->conns;
@@ -87,10 +109,33 @@ static void reap_conns(hd_loop_t *loop)
         if (c->pool != NULL)
             hd_pool_destroy(c->pool);
         c->pool = NULL;
+        release_local(c->_local);
+        c->_local = NULL;
         c->_next = set->free;
         set->free = c;
         hide(c);
     }
+}
+
+void hd_conns_each(hd_loop_t *loop, void (*look)(hd_conn_t *c, void *arg), void *arg)
+{
+    slab_t *slab = loop->conns != NULL ? loop->conns->slabs : NULL;
+
+    for (; slab != NULL; slab = slab->next) {
+        for (size_t i = 0; i < CELLS_A_SLAB; i++) {
+            hd_conn_t *c = &slab->cells[i].conn;
+
+            hd_asan_unpoison(&c->state, sizeof(c->state));
+            if (c->state != HD_CONN_CLOSED)
+                look(c, arg);
+        }
+    }
+}
+
+static void reset_one(hd_conn_t *c, void *arg)
+{
+    (void)arg;
+    hd_conn_reset(c);
 }
 
 static void destroy_conns(hd_loop_t *loop)
@@ -98,16 +143,10 @@ static void destroy_conns(hd_loop_t *loop)
     hd_conn_set_t *set = loop->conns;
     slab_t *slab;
 
-    for (slab = set->slabs; slab != NULL; slab = slab->next) {
-        for (size_t i = 0; i < CELLS_A_SLAB; i++) {
-            hd_conn_t *c = &slab->cells[i].conn;
-
-            hd_asan_unpoison(&c->state, sizeof(c->state));
-            if (c->state != HD_CONN_CLOSED)
-                hd_conn_reset(c);
-        }
-    }
+    hd_conns_each(loop, reset_one, NULL);
     reap_conns(loop);
+    for (size_t i = 0; i < LOCALS_N; i++)
+        release_local(set->locals[i]);
     while ((slab = set->slabs) != NULL) {
         set->slabs = slab->next;
         hd_asan_unpoison(slab, sizeof(*slab));

@@ -1,5 +1,6 @@
 /* The listener filters: each looks at a new conn (mostly at its first bytes, which stay
  * to be read) and notes what it found among the conn's facts. */
+#include "core/net/hd_conn_int.h"
 #include "core/net/hd_listener_int.h"
 #include "core/net/hd_proxy_protocol.h"
 #include <netinet/in.h>
@@ -11,7 +12,7 @@
 /* Asks <judge> about the bytes so far, then about more, as long as there are any. */
 static hd_rc_t look(hd_conn_t *c, hd_rc_t (*judge)(hd_conn_t *c, hd_str_t bytes))
 {
-    const hd_slice_t *peeked = c->in.first;
+    const hd_slice_t *peeked = c->_in != NULL ? c->_in->first : NULL;
     hd_str_t bytes = peeked != NULL ? hd_str_n(peeked->data, peeked->len) : HD_STR_NONE;
     hd_rc_t rc;
 
@@ -52,8 +53,11 @@ static hd_rc_t judge_proxy(hd_conn_t *c, hd_str_t bytes)
     if (rc != HD_OK)
         return hd_conn_fail(c, err.code, "%s", err.text);
     if (!head.is_local) {
-        hd_conn_facts(c)->proxied_remote = keep_addr(c, &head.remote);
-        hd_conn_facts(c)->proxied_local = keep_addr(c, &head.local);
+        hd_proxied_t *proxied = hd_pool_new(hd_conn_pool(c), hd_proxied_t);
+
+        proxied->remote = keep_addr(c, &head.remote);
+        proxied->local = keep_addr(c, &head.local);
+        hd_conn_facts(c)->proxied = proxied;
     }
     hd_conn_drop_peeked(c, head.len);
     return HD_OK;
@@ -83,12 +87,13 @@ static bool ask_conntrack(int fd, uint16_t family, hd_addr_t *dst)
 hd_rc_t hd_inspect_original_dst(hd_conn_t *c)
 {
     int fd = hd_conn_bare_fd(c);
+    uint16_t family = hd_conn_socket_local(c)->family;
     hd_addr_t dst;
 
     /* On a pipe whoever made it has set it (HBONE's authority). With TPROXY the local
      * address is the destination, which is what policies see without this fact. */
-    if (fd >= 0 && (c->local.family == AF_INET || c->local.family == AF_INET6) &&
-        ask_conntrack(fd, c->local.family, &dst))
+    if (fd >= 0 && (family == AF_INET || family == AF_INET6) &&
+        ask_conntrack(fd, family, &dst))
         hd_conn_facts(c)->original_dst = dst;
     return HD_OK;
 }

@@ -399,7 +399,7 @@ void hd_listener_enter(hd_conn_t *c, const hd_slot_t *slot)
     entry_t *e;
 
     if (l != NULL && l->hands_over_local && c->loop->acceptor != NULL) {
-        own = hd_acceptor_find(c->loop->acceptor, &c->local);
+        own = hd_acceptor_find(c->loop->acceptor, hd_conn_socket_local(c));
         if (own != NULL && own != slot) {
             slot = own;
             r = current(c, slot);
@@ -428,13 +428,12 @@ void hd_listener_enter(hd_conn_t *c, const hd_slot_t *slot)
     run(e);
 }
 
-const hd_filter_chain_t *hd_listener_refresh(hd_conn_t *c, const hd_slot_t *listener,
-                                             uint64_t tls_hash)
+const hd_filter_chain_t *hd_listener_refresh(hd_conn_t *c, const hd_slot_t *listener)
 {
     const hd_listener_t *l = listener_in(current(c, listener));
     const hd_filter_chain_t *chain = l != NULL ? hd_listener_match(l, c) : NULL;
 
-    if (chain == NULL || tls_hash_of(chain) != tls_hash)
+    if (chain == NULL || tls_hash_of(chain) != hd_tls_peer_hash(c))
         return NULL;
     return c->protocol == 0 || c->protocol == chain->protocol ? chain : NULL;
 }

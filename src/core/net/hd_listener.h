@@ -148,7 +148,5 @@ void hd_listener_enter(hd_conn_t *c, const hd_slot_t *listener);
 
 /* For a conn kept over turns: its slot's current chain for the same facts, or NULL when
  * it should be drained: the listener or chain is gone, or asks clients for other
- * proofs, or has another protocol. <tls_hash> is the peer_hash of the TLS settings that
- * it was accepted with; 0: plain. */
-const hd_filter_chain_t *hd_listener_refresh(hd_conn_t *c, const hd_slot_t *listener,
-                                             uint64_t tls_hash);
+ * proofs, or has another protocol. */
+const hd_filter_chain_t *hd_listener_refresh(hd_conn_t *c, const hd_slot_t *listener);

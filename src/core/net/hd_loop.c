@@ -103,11 +103,21 @@ static bool grow_slots(hd_loop_t *loop)
     if (room == n)
         return false;
     loop->slots = hd_net_realloc(loop->slots, sizeof(*loop->slots) * room);
-    for (uint32_t i = room; i-- > n;) {
-        loop->slots[i] = (hd_watch_slot_t){.next_free = loop->free_slot};
-        loop->free_slot = i;
-    }
     loop->slots_n = room;
+    return true;
+}
+
+/* One that was used before, else the next: untouched pages cost nothing. */
+static bool find_slot(hd_loop_t *loop, uint32_t *index)
+{
+    *index = loop->free_slot;
+    if (*index != NO_SLOT)
+        return true;
+    if (loop->slots_used == loop->slots_n && !grow_slots(loop))
+        return false;
+    *index = loop->slots_used++;
+    loop->slots[*index] = (hd_watch_slot_t){.next_free = NO_SLOT};
+    loop->free_slot = *index;
     return true;
 }
 
@@ -129,12 +139,11 @@ static hd_rc_t start_watch(hd_loop_t *loop, hd_watch_t *w, int fd, uint32_t how,
     hd_watch_slot_t *slot;
     uint32_t index;
 
-    if (loop->free_slot == NO_SLOT && !grow_slots(loop))
+    if (!find_slot(loop, &index))
         return hd_err_set(
             err, HD_E_LIMIT,
             "all %u places for descriptors are taken: raise worker_connections",
             loop->slots_max);
-    index = loop->free_slot;
     slot = &loop->slots[index];
     ev.data.u64 = (uint64_t)slot->generation << 32 | index;
     if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
@@ -162,7 +171,8 @@ hd_rc_t hd_watch_start_listen(hd_loop_t *loop, hd_watch_t *w, int fd, bool exclu
 
 static bool is_watching(const hd_loop_t *loop, const hd_watch_t *w)
 {
-    return w->fd >= 0 && w->_index < loop->slots_n && loop->slots[w->_index].watch == w;
+    return w->fd >= 0 && w->_index < loop->slots_used &&
+           loop->slots[w->_index].watch == w;
 }
 
 void hd_watch_stop(hd_loop_t *loop, hd_watch_t *w)
@@ -206,7 +216,7 @@ static void run_events(hd_loop_t *loop, int n)
         uint32_t generation = (uint32_t)(loop->events[i].data.u64 >> 32);
         hd_watch_slot_t *slot;
 
-        hd_bug_on(index >= loop->slots_n);
+        hd_bug_on(index >= loop->slots_used);
         slot = &loop->slots[index];
         if (slot->watch == NULL || slot->generation != generation)
             continue; /* stopped since it was fetched */

@@ -25,7 +25,8 @@ struct hd_loop_s {
     bool has_output; /* conns are to be flushed: don't wait */
 
     hd_watch_slot_t *slots;
-    uint32_t slots_n, slots_max, free_slot;
+    uint32_t slots_n, slots_used, slots_max; /* used: ever; those behind are untouched */
+    uint32_t free_slot;
 
     hd_heap_item_t *heap; /* 4-ary: children of i at 4i+1 … 4i+4 */
     uint32_t heap_n, heap_room;

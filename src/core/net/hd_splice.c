@@ -19,8 +19,8 @@ void hd_splice_init(hd_splice_t *s)
 
 bool hd_splice_may(const hd_conn_t *from, const hd_conn_t *to)
 {
-    return hd_conn_bare_fd(from) >= 0 && hd_conn_bare_fd(to) >= 0 &&
-           hd_chain_is_empty(&from->in) && hd_chain_is_empty(&to->out) &&
+    return hd_conn_bare_fd(from) >= 0 && hd_conn_bare_fd(to) >= 0 && from->_in == NULL &&
+           hd_chain_is_empty(&to->out) &&
            (from->_flags & (HD_CF_END_READ | HD_CF_READ_FAILED)) == 0 &&
            (to->_flags & (HD_CF_BROKEN | HD_CF_SHUT_WANTED)) == 0;
 }

@@ -1,5 +1,6 @@
 #include "core/net/hd_tls.h"
 #include "core/base/hd_log.h"
+#include "core/net/hd_conn_int.h"
 #include "core/net/hd_tls_int.h"
 #include <openssl/err.h>
 #include <stdlib.h>
@@ -121,19 +122,13 @@ static void go_on(hd_tls_layer_t *l)
         hd_conn_handshake_done(l->layer.conn, rc == HD_OK);
 }
 
-static void on_start(hd_post_t *p)
-{
-    hd_tls_layer_t *l = hd_container_of(p, hd_tls_layer_t, start);
-
-    if (l->state == HD_TLS_HANDSHAKE && l->layer.conn->state == HD_CONN_HANDSHAKE)
-        go_on(l);
-}
-
 static unsigned on_event(hd_layer_t *layer, unsigned events)
 {
     hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
 
     if (l->state == HD_TLS_HANDSHAKE) {
+        if (layer->conn->state != HD_CONN_HANDSHAKE) /* isn't connected yet */
+            return 0;
         go_on(l);
         /* Its end is told by the conn (on_open first); here only what would get lost. */
         if (l->state == HD_TLS_OPEN && (events & (HD_EV_HUP | HD_EV_ERR)) != 0)
@@ -307,7 +302,6 @@ static void close_layer(hd_layer_t *layer, bool reset)
     if (l->state == HD_TLS_OPEN || l->state == HD_TLS_ENDED)
         /* Or OpenSSL would take the session for a bad one. */
         SSL_set_shutdown(l->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-    hd_post_cancel(&l->start);
     hd_tls_watch_stop(l);
     hd_tls_let_go(l);
     SSL_free(l->ssl);
@@ -426,7 +420,6 @@ static hd_rc_t push(hd_conn_t *c, const hd_tls_conf_t *conf, bool is_server,
     }
     l->layer.ops = &hd_tls_ops;
     l->layer.conn = c;
-    hd_post_init(&l->start, on_start);
     hd_list_init(&l->watched);
     l->ssl = SSL_new(l->ctx->ssl_ctx);
     hd_bug_on(l->ssl == NULL);
@@ -448,7 +441,8 @@ static hd_rc_t push(hd_conn_t *c, const hd_tls_conf_t *conf, bool is_server,
     hd_tls_session_start(l, ask, trust_version, own_version);
     hd_conn_push(c, &l->layer);
     hd_conn_await_handshake(c);
-    hd_post(c->loop, &l->start); /* not from within: the caller may go on to set it up */
+    /* Not from within: the caller may go on to set it up. */
+    hd_conn_tell_later(c, HD_EV_WRITE);
     return HD_OK;
 }
 

@@ -178,6 +178,7 @@ typedef enum {
 hd_tls_client_state_t hd_tls_judge_client(const hd_conn_t *c, const char **why);
 /* client_hash of the settings that the handshake was made by; 0: not TLS. */
 uint64_t hd_tls_client_hash(const hd_conn_t *c);
+uint64_t hd_tls_peer_hash(const hd_conn_t *c); /* their peer_hash; 0: not TLS */
 
 bool hd_tls_is_trust_domain(hd_str_t name); /* SPIFFE-ID §2.1 */
 /* Tries what the settings say, for builders: ciphers, groups, versions, regexes. Secrets

@@ -248,3 +248,10 @@ uint64_t hd_tls_client_hash(const hd_conn_t *c)
 
     return l != NULL ? l->ctx->conf.client_hash : 0;
 }
+
+uint64_t hd_tls_peer_hash(const hd_conn_t *c)
+{
+    const hd_tls_layer_t *l = hd_tls_layer(c);
+
+    return l != NULL ? l->ctx->conf.peer_hash : 0;
+}

@@ -79,9 +79,8 @@ typedef struct {
     hd_layer_t layer;
     SSL *ssl;
     hd_tls_ctx_t *ctx;
-    hd_tls_rest_t *in;  /* ciphertext from below that OpenSSL hasn't taken; else NULL */
-    hd_tls_rest_t *out; /* ciphertext that the layer below didn't take; else NULL */
-    hd_post_t start;
+    hd_tls_rest_t *in;    /* ciphertext from below that OpenSSL hasn't taken; else NULL */
+    hd_tls_rest_t *out;   /* ciphertext that the layer below didn't take; else NULL */
     char *verify_host;    /* client, when asked for; else NULL */
     uint8_t *session_key; /* client; HD_TLS_SESSION_KEY_BYTES */
     uint8_t state;        /* hd_tls_state_t */

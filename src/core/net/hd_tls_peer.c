@@ -2,9 +2,6 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
-/* The facts of most conns: with a server name and two principals. */
-#define FACTS_BYTES (sizeof(hd_conn_facts_t) + 160)
-
 /* --- errors in words --- */
 
 static void print_reason(unsigned long e, bool in_handshake, char *out, size_t room)
@@ -104,15 +101,12 @@ static hd_str_t find_principal(hd_pool_t *pool, const X509 *cert)
 void hd_tls_facts_set(hd_tls_layer_t *l)
 {
     hd_conn_t *c = l->layer.conn;
-    hd_conn_facts_t *facts;
+    hd_conn_facts_t *facts = hd_conn_facts(c);
     const hd_tls_conf_t *conf = &l->ctx->conf;
     const hd_tls_cert_t *own;
     const unsigned char *alpn;
     unsigned alpn_len;
 
-    if (c->pool == NULL) /* stays while the conn idles: not larger than what it holds */
-        c->pool = hd_pool_create(FACTS_BYTES);
-    facts = hd_conn_facts(c);
     SSL_get0_alpn_selected(l->ssl, &alpn, &alpn_len);
     if (alpn_len > 0)
         facts->alpn = hd_str_dup(c->pool, hd_str_n((const char *)alpn, alpn_len));

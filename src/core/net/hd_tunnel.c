@@ -294,7 +294,7 @@ static bool take_over(hd_tunnel_t *t, way_t *w)
         fail_tunnel(t, w->from);
         return false;
     }
-    if (w->from->peer_closed && hd_chain_is_empty(&w->from->in))
+    if (w->from->peer_closed && w->from->_in == NULL)
         return pass_end(t, w);
     return pump(t, w);
 }
