@@ -3,6 +3,7 @@
 #include "tls_pair.h"
 #include "core/net/hd_conn_int.h"
 #include <malloc.h>
+#include <openssl/err.h>
 
 typedef struct {
     hd_layer_t layer;
@@ -311,6 +312,26 @@ static void test_ends(void)
     pair_stop();
 }
 
+/* What others of this thread left in OpenSSL's queue of errors. */
+static void test_others_errors(void)
+{
+    start_open();
+    ERR_raise(ERR_LIB_EVP, ERR_R_INTERNAL_ERROR);
+    side_send(&client, "hello");
+    turns(3);
+    hd_conn_post_bottom(server.c, HD_EV_READ); /* for nothing */
+    turns(2);
+    ok(hd_str_eq(server.in, HD_STR("hello")) && !server.closed && !server.ended,
+       "an error of somebody else's is none of this conn's: %s", server.error);
+    hd_conn_shutdown(client.c);
+    hd_conn_flush(client.c);
+    ERR_raise(ERR_LIB_EVP, ERR_R_INTERNAL_ERROR);
+    turns(4);
+    ok(server.ended && !server.closed, "nor is its end taken for one: %s", server.error);
+    ok(ERR_GET_LIB(ERR_get_error()) == ERR_LIB_EVP, "it is left to whom it concerns");
+    pair_stop();
+}
+
 static void test_garbage(void)
 {
     static const struct {
@@ -532,6 +553,7 @@ int main(void)
         test_short_reads();
         test_pause();
         test_ends();
+        test_others_errors();
         test_garbage();
         test_damage();
         test_early();

@@ -46,13 +46,6 @@ static hd_rc_t fail(hd_tls_layer_t *l, int ssl_error)
                         "TLS%s: %s", in_handshake ? " handshake" : "", why);
 }
 
-/* SSL_get_error is right only of an empty error queue; emptying an empty one is dear. */
-static void forget_errors(void)
-{
-    if (ERR_peek_error() != 0)
-        ERR_clear_error();
-}
-
 /* --- handshake --- */
 
 /* What resumption skipped: the certificate that a session stands for has an end, too. */
@@ -146,11 +139,30 @@ static unsigned on_event(hd_layer_t *layer, unsigned events)
 
 /* A ticket or new keys leave OpenSSL with a write buffer of 16 KB until the next write,
  * which an idle conn may never see. Between records only: SSL_free_buffers doesn't look
- * at a record's head that was read alone. */
-static void drop_buffers(hd_tls_layer_t *l)
+ * at a record's head that was read alone. It is dear, so not for nothing. */
+static void drop_buffer(hd_tls_layer_t *l)
 {
-    if (SSL_rstate_string(l->ssl)[1] == 'H')
-        hd_ignore(SSL_free_buffers(l->ssl) == 1);
+    if (!l->holds_buffer || SSL_rstate_string(l->ssl)[1] != 'H')
+        return;
+    hd_ignore(SSL_free_buffers(l->ssl) == 1);
+    l->holds_buffer = false;
+}
+
+/* Why a read gave nothing. SSL_get_error is right only of an empty error queue, which
+ * would have to be looked at before each call; somebody else's errors may be in it. */
+static int read_error(const hd_tls_layer_t *l)
+{
+    int error;
+
+    if (SSL_want_read(l->ssl) && BIO_should_retry(SSL_get_rbio(l->ssl)))
+        return SSL_ERROR_WANT_READ;
+    error = SSL_get_error(l->ssl, 0);
+    /* After close_notify; an alert would have left an error, the last one. */
+    if (error == SSL_ERROR_SSL &&
+        (SSL_get_shutdown(l->ssl) & SSL_RECEIVED_SHUTDOWN) != 0 &&
+        ERR_GET_LIB(ERR_peek_last_error()) != ERR_LIB_SSL)
+        return SSL_ERROR_ZERO_RETURN;
+    return error;
 }
 
 static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
@@ -167,18 +179,17 @@ static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
         size_t n = 0;
         int error;
 
-        forget_errors();
         if (SSL_read_ex(l->ssl, (char *)to + done, len - done, &n) == 1) {
             done += n;
             if (hd_tls_is_drained(l) && SSL_has_pending(l->ssl) == 0) {
-                drop_buffers(l); /* a second call would find nothing */
+                drop_buffer(l); /* a second call would find nothing */
                 break;
             }
             continue;
         }
-        error = SSL_get_error(l->ssl, 0);
+        error = read_error(l);
         if (error == SSL_ERROR_WANT_READ) {
-            drop_buffers(l);
+            drop_buffer(l);
             break;
         }
         if (error == SSL_ERROR_ZERO_RETURN)
@@ -249,12 +260,12 @@ static ssize_t writev_layer(hd_layer_t *layer, const struct iovec *iov, int n)
 
         if (len == 0)
             break;
-        forget_errors();
         if (SSL_write_ex(l->ssl, from, len, &written) != 1 || written != len) {
             /* Our BIO takes all; so this is no "later". */
             hd_ignore(fail(l, SSL_get_error(l->ssl, 0)) != HD_ERROR);
             break;
         }
+        l->holds_buffer = false;
         done += len;
     }
     if (hd_tls_leave(l) == HD_ERROR && l->state != HD_TLS_FAILED)

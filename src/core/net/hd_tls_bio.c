@@ -171,6 +171,7 @@ static int bio_write(BIO *bio, const char *from, int len)
     int done = 0;
 
     BIO_clear_retry_flags(bio);
+    l->holds_buffer = true;
     while (done < len) {
         size_t n = hd_min((size_t)(len - done), OUT_BYTES - w->out_end);
 

@@ -2,6 +2,7 @@
  *
  *   hd_tls.c          the layer: handshake, reading, writing, closing
  *   hd_tls_bio.c      ciphertext between OpenSSL and the layer below
+ *   hd_tls_memory.c   OpenSSL's buffers of records
  *   hd_tls_ctx.c      settings -> SSL_CTX, a companion by content
  *   hd_tls_secret.c   PEM texts -> certificates, keys, roots: companions of their regions
  *   hd_tls_verify.c   is the peer whom it should be?
@@ -85,9 +86,10 @@ typedef struct {
     uint8_t *session_key; /* client; HD_TLS_SESSION_KEY_BYTES */
     uint8_t state;        /* hd_tls_state_t */
     bool below_ended, below_failed;
-    bool verified;          /* the peer showed a certificate that passed every check */
-    hd_link_t watched;      /* of those that are verified, by hd_tls_watch.c */
-    int64_t good_until_s;   /* end of the first certificate of the path; 0: unknown */
+    bool holds_buffer;    /* OpenSSL has kept a buffer for writing since the last write */
+    bool verified;        /* the peer showed a certificate that passed every check */
+    hd_link_t watched;    /* of those that are verified, by hd_tls_watch.c */
+    int64_t good_until_s; /* end of the first certificate of the path; 0: unknown */
     uint64_t trust_content; /* what it was verified by, see hd_tls_content_of */
     hd_tls_held_t *held;    /* while the handshake lasts; else NULL */
 } hd_tls_layer_t;
