@@ -318,6 +318,88 @@ static void test_full_table(void)
     teardown();
 }
 
+static uint64_t carried_value(hd_state_t *s, const char *family, const char *first_label)
+{
+    hd_state_t *mine = state;
+    hd_series_view_t v = {.value = 0};
+    bool is_there;
+
+    state = s;
+    is_there = find_view(family, first_label, &v);
+    state = mine;
+    return !is_there ? UINT64_MAX : v.kind == HD_HISTOGRAM ? v.count : v.value;
+}
+
+/* From one state to the next by name: as often as one likes, and never backwards. */
+static void test_carry(void)
+{
+    hd_str_t get[] = {HD_STR("200"), HD_STR("GET")};
+    hd_str_t values[] = {HD_STR("v0"), HD_STR("v1"), HD_STR("w0"), HD_STR("w1")};
+    hd_family_t other = requests;
+    hd_family_id_t f, d, few_there;
+    hd_state_t *next;
+    hd_member_t *carrier, *worker;
+    hd_err_t err = {0};
+
+    setup();
+    next = hd_state_create(NULL, &err);
+    worker = hd_member_start(next, 0, HD_MEMBER_WORKER, &err);
+    carrier = hd_member_start(next, 5, HD_MEMBER_TOOL, &err);
+
+    f = hd_family_enter(a, &requests);
+    d = hd_family_enter(a, &durations);
+    hd_counter_add(a, hd_series_enter(a, f, get), 3);
+    hd_counter_add(b, hd_series_enter(b, f, get), 4);
+    hd_histogram_observe(a, &durations, hd_series_enter(a, d, get), 7.5);
+    hd_series_set(a, hd_series_enter(a, hd_family_enter(a, &open_now), NULL), 9);
+
+    /* The next state counts already: in a series of its own, and in a family of three
+     * that has no room for another two. */
+    hd_counter_add(worker,
+                   hd_series_enter(worker, hd_family_enter(worker, &requests), get), 10);
+    few_there = hd_family_enter(worker, &few);
+    f = hd_family_enter(a, &few);
+    for (int i = 0; i < 4; i++) {
+        if (i < 2)
+            hd_counter_add(a, hd_series_enter(a, f, &values[i]), 5);
+        else
+            hd_counter_add(worker, hd_series_enter(worker, few_there, &values[i]), 1);
+    }
+
+    hd_series_carry(carrier, state);
+    is_int(carried_value(next, "requests_total", "200"), 17, "both are in the sum");
+    is_int(carried_value(next, "duration_ms", "200"), 1, "a histogram, too");
+    is_int(carried_value(next, "open", NULL), UINT64_MAX, "a gauge is not");
+    is_int(carried_value(next, "few_total", "_overflow"), 10,
+           "what has no room there is in the overflow series");
+    hd_counter_add(b, hd_series_enter(b, hd_family_enter(b, &requests), get), 1);
+    hd_series_carry(carrier, state);
+    hd_series_carry(carrier, state);
+    is_int(carried_value(next, "requests_total", "200"), 18,
+           "again: what was counted since");
+    is_int(carried_value(next, "few_total", "_overflow"), 10, "and nothing twice");
+
+    hd_member_stop(carrier);
+    hd_member_reap(next, 5);
+    is_int(carried_value(next, "requests_total", "200"), 18,
+           "it stays without its member");
+
+    other.name = "shape_total";
+    hd_counter_add(a, hd_series_enter(a, hd_family_enter(a, &other), get), 2);
+    other.kind = HD_HISTOGRAM;
+    other.buckets = bounds;
+    other.buckets_n = 3;
+    ok(hd_family_enter(worker, &other) != 0, "a family that has another shape there");
+    carrier = hd_member_start(next, 5, HD_MEMBER_TOOL, &err);
+    hd_series_carry(carrier, state);
+    is_int(carried_value(next, "shape_total", "200"), UINT64_MAX, "begins anew");
+    is_int(carried_value(next, "requests_total", "200"), 18, "the others don't");
+    hd_member_stop(carrier);
+    hd_member_stop(worker);
+    hd_state_destroy(next);
+    teardown();
+}
+
 int main(void)
 {
     test_cells();
@@ -325,5 +407,6 @@ int main(void)
     test_series();
     test_cardinality();
     test_full_table();
+    test_carry();
     return done_testing();
 }

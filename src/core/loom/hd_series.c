@@ -180,19 +180,35 @@ static hd_series_t fold(hd_member_t *m, const hd_rec_t *f)
     return r == NULL ? 0 : r->word;
 }
 
-hd_series_t hd_series_enter(hd_member_t *m, hd_family_id_t family, const hd_str_t *values)
+static hd_rec_ref_t ref_of(const hd_state_t *s, const hd_rec_t *r)
 {
-    char room[LABELS_MAX_BYTES];
-    const hd_rec_t *f = get_family(m->state, family), *r;
-    hd_rec_want_t labels;
+    return (hd_rec_ref_t)(((const char *)r - s->labels) / 8 + 1);
+}
 
-    if (f == NULL)
-        return 0;
+/* NULL: there is no room for it. */
+static const hd_rec_t *find_or_enter(hd_member_t *m, const hd_rec_t *f,
+                                     const hd_str_t *values)
+{
+    hd_family_id_t family = ref_of(m->state, f);
+    char room[LABELS_MAX_BYTES];
+    hd_rec_want_t labels;
+    const hd_rec_t *r;
+
     if (!write_labels(&labels, values, f->a, room, sizeof(room)))
-        return fold(m, f);
+        return NULL;
     r = find_series(m->state, family, &labels);
     if (r == NULL && hd_load(&f->series_n, relaxed) < series_max(m->state, f))
         r = enter_series(m, family, &labels);
+    return r;
+}
+
+hd_series_t hd_series_enter(hd_member_t *m, hd_family_id_t family, const hd_str_t *values)
+{
+    const hd_rec_t *f = get_family(m->state, family), *r;
+
+    if (f == NULL)
+        return 0;
+    r = find_or_enter(m, f, values);
     if (r == NULL)
         return fold(m, f);
     grow_words(m, r->word);
@@ -220,8 +236,7 @@ static bool enter_overflow(hd_member_t *m, hd_family_id_t family)
         r = enter_series(m, family, &labels);
     if (r == NULL)
         return false;
-    hd_store(&f->overflow, (hd_rec_ref_t)(((const char *)r - m->state->labels) / 8 + 1),
-             release);
+    hd_store(&f->overflow, ref_of(m->state, r), release);
     return true;
 }
 
@@ -304,19 +319,26 @@ static void show_family(const hd_rec_t *f, hd_series_view_t *view)
     view->help = read_str(&at, end);
 }
 
-/* False: nothing was ever counted in it. */
-static bool show_series(const hd_state_t *s, const hd_rec_t *f, const hd_rec_t *r,
-                        hd_series_view_t *view)
+static void show_series_labels(const hd_state_t *s, const hd_rec_t *f, const hd_rec_t *r,
+                               hd_series_view_t *view)
 {
     const hd_rec_t *labels = hd_rec_at(s, r->b);
     const char *at = labels == NULL ? NULL : labels->data;
     const char *end = labels == NULL ? NULL : at + labels->data_len;
+
+    for (uint32_t i = 0; i < f->a; i++)
+        view->label_values[i] = read_str(&at, end);
+}
+
+/* False: nothing was ever counted in it. */
+static bool show_series(const hd_state_t *s, const hd_rec_t *f, const hd_rec_t *r,
+                        hd_series_view_t *view)
+{
     uint64_t any = 0;
 
     if ((uint64_t)r->word + r->words_n > s->conf.series_max)
         return false;
-    for (uint32_t i = 0; i < f->a; i++)
-        view->label_values[i] = read_str(&at, end);
+    show_series_labels(s, f, r, view);
     view->count = 0;
     if (view->kind != HD_HISTOGRAM) {
         view->value = sum_word(s, r->word);
@@ -369,6 +391,103 @@ bool hd_series_next(hd_state_t *s, uint32_t *at, hd_series_view_t *view)
             return true;
     }
     return false;
+}
+
+/* Carrying over */
+
+/* One family on its way from a state to another. */
+typedef struct {
+    hd_member_t *m;
+    const hd_rec_t *from; /* NULL: none yet */
+    const hd_rec_t *to;   /* NULL: another shape than before: its counts end here */
+    hd_series_view_t view;
+    uint64_t rest[HD_BUCKETS_MAX + 2]; /* what has no series of its own there */
+} carrying_t;
+
+static hd_family_id_t enter_carried(carrying_t *c, hd_pool_t *pool)
+{
+    const hd_series_view_t *v = &c->view;
+    const char *labels[HD_LABELS_MAX + 1] = {NULL};
+    hd_family_t f = {.name = hd_str_to_c(pool, v->family),
+                     .help = hd_str_to_c(pool, v->help),
+                     .kind = v->kind,
+                     .labels = labels,
+                     .buckets = v->bounds,
+                     .buckets_n = v->buckets_n,
+                     .series_max = c->from->word};
+
+    for (uint32_t i = 0; i < v->labels_n; i++)
+        labels[i] = hd_str_to_c(pool, v->label_names[i]);
+    return hd_family_enter(c->m, &f);
+}
+
+static void begin_family(carrying_t *c, const hd_rec_t *from)
+{
+    hd_pool_t *pool = hd_pool_create(0);
+
+    *c = (carrying_t){.m = c->m, .from = from};
+    show_family(from, &c->view);
+    c->to = get_family(c->m->state, enter_carried(c, pool));
+    hd_pool_destroy(pool);
+}
+
+/* The member's words for a series of <c>'s family; NULL: no room. */
+static _Atomic uint64_t *words_of(carrying_t *c, const hd_rec_t *r)
+{
+    return r != NULL && is_usable(c->m, r->word, c->to->words_n) ? &c->m->words[r->word]
+                                                                 : NULL;
+}
+
+static void carry_series(carrying_t *c, hd_state_t *s, const hd_rec_t *r,
+                         bool is_overflow)
+{
+    _Atomic uint64_t *to = NULL;
+
+    if (!is_overflow) {
+        show_series_labels(s, c->from, r, &c->view);
+        to = words_of(c, find_or_enter(c->m, c->to, c->view.label_values));
+    }
+    for (uint32_t i = 0; i < r->words_n; i++) {
+        uint64_t n = sum_word(s, r->word + i);
+
+        if (to != NULL)
+            hd_store(&to[i], n, relaxed);
+        else
+            c->rest[i] += n;
+    }
+}
+
+static void end_family(carrying_t *c)
+{
+    _Atomic uint64_t *to;
+
+    if (c->from == NULL || c->to == NULL)
+        return;
+    to = words_of(c, hd_rec_at(c->m->state, hd_load(&c->to->overflow, acquire)));
+    for (uint32_t i = 0; to != NULL && i < c->to->words_n; i++)
+        hd_store(&to[i], c->rest[i], relaxed);
+}
+
+void hd_series_carry(hd_member_t *m, hd_state_t *from)
+{
+    carrying_t c = {.m = m};
+    const hd_rec_t *f, *r;
+    uint32_t at = 0;
+
+    while ((r = advance(from, &at, &f)) != NULL) {
+        if (FAMILY_KIND(f->b) == HD_SERIES_GAUGE)
+            continue;
+        if (f != c.from) {
+            end_family(&c);
+            begin_family(&c, f);
+        }
+        if (c.to != NULL && (uint64_t)r->word + r->words_n <= from->conf.series_max &&
+            r->words_n == c.to->words_n && r->words_n <= hd_countof(c.rest))
+            carry_series(&c, from, r, at == hd_load(&f->overflow, acquire));
+    }
+    end_family(&c);
+    if (is_usable(m, FOLDED_WORD, 1))
+        hd_store(&m->words[FOLDED_WORD], hd_series_folded(from), relaxed);
 }
 
 void hd_series_reap(hd_state_t *s, int index)

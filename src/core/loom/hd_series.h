@@ -71,3 +71,9 @@ typedef struct {
 } hd_series_view_t;
 
 bool hd_series_next(hd_state_t *state, uint32_t *at, hd_series_view_t *view);
+
+/* Counters and histograms of another state, by name, become what <m> has counted here:
+ * its row, which is used for nothing else, holds their sums. May be done again at any
+ * time: then it holds what they are by then, and none has gone back meanwhile. Left out:
+ * gauges, and families that have another shape here. */
+void hd_series_carry(hd_member_t *m, hd_state_t *from);
