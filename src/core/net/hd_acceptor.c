@@ -330,6 +330,22 @@ void hd_acceptor_add_fd(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type, i
     start_socket(s);
 }
 
+void hd_acceptor_drop_fds(hd_acceptor_t *a, const hd_addr_t *addr)
+{
+    socket_t **at = &a->sockets;
+
+    while (*at != NULL) {
+        socket_t *s = *at;
+
+        if (s->slot != NULL || !hd_addr_eq(&s->addr, addr)) {
+            at = &s->next;
+            continue;
+        }
+        *at = s->next;
+        close_socket(s);
+    }
+}
+
 void hd_acceptor_add_arena(hd_acceptor_t *a, const hd_arena_t *arena)
 {
     hd_bug_on(a->arenas_n == HD_ARENAS_MAX);
@@ -346,30 +362,41 @@ hd_acceptor_t *hd_acceptor_create(hd_loop_t *loop, uint32_t conns_max)
     return a;
 }
 
-void hd_acceptor_stop(hd_acceptor_t *a)
+/* Who waits in a queue of this process alone would be reset. And who waits in one that it
+ * shares may have woken this process and no other (EPOLLEXCLUSIVE): he would wait until
+ * the next one comes. After the watch has ended only others are woken. */
+static void accept_last(socket_t *s)
+{
+    int most = ACCEPTS_LAST;
+
+    stop_socket(s);
+    while (most-- > 0 && s->slot != NULL && accept_one(s) == HD_OK) {
+    }
+}
+
+static void close_all(hd_acceptor_t *a)
 {
     socket_t *s;
 
-    hd_timer_stop(a->loop, &a->resume);
     while ((s = a->sockets) != NULL) {
-        /* Who waits in a queue of this process alone would be reset. */
-        for (int i = 0; i < ACCEPTS_LAST && !s->exclusive && s->slot != NULL &&
-                        accept_one(s) == HD_OK;
-             i++) {
-        }
         a->sockets = s->next;
         close_socket(s);
     }
     hd_timer_stop(a->loop, &a->resume);
 }
 
+void hd_acceptor_stop(hd_acceptor_t *a)
+{
+    for (socket_t *s = a->sockets; s != NULL; s = s->next)
+        accept_last(s);
+    close_all(a);
+}
+
 void hd_acceptor_destroy(hd_acceptor_t *a)
 {
     if (a == NULL)
         return;
-    for (socket_t *s = a->sockets; s != NULL; s = s->next)
-        s->exclusive = true; /* nobody is accepted any more */
-    hd_acceptor_stop(a);
+    close_all(a); /* nobody is accepted any more */
     a->loop->acceptor = NULL;
     free(a->slots);
     free(a->places);
