@@ -52,10 +52,6 @@ refused("${load}echo_listen 127.0.0.1:%%PORT_0%% three;\necho_lisen x;\n",
 refused("${load}echo_listen 127.0.0.1:%%PORT_0%% three;\nevents {\n", qr/$conf:\d+: unexpected end/, 'a cut file');
 refused("${load}echo_listen 127.0.0.1:%%PORT_0%% three;\ninclude none.conf;\n",
     qr/$conf:\d+: open "\S+none.conf": No such file/, 'an include that is not there');
-refused("${load}worker_processes 3;\necho_listen 127.0.0.1:%%PORT_0%% three;\n",
-    qr/$conf:\d+: "worker_processes" can't be changed in running processes/, 'other workers');
-refused("${load}events { worker_connections 77; }\necho_listen 127.0.0.1:%%PORT_0%% three;\n",
-    qr/$conf:\d+: "worker_connections" can't be changed/, 'other limits');
 refused("${load}echo_listen 127.0.0.1:%%PORT_0%% die-at-reload;\n",
     qr/the loader exited on signal 9/, 'a loader that dies');
 $hd->expect_log(qr/loader process \d+ exited on signal 9/);

@@ -14,15 +14,18 @@
 typedef enum {
     HD_MSG_NONE = 0,
     /* loader -> master */
-    HD_MSG_SETTINGS,  /* all is right; what is needed stands in the page that master and
-                         loader share (hd_settings_t) */
-    HD_MSG_PUBLISHED, /* uint64_t: how many resources changed */
-    HD_MSG_FAILED,    /* text: file:line: reason */
+    HD_MSG_SETTINGS,   /* all is right; what is needed stands in the page that master and
+                          loader share (hd_settings_t) */
+    HD_MSG_PUBLISHED,  /* uint64_t: how many resources changed */
+    HD_MSG_FAILED,     /* text: file:line: reason */
+    HD_MSG_GENERATION, /* text: what running processes can't follow: the master starts new
+                          ones, with a loader of their own */
     /* master -> loader */
     HD_MSG_PUBLISH, /* descriptors are in place: go */
     HD_MSG_STOP,
     /* master -> worker, agent, control */
     HD_MSG_LISTEN,    /* hd_listen_item_t … + fds */
+    HD_MSG_UNLISTEN,  /* hd_listen_item_t: nobody wants it (any more) */
     HD_MSG_LOG,       /* path + fd: open or reopened */
     HD_MSG_ERROR_LOG, /* level (uint32_t) + fd */
     HD_MSG_PING,      /* answered by HD_MSG_ACK: all before it was done */
@@ -38,6 +41,7 @@ typedef enum {
     HD_MSG_PREPARED,    /* master -> agent: text: the reason of a failure, or empty */
     HD_MSG_READY,
     HD_MSG_ASK, /* worker -> master -> agent: what hd_process_ask says; not looked at */
+    HD_MSG_WARM, /* agent, control: after READY, once (hd_process_hooks_t.is_warm) */
     HD_MSG_TYPES_N,
 } hd_msg_type_t;
 

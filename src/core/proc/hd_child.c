@@ -12,8 +12,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#define WARM_LOOK_MS 10 /* how often is_warm is asked */
+
 static hd_proc_t *p;
 static hd_signals_t signals;
+static hd_timer_t warm_timer;
 
 /* --- rights --- */
 
@@ -82,6 +85,17 @@ static void take_listens(const hd_msg_head_t *head, const void *payload, int *fd
     }
 }
 
+static void drop_listen(const hd_msg_head_t *head, const void *payload)
+{
+    hd_listen_item_t item;
+
+    hd_bug_on(head->len != sizeof(item));
+    memcpy(&item, payload, sizeof(item));
+    hd_bug_on(!hd_listen_item_fix(&item));
+    if (!p->is_quitting)
+        hd_acceptor_drop_fds(p->acceptor, &item.spec.bind);
+}
+
 static void take_error_log(const hd_msg_head_t *head, const void *payload, int *fds)
 {
     uint32_t level;
@@ -106,6 +120,9 @@ static void on_message(void *arg, const hd_msg_head_t *head, const void *payload
     switch (head->type) {
     case HD_MSG_LISTEN:
         take_listens(head, payload, fds);
+        break;
+    case HD_MSG_UNLISTEN:
+        drop_listen(head, payload);
         break;
     case HD_MSG_LOG:
         hd_bug_on(head->fds_n != 1);
@@ -221,6 +238,24 @@ static hd_rc_t start(int channel_fd, hd_err_t *err)
     return hd_serve_start(p, err);
 }
 
+static hd_rc_t tell(hd_msg_type_t type, hd_err_t *err)
+{
+    return hd_channel_send(p->to_master, type, NULL, 0, NULL, 0, err) != 0 ? HD_OK
+                                                                           : HD_ERROR;
+}
+
+static void on_warm_look(hd_timer_t *t)
+{
+    hd_err_t err = {0};
+
+    if (p->to_master == NULL || p->is_quitting)
+        return;
+    if (!hd_hooks_warm(p))
+        hd_timer_set(p->loop, t, WARM_LOOK_MS);
+    else if (tell(HD_MSG_WARM, &err) != HD_OK)
+        hd_log(HD_LOG_ALERT, "%s", err.text);
+}
+
 /* False: conns were still open (TERM, worker_shutdown_timeout), and what their owners
  * have goes with the process. */
 static bool stop(void)
@@ -250,7 +285,10 @@ int hd_child_main(hd_proc_t *proc, int channel_fd)
         hd_tell(HD_LOG_EMERG, "%s: %s", kinds[p->kind].title, err.text);
         return 2;
     }
-    if (hd_channel_send(p->to_master, HD_MSG_READY, NULL, 0, NULL, 0, &err) == 0) {
+    hd_timer_init(&warm_timer, on_warm_look);
+    if (p->kind != HD_PROC_WORKER)
+        hd_timer_set(p->loop, &warm_timer, 0);
+    if (tell(HD_MSG_READY, &err) != HD_OK) {
         hd_tell(HD_LOG_EMERG, "%s: %s", kinds[p->kind].title, err.text);
         return 2;
     }

@@ -68,11 +68,20 @@ static void on_closed(void *arg)
     hd_loop_stop(hd_proc.loop);
 }
 
+/* What runs in the others, in their order. A file that was replaced since is another
+ * module: its settings would be wrong for them. */
 static hd_rc_t preload(const hd_settings_t *running, hd_err_t *err)
 {
-    for (uint32_t i = 0; running != NULL && i < running->modules_n; i++)
-        if (hd_module_load(hd_str_c(running->modules[i]), err) != HD_OK)
+    for (uint32_t i = 0; running != NULL && i < running->modules_n; i++) {
+        hd_str_t path = hd_str_c(running->modules[i]);
+
+        if (hd_module_file(path.data) != running->module_files[i]) {
+            hd_loading_need_generation(&l, path);
+            return hd_err_set(err, HD_E_CONF, "module \"%s\" was replaced", path.data);
+        }
+        if (hd_module_load(path, err) != HD_OK)
             return HD_ERROR;
+    }
     return HD_OK;
 }
 
@@ -118,6 +127,9 @@ int hd_loader_main(hd_proc_t *p, const hd_options_t *options, hd_settings_t *sha
     }
     if (load(p, &err) == HD_OK) {
         hd_loop_run(p->loop);
+    } else if (l.needs_generation[0] != '\0') {
+        hd_ignore(hd_channel_send(p->to_master, HD_MSG_GENERATION, l.needs_generation,
+                                  strlen(l.needs_generation), NULL, 0, &ignored) == 0);
     } else {
         hd_ignore(hd_channel_send(p->to_master, HD_MSG_FAILED, err.text, strlen(err.text),
                                   NULL, 0, &ignored) == 0);

@@ -13,13 +13,14 @@ static hd_loading_t *loading; /* one at a time: the callbacks below have no argu
 static hd_rc_t keep_path(hd_str_t path, hd_err_t *err)
 {
     hd_settings_t *s = loading->settings;
+    char *to = s->modules[s->modules_n];
 
     if (s->modules_n == HD_MODULES_MAX || path.len >= HD_PATH_MAX_BYTES)
         return hd_err_set(err, HD_E_LIMIT,
                           "at most %d modules, with paths of at most %d bytes",
                           HD_MODULES_MAX, HD_PATH_MAX_BYTES - 1);
-    (void)snprintf(s->modules[s->modules_n++], HD_PATH_MAX_BYTES, "%.*s",
-                   HD_STR_ARG(path));
+    (void)snprintf(to, HD_PATH_MAX_BYTES, "%.*s", HD_STR_ARG(path));
+    s->module_files[s->modules_n++] = hd_module_file(to);
     return HD_OK;
 }
 
@@ -31,13 +32,20 @@ static uint16_t loaded_from(hd_str_t path)
     return UINT16_MAX;
 }
 
+void hd_loading_need_generation(hd_loading_t *l, hd_str_t what)
+{
+    (void)snprintf(l->needs_generation, sizeof(l->needs_generation), "\"%.*s\"",
+                   HD_STR_ARG(what));
+}
+
 static hd_rc_t load(hd_str_t path, hd_err_t *err)
 {
-    if (loading->running != NULL)
+    if (loading->running != NULL) {
+        hd_loading_need_generation(loading, path);
         return hd_err_set(err, HD_E_CONF,
-                          "module \"%.*s\" can't be added to running workers yet: stop "
-                          "and start heddle",
+                          "module \"%.*s\" can't be added to running processes",
                           HD_STR_ARG(path));
+    }
     if (hd_module_load(path, err) != HD_OK)
         return HD_ERROR;
     return keep_path(path, err);
@@ -59,6 +67,8 @@ static hd_rc_t load_module(hd_conf_t *cf, hd_str_t name, hd_err_t *err)
     }
     if (loading->named_n < HD_MODULES_MAX)
         loading->named[loading->named_n++] = number;
+    loading->settings->load_lines =
+        hd_hash64(path.data, path.len, loading->settings->load_lines + 1);
     return HD_OK;
 }
 
@@ -174,21 +184,43 @@ static const hd_node_t *find_line(const hd_node_t *block, hd_str_t name)
     return NULL;
 }
 
-static hd_rc_t refuse_changes(hd_loading_t *l, hd_err_t *err)
+/* What running processes can't follow is an error here, and none where new ones can be
+ * started (needs_generation). */
+static hd_rc_t refuse_change(hd_loading_t *l, const char *name, hd_err_t *err)
 {
-    const char *name;
-    const hd_node_t *at;
+    const hd_node_t *at = find_line(l->root, hd_str_c(name));
 
-    if (l->running == NULL ||
-        (name = hd_settings_differ(l->running, l->settings)) == NULL)
-        return HD_OK;
-    at = find_line(l->root, hd_str_c(name));
     if (at == NULL)
         at = l->root; /* it was there, and is no more */
     return hd_err_set(err, HD_E_CONF,
                       "%.*s:%u: \"%s\" can't be changed in running processes: stop and "
                       "start heddle, or put it back",
                       HD_STR_ARG(at->file), at->line, name);
+}
+
+/* Before anything is built: it may not fit the running processes. */
+static hd_rc_t check_settings(hd_loading_t *l, hd_err_t *err)
+{
+    const char *name;
+
+    if (l->running == NULL)
+        return HD_OK;
+    name = hd_settings_refused(l->running, l->settings);
+    if (name != NULL)
+        return refuse_change(l, name, err);
+    name = hd_settings_differ(l->running, l->settings);
+    if (name == NULL)
+        return HD_OK;
+    hd_loading_need_generation(l, hd_str_c(name));
+    return refuse_change(l, name, err);
+}
+
+static hd_rc_t check_load_lines(hd_loading_t *l, hd_err_t *err)
+{
+    if (l->running == NULL || l->running->load_lines == l->settings->load_lines)
+        return HD_OK;
+    hd_loading_need_generation(l, HD_STR("load_module"));
+    return refuse_change(l, "load_module", err);
 }
 
 static hd_str_t dir_of(hd_str_t path)
@@ -223,7 +255,7 @@ hd_rc_t hd_loading_read(hd_loading_t *l, hd_err_t *err)
     if (rc != HD_OK)
         return HD_ERROR;
     l->build.warnings = 0;
-    return refuse_changes(l, err);
+    return check_settings(l, err);
 }
 
 hd_rc_t hd_loading_build(hd_loading_t *l, hd_arena_t *arena, hd_member_t *m,
@@ -231,7 +263,8 @@ hd_rc_t hd_loading_build(hd_loading_t *l, hd_arena_t *arena, hd_member_t *m,
 {
     loading = l;
     l->batch = arena != NULL ? hd_batch_begin(arena) : NULL;
-    if (hd_conf_build(l->root, arena, m, l->batch, l->pool, &l->build, err) != HD_OK)
+    if (hd_conf_build(l->root, arena, m, l->batch, l->pool, &l->build, err) != HD_OK ||
+        check_load_lines(l, err) != HD_OK)
         return HD_ERROR;
     l->settings->has_agent |= l->build.needs_agent;
     if (l->batch != NULL)

@@ -21,18 +21,28 @@ hd_master_t hd_master;
 
 /* --- children --- */
 
-hd_child_t *hd_child_at(uint32_t i)
+hd_child_t *hd_child_at(hd_generation_t *g, uint32_t i)
 {
     switch (i) {
     case HD_WORKERS_MAX:
-        return &hd_master.agent;
+        return &g->agent;
     case HD_WORKERS_MAX + 1:
-        return &hd_master.control;
+        return &g->control;
     case HD_WORKERS_MAX + 2:
-        return &hd_master.loader;
+        return &g->loader;
     default:
-        return &hd_master.workers[i];
+        return &g->workers[i];
     }
+}
+
+hd_child_t *hd_child_after(const hd_child_t *c)
+{
+    uint32_t i = c->kind == HD_PROC_WORKER    ? c->no
+                 : c->kind == HD_PROC_AGENT   ? HD_WORKERS_MAX
+                 : c->kind == HD_PROC_CONTROL ? HD_WORKERS_MAX + 1
+                                              : HD_WORKERS_MAX + 2;
+
+    return i + 1 < HD_CHILDREN_MAX ? hd_child_at(c->gen, i + 1) : NULL;
 }
 
 static const char *name_of(const hd_child_t *c)
@@ -63,16 +73,24 @@ static int row_of(const hd_child_t *c)
     }
 }
 
-/* Should it run, by the configuration in force? */
-static bool is_wanted(const hd_child_t *c)
+bool hd_child_is_wanted(const hd_child_t *c)
 {
-    const hd_settings_t *s = hd_master.p->settings;
+    const hd_settings_t *s = &c->gen->settings;
+    hd_gen_step_t step = c->gen->step;
 
-    if (s == NULL || hd_master.phase > HD_MASTER_RUNNING)
+    if (hd_master.phase > HD_MASTER_RUNNING)
         return false;
-    return c->kind == HD_PROC_WORKER  ? c->no < s->workers_n
-           : c->kind == HD_PROC_AGENT ? s->has_agent
-                                      : s->has_control;
+    switch (c->kind) {
+    case HD_PROC_WORKER:
+        return (step == HD_GEN_STARTING || step == HD_GEN_IN_FORCE) &&
+               c->no < s->workers_n;
+    case HD_PROC_AGENT:
+        return step >= HD_GEN_WARMING && step <= HD_GEN_IN_FORCE && s->has_agent;
+    case HD_PROC_CONTROL:
+        return step >= HD_GEN_WARMING && step <= HD_GEN_IN_FORCE && s->has_control;
+    default:
+        return false; /* a loader comes for a reload, and goes */
+    }
 }
 
 bool hd_child_send(hd_child_t *c, hd_msg_type_t type, const void *payload, size_t len,
@@ -92,24 +110,32 @@ bool hd_child_send(hd_child_t *c, hd_msg_type_t type, const void *payload, size_
     return false;
 }
 
-static void on_agent_prepared(const hd_err_t *err)
+/* --- what an agent asks for --- */
+
+/* May it publish? One that has to go may not, and nobody needs what it asked for. */
+static bool is_agent_at_work(const hd_child_t *c)
 {
-    hd_child_t *agent = &hd_master.agent;
+    return c->kind == HD_PROC_AGENT &&
+           (c->gen == hd_master.gen || c->gen == hd_master.next);
+}
+
+static void on_agent_prepared(hd_requester_t by, const hd_err_t *err)
+{
+    hd_generation_t *g = hd_master.gen->agent_as == by ? hd_master.gen : hd_master.next;
     const char *text = err != NULL ? err->text : "";
 
     if (err != NULL)
-        hd_sockets_abort(HD_BY_AGENT);
+        hd_sockets_abort(by);
     else
-        hd_sockets_commit(HD_BY_AGENT, false);
-    if (agent->pid != 0)
-        hd_ignore(hd_child_send(agent, HD_MSG_PREPARED, text, strlen(text), NULL, 0));
+        hd_sockets_commit(by, false);
+    if (g->agent.pid != 0)
+        hd_ignore(hd_child_send(&g->agent, HD_MSG_PREPARED, text, strlen(text), NULL, 0));
 }
 
-/* What failed while the agent named what it needs; told at PREPARE. */
-static hd_err_t agent_err;
-
-static void on_agent_message(const hd_msg_head_t *head, const void *payload)
+static void on_agent_message(hd_generation_t *g, const hd_msg_head_t *head,
+                             const void *payload)
 {
+    hd_requester_t by = g->agent_as;
     hd_listen_item_t item;
 
     switch (head->type) {
@@ -122,34 +148,34 @@ static void on_agent_message(const hd_msg_head_t *head, const void *payload)
             return;
         item.roles = HD_ROLE_WORKERS;
         if (head->type == HD_MSG_FREE_LISTEN)
-            hd_sockets_free(HD_BY_AGENT, &item);
+            hd_sockets_free(by, &item);
         else
-            hd_ignore(hd_sockets_need(HD_BY_AGENT, &item, &agent_err));
+            hd_ignore(hd_sockets_need(by, &item, &g->agent_err));
         break;
     case HD_MSG_NEED_LOG:
-        hd_ignore(
-            hd_sockets_need_log(HD_BY_AGENT, hd_str_n(payload, head->len), &agent_err));
+        hd_ignore(hd_sockets_need_log(by, hd_str_n(payload, head->len), &g->agent_err));
         break;
     case HD_MSG_PREPARE:
-        if (agent_err.code != HD_E_NONE)
-            on_agent_prepared(&agent_err);
+        if (g->agent_err.code != HD_E_NONE)
+            on_agent_prepared(by, &g->agent_err);
         else
-            hd_sockets_prepare(HD_BY_AGENT, on_agent_prepared);
-        hd_err_clear(&agent_err);
+            hd_sockets_prepare(by, on_agent_prepared);
+        hd_err_clear(&g->agent_err);
         break;
     default:
         break;
     }
 }
 
+/* --- what any child says --- */
+
 static void tell_started(void)
 {
     if (hd_master.phase != HD_MASTER_STARTING)
         return;
-    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++) {
-        const hd_child_t *c = hd_child_at(i);
-
-        if (c->kind != HD_PROC_LOADER && is_wanted(c) && !c->is_ready)
+    hd_each_child(g, c)
+    {
+        if (hd_child_is_wanted(c) && !c->is_ready)
             return;
     }
     hd_master.phase = HD_MASTER_RUNNING;
@@ -188,6 +214,11 @@ static void on_message(void *arg, const hd_msg_head_t *head, const void *payload
     case HD_MSG_READY:
         c->is_ready = true;
         tell_started();
+        hd_generation_advance();
+        break;
+    case HD_MSG_WARM:
+        c->is_warm = true;
+        hd_generation_advance();
         break;
     case HD_MSG_ACK:
         if (head->len == sizeof(seq)) {
@@ -202,8 +233,8 @@ static void on_message(void *arg, const hd_msg_head_t *head, const void *payload
         hd_broker_serve(c->channel, head, payload);
         break;
     default:
-        if (c->kind == HD_PROC_AGENT)
-            on_agent_message(head, payload);
+        if (is_agent_at_work(c))
+            on_agent_message(c->gen, head, payload);
         break;
     }
 }
@@ -220,9 +251,11 @@ static void on_closed(void *arg)
 /* In the child: lets go of what is the master's own. */
 static void leave_master(void)
 {
-    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++)
-        if (hd_child_at(i)->channel != NULL)
-            hd_ignore(close(hd_channel_fd(hd_child_at(i)->channel)));
+    hd_each_child(g, c)
+    {
+        if (c->channel != NULL)
+            hd_ignore(close(hd_channel_fd(c->channel))); /* it has its own end */
+    }
     hd_ignore(close(hd_master.signals.watch.fd));
     if (hd_master.started_fd >= 0)
         hd_ignore(close(hd_master.started_fd));
@@ -231,7 +264,9 @@ static void leave_master(void)
 
 HD_NORETURN static void run_child(hd_child_t *c, int fd)
 {
+    hd_master.self = c;
     leave_master();
+    hd_generation_leave_others(c->gen);
     hd_proc.kind = c->kind;
     hd_proc.worker_no = c->no;
     if (c->kind != HD_PROC_LOADER)
@@ -253,13 +288,17 @@ void hd_master_fork(hd_child_t *c)
         return;
     }
     hd_tls_advance_ticket_seed((int64_t)time(NULL));
-    c->is_ready = false;
+    c->is_ready = c->is_warm = c->was_told = false;
+    if (c->gen == hd_master.next)
+        c->is_held = true;
     c->started_ns = hd_clock_mono_ns();
+    hd_generation_use(c->gen);
     c->pid = fork();
     if (c->pid == 0) {
         hd_ignore(close(fds[0]));
         run_child(c, fds[1]);
     }
+    hd_generation_use(hd_master.gen);
     hd_ignore(close(fds[1]));
     if (c->pid < 0) {
         hd_log(HD_LOG_ALERT, "fork() failed while spawning a %s process: %s", name_of(c),
@@ -286,21 +325,27 @@ static void on_respawn(hd_timer_t *t)
         return;
     if (c->kind == HD_PROC_LOADER)
         hd_master_on_loader_end(W_EXITCODE(1, 0));
-    else if (is_wanted(c))
+    else if (hd_child_is_wanted(c))
         hd_master_fork(c);
 }
 
-void hd_master_spawn_all(void)
+void hd_child_tell(hd_child_t *c, int signo)
 {
-    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++) {
-        hd_child_t *c = hd_child_at(i);
+    if (c->pid == 0)
+        return;
+    c->was_told = true;
+    hd_ignore(kill(c->pid, signo)); /* or it has just ended */
+}
 
+void hd_master_spawn_all(hd_generation_t *g)
+{
+    for (hd_child_t *c = hd_child_at(g, 0); c != NULL; c = hd_child_after(c)) {
         if (c->kind == HD_PROC_LOADER)
             continue;
-        if (is_wanted(c) && c->pid == 0 && !hd_timer_is_set(&c->respawn))
+        if (hd_child_is_wanted(c) && c->pid == 0 && !hd_timer_is_set(&c->respawn))
             hd_master_fork(c);
-        else if (!is_wanted(c) && c->pid != 0)
-            hd_ignore(kill(c->pid, SIGQUIT)); /* its block is gone */
+        else if (!hd_child_is_wanted(c) && c->pid != 0)
+            hd_child_tell(c, SIGQUIT); /* its block is gone */
     }
     tell_started();
 }
@@ -309,8 +354,8 @@ void hd_master_spawn_all(void)
 
 static void log_death(const hd_child_t *c, int status)
 {
-    bool was_told = hd_master.phase > HD_MASTER_RUNNING && WIFSIGNALED(status) &&
-                    WTERMSIG(status) == SIGTERM;
+    bool was_told = (hd_master.phase > HD_MASTER_RUNNING || c->was_told) &&
+                    WIFSIGNALED(status) && (WTERMSIG(status) == SIGTERM || c->was_told);
 
     if (WIFSIGNALED(status) && !was_told)
         hd_log(HD_LOG_ALERT, "%s process %d exited on signal %d%s", name_of(c),
@@ -348,18 +393,54 @@ static void look_whether_over(void)
 
     if (hd_master.phase <= HD_MASTER_RUNNING)
         return;
-    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++) {
-        any_left = any_left || hd_child_at(i)->pid != 0;
-        workers_left = workers_left || (i < HD_WORKERS_MAX && hd_child_at(i)->pid != 0);
+    hd_each_child(g, c)
+    {
+        any_left = any_left || c->pid != 0;
+        workers_left = workers_left || (c->kind == HD_PROC_WORKER && c->pid != 0);
     }
     if (!any_left) {
         hd_loop_stop(hd_master.loop);
     } else if (!workers_left && hd_master.phase == HD_MASTER_QUITTING) {
         /* Metrics, certificates and discovery were there until the last conn ended. */
-        if (hd_master.agent.pid != 0)
-            hd_ignore(kill(hd_master.agent.pid, SIGQUIT));
-        if (hd_master.control.pid != 0)
-            hd_ignore(kill(hd_master.control.pid, SIGQUIT));
+        hd_child_tell(&hd_master.gen->agent, SIGQUIT);
+        hd_child_tell(&hd_master.gen->control, SIGQUIT);
+    }
+}
+
+static const char *print_end(int status, char *to, size_t bytes)
+{
+    (void)snprintf(to, bytes, "%s %d",
+                   WIFSIGNALED(status) ? "exited on signal" : "exited with code",
+                   WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    return to;
+}
+
+/* One of the generation to come: it isn't given a second one. */
+static void give_up_next(const hd_child_t *c, int status)
+{
+    char why[128], end[64];
+
+    (void)snprintf(why, sizeof(why), "the new %s process %s", name_of(c),
+                   print_end(status, end, sizeof(end)));
+    hd_master_fail(why);
+    hd_master_reload_again();
+}
+
+static void on_worker_or_service_death(hd_child_t *c, bool was_ready, int status)
+{
+    if (is_agent_at_work(c)) {
+        hd_err_clear(&c->gen->agent_err);
+        hd_sockets_abort(c->gen->agent_as);
+    }
+    if (!hd_child_is_wanted(c))
+        return;
+    if (c->gen == hd_master.next) {
+        give_up_next(c, status);
+    } else if (hd_master.phase == HD_MASTER_STARTING && !was_ready) {
+        hd_tell(HD_LOG_EMERG, "the %s process could not start", name_of(c));
+        hd_master_stop(1);
+    } else {
+        replace(c);
     }
 }
 
@@ -370,27 +451,28 @@ static void on_death(hd_child_t *c, int status)
     log_death(c, status);
     if (c->kind == HD_PROC_LOADER && c->channel != NULL)
         hd_channel_drain(c->channel); /* its reason may lie there still */
-    hd_member_reap(hd_master.p->state, row_of(c));
+    hd_member_reap(c->gen->state, row_of(c));
     c->pid = 0;
-    c->is_ready = false;
+    c->is_ready = c->is_warm = false;
     hd_channel_destroy(c->channel);
     c->channel = NULL;
     hd_sockets_on_death(c);
-    if (c->kind == HD_PROC_LOADER) {
+    if (c->kind == HD_PROC_LOADER)
         hd_master_on_loader_end(status);
-    } else if (c->kind == HD_PROC_AGENT) {
-        hd_err_clear(&agent_err);
-        hd_sockets_abort(HD_BY_AGENT);
-    }
-    if (c->kind != HD_PROC_LOADER && is_wanted(c)) {
-        if (hd_master.phase == HD_MASTER_STARTING && !was_ready) {
-            hd_tell(HD_LOG_EMERG, "the %s process could not start", name_of(c));
-            hd_master_stop(1);
-        } else {
-            replace(c);
-        }
-    }
+    else
+        on_worker_or_service_death(c, was_ready, status);
+    hd_generation_on_death(c);
     look_whether_over();
+}
+
+static hd_child_t *child_of(pid_t pid)
+{
+    hd_each_child(g, c)
+    {
+        if (c->pid == pid)
+            return c;
+    }
+    return NULL;
 }
 
 static void reap_children(void)
@@ -398,21 +480,24 @@ static void reap_children(void)
     int status;
     pid_t pid;
 
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-        for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++)
-            if (hd_child_at(i)->pid == pid) {
-                on_death(hd_child_at(i), status);
-                break;
-            }
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        hd_child_t *c = child_of(pid);
+
+        if (c != NULL)
+            on_death(c, status);
+        else
+            hd_ignore(hd_carry_on_end(pid, status)); /* or nobody of ours */
+    }
 }
 
 /* --- the end --- */
 
 static void signal_all(int signo)
 {
-    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++)
-        if (hd_child_at(i)->pid != 0)
-            hd_ignore(kill(hd_child_at(i)->pid, signo)); /* or it has just ended */
+    hd_each_child(g, c)
+    {
+        hd_child_tell(c, signo);
+    }
 }
 
 static void on_kill_due(hd_timer_t *t)
@@ -442,12 +527,16 @@ static void quit(void)
         return;
     hd_log(HD_LOG_NOTICE, "gracefully shutting down");
     hd_master.phase = HD_MASTER_QUITTING;
+    hd_generation_abandon();
+    hd_generation_release(); /* figures are there to the end */
     hd_sockets_close_all();
-    if (hd_master.loader.pid != 0)
-        hd_ignore(kill(hd_master.loader.pid, SIGTERM));
-    for (uint32_t i = 0; i < HD_WORKERS_MAX; i++)
-        if (hd_master.workers[i].pid != 0)
-            hd_ignore(kill(hd_master.workers[i].pid, SIGQUIT));
+    hd_each_child(g, c)
+    {
+        if (c->kind == HD_PROC_LOADER)
+            hd_child_tell(c, SIGTERM);
+        else if (c->kind == HD_PROC_WORKER)
+            hd_child_tell(c, SIGQUIT);
+    }
     look_whether_over();
 }
 
@@ -480,26 +569,29 @@ static void on_signal(int signo)
 
 /* --- start --- */
 
-static void init_children(void)
+void hd_children_init(hd_generation_t *g)
 {
     for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++) {
-        hd_child_t *c = hd_child_at(i);
+        hd_child_t *c = hd_child_at(g, i);
 
+        c->gen = g;
         c->kind = i < HD_WORKERS_MAX ? HD_PROC_WORKER : HD_PROC_LOADER;
         c->no = i < HD_WORKERS_MAX ? i : 0;
         hd_timer_init(&c->respawn, on_respawn);
     }
-    hd_master.agent.kind = HD_PROC_AGENT;
-    hd_master.control.kind = HD_PROC_CONTROL;
-    hd_timer_init(&hd_master.kill_timer, on_kill_due);
+    g->agent.kind = HD_PROC_AGENT;
+    g->control.kind = HD_PROC_CONTROL;
 }
 
 static hd_rc_t start(hd_err_t *err)
 {
     hd_tls_make_ticket_seed();
-    if (hd_make_shared(hd_master.p, hd_master.shared, err) != HD_OK)
+    hd_timer_init(&hd_master.kill_timer, on_kill_due);
+    hd_master.gen = hd_generation_create(hd_master.shared, err);
+    if (hd_master.gen == NULL)
         return HD_ERROR;
-    hd_master.loop = hd_loop_create(NULL, HD_CHILDREN_MAX + 16, err);
+    hd_generation_use(hd_master.gen);
+    hd_master.loop = hd_loop_create(NULL, 4 * HD_CHILDREN_MAX + 16, err);
     if (hd_master.loop == NULL)
         return HD_ERROR;
     return hd_signals_start(&hd_master.signals, hd_master.loop, on_signal, err);
@@ -518,7 +610,6 @@ int hd_master_run(hd_proc_t *p, const hd_options_t *options, hd_settings_t *sett
     p->kind = HD_PROC_MASTER;
     (void)snprintf(title, sizeof(title), "master process -c %s", options->conf.data);
     hd_os_set_title(title);
-    init_children();
     if (start(&err) != HD_OK) {
         hd_tell(HD_LOG_EMERG, "%s", err.text);
         return 1;
@@ -526,12 +617,13 @@ int hd_master_run(hd_proc_t *p, const hd_options_t *options, hd_settings_t *sett
     hd_master_reload();
     hd_loop_run(hd_master.loop);
     hd_log(HD_LOG_NOTICE, "exit");
+    hd_carry_stop();
     hd_sockets_close_all();
     if (p->settings != NULL)
         hd_ignore(unlink(p->settings->pid_path)); /* may have been taken away */
     hd_signals_stop(&hd_master.signals);
     hd_loop_destroy(hd_master.loop);
     hd_files_destroy();
-    hd_drop_shared(p);
+    hd_generations_destroy();
     return hd_master.status;
 }

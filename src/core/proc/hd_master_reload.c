@@ -13,28 +13,34 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static hd_settings_t in_force;
+static bool needs_generation; /* the loader at work has said so */
+
+static hd_generation_t *at_work(void)
+{
+    return hd_master.next != NULL ? hd_master.next : hd_master.gen;
+}
 
 void hd_master_reload(void)
 {
     if (hd_master.phase > HD_MASTER_RUNNING)
         return;
-    if (hd_master.loader_state != HD_LOADER_NONE) {
+    if (hd_master.loader_state != HD_LOADER_NONE || hd_master.next != NULL) {
         hd_master.reload_again = true;
         /* It only waits for what it retired: the next one takes that over. */
         if (hd_master.loader_state == HD_LOADER_RECLAIMING)
-            hd_ignore(hd_child_send(&hd_master.loader, HD_MSG_STOP, NULL, 0, NULL, 0));
+            hd_ignore(hd_child_send(&at_work()->loader, HD_MSG_STOP, NULL, 0, NULL, 0));
         return;
     }
     if (hd_master.was_published)
         hd_log(HD_LOG_NOTICE, "reconfiguring");
     hd_master.loader_state = HD_LOADER_BUILDING;
-    hd_master_fork(&hd_master.loader);
+    hd_master_fork(&hd_master.gen->loader);
 }
 
-static void fail(const char *why)
+void hd_master_fail(const char *why)
 {
     hd_sockets_abort(HD_BY_LOADER);
+    hd_generation_abandon();
     if (hd_master.was_published) {
         hd_log(HD_LOG_EMERG,
                "reload failed: %s; the configuration in force before stays so", why);
@@ -48,14 +54,15 @@ static void fail(const char *why)
 static void refuse(const char *why)
 {
     hd_master.loader_state = HD_LOADER_RECLAIMING;
-    hd_ignore(hd_child_send(&hd_master.loader, HD_MSG_STOP, NULL, 0, NULL, 0));
-    fail(why);
+    hd_ignore(hd_child_send(&at_work()->loader, HD_MSG_STOP, NULL, 0, NULL, 0));
+    hd_master_fail(why);
 }
 
 /* --- SETTINGS --- */
 
-static void on_prepared(const hd_err_t *err)
+static void on_prepared(hd_requester_t by, const hd_err_t *err)
 {
+    (void)by;
     if (hd_master.loader_state != HD_LOADER_PREPARING)
         return;
     if (err != NULL) {
@@ -63,7 +70,7 @@ static void on_prepared(const hd_err_t *err)
         return;
     }
     hd_master.loader_state = HD_LOADER_PUBLISHING;
-    hd_ignore(hd_child_send(&hd_master.loader, HD_MSG_PUBLISH, NULL, 0, NULL, 0));
+    hd_ignore(hd_child_send(&at_work()->loader, HD_MSG_PUBLISH, NULL, 0, NULL, 0));
 }
 
 static hd_rc_t need_all(const hd_settings_t *s, hd_err_t *err)
@@ -119,40 +126,48 @@ static void write_pid_file(const char *path)
     }
 }
 
-static bool is_log_kept(const hd_settings_t *s)
+static bool is_log_kept(const hd_settings_t *old, const hd_settings_t *s)
 {
-    return strcmp(in_force.error_log, s->error_log) == 0 &&
-           in_force.log_level == s->log_level;
+    return strcmp(old->error_log, s->error_log) == 0 && old->log_level == s->log_level;
 }
 
-static void follow_pid_file(const char *old_path)
+static void follow_pid_file(const char *old_path, const char *path)
 {
-    if (strcmp(old_path, in_force.pid_path) == 0)
+    if (strcmp(old_path, path) == 0)
         return;
-    write_pid_file(in_force.pid_path);
+    write_pid_file(path);
     if (old_path[0] != '\0')
         hd_ignore(unlink(old_path)); /* may be gone */
 }
 
-static void put_in_force(void)
+void hd_master_put_in_force(const hd_settings_t *old)
 {
-    bool had_old = hd_master.was_published;
-    bool keeps_log = had_old && is_log_kept(hd_master.shared);
-    char old_pid_path[HD_PATH_MAX_BYTES] = "";
+    const hd_settings_t *s = &hd_master.gen->settings;
     hd_err_t err = {0};
 
-    if (had_old)
-        memcpy(old_pid_path, in_force.pid_path, sizeof(old_pid_path));
-    hd_settings_copy(&in_force, hd_master.shared);
-    hd_master.p->settings = &in_force;
     hd_master.was_published = true;
-    hd_log_level = in_force.log_level;
-    if (!had_old && hd_use_error_log(in_force.error_log, &err) != HD_OK)
+    hd_log_level = s->log_level;
+    if (old == NULL && hd_use_error_log(s->error_log, &err) != HD_OK)
         hd_tell(HD_LOG_ALERT, "%s", err.text);
-    else if (had_old && !keeps_log)
+    else if (old != NULL && !is_log_kept(old, s))
         hd_sockets_reopen_logs();
     hd_sockets_commit(HD_BY_LOADER, true);
-    follow_pid_file(old_pid_path);
+    follow_pid_file(old != NULL ? old->pid_path : "", s->pid_path);
+}
+
+/* Into living processes, or as the first of all. */
+static void put_shared_in_force(void)
+{
+    static hd_settings_t old;
+    hd_generation_t *g = hd_master.gen;
+    bool had_old = hd_master.was_published;
+
+    if (had_old)
+        hd_settings_copy(&old, &g->settings);
+    hd_settings_copy(&g->settings, hd_master.shared);
+    g->step = HD_GEN_IN_FORCE;
+    hd_generation_use(g);
+    hd_master_put_in_force(had_old ? &old : NULL);
 }
 
 static void on_published(uint64_t changed)
@@ -160,14 +175,42 @@ static void on_published(uint64_t changed)
     bool is_first = !hd_master.was_published;
 
     hd_master.loader_state = HD_LOADER_RECLAIMING;
-    put_in_force();
+    if (hd_master.next != NULL) {
+        hd_generation_begin();
+        return;
+    }
+    put_shared_in_force();
     if (!is_first)
         hd_log(HD_LOG_NOTICE, "reload done: %llu resources changed",
                (unsigned long long)changed);
     if (hd_master.phase <= HD_MASTER_RUNNING)
-        hd_master_spawn_all();
+        hd_master_spawn_all(hd_master.gen);
     if (hd_master.reload_again)
-        hd_ignore(hd_child_send(&hd_master.loader, HD_MSG_STOP, NULL, 0, NULL, 0));
+        hd_ignore(hd_child_send(&at_work()->loader, HD_MSG_STOP, NULL, 0, NULL, 0));
+}
+
+/* --- what living processes can't follow --- */
+
+static void on_generation(const hd_msg_head_t *head, const void *payload)
+{
+    hd_log(HD_LOG_NOTICE, "%.*s changed: new processes are started", (int)head->len,
+           (const char *)payload);
+    hd_master.loader_state = HD_LOADER_RECLAIMING; /* it ends now */
+    needs_generation = true;
+}
+
+static void make_generation(void)
+{
+    hd_err_t err = {0};
+
+    needs_generation = false;
+    hd_master.next = hd_generation_create(hd_master.shared, &err);
+    if (hd_master.next == NULL) {
+        hd_master_fail(err.text);
+        return;
+    }
+    hd_master.loader_state = HD_LOADER_BUILDING;
+    hd_master_fork(&hd_master.next->loader);
 }
 
 /* --- what the loader says --- */
@@ -187,7 +230,9 @@ void hd_master_on_loader_message(const hd_msg_head_t *head, const void *payload)
     } else if (head->type == HD_MSG_FAILED && state == HD_LOADER_BUILDING) {
         (void)snprintf(text, sizeof(text), "%.*s", (int)head->len, (const char *)payload);
         hd_master.loader_state = HD_LOADER_RECLAIMING;
-        fail(text);
+        hd_master_fail(text);
+    } else if (head->type == HD_MSG_GENERATION && state == HD_LOADER_BUILDING) {
+        on_generation(head, payload);
     } else {
         hd_log(HD_LOG_ALERT, "the loader says %u in state %d", head->type, (int)state);
     }
@@ -204,10 +249,19 @@ void hd_master_on_loader_end(int wait_status)
                        WIFSIGNALED(wait_status) ? "exited on signal" : "exited with code",
                        WIFSIGNALED(wait_status) ? WTERMSIG(wait_status)
                                                 : WEXITSTATUS(wait_status));
-        fail(why);
+        hd_master_fail(why);
     }
-    if (hd_master.reload_again && hd_master.phase <= HD_MASTER_RUNNING) {
-        hd_master.reload_again = false;
-        hd_master_reload();
-    }
+    if (needs_generation && hd_master.phase <= HD_MASTER_RUNNING)
+        make_generation();
+    else
+        hd_master_reload_again();
+}
+
+void hd_master_reload_again(void)
+{
+    if (!hd_master.reload_again || hd_master.phase > HD_MASTER_RUNNING ||
+        hd_master.loader_state != HD_LOADER_NONE || hd_master.next != NULL)
+        return;
+    hd_master.reload_again = false;
+    hd_master_reload();
 }

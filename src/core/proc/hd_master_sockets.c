@@ -16,14 +16,15 @@
 typedef struct socket_s {
     hd_listen_item_t item;
     unsigned wanted, asked; /* bits of hd_requester_t */
-    uint32_t given_roles;   /* HD_ROLE_… that have it by now */
     uint32_t fds_n;         /* 0: not open yet */
     int fds[HD_WORKERS_MAX];
+    uint32_t given_roles; /* HD_ROLE_… that have it by now: */
+    uint32_t given_n;     /* so many of fds */
     struct socket_s *next;
 } socket_t;
 
 typedef struct {
-    void (*done)(const hd_err_t *err); /* NULL: nobody waits */
+    void (*done)(hd_requester_t by, const hd_err_t *err); /* NULL: nobody waits */
     unsigned tries;
     uint32_t unacknowledged;
     hd_timer_t timer;
@@ -92,41 +93,31 @@ static void close_socket(socket_t *s)
     s->fds_n = 0;
 }
 
+/* How many it should have. Never less than there are: connections may wait in each. */
+static uint32_t wanted_fds(const socket_t *s)
+{
+    if (s->item.exclusive)
+        return 1;
+    return hd_max(hd_max(hd_master.shared->workers_n, s->fds_n), 1u);
+}
+
 static hd_rc_t open_socket(socket_t *s, hd_err_t *err)
 {
-    hd_socket_spec_t *spec = &s->item.spec;
-    bool own = spec->reuseport && s->item.roles == HD_ROLE_WORKERS;
-    uint32_t n = own ? hd_max(hd_master.shared->workers_n, 1u) : 1;
+    const hd_socket_spec_t *spec = &s->item.spec;
+    uint32_t before = s->fds_n;
 
-    s->item.exclusive = !own;
-    while (s->fds_n < n) {
+    if (before == 0)
+        s->item.exclusive = !spec->reuseport || s->item.roles != HD_ROLE_WORKERS;
+    while (s->fds_n < wanted_fds(s)) {
         if (hd_socket_make(spec, &s->fds[s->fds_n], err) != HD_OK) {
-            close_socket(s);
+            while (s->fds_n > before)
+                hd_ignore(close(s->fds[--s->fds_n])); /* new: nobody waits there */
             return HD_ERROR;
         }
         s->fds_n++;
     }
     return HD_OK;
 }
-
-static void drop_unwanted(void)
-{
-    socket_t **at = &sockets;
-
-    while (*at != NULL) {
-        socket_t *s = *at;
-
-        if (s->wanted != 0 || s->asked != 0) {
-            at = &s->next;
-            continue;
-        }
-        *at = s->next;
-        close_socket(s);
-        free(s);
-    }
-}
-
-/* --- giving --- */
 
 static uint32_t role_of(const hd_child_t *c)
 {
@@ -142,31 +133,98 @@ static uint32_t role_of(const hd_child_t *c)
     }
 }
 
-static int fd_for(const socket_t *s, const hd_child_t *c)
+/* Children that have it and didn't come to use it would keep it open. */
+static void tell_closed(const socket_t *s)
 {
-    return s->fds[s->fds_n > 1 ? c->no : 0];
+    hd_each_child(g, c)
+    {
+        if (g->step <= HD_GEN_IN_FORCE && c->channel != NULL && !c->is_held &&
+            (s->given_roles & role_of(c)) != 0)
+            hd_ignore(
+                hd_child_send(c, HD_MSG_UNLISTEN, &s->item, sizeof(s->item), NULL, 0));
+    }
 }
 
+static void drop_unwanted(void)
+{
+    socket_t **at = &sockets;
+
+    while (*at != NULL) {
+        socket_t *s = *at;
+
+        if (s->wanted != 0 || s->asked != 0) {
+            at = &s->next;
+            continue;
+        }
+        *at = s->next;
+        tell_closed(s);
+        close_socket(s);
+        free(s);
+    }
+}
+
+/* --- giving --- */
+
+/* Is the socket's <i>th descriptor <c>'s? One that all share; or each worker its own, and
+ * its part of those that are there for more workers: a generation's that is to come, or
+ * has been. The kernel spreads connections over all of them. */
+static bool is_its_fd(const socket_t *s, uint32_t i, const hd_child_t *c)
+{
+    if ((s->item.roles & role_of(c)) == 0 || c->is_held)
+        return false;
+    return s->item.exclusive || i % hd_max(c->gen->settings.workers_n, 1u) == c->no;
+}
+
+typedef struct {
+    hd_child_t *to;
+    hd_listen_item_t items[HD_CHANNEL_BYTES / sizeof(hd_listen_item_t)];
+    int fds[HD_CHANNEL_FDS];
+    size_t n;
+} parcel_t;
+
+static bool send_parcel(parcel_t *p)
+{
+    size_t n = p->n;
+
+    p->n = 0;
+    return n == 0 || hd_child_send(p->to, HD_MSG_LISTEN, p->items,
+                                   n * sizeof(p->items[0]), p->fds, (unsigned)n);
+}
+
+/* From the <from>th descriptor on. */
+static bool add_socket(parcel_t *p, const socket_t *s, uint32_t from)
+{
+    for (uint32_t i = from; i < s->fds_n; i++) {
+        if (!is_its_fd(s, i, p->to))
+            continue;
+        p->items[p->n] = s->item;
+        p->fds[p->n++] = s->fds[i];
+        if (p->n == hd_min(hd_countof(p->items), hd_countof(p->fds)) && !send_parcel(p))
+            return false;
+    }
+    return true;
+}
+
+/* What it hasn't got yet. */
 static bool give_sockets(hd_child_t *c)
 {
-    hd_listen_item_t items[HD_CHANNEL_BYTES / sizeof(hd_listen_item_t)];
-    size_t max = hd_min(hd_countof(items), (size_t)HD_CHANNEL_FDS), n = 0;
-    int fds[HD_CHANNEL_FDS];
+    parcel_t p = {.to = c};
 
-    for (const socket_t *s = sockets; s != NULL; s = s->next) {
-        if (s->fds_n == 0 || (s->item.roles & ~s->given_roles & role_of(c)) == 0)
-            continue;
-        items[n] = s->item;
-        fds[n++] = fd_for(s, c);
-        if (n < max)
-            continue;
-        if (!hd_child_send(c, HD_MSG_LISTEN, items, n * sizeof(items[0]), fds,
-                           (unsigned)n))
+    for (const socket_t *s = sockets; s != NULL; s = s->next)
+        if (!add_socket(&p, s, (s->given_roles & role_of(c)) != 0 ? s->given_n : 0))
             return false;
-        n = 0;
-    }
-    return n == 0 ||
-           hd_child_send(c, HD_MSG_LISTEN, items, n * sizeof(items[0]), fds, (unsigned)n);
+    return send_parcel(&p);
+}
+
+void hd_sockets_release(hd_child_t *c)
+{
+    parcel_t p = {.to = c};
+
+    c->is_held = false;
+    for (const socket_t *s = sockets; s != NULL; s = s->next)
+        if (!add_socket(&p, s, 0))
+            return;             /* it is replaced */
+    hd_ignore(send_parcel(&p)); /* or it is replaced */
 }
 
 static bool give_log(hd_child_t *c, const hd_file_t *f)
@@ -180,14 +238,11 @@ static bool give_log(hd_child_t *c, const hd_file_t *f)
 /* In a child, right after the fork: it has the descriptors, and takes them over. */
 void hd_master_give_listens(hd_proc_t *p)
 {
-    hd_child_t self = {.kind = p->kind, .no = p->worker_no};
-
     for (socket_t *s = sockets; s != NULL; s = s->next) {
         hd_addr_t addr;
 
         for (uint32_t i = 0; i < s->fds_n; i++) {
-            if (p->acceptor == NULL || (s->item.roles & role_of(&self)) == 0 ||
-                s->fds[i] != fd_for(s, &self)) {
+            if (p->acceptor == NULL || !is_its_fd(s, i, hd_master.self)) {
                 hd_ignore(close(s->fds[i])); /* another process's */
                 continue;
             }
@@ -202,40 +257,50 @@ void hd_master_give_listens(hd_proc_t *p)
 
 static void finish(hd_requester_t by, const hd_err_t *err)
 {
-    void (*done)(const hd_err_t *err) = requests[by].done;
+    void (*done)(hd_requester_t by, const hd_err_t *err) = requests[by].done;
 
     requests[by].done = NULL;
     hd_timer_stop(hd_master.loop, &requests[by].timer);
     if (done != NULL)
-        done(err);
+        done(by, err);
 }
 
+/* All that is new, to one; then a ping. Its sequence number; 0: it doesn't hear: it is
+ * replaced, and its replacement inherits all. */
+static uint64_t give_to(hd_child_t *c)
+{
+    hd_err_t err = {0};
+
+    if (!give_sockets(c))
+        return 0;
+    for (uint32_t k = 0; k < new_logs_n; k++)
+        if (!give_log(c, new_logs[k]))
+            return 0;
+    return hd_channel_send(c->channel, HD_MSG_PING, NULL, 0, NULL, 0, &err);
+}
+
+/* To all generations alike, so that what is open is in all that live: who asked may be
+ * abandoned, and the next to ask finds it open. Only one that drains needs none of it. */
 static void give(hd_requester_t by)
 {
     request_t *r = &requests[by];
 
     r->unacknowledged = 1; /* ourselves, until all were told */
-    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++) {
-        hd_child_t *c = hd_child_at(i);
-        bool good = true;
-        hd_err_t err = {0};
-
+    hd_each_child(g, c)
+    {
         c->awaited[by] = 0;
-        if (c->pid == 0 || c->channel == NULL || c->kind == HD_PROC_LOADER)
+        if (g->step > HD_GEN_IN_FORCE || c->pid == 0 || c->channel == NULL ||
+            c->kind == HD_PROC_LOADER)
             continue;
-        good = give_sockets(c);
-        for (uint32_t k = 0; good && k < new_logs_n; k++)
-            good = give_log(c, new_logs[k]);
-        if (good)
-            c->awaited[by] =
-                hd_channel_send(c->channel, HD_MSG_PING, NULL, 0, NULL, 0, &err);
-        /* One that doesn't listen to us is replaced; its replacement inherits all. */
+        c->awaited[by] = give_to(c);
         if (c->awaited[by] != 0)
             r->unacknowledged++;
     }
-    for (socket_t *s = sockets; s != NULL; s = s->next)
+    for (socket_t *s = sockets; s != NULL; s = s->next) {
         if (s->fds_n > 0)
             s->given_roles |= s->item.roles;
+        s->given_n = s->fds_n;
+    }
     new_logs_n = 0;
     if (--r->unacknowledged == 0)
         finish(by, NULL);
@@ -259,7 +324,7 @@ static void open_and_give(hd_requester_t by)
     for (socket_t *s = sockets; s != NULL; s = s->next) {
         hd_err_t err = {0};
 
-        if ((s->asked & bit(by)) == 0 || s->fds_n > 0 || open_socket(s, &err) == HD_OK)
+        if ((s->asked & bit(by)) == 0 || open_socket(s, &err) == HD_OK)
             continue;
         if (err.sys_errno == EADDRINUSE) {
             in_use = true;
@@ -284,7 +349,8 @@ static void on_try_again(hd_timer_t *t)
     open_and_give((hd_requester_t)(hd_container_of(t, request_t, timer) - requests));
 }
 
-void hd_sockets_prepare(hd_requester_t by, void (*done)(const hd_err_t *err))
+void hd_sockets_prepare(hd_requester_t by,
+                        void (*done)(hd_requester_t by, const hd_err_t *err))
 {
     request_t *r = &requests[by];
 
@@ -333,11 +399,20 @@ void hd_sockets_abort(hd_requester_t by)
     requests[by].done = NULL;
     if (hd_timer_is_set(&requests[by].timer) && requests[by].timer.on_due != NULL)
         hd_timer_stop(hd_master.loop, &requests[by].timer);
-    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++)
-        hd_child_at(i)->awaited[by] = 0;
+    hd_each_child(g, c)
+    {
+        c->awaited[by] = 0;
+    }
     for (socket_t *s = sockets; s != NULL; s = s->next)
         s->asked &= ~bit(by);
     drop_unwanted();
+}
+
+void hd_sockets_forget(hd_requester_t by)
+{
+    for (socket_t *s = sockets; s != NULL; s = s->next)
+        s->wanted &= ~bit(by);
+    hd_sockets_abort(by);
 }
 
 void hd_sockets_free(hd_requester_t by, const hd_listen_item_t *item)
@@ -367,9 +442,8 @@ static void reopen_error_log(void)
     if (path[0] != '\0' && hd_use_error_log(path, &err) != HD_OK)
         hd_log(HD_LOG_EMERG, "%s", err.text);
     fd = hd_log_fd();
-    for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++) {
-        hd_child_t *c = hd_child_at(i);
-
+    hd_each_child(g, c)
+    {
         if (c->pid != 0 && c->kind != HD_PROC_LOADER)
             hd_ignore(hd_child_send(c, HD_MSG_ERROR_LOG, &level, sizeof(level), &fd,
                                     path[0] != '\0' ? 1 : 0));
@@ -388,9 +462,8 @@ void hd_sockets_reopen_logs(void)
             continue;
         }
         hd_ignore(hd_file_put(hd_str_c(hd_file_path(f)), fd) == NULL);
-        for (uint32_t i = 0; i < HD_CHILDREN_MAX; i++) {
-            hd_child_t *c = hd_child_at(i);
-
+        hd_each_child(g, c)
+        {
             if (c->pid != 0 && c->kind != HD_PROC_LOADER)
                 hd_ignore(give_log(c, f));
         }

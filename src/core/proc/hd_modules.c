@@ -42,6 +42,21 @@ static hd_rc_t check_fits(const hd_module_t *m, hd_str_t path, hd_err_t *err)
     return HD_OK;
 }
 
+uint64_t hd_module_file(const char *path)
+{
+    struct stat st;
+    uint64_t id[5];
+
+    if (stat(path, &st) != 0)
+        return 0;
+    id[0] = (uint64_t)st.st_dev;
+    id[1] = (uint64_t)st.st_ino;
+    id[2] = (uint64_t)st.st_size;
+    id[3] = (uint64_t)st.st_mtim.tv_sec;
+    id[4] = (uint64_t)st.st_mtim.tv_nsec;
+    return hd_hash64(id, sizeof(id), 1);
+}
+
 hd_rc_t hd_module_load(hd_str_t path, hd_err_t *err)
 {
     char *name = strndup(path.data, path.len);

@@ -7,6 +7,8 @@
 /* Opens a shared object, checks ABI and layout, adds it. Loading twice is an error that
  * names the first. */
 hd_rc_t hd_module_load(hd_str_t path, hd_err_t *err) HD_MUST_CHECK;
+/* Which file lies at <path> now: another number after it was replaced. 0: none. */
+uint64_t hd_module_file(const char *path);
 /* The path that a loaded module came from; empty: built in. */
 hd_str_t hd_module_path(uint16_t number);
 /* Who owns an xDS type URL; UINT16_MAX: nobody. */

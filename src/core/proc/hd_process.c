@@ -95,6 +95,17 @@ bool hd_hooks_idle(hd_proc_t *p)
     return true;
 }
 
+bool hd_hooks_warm(hd_proc_t *p)
+{
+    const hd_process_hooks_t *h;
+    uint32_t at = 0;
+    bool is_warm = true;
+
+    while ((h = hd_hooks_next(&at)) != NULL)
+        is_warm = (h->is_warm == NULL || h->is_warm(p)) && is_warm;
+    return is_warm;
+}
+
 void hd_hooks_stop(hd_proc_t *p)
 {
     for (uint32_t i = all_hooks_n; i-- > 0;)
@@ -235,6 +246,8 @@ hd_rc_t hd_make_shared(hd_proc_t *p, const hd_settings_t *s, hd_err_t *err)
 {
     hd_arena_conf_t conf = {.bytes_max = s->loom_bytes_max};
 
+    for (uint32_t i = 0; i < HD_RINGS_MAX; i++)
+        hd_rings[i] = -1;
     p->state = hd_state_create(NULL, err);
     if (p->state == NULL)
         return HD_ERROR;
@@ -244,7 +257,6 @@ hd_rc_t hd_make_shared(hd_proc_t *p, const hd_settings_t *s, hd_err_t *err)
             return HD_ERROR;
     }
     for (uint32_t i = 0; i < HD_RINGS_MAX; i++) {
-        hd_rings[i] = -1;
         if (i >= s->workers_n && i < HD_WORKERS_MAX)
             continue;
         hd_rings[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -51,6 +51,9 @@ typedef struct {
     void (*on_batch)(hd_proc_t *p);                   /* something was published */
     void (*on_quit)(hd_proc_t *p);                    /* graceful end has begun: drain */
     bool (*is_idle)(hd_proc_t *p); /* nothing left to serve; NULL: always */
+    bool (*is_warm)(
+        hd_proc_t *p);             /* agent, control: what it needs from elsewhere is
+                                      there, or given up; asked until true; NULL: always */
     void (*on_stop)(hd_proc_t *p); /* last: free what it owns */
     /* In the agent: what some worker says by hd_process_ask, or a broken one. */
     void (*on_ask)(hd_proc_t *p, const void *payload, size_t len);

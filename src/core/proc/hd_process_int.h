@@ -14,6 +14,7 @@ enum {
     HD_ROW_AGENT = HD_WORKERS_MAX,
     HD_ROW_CONTROL,
     HD_ROW_LOADER,
+    HD_ROW_CARRY, /* what earlier generations counted */
     HD_ROWS_USED,
 }; /* a worker's row is its number */
 
@@ -27,6 +28,7 @@ hd_rc_t hd_hooks_start(hd_proc_t *p, hd_err_t *err) HD_MUST_CHECK;
 void hd_hooks_batch(hd_proc_t *p);
 void hd_hooks_quit(hd_proc_t *p);
 bool hd_hooks_idle(hd_proc_t *p);
+bool hd_hooks_warm(hd_proc_t *p);
 void hd_hooks_stop(hd_proc_t *p);
 void hd_hooks_ask(hd_proc_t *p, const void *payload, size_t len);
 
@@ -46,7 +48,8 @@ hd_rc_t hd_use_error_log(const char *path, hd_err_t *err) HD_MUST_CHECK;
 typedef struct {
     const hd_options_t *options;
     hd_settings_t *settings;      /* filled */
-    const hd_settings_t *running; /* at a reload: what may not change; else NULL */
+    const hd_settings_t *running; /* at a reload: of the processes there are; else NULL */
+    char needs_generation[HD_PATH_MAX_BYTES + 64]; /* what these can't follow; or empty */
     hd_pool_t *pool;
     hd_node_t *root;
     hd_sources_t *sources;
@@ -57,6 +60,8 @@ typedef struct {
     uint16_t named[HD_MODULES_MAX];
 } hd_loading_t;
 
+/* Running processes can't follow a change of <what>, a directive or a file. */
+void hd_loading_need_generation(hd_loading_t *l, hd_str_t what);
 /* Reads text and process-level settings. */
 hd_rc_t hd_loading_read(hd_loading_t *l, hd_err_t *err) HD_MUST_CHECK;
 /* Builds the whole; <arena> NULL: nowhere. */
@@ -84,9 +89,9 @@ int hd_single_main(hd_proc_t *p, const hd_options_t *options);
 /* -s: the exit status. */
 int hd_signal_main(const hd_options_t *options);
 
-/* State, arenas and rings, before the first fork. */
+/* State, arenas and rings (hd_rings), before a generation's first fork. */
 hd_rc_t hd_make_shared(hd_proc_t *p, const hd_settings_t *s, hd_err_t *err) HD_MUST_CHECK;
-void hd_drop_shared(hd_proc_t *p);
+void hd_drop_shared(hd_proc_t *p); /* not the rings */
 
 /* What children and SINGLE have in common: member, arenas, loop, acceptor are there. */
 hd_rc_t hd_serve_start(hd_proc_t *p, hd_err_t *err) HD_MUST_CHECK;

@@ -29,6 +29,8 @@ void hd_settings_copy_modules(hd_settings_t *to, const hd_settings_t *from)
 {
     to->modules_n = hd_min(from->modules_n, (uint32_t)HD_MODULES_MAX);
     memcpy(to->modules, from->modules, to->modules_n * sizeof(to->modules[0]));
+    memcpy(to->module_files, from->module_files,
+           to->modules_n * sizeof(to->module_files[0]));
 }
 
 void hd_settings_copy(hd_settings_t *to, const hd_settings_t *from)
@@ -53,8 +55,17 @@ const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t
         return "user";
     if (running->rlimit_nofile != next->rlimit_nofile)
         return "worker_rlimit_nofile";
+    if (running->shutdown_timeout_ms != next->shutdown_timeout_ms)
+        return "worker_shutdown_timeout";
+    return NULL;
+}
+
+const char *hd_settings_refused(const hd_settings_t *running, const hd_settings_t *next)
+{
     if (running->master_process != next->master_process)
         return "master_process";
+    if (running->daemon != next->daemon)
+        return "daemon";
     return NULL;
 }
 

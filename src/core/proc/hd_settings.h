@@ -1,6 +1,7 @@
 /* hd_settings: process-level settings: what the loader found and tells the master. Flat,
- * in a page that both share; also compared at reload: a difference marked (generation)
- * can't be had by running processes and is refused. */
+ * in a page that both share; also compared at reload: what is marked (generation) can't
+ * change in running processes: the master starts new ones. What is marked (start) is
+ * settled once and for all: a change is refused. */
 #pragma once
 #include "core/base/hd_log.h"
 #include "core/conf/hd_conf.h"
@@ -23,11 +24,12 @@ typedef struct {
 typedef struct hd_settings_s {
     uint32_t workers_n;          /* generation */
     uint32_t worker_connections; /* generation */
-    uint64_t rlimit_nofile;      /* 0: leave */
+    uint64_t rlimit_nofile;      /* generation; 0: leave */
     uint32_t uid, gid; /* generation; of workers, agent, control; UINT32_MAX: keep */
-    uint64_t shutdown_timeout_ms; /* worker_shutdown_timeout; 0: none */
+    uint64_t shutdown_timeout_ms; /* generation; worker_shutdown_timeout; 0: none */
     uint64_t loom_bytes_max;      /* generation */
-    bool daemon, master_process;
+    uint64_t load_lines;          /* generation: of load_module's lines in their order */
+    bool daemon, master_process;  /* start */
     bool has_agent;   /* xds, admin, checks, names at run time: an agent runs */
     bool has_control; /* control block */
     hd_log_level_t log_level;
@@ -35,6 +37,7 @@ typedef struct hd_settings_s {
     char error_log[HD_PATH_MAX_BYTES];
     uint32_t modules_n; /* generation: in order of loading */
     char modules[HD_MODULES_MAX][HD_PATH_MAX_BYTES];
+    uint64_t module_files[HD_MODULES_MAX]; /* generation: which file each was */
     uint32_t logs_n;
     char logs[HD_LOG_FILES_MAX][HD_PATH_MAX_BYTES];
     uint32_t listens_n;
@@ -45,8 +48,10 @@ void hd_settings_init(hd_settings_t *s); /* the defaults */
 /* What is in use of <from>: the lists have room that nobody should touch. */
 void hd_settings_copy(hd_settings_t *to, const hd_settings_t *from);
 void hd_settings_copy_modules(hd_settings_t *to, const hd_settings_t *from);
-/* The name of the directive whose change running processes can't follow; NULL: none. */
+/* The name of a directive whose change running processes can't follow; NULL: none. */
 const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t *next);
+/* The name of a directive that was settled at the start and has changed; NULL: none. */
+const char *hd_settings_refused(const hd_settings_t *running, const hd_settings_t *next);
 /* Copies <spec>, with its path; false: the path is too long. */
 bool hd_listen_item_init(hd_listen_item_t *item, const hd_socket_spec_t *spec,
                          uint32_t roles);

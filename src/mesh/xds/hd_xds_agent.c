@@ -2,7 +2,8 @@
 #include "core/conf/hd_module_table.h"
 #include "mesh/xds/hd_xds_snapshot.h"
 
-#define SNAPSHOT_MS 500 /* after the last change */
+#define SNAPSHOT_MS 500       /* after the last change */
+#define SNAPSHOT_WAIT_MS 3000 /* so long another answer may put it right */
 
 static struct {
     hd_proc_t *proc;
@@ -12,6 +13,8 @@ static struct {
     hd_xstream_t *stream;
     hd_xca_t *ca;
     hd_timer_t snapshot;
+    bool has_snapshot; /* it began with one */
+    uint64_t began_ns;
 } agent;
 
 /* --- configuration --- */
@@ -89,6 +92,7 @@ static void read_snapshot(void)
     if (path.len == 0)
         return;
     rc = hd_xds_snapshot_read(agent.store, path, &err);
+    agent.has_snapshot = rc == HD_OK;
     if (rc == HD_OK)
         hd_log(HD_LOG_NOTICE, "xds: beginning with the snapshot \"%.*s\"",
                HD_STR_ARG(path));
@@ -122,6 +126,7 @@ static void begin(hd_proc_t *p, const hd_xds_conf_t *conf)
     agent.store = hd_xstore_create(p);
     hd_xstore_set_user(agent.store, &store_user, NULL);
     hd_timer_init(&agent.snapshot, write_snapshot);
+    agent.began_ns = hd_loop_now_ns(p->loop);
     read_snapshot();
     start_calls();
 }
@@ -157,6 +162,45 @@ static void on_batch(hd_proc_t *p)
     start_calls();
 }
 
+static bool is_all_answered(const hd_xstream_stats_t *s)
+{
+    for (hd_xds_kind_t k = 0; k < HD_XDS_KINDS_N; k++)
+        if (!s->is_answered[k] &&
+            (s->is_asked[k] || k == HD_XDS_CLUSTER || k == HD_XDS_LISTENER))
+            return false;
+    return true;
+}
+
+/* With a snapshot nothing is missing, and the question is only whether it is still right:
+ * of a control plane that is away nobody can know, and one that finds our versions right
+ * may say nothing. */
+static bool may_use_snapshot(const hd_xstream_stats_t *s, uint64_t waited_ms)
+{
+    return agent.has_snapshot && (s->ended > 0 || waited_ms >= SNAPSHOT_WAIT_MS);
+}
+
+/* Its first configuration is whole; or it is too late for one. */
+static bool is_warm(hd_proc_t *p)
+{
+    uint64_t waited_ms = (hd_loop_now_ns(p->loop) - agent.began_ns) / 1000000;
+    hd_xstream_stats_t stats = {0};
+
+    if (agent.store == NULL)
+        return true;
+    if (agent.stream != NULL)
+        hd_xstream_get_stats(agent.stream, &stats);
+    if (hd_xstore_is_settled(agent.store) &&
+        (is_all_answered(&stats) || may_use_snapshot(&stats, waited_ms)))
+        return true;
+    if (waited_ms < agent.conf.ready_timeout_ms)
+        return false;
+    hd_log(HD_LOG_WARN,
+           "xds: no complete configuration after %llu ms (ready_timeout): going on "
+           "without",
+           (unsigned long long)waited_ms);
+    return true;
+}
+
 /* What was accepted a moment ago isn't in the file yet. */
 static void finish_snapshot(void)
 {
@@ -189,6 +233,7 @@ static const hd_process_hooks_t hooks = {
     .on_start = on_start,
     .on_batch = on_batch,
     .on_quit = on_quit,
+    .is_warm = is_warm,
     .on_stop = on_stop,
 };
 

@@ -15,6 +15,7 @@
 #define XDS_PORT 15010
 #define XDS_TLS_PORT 15012
 #define CERT_TTL_MS ((uint64_t)86400000)
+#define READY_TIMEOUT_MS 30000
 
 /* The block while it is read; the first member is what stays. */
 typedef struct {
@@ -197,6 +198,8 @@ static hd_rc_t enter_xds(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err
         return HD_ERROR;
     if (b->xds.cert_ttl_ms == 0)
         b->xds.cert_ttl_ms = CERT_TTL_MS;
+    if (b->xds.ready_timeout_ms == 0)
+        b->xds.ready_timeout_ms = READY_TIMEOUT_MS;
     b->xds.hash = hash_of(&b->xds);
     ((block_t *)conf)->xds = b->xds;
     if (cf->build->settings != NULL)
@@ -295,6 +298,13 @@ static const hd_directive_t directives[] = {
      .offset = AT(xds.cert_ttl_ms),
      .help = "TIME: how long a certificate is asked for; it is renewed at half of what "
              "was given; 24h"},
+    {.name = "ready_timeout",
+     .scope = HD_IN_XDS,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(xds.ready_timeout_ms),
+     .help = "TIME: how long the new processes of a reload wait for the control plane's "
+             "first complete configuration before they take over without; default 30s"},
     {.name = "snapshot",
      .scope = HD_IN_XDS,
      .args_n = 1,

@@ -18,8 +18,9 @@ typedef struct {
     hd_str_t identity; /* spiffe://…, for the certificate */
     hd_str_t token_path, snapshot_path;
     uint64_t cert_ttl_ms;
-    uint32_t protocol; /* hd_xds_protocol_t */
-    uint64_t hash;     /* of all above; 0: there is no xds block */
+    uint64_t ready_timeout_ms; /* not in <hash>: it changes no call */
+    uint32_t protocol;         /* hd_xds_protocol_t */
+    uint64_t hash;             /* of all above; 0: there is no xds block */
 } hd_xds_conf_t;
 
 typedef enum { HD_XDS_DELTA, HD_XDS_SOTW } hd_xds_protocol_t;

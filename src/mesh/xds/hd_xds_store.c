@@ -830,6 +830,18 @@ void hd_xstore_set_user(hd_xstore_t *s, const hd_xstore_user_t *user, void *arg)
     s->user_arg = arg;
 }
 
+bool hd_xstore_is_settled(const hd_xstore_t *s)
+{
+    if (s->first != NULL || s->step != IDLE)
+        return false;
+    for (hd_xds_kind_t k = 0; k < HD_XDS_KINDS_N; k++)
+        for (hd_xres_t *r = hd_xstore_next(s, k, NULL); r != NULL;
+             r = hd_xstore_next(s, k, r))
+            if (r->state == HD_XRES_WAITING)
+                return false;
+    return true;
+}
+
 void hd_xstore_get_stats(const hd_xstore_t *s, hd_xstore_stats_t *stats)
 {
     *stats = s->stats;

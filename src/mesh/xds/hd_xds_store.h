@@ -107,6 +107,10 @@ typedef struct {
 } hd_xstore_user_t;
 void hd_xstore_set_user(hd_xstore_t *s, const hd_xstore_user_t *user, void *arg);
 
+/* Nothing is under way: no update is being taken, and none that was accepted waits for
+ * others. */
+bool hd_xstore_is_settled(const hd_xstore_t *s);
+
 typedef struct {
     uint64_t updates, accepted, refused, published, kept_empty;
     uint32_t by_state[HD_XRES_ABSENT + 1];

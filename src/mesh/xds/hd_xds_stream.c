@@ -579,6 +579,7 @@ static void on_end(hd_call_t *call, const hd_headers_t *trailers, const hd_err_t
     hd_str_t message;
     unsigned status = hd_xds_peer_status(trailers, &message);
 
+    x->stats.ended++;
     if (err != NULL)
         (void)snprintf(x->last_end, sizeof(x->last_end), "%s", err->text);
     else if (status != HD_GRPC_NO_STATUS)
@@ -611,6 +612,7 @@ static void open_stream(hd_xstream_t *x)
                                            : SERVICE "StreamAggregatedResources",
                                0, &call_user, x, &err);
     if (x->call == NULL) {
+        x->stats.ended++;
         hd_log(HD_LOG_ERROR, "xds: %s", err.text);
         hd_timer_set(x->proc->loop, &x->retry, hd_xds_backoff_ms(&x->backoff));
         return;
@@ -665,4 +667,6 @@ void hd_xstream_get_stats(const hd_xstream_t *x, hd_xstream_stats_t *stats)
 {
     *stats = x->stats;
     stats->last_end = hd_str_c(x->last_end);
+    for (hd_xds_kind_t k = 0; k < HD_XDS_KINDS_N; k++)
+        stats->is_asked[k] = x->types[k].is_requested;
 }

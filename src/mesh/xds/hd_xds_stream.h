@@ -20,9 +20,10 @@ void hd_xstream_needs_changed(hd_xstream_t *x, hd_xds_kind_t kind);
 
 typedef struct {
     bool is_open;
-    uint64_t streams, answers, acks, nacks;
+    uint64_t streams, ended, answers, acks, nacks;
     hd_str_t last_end; /* why the last stream ended; lent */
     uint64_t nacks_by_kind[HD_XDS_KINDS_N];
     bool is_answered[HD_XDS_KINDS_N]; /* since the process began */
+    bool is_asked[HD_XDS_KINDS_N];    /* on the stream there is */
 } hd_xstream_stats_t;
 void hd_xstream_get_stats(const hd_xstream_t *x, hd_xstream_stats_t *stats);

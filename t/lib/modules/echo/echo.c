@@ -3,6 +3,10 @@
  *     echo_listen ADDRESS TEXT [LOG];
  *     echo_agent ADDRESS TEXT;           the same, but made by the agent, as xDS would be
  *     echo_low_port ADDRESS;             the agent asks the master for that socket
+ *     echo_cold FILE;                    the agent isn't warm before it has published and
+ *                                        there is such a file
+ *     echo_worker die;                   workers kill themselves at their start
+ *     echo_worker refuse;                or can't start
  *
  * A conn is greeted with "PID TEXT\n" and gets back what it sends, with TEXT as in force
  * when it was accepted; each greeting is a line in LOG. A line "segv" is answered by a
@@ -18,7 +22,7 @@ typedef struct {
 } echo_t;
 
 typedef struct {
-    hd_str_t agent_address, agent_text, low_port;
+    hd_str_t agent_address, agent_text, low_port, cold, worker;
 } main_conf_t;
 
 static void on_readable(hd_conn_t *c)
@@ -136,7 +140,18 @@ static hd_rc_t set_low_port(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return HD_OK;
 }
 
+static hd_rc_t set_main_str(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    hd_str_t *to = (hd_str_t *)((char *)conf + cf->directive->offset);
+
+    (void)err;
+    *to = hd_str_printf(cf->pool, "%.*s", HD_STR_ARG(args[0])); /* zero-terminated */
+    return HD_OK;
+}
+
 static main_conf_t agent_conf; /* in the agent */
+static bool has_published;
 static hd_socket_spec_t agent_spec;
 static hd_pool_t *agent_pool;
 static hd_socket_wait_t low_wait;
@@ -165,6 +180,7 @@ static void publish(hd_proc_t *p)
     hd_ignore(hd_batch_publish(b, hd_loop_now_ns(p->loop)));
     hd_process_ring(p);
     hd_log(HD_LOG_NOTICE, "the agent has published");
+    has_published = true;
 }
 
 static void on_prepared(void *arg, const hd_err_t *err)
@@ -206,6 +222,7 @@ static hd_rc_t on_agent_start(hd_proc_t *p, hd_err_t *err)
     agent_conf.agent_address = hd_str_dup(agent_pool, agent_conf.agent_address);
     agent_conf.agent_text = hd_str_dup(agent_pool, agent_conf.agent_text);
     agent_conf.low_port = hd_str_dup(agent_pool, agent_conf.low_port);
+    agent_conf.cold = hd_str_printf(agent_pool, "%.*s", HD_STR_ARG(agent_conf.cold));
     hd_turn_sleep(p->member);
     if (agent_conf.agent_address.len == 0)
         return HD_OK; /* master_process off, and no echo_agent */
@@ -219,6 +236,13 @@ static hd_rc_t on_agent_start(hd_proc_t *p, hd_err_t *err)
     return HD_OK;
 }
 
+static bool is_agent_warm(hd_proc_t *p)
+{
+    (void)p;
+    return agent_conf.cold.len == 0 ||
+           (has_published && access(agent_conf.cold.data, F_OK) == 0);
+}
+
 static void on_agent_stop(hd_proc_t *p)
 {
     (void)p;
@@ -229,12 +253,27 @@ static void on_agent_stop(hd_proc_t *p)
 static const hd_process_hooks_t hooks = {.name = "echo",
                                          .kinds = 1u << HD_PROC_AGENT,
                                          .on_start = on_agent_start,
+                                         .is_warm = is_agent_warm,
                                          .on_stop = on_agent_stop};
 
 __attribute__((constructor)) static void register_parts(void)
 {
     protocol_number = hd_protocol_register(&protocol);
     hd_process_add_hooks(&hooks);
+}
+
+static hd_rc_t on_process_start(hd_member_t *m, hd_loop_t *loop, hd_err_t *err)
+{
+    const main_conf_t *mc = hd_conf_main_of(m, &hd_module);
+
+    (void)loop;
+    if (mc == NULL || hd_member_kind(m) != HD_MEMBER_WORKER)
+        return HD_OK;
+    if (hd_str_eq(mc->worker, HD_STR("die")))
+        raise(SIGKILL);
+    if (hd_str_eq(mc->worker, HD_STR("refuse")))
+        return hd_err_set(err, HD_E_CONF, "as told");
+    return HD_OK;
 }
 
 static const hd_directive_t directives[] = {
@@ -255,6 +294,18 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .set = set_low_port,
      .help = "ADDRESS: a socket that the agent asks the master for"},
+    {.name = "echo_cold",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_main_str,
+     .offset = offsetof(main_conf_t, cold),
+     .help = "FILE: the agent isn't warm without it"},
+    {.name = "echo_worker",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_main_str,
+     .offset = offsetof(main_conf_t, worker),
+     .help = "die | refuse: what workers do at their start"},
     {0},
 };
 
@@ -263,4 +314,5 @@ HD_EXPORT const hd_module_t hd_module = {
     .name = "echo",
     .directives = directives,
     .conf_size = sizeof(main_conf_t),
+    .on_process_start = on_process_start,
 };
