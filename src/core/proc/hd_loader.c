@@ -105,7 +105,7 @@ static hd_rc_t start(hd_proc_t *p, int channel_fd, hd_err_t *err)
 
 static hd_rc_t load(hd_proc_t *p, hd_err_t *err)
 {
-    if (preload(l.running, err) != HD_OK || hd_loading_read(&l, err) != HD_OK ||
+    if (hd_loading_read(&l, err) != HD_OK || preload(l.running, err) != HD_OK ||
         hd_loading_build(&l, p->arenas[HD_ARENA_FILES], p->member, err) != HD_OK)
         return HD_ERROR;
     return hd_channel_send(p->to_master, HD_MSG_SETTINGS, NULL, 0, NULL, 0, err) != 0

@@ -244,7 +244,8 @@ static void on_closed(void *arg)
 {
     hd_child_t *c = arg;
 
-    if (c->pid != 0 && c->is_ready && hd_master.phase <= HD_MASTER_RUNNING)
+    if (c->pid != 0 && c->is_ready && !c->was_told &&
+        hd_master.phase <= HD_MASTER_RUNNING)
         hd_ignore(kill(c->pid, SIGKILL)); /* a zombie doesn't mind */
 }
 
@@ -363,6 +364,9 @@ static void log_death(const hd_child_t *c, int status)
     else if (!was_told && WEXITSTATUS(status) != 0 && c->kind != HD_PROC_LOADER)
         hd_log(HD_LOG_ALERT, "%s process %d exited with code %d", name_of(c), (int)c->pid,
                WEXITSTATUS(status));
+    else if (WIFSIGNALED(status))
+        hd_log(HD_LOG_NOTICE, "%s process %d ended on signal %d", name_of(c), (int)c->pid,
+               WTERMSIG(status));
     else
         hd_log(HD_LOG_NOTICE, "%s process %d exited with code %d", name_of(c),
                (int)c->pid, WEXITSTATUS(status));

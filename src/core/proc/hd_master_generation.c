@@ -80,6 +80,7 @@ hd_generation_t *hd_generation_create(const hd_settings_t *s, hd_err_t *err)
     hd_bug_on(g == NULL);
     rc = hd_make_shared(&p, s, err);
     g->no = ++last_no;
+    hd_settings_copy(&g->settings, s);
     g->agent_as = in_force != NULL && in_force->agent_as == HD_BY_AGENT
                       ? HD_BY_OTHER_AGENT
                       : HD_BY_AGENT;
@@ -97,6 +98,12 @@ hd_generation_t *hd_generation_create(const hd_settings_t *s, hd_err_t *err)
     drop(g);
     free(g);
     return NULL;
+}
+
+bool hd_generation_fits(const hd_generation_t *g, const hd_settings_t *s)
+{
+    return g->settings.workers_n == s->workers_n &&
+           g->settings.loom_bytes_max == s->loom_bytes_max;
 }
 
 void hd_generation_leave_others(hd_generation_t *g)

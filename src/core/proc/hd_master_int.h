@@ -118,6 +118,8 @@ void hd_master_stop(int status);
 
 /* With state, arenas and rings of its own, by <s>. NULL: <err>. */
 hd_generation_t *hd_generation_create(const hd_settings_t *s, hd_err_t *err);
+/* Was it made for such settings? */
+bool hd_generation_fits(const hd_generation_t *g, const hd_settings_t *s);
 /* What this process is says the generation: its state, arenas, rings, settings. */
 void hd_generation_use(hd_generation_t *g);
 /* In a child of <g>: lets go of the others. */

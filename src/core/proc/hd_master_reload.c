@@ -97,6 +97,11 @@ static void on_settings(void)
     hd_settings_t *s = hd_master.shared;
     hd_err_t err = {0};
 
+    if (hd_master.next != NULL && !hd_generation_fits(hd_master.next, s)) {
+        hd_master.reload_again = true;
+        refuse("the configuration changed again while it was read");
+        return;
+    }
     s->listens_n = hd_min(s->listens_n, (uint32_t)HD_LISTENS_MAX);
     s->logs_n = hd_min(s->logs_n, (uint32_t)HD_LOG_FILES_MAX);
     for (uint32_t i = 0; i < s->listens_n; i++)
