@@ -121,6 +121,7 @@ $hd->stop;
 
 for my $signal ('QUIT', 'TERM') {
     $hd = new_heddle();
+    $hd->wait_log(qr/the agent has published/);
     ($agent) = $hd->processes('agent');
     begin(3, 'second');
     $hd->stop($signal);

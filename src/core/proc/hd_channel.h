@@ -40,7 +40,7 @@ typedef enum {
                            what was asked for since the last one */
     HD_MSG_PREPARED,    /* master -> agent: text: the reason of a failure, or empty */
     HD_MSG_READY,
-    HD_MSG_ASK, /* worker -> master -> agent: what hd_process_ask says; not looked at */
+    HD_MSG_ASK,  /* worker -> master -> agent: what hd_process_ask says; not looked at */
     HD_MSG_WARM, /* agent, control: after READY, once (hd_process_hooks_t.is_warm) */
     HD_MSG_TYPES_N,
 } hd_msg_type_t;

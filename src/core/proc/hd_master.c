@@ -189,14 +189,15 @@ static void tell_started(void)
         hd_ignore(dup2(hd_log_fd(), STDERR_FILENO) < 0); /* the terminal is not ours */
 }
 
-/* Lost when the agent is away or behind: the worker says it again. */
-static void pass_to_agent(const hd_msg_head_t *head, const void *payload)
+/* Of its own generation. Lost when that is away or behind: the worker says it again. */
+static void pass_to_agent(hd_generation_t *g, const hd_msg_head_t *head,
+                          const void *payload)
 {
     hd_err_t err = {0};
 
-    if (hd_master.agent.channel != NULL)
-        hd_ignore(hd_channel_send(hd_master.agent.channel, HD_MSG_ASK, payload, head->len,
-                                  NULL, 0, &err) == 0);
+    if (g->agent.channel != NULL)
+        hd_ignore(hd_channel_send(g->agent.channel, HD_MSG_ASK, payload, head->len, NULL,
+                                  0, &err) == 0);
 }
 
 static void on_message(void *arg, const hd_msg_head_t *head, const void *payload,
@@ -227,7 +228,7 @@ static void on_message(void *arg, const hd_msg_head_t *head, const void *payload
         }
         break;
     case HD_MSG_ASK:
-        pass_to_agent(head, payload);
+        pass_to_agent(c->gen, head, payload);
         break;
     case HD_MSG_SOCKET:
         hd_broker_serve(c->channel, head, payload);
