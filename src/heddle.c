@@ -21,7 +21,7 @@
 #include "mesh/hd_resolving.h"
 #include "mesh/xds/hd_xds_agent.h"
 #include "stream/hd_conf_stream.h"
-#include "stream/hd_tcp.h"
+#include "stream/hd_udp.h"
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/opensslv.h>
@@ -79,6 +79,7 @@ static void register_parts(void)
     hd_conf_cluster = &hd_mesh_conf_cluster;
     hd_http_register();
     hd_ignore(hd_tcp_protocol() == 0); /* found by name from now on */
+    hd_ignore(hd_udp_protocol() == 0);
     hd_ignore(hd_module_add(&hd_ssl_module) == 0);
     hd_ignore(hd_module_add(&hd_proxy_ssl_module) == 0);
     hd_ignore(hd_module_add(&hd_resolver_module) == 0);

@@ -95,22 +95,39 @@ static bool is_meant(const rule_t *rule, const hd_addr_t *client)
     }
 }
 
-static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
+/* The rule that decides; NULL: none does. */
+static const rule_t *find_rule(const access_conf_t *ac, const hd_addr_t *client)
 {
-    const access_conf_t *ac = conf;
-    const hd_addr_t *client = hd_req_remote(req);
-
     for (uint32_t i = 0; client != NULL && i < ac->n; i++) {
-        if (!is_meant(&ac->rules[i], client))
-            continue;
-        return ac->rules[i].denies
-                   ? hd_req_fail(req, 403, HD_E_DENIED, "access forbidden by rule")
-                   : HD_OK;
+        if (is_meant(&ac->rules[i], client))
+            return &ac->rules[i];
     }
-    return HD_DECLINED;
+    return NULL;
 }
 
-#define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_LIMIT_EXCEPT)
+static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
+{
+    const rule_t *rule = find_rule(conf, hd_req_remote(req));
+
+    if (rule == NULL)
+        return HD_DECLINED;
+    return rule->denies ? hd_req_fail(req, 403, HD_E_DENIED, "access forbidden by rule")
+                        : HD_OK;
+}
+
+/* Of stream. */
+static hd_rc_t on_conn(hd_conn_t *c, const void *conf)
+{
+    const rule_t *rule = find_rule(conf, hd_conn_remote(c));
+
+    return rule != NULL && rule->denies
+               ? hd_conn_fail(c, HD_E_DENIED, "access forbidden by rule")
+               : HD_OK;
+}
+
+#define IN_ANY                                                                           \
+    (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_LIMIT_EXCEPT | HD_IN_STREAM |    \
+     HD_IN_STREAM_SERVER)
 
 static const hd_directive_t directives[] = {
     {.name = "allow",
@@ -140,4 +157,5 @@ HD_EXPORT const hd_module_t hd_module = {
     .follows_rewrite = true,
     .on_conf = on_conf,
     .on_request_headers = on_request_headers,
+    .on_conn = on_conn,
 };

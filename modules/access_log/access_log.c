@@ -1,4 +1,4 @@
-/* access_log: a line a request, in nginx's form:
+/* access_log: a line a request, in stream a line a session, in nginx's form:
  *     log_format main escape=json '{"client":"$remote_addr","status":$status}';
  *     access_log logs/access.log main buffer=32k if=$loggable;
  *     access_log off;
@@ -125,13 +125,15 @@ static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, log_t *log, hd_err_t *
                       HD_STR_ARG(arg));
 }
 
+#define IN_STREAM (HD_IN_STREAM | HD_IN_STREAM_SERVER)
+
 static hd_rc_t find_or_combined(hd_conf_t *cf, access_conf_t *ac, hd_str_t name,
                                 const log_format_t **format, hd_err_t *err)
 {
     *format = find_format(ac, name);
     if (*format != NULL)
         return HD_OK;
-    if (!hd_str_eq(name, HD_STR("combined")))
+    if (!hd_str_eq(name, HD_STR("combined")) || (cf->scope & IN_STREAM) != 0)
         return hd_err_set(err, HD_E_CONF,
                           "unknown log format \"%.*s\": its log_format line comes first",
                           HD_STR_ARG(name));
@@ -176,6 +178,10 @@ static hd_rc_t set_access_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
         name = args[1];
         from = 2;
     }
+    if (from == 1 && (cf->scope & IN_STREAM) != 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "log format is not specified: in stream there "
+                          "is none but those of log_format");
     if (find_or_combined(cf, ac, name, &log.format, err) != HD_OK)
         return HD_ERROR;
     for (uint32_t i = from; i < cf->node->args_n; i++) {
@@ -191,67 +197,83 @@ static hd_rc_t set_access_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return hd_build_need_log(cf, log.path, err);
 }
 
-/* --- requests --- */
+/* --- requests and sessions --- */
 
-static bool is_wanted(const log_t *log, hd_req_t *req)
+static bool is_wanted(const log_t *log, const hd_attr_of_t *of)
 {
     hd_str_t value;
 
     if (log->only_if == NULL)
         return true;
-    if (hd_expr_eval(log->only_if, req, &value) != HD_OK)
+    if (hd_expr_eval_of(log->only_if, of, &value) != HD_OK)
         return false;
     return value.len > 0 && !hd_str_eq(value, HD_STR("0"));
 }
 
-static void log_by_xds(const log_xds_t *xds, hd_req_t *req)
+static void log_by_xds(const log_xds_t *xds, const hd_attr_of_t *of)
 {
     hd_file_t *file = hd_file_get(xds->path);
-    log_line_t line = {.pool = hd_req_pool(req)};
+    log_line_t line = {.pool = of->pool};
 
     if (file == NULL)
         return;
-    log_operators_render(&xds->format, req, &line);
+    log_operators_render(&xds->format, of, &line);
     hd_file_write(file, hd_str_n(line.data, line.len), true);
 }
 
-static void on_log(hd_req_t *req, const void *conf)
+static void write_all(const access_conf_t *ac, const hd_attr_of_t *of)
 {
-    const access_conf_t *ac = conf;
-
     if (ac->xds.path.len > 0)
-        log_by_xds(&ac->xds, req);
+        log_by_xds(&ac->xds, of);
     for (uint32_t i = 0; i < ac->logs_n; i++) {
         const log_t *log = &ac->logs[i];
         hd_file_t *file = hd_file_get(log->path);
-        hd_attr_of_t of = hd_req_attr_of(req);
-        log_line_t line = {.pool = hd_req_pool(req)};
+        log_line_t line = {.pool = of->pool};
 
-        if (file == NULL || !is_wanted(log, req))
+        if (file == NULL || !is_wanted(log, of))
             continue;
-        log_render(log->format, &of, &line);
+        log_render(log->format, of, &line);
         hd_file_write(file, hd_str_n(line.data, line.len), log->is_buffered);
     }
 }
 
+static void on_log(hd_req_t *req, const void *conf)
+{
+    hd_attr_of_t of = hd_req_attr_of(req);
+
+    write_all(conf, &of);
+}
+
+/* Of stream: a line a session. */
+static void on_session(hd_conn_t *c, const void *conf, hd_session_event_t event)
+{
+    hd_attr_of_t of = {
+        .conn = c, .pool = hd_conn_pool(c), .member = hd_loop_member(c->loop)};
+
+    if (event == HD_SESSION_ENDED)
+        write_all(conf, &of);
+}
+
 static const hd_directive_t directives[] = {
     {.name = "log_format",
-     .scope = HD_IN_HTTP,
+     .scope = HD_IN_HTTP | HD_IN_STREAM,
      .args_n = 2,
      .args_max = HD_ARGS_ANY,
      .repeats = true,
      .set = set_format,
-     .help =
-         "NAME [escape=default|json|none] TEXT …: a line of variables; \"combined\" is "
-         "there already"},
+     .help = "NAME [escape=default|json|none] TEXT …: a line of variables; in http "
+             "\"combined\" is there already"},
     {.name = "access_log",
-     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_IF,
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_IF | HD_IN_STREAM |
+              HD_IN_STREAM_SERVER,
      .args_n = 1,
      .args_max = HD_ARGS_ANY,
      .repeats = true,
      .set = set_access_log,
-     .help = "off | FILE [FORMAT] [buffer=SIZE] [flush=TIME] [if=CONDITION]: a line for "
-             "each request; a block with one inherits none"},
+     .help =
+         "off | FILE [FORMAT] [buffer=SIZE] [flush=TIME] [if=CONDITION]: a line for "
+         "each request, in stream for each session (there FORMAT must be named); a block "
+         "with one inherits none"},
     {0},
 };
 
@@ -267,6 +289,9 @@ static hd_rc_t build_xds(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *con
 static const hd_xds_type_t xds_types[] = {
     {.url = "type.googleapis.com/envoy.config.accesslog.v3.AccessLog",
      .build = build_xds},
+    {.url = "type.googleapis.com/envoy.config.accesslog.v3.AccessLog",
+     .build = build_xds,
+     .is_network = true},
     {0},
 };
 
@@ -296,4 +321,5 @@ HD_EXPORT const hd_module_t hd_module = {
     .xds_types = xds_types,
     .on_process_start = on_process_start,
     .on_log = on_log,
+    .on_session = on_session,
 };

@@ -19,6 +19,7 @@ typedef enum {
     OP_BYTES_SENT,
     OP_DURATION,
     OP_UPSTREAM_HOST,
+    OP_UPSTREAM_LOCAL,
     OP_CLUSTER,
     OP_ROUTE,
     OP_FAILURE,
@@ -51,7 +52,7 @@ static const struct {
     {"UPSTREAM_HOST", OP_UPSTREAM_HOST, NULL},
     {"UPSTREAM_CLUSTER", OP_CLUSTER, NULL},
     {"UPSTREAM_CLUSTER_RAW", OP_CLUSTER, NULL},
-    {"UPSTREAM_LOCAL_ADDRESS", OP_UNTOLD, NULL},
+    {"UPSTREAM_LOCAL_ADDRESS", OP_UPSTREAM_LOCAL, NULL},
     {"DOWNSTREAM_LOCAL_ADDRESS", OP_LOCAL, NULL},
     {"DOWNSTREAM_REMOTE_ADDRESS", OP_REMOTE, NULL},
     {"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", OP_ATTR, "remote_addr"},
@@ -188,66 +189,72 @@ static hd_str_t header(hd_req_t *req, const log_operator_t *part)
     return HD_STR_NONE;
 }
 
-static hd_str_t number(hd_req_t *req, uint64_t n)
+static hd_str_t number(const hd_attr_of_t *of, uint64_t n)
 {
-    return hd_str_printf(hd_req_pool(req), "%llu", (unsigned long long)n);
+    return hd_str_printf(of->pool, "%llu", (unsigned long long)n);
 }
 
 /* RFC 3339 with milliseconds. */
-static hd_str_t wall_time(hd_req_t *req, int64_t wall_ns)
+static hd_str_t wall_time(const hd_attr_of_t *of, int64_t wall_ns)
 {
     time_t s = (time_t)(wall_ns / 1000000000);
     struct tm tm;
 
     if (gmtime_r(&s, &tm) == NULL)
         return HD_STR_NONE;
-    return hd_str_printf(hd_req_pool(req), "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
+    return hd_str_printf(of->pool, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
                          tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
                          tm.tm_min, tm.tm_sec, (int)(wall_ns / NS_PER_MS % 1000));
 }
 
-static hd_str_t address(hd_req_t *req, bool is_local)
+static hd_str_t print(const hd_attr_of_t *of, const hd_addr_t *addr)
 {
-    hd_conn_t *c = hd_req_conn(req);
     char text[HD_ADDR_TEXT_MAX];
-    const hd_addr_t *addr = c == NULL  ? NULL
-                            : is_local ? hd_conn_local(c)
-                                       : hd_req_remote(req);
 
-    return addr == NULL ? HD_STR_NONE
-                        : hd_str_dup(hd_req_pool(req), hd_addr_print(addr, text));
+    return addr == NULL ? HD_STR_NONE : hd_str_dup(of->pool, hd_addr_print(addr, text));
 }
 
-static hd_str_t value_of(const log_operator_t *part, hd_req_t *req,
-                         const hd_req_info_t *info)
+static hd_str_t address(const hd_attr_of_t *of, bool is_local)
 {
-    hd_attr_of_t of;
+    if (of->conn == NULL)
+        return HD_STR_NONE;
+    if (is_local)
+        return print(of, hd_conn_local(of->conn));
+    return print(of, of->req != NULL ? hd_req_remote(of->req) : hd_conn_remote(of->conn));
+}
+
+static hd_str_t value_of(const log_operator_t *part, const hd_attr_of_t *of,
+                         const hd_req_info_t *info, const hd_conn_t *upstream)
+{
+    hd_addr_t addr;
 
     switch (part->op) {
     case OP_TEXT:
         return part->text;
     case OP_ATTR:
-        of = hd_req_attr_of(req);
-        return hd_attr_text(&of, &part->attr);
+        return hd_attr_text(of, &part->attr);
     case OP_REQ:
     case OP_RESP:
-        return header(req, part);
+        return of->req != NULL ? header(of->req, part) : HD_STR_NONE;
     case OP_START_TIME:
-        return wall_time(req, info->start_wall_ns);
+        return wall_time(of, info->start_wall_ns);
     case OP_STATUS:
-        return number(req, info->status);
+        return number(of, info->status);
     case OP_FLAGS:
         return info->flags;
     case OP_DETAILS:
         return info->details;
     case OP_BYTES_RECEIVED:
-        return number(req, info->bytes_received);
+        return number(of, info->bytes_received);
     case OP_BYTES_SENT:
-        return number(req, info->bytes_sent);
+        return number(of, info->bytes_sent);
     case OP_DURATION:
-        return number(req, info->duration_ns / NS_PER_MS);
+        return number(of, info->duration_ns / NS_PER_MS);
     case OP_UPSTREAM_HOST:
         return info->upstream_host;
+    case OP_UPSTREAM_LOCAL:
+        return upstream != NULL && hd_conn_ask_local(upstream, &addr) ? print(of, &addr)
+                                                                      : HD_STR_NONE;
     case OP_CLUSTER:
         return info->cluster;
     case OP_ROUTE:
@@ -258,21 +265,39 @@ static hd_str_t value_of(const log_operator_t *part, hd_req_t *req,
         return info->protocol;
     case OP_LOCAL:
     case OP_REMOTE:
-        return address(req, part->op == OP_LOCAL);
+        return address(of, part->op == OP_LOCAL);
     case OP_UNTOLD:
         break;
     }
     return HD_STR_NONE;
 }
 
-void log_operators_render(const log_operators_t *format, hd_req_t *req, log_line_t *line)
+/* A session in a request's words. */
+static void describe_session(const hd_session_info_t *s, hd_req_info_t *info)
 {
+    *info = (hd_req_info_t){.start_wall_ns = s->start_wall_ns,
+                            .duration_ns = s->duration_ns,
+                            .bytes_received = s->bytes_received,
+                            .bytes_sent = s->bytes_sent,
+                            .flags = s->flags,
+                            .upstream_host = s->upstream_host,
+                            .cluster = s->cluster,
+                            .error = s->is_opened ? HD_STR_NONE : s->error};
+}
+
+void log_operators_render(const log_operators_t *format, const hd_attr_of_t *of,
+                          log_line_t *line)
+{
+    hd_session_info_t session = {.upstream = NULL};
     hd_req_info_t info = {0};
 
-    hd_req_get_info(req, &info);
+    if (of->req != NULL)
+        hd_req_get_info(of->req, &info);
+    else if (hd_session_get_info(of->conn, &session))
+        describe_session(&session, &info);
     for (uint32_t i = 0; i < format->n; i++) {
         const log_operator_t *part = &format->parts[i];
-        hd_str_t value = value_of(part, req, &info);
+        hd_str_t value = value_of(part, of, &info, session.upstream);
 
         if (value.len == 0 && !format->omit_empty)
             value = HD_STR("-");

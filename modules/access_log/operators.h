@@ -3,7 +3,8 @@
  *
  * Known are the operators that Istio's formats use (ALOG-2), without arguments of their
  * own but for REQ, RESP and a length (":12"). What Heddle can't tell
- * (CONNECTION_TERMINATION_DETAILS, UPSTREAM_LOCAL_ADDRESS) is "-". */
+ * (CONNECTION_TERMINATION_DETAILS) is "-", and so is what a TCP session has not (a
+ * request line, headers); its code is 0 (ALOG-3). */
 #pragma once
 #include "format.h"
 
@@ -17,4 +18,6 @@ typedef struct {
 
 hd_rc_t log_operators_compile(hd_conf_t *cf, hd_str_t text, log_operators_t *to,
                               hd_err_t *err) HD_MUST_CHECK;
-void log_operators_render(const log_operators_t *format, hd_req_t *req, log_line_t *line);
+/* Of a request, or where there is none of a session. */
+void log_operators_render(const log_operators_t *format, const hd_attr_of_t *of,
+                          log_line_t *line);

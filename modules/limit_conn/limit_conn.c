@@ -1,4 +1,5 @@
-/* limit_conn: how many requests at a time, for each value of a key, over all workers:
+/* limit_conn: how many requests at a time (in stream: connections), for each value of a
+ * key, over all workers:
  *     limit_conn_zone $binary_remote_addr zone=addr:10m;
  *     limit_conn addr 5;
  * Each key has a gauge, so that a worker's death gives its places back. */
@@ -68,7 +69,8 @@ static hd_rc_t parse_zone(hd_conf_t *cf, hd_str_t arg, zone_t *zone, hd_err_t *e
  * same. */
 static hd_rc_t make_table(hd_conf_t *cf, hd_str_t key, zone_t *zone, hd_err_t *err)
 {
-    hd_str_t name = hd_str_printf(cf->temp, "limit_conn %.*s %zu %.*s",
+    hd_str_t name = hd_str_printf(cf->temp, "%slimit_conn %.*s %zu %.*s",
+                                  (cf->scope & HD_IN_STREAM) != 0 ? "stream " : "",
                                   HD_STR_ARG(zone->name), zone->bytes, HD_STR_ARG(key));
     uint32_t n = (uint32_t)hd_min(zone->bytes / 64, (size_t)KEYS_MAX) / WAYS * WAYS;
     table_t *t;
@@ -219,10 +221,9 @@ static void give_back(void *arg)
     hd_gauge_down(p->member, p->gauge);
 }
 
-/* A place until the request ends. */
-static bool try_enter(hd_req_t *req, const limit_t *l, hd_str_t name)
+/* A place until <pool> ends, the request's or conn's. */
+static bool try_enter(hd_member_t *m, hd_pool_t *pool, const limit_t *l, hd_str_t name)
 {
-    hd_member_t *m = hd_req_member(req);
     table_t *t = l->zone->table;
     uint64_t key = hash_key(t, name);
 
@@ -235,10 +236,10 @@ static bool try_enter(hd_req_t *req, const limit_t *l, hd_str_t name)
             if (atomic_load(&t->keys[at]) == key)
                 return false;
         } else if (atomic_load(&t->keys[at]) == key) {
-            place_t *p = hd_pool_new(hd_req_pool(req), place_t);
+            place_t *p = hd_pool_new(pool, place_t);
 
             *p = (place_t){.member = m, .gauge = t->gauges + at};
-            hd_pool_defer(hd_req_pool(req), give_back, p);
+            hd_pool_defer(pool, give_back, p);
             return true;
         } else {
             hd_gauge_down(m, t->gauges + at);
@@ -275,7 +276,7 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
         if (l->zone->table == NULL || hd_expr_eval(l->zone->key, req, &key) != HD_OK ||
             key.len == 0) /* no key, no limit */
             continue;
-        if (try_enter(req, l, key)) {
+        if (try_enter(hd_req_member(req), hd_req_pool(req), l, key)) {
             limit_tell(req, &lc->told, HD_STR("PASSED"));
             continue;
         }
@@ -289,6 +290,32 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
     return HD_OK;
 }
 
+/* Of stream: the conn has its places until it is closed. */
+static hd_rc_t on_conn(hd_conn_t *c, const void *conf)
+{
+    const limit_conf_t *lc = conf;
+    hd_attr_of_t of = {
+        .conn = c, .pool = hd_conn_pool(c), .member = hd_loop_member(c->loop)};
+    char text[HD_ADDR_TEXT_MAX];
+    hd_str_t key;
+
+    for (uint32_t i = 0; i < lc->limits_n; i++) {
+        const limit_t *l = &lc->limits[i];
+
+        if (l->zone->table == NULL || hd_expr_eval_of(l->zone->key, &of, &key) != HD_OK ||
+            key.len == 0 || try_enter(of.member, of.pool, l, key))
+            continue;
+        hd_log_conn(lc->log_level != 0 ? lc->log_level : HD_LOG_ERROR, c->id,
+                    "limiting connections%s by zone \"%.*s\", client: %.*s",
+                    lc->dry_run ? ", dry run," : "", HD_STR_ARG(l->zone_name),
+                    HD_STR_ARG(hd_addr_print_ip(hd_conn_remote(c), text)));
+        return lc->dry_run ? HD_OK
+                           : hd_conn_fail(c, HD_E_LIMIT, "limited by zone \"%.*s\"",
+                                          HD_STR_ARG(l->zone_name));
+    }
+    return HD_OK;
+}
+
 static const hd_attr_def_t attributes[] = {
     {.name = "limit_conn_status",
      .type = HD_VAL_STR,
@@ -298,16 +325,18 @@ static const hd_attr_def_t attributes[] = {
     {0},
 };
 
-#define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
+#define IN_ANY                                                                           \
+    (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_STREAM | HD_IN_STREAM_SERVER)
 
 static const hd_directive_t directives[] = {
     {.name = "limit_conn_zone",
-     .scope = HD_IN_HTTP,
+     .scope = HD_IN_HTTP | HD_IN_STREAM,
      .args_n = 2,
      .repeats = true,
      .set = add_zone,
-     .help = "KEY zone=NAME:SIZE: counts requests under way for each value of KEY, in "
-             "memory that all workers share"},
+     .help =
+         "KEY zone=NAME:SIZE: counts requests under way, in stream connections, for each "
+         "value of KEY, in memory that all workers share"},
     {.name = "limit_conn",
      .scope = IN_ANY,
      .args_n = 2,
@@ -316,7 +345,7 @@ static const hd_directive_t directives[] = {
      .help =
          "ZONE N: no more than N requests at a time for each value of the zone's key"},
     {.name = "limit_conn_status",
-     .scope = IN_ANY,
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION,
      .args_n = 1,
      .set = hd_set_u32,
      .offset = offsetof(limit_conf_t, status),
@@ -348,4 +377,5 @@ HD_EXPORT const hd_module_t hd_module = {
     .follows_rewrite = true,
     .on_conf = on_conf,
     .on_request_headers = on_request_headers,
+    .on_conn = on_conn,
 };

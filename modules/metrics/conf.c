@@ -17,6 +17,8 @@ static void stamp(metrics_conf_t *mc)
 
 /* --- directives --- */
 
+#define REPORT_MS 5000 /* Istio's tcp_reporting_duration, if unset */
+
 hd_rc_t metrics_set(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     metrics_conf_t *mc = conf;
@@ -30,6 +32,7 @@ hd_rc_t metrics_set(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *e
         return hd_err_set(err, HD_E_CONF, "\"%.*s\": on or off is needed",
                           HD_STR_ARG(args[0]));
     mc->is_on = mc->exchanges = true;
+    mc->report_ms = REPORT_MS;
     for (uint32_t i = 1; i < cf->node->args_n; i++) {
         if (hd_str_eq(args[i], HD_STR("reporter=source")))
             mc->side = SIDE_SOURCE;
@@ -39,10 +42,17 @@ hd_rc_t metrics_set(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *e
             mc->exchanges = false;
         else if (hd_str_eq(args[i], HD_STR("host_fallback=off")))
             mc->no_host_fallback = true;
-        else
+        else if (hd_str_has_prefix(args[i], HD_STR("report="))) {
+            uint64_t ms;
+
+            if (hd_parse_msec(hd_str_sub(args[i], 7, args[i].len), &ms, err) != HD_OK)
+                return HD_ERROR;
+            mc->report_ms = (uint32_t)hd_min(ms, (uint64_t)UINT32_MAX);
+        } else
             return hd_err_set(err, HD_E_CONF,
                               "unknown parameter \"%.*s\"; allowed are reporter=source, "
-                              "reporter=destination, exchange=off, host_fallback=off",
+                              "reporter=destination, exchange=off, host_fallback=off, "
+                              "report=TIME",
                               HD_STR_ARG(args[i]));
     }
     stamp(mc);
@@ -141,6 +151,15 @@ static void read_override(const PbStats__MetricConfig *msg, metrics_conf_t *mc)
     }
 }
 
+static uint32_t duration_ms(const Pb__Duration *d, uint32_t unset)
+{
+    if (d == NULL)
+        return unset;
+    if (d->seconds < 0 || d->nanos < 0 || d->seconds > UINT32_MAX / 1000 - 1)
+        return UINT32_MAX;
+    return (uint32_t)(d->seconds * 1000 + d->nanos / 1000000);
+}
+
 hd_rc_t metrics_build_stats(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *conf,
                             hd_err_t *err)
 {
@@ -155,6 +174,7 @@ hd_rc_t metrics_build_stats(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *
     if (msg != NULL) {
         mc->is_on = true;
         mc->no_host_fallback = msg->disable_host_header_fallback;
+        mc->report_ms = duration_ms(msg->tcp_reporting_duration, REPORT_MS);
         for (size_t i = 0; i < msg->n_metrics; i++)
             read_override(msg->metrics[i], mc);
         stamp(mc);

@@ -281,15 +281,20 @@ static void on_log(hd_req_t *req, const void *conf)
 
 static const hd_directive_t directives[] = {
     {.name = "metrics",
-     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION,
+     .scope =
+         HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_STREAM | HD_IN_STREAM_SERVER,
      .args_n = 1,
-     .args_max = 5,
+     .args_max = 6,
      .set = metrics_set,
-     .help = "off | on [reporter=source|destination] [exchange=off] "
-             "[host_fallback=off]: counts requests in Istio's standard metrics; "
-             "reporter: which side we are, if not as the listener's direction says; "
-             "exchange: whether peers are told who we are and asked who they are; "
-             "host_fallback: whether Host may name the service where nothing else does"},
+     .help =
+         "off | on [reporter=source|destination] [exchange=off] "
+         "[host_fallback=off] [report=TIME]: counts requests, in stream sessions, in "
+         "Istio's standard metrics; "
+         "reporter: which side we are, if not as the listener's direction says; "
+         "exchange: whether peers are told who we are and asked who they are; "
+         "host_fallback: whether Host may name the service where nothing else does; "
+         "report: how often the bytes of a session that goes on are counted, 5s; 0: at "
+         "its end"},
     {.name = "metrics_workload",
      .scope = HD_IN_MAIN,
      .args_n = 1,
@@ -305,6 +310,9 @@ static const hd_directive_t directives[] = {
 
 static const hd_xds_type_t xds_types[] = {
     {.url = "type.googleapis.com/stats.PluginConfig", .build = metrics_build_stats},
+    {.url = "type.googleapis.com/stats.PluginConfig",
+     .build = metrics_build_stats,
+     .is_network = true},
     {.url = "type.googleapis.com/io.istio.http.peer_metadata.Config",
      .build = metrics_build_exchange},
     {0},
@@ -320,5 +328,6 @@ HD_EXPORT const hd_module_t hd_module = {
     .on_request_headers = on_request_headers,
     .on_response_headers = on_response_headers,
     .on_log = on_log,
+    .on_session = metrics_on_session,
     .on_pick = on_pick,
 };

@@ -61,6 +61,7 @@ typedef struct {
     bool skips_external;
     bool no_host_fallback; /* MLABEL-19 */
     uint8_t side;          /* side_t */
+    uint32_t report_ms;    /* of sessions that go on; 0: only at the end */
     uint16_t dropped;      /* metrics, 1 << metric_t */
     uint32_t removed[M_N]; /* labels, 1 << L_… */
     uint32_t stamp;        /* of all above */
@@ -78,6 +79,9 @@ hd_rc_t metrics_build_stats(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *
                             hd_err_t *err);
 hd_rc_t metrics_build_exchange(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *conf,
                                hd_err_t *err);
+
+/* Of stream. */
+void metrics_on_session(hd_conn_t *c, const void *conf, hd_session_event_t event);
 
 /* Who we are; made once and when it changes. */
 typedef struct {

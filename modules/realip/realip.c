@@ -136,16 +136,26 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
     return HD_OK;
 }
 
+/* Of stream: what the PROXY protocol says counts only if a trusted proxy says it. */
+static hd_rc_t on_conn(hd_conn_t *c, const void *conf)
+{
+    const realip_conf_t *rc = conf;
+
+    if (rc->n > 0 && c->facts != NULL && !is_trusted(rc, &c->remote))
+        c->facts->proxied_untrusted = true;
+    return HD_OK;
+}
+
 #define IN_ANY (HD_IN_HTTP | HD_IN_SERVER)
 
 static const hd_directive_t directives[] = {
     {.name = "set_real_ip_from",
-     .scope = IN_ANY,
+     .scope = IN_ANY | HD_IN_STREAM | HD_IN_STREAM_SERVER,
      .args_n = 1,
      .repeats = true,
      .set = add_trusted,
      .help = "ADDRESS | ADDRESS/BITS | unix:: a proxy whose word on the client's address "
-             "is believed"},
+             "is believed; in stream the PROXY protocol's (not given there: anybody's)"},
     {.name = "real_ip_header",
      .scope = IN_ANY,
      .args_n = 1,
@@ -169,4 +179,5 @@ HD_EXPORT const hd_module_t hd_module = {
     .conf_size = sizeof(realip_conf_t),
     .phase = HD_PHASE_POST_READ,
     .on_request_headers = on_request_headers,
+    .on_conn = on_conn,
 };

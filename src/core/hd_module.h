@@ -122,6 +122,11 @@ typedef struct {
     const char *help; /* "ARGS: what it gives" */
 } hd_script_function_t;
 
+typedef enum {
+    HD_SESSION_OPENED, /* the upstream is connected; not told of one that never was */
+    HD_SESSION_ENDED,  /* once for each session */
+} hd_session_event_t;
+
 typedef struct hd_module_s {
     uint32_t abi; /* HD_MODULE_ABI */
     const char *name;
@@ -156,10 +161,10 @@ typedef struct hd_module_s {
     hd_verdict_t (*on_try_result)(hd_req_t *req, const void *conf,
                                   const hd_try_result_t *r, uint64_t *wait_ms);
 
-    /* L4: after transport, before the protocol; and when the conn ends (result NULL:
-     * http). */
+    /* L4: after transport, before the protocol; of a session of stream: when it has its
+     * upstream, and at its end. */
     hd_rc_t (*on_conn)(hd_conn_t *c, const void *conf);
-    void (*on_conn_log)(hd_conn_t *c, const void *conf);
+    void (*on_session)(hd_conn_t *c, const void *conf, hd_session_event_t event);
 } hd_module_t;
 
 /* --- requests: borrowed strings are good while the request lives and the field isn't
@@ -291,6 +296,29 @@ typedef struct {
     const hd_listener_t *listener;
 } hd_req_info_t;
 void hd_req_get_info(hd_req_t *req, hd_req_info_t *info);
+/* --- what may be asked of a session of stream (TCP, UDP), by its client's conn --- */
+typedef struct {
+    unsigned status; /* nginx's: 200, 403, 500, 502, 503; 0: it goes on */
+    int64_t start_wall_ns;
+    uint64_t duration_ns;
+    uint64_t bytes_received, bytes_sent; /* from and to the client, so far */
+    hd_str_t flags;                      /* "-" or "UF,URX" */
+    hd_str_t upstream_host, cluster, protocol;
+    hd_str_t error;       /* why it failed; empty */
+    const char *ended_by; /* "downstream", "upstream", "idle" …; NULL: unknown */
+    bool is_opened;       /* it had an upstream */
+    const hd_filter_chain_t *chain;
+    const hd_listener_t *listener;
+    const hd_cluster_t *cluster_conf; /* in this turn; NULL: none */
+    const hd_endpoint_t *endpoint;
+    const hd_conn_t *upstream; /* NULL: none now, or UDP */
+} hd_session_info_t;
+/* False: <c> isn't the client of a session. */
+bool hd_session_get_info(hd_conn_t *c, hd_session_info_t *info);
+/* A pointer of the module's own on the session. */
+void *hd_session_state(hd_conn_t *c, const hd_module_t *module);
+void hd_session_set_state(hd_conn_t *c, const hd_module_t *module, void *state);
+
 /* A small cache for metric series of a module on this client's conn, route and endpoint:
  * what is stored in one of its HD_SERIES_CACHE slots is found again by later requests,
  * else it is 0. The slots behind <slot> follow it. NULL: no such slot. Good until the

@@ -58,31 +58,13 @@ typedef struct hd_http_build_s {
 } hd_http_build_t;
 
 extern const hd_module_t hd_http_module, hd_http_core_module, hd_proxy_module,
-    hd_answer_module, hd_error_page_module, hd_map_module, hd_rewrite_module,
-    hd_file_module, hd_try_files_module;
+    hd_answer_module, hd_error_page_module, hd_rewrite_module, hd_file_module,
+    hd_try_files_module;
 
 /* The walk that <cf> is part of. */
 hd_http_build_t *hd_http_build_of(const hd_conf_t *cf);
 /* A module's conf in <cf>'s block, to look at. */
 const void *hd_http_look(const hd_conf_t *cf, const hd_module_t *module);
-
-/* --- hd_conf_map.c --- */
-struct hd_value_maps_s;
-struct hd_value_map_s;
-/* --- hd_conf_geo.c: the blocks of those names, into <map> --- */
-hd_rc_t hd_http_read_geo(hd_conf_t *cf, const hd_node_t *node, struct hd_value_map_s *map,
-                         hd_err_t *err);
-hd_rc_t hd_http_read_split(hd_conf_t *cf, const hd_node_t *node,
-                           struct hd_value_map_s *map, hd_err_t *err);
-/* All maps of the block <http>, in <cf>'s region; *maps NULL: there are none. */
-hd_rc_t hd_http_make_maps(hd_conf_t *cf, const hd_node_t *http,
-                          const struct hd_value_maps_s **maps, hd_err_t *err);
-
-/* --- hd_conf_groups.c --- */
-/* Adds the named groups of <pattern> to <groups> (hd_named_group_t); <domain> as there.
- */
-hd_rc_t hd_http_named_groups(hd_conf_t *cf, hd_str_t pattern, uint32_t domain,
-                             hd_array_t *groups, hd_err_t *err);
 
 /* --- hd_conf_server.c --- */
 hd_rc_t hd_http_build_tables(hd_http_build_t *b, hd_conf_t *cf, hd_err_t *err);

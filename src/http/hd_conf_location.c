@@ -2,6 +2,7 @@
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_grpc.h"
 #include "http/hd_conf_int.h"
+#include "core/conf/hd_value_map.h"
 
 #include <stdlib.h>
 
@@ -86,7 +87,7 @@ static hd_rc_t put_groups(hd_conf_t *cf, hd_str_t pattern, hd_location_t *l,
     hd_array_t groups;
 
     hd_array_init(&groups, cf->temp, sizeof(hd_named_group_t), HD_CAPTURES_MAX);
-    if (hd_http_named_groups(cf, pattern, 0, &groups, err) != HD_OK)
+    if (hd_conf_named_groups(cf, pattern, 0, &groups, err) != HD_OK)
         return HD_ERROR;
     l->groups = hd_array_copy(&groups, cf->pool);
     l->groups_n = (uint32_t)groups.n;

@@ -2,6 +2,7 @@
  * the text. */
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_int.h"
+#include "core/conf/hd_value_map.h"
 #include "http/hd_rewrite.h"
 
 #include <stdlib.h>
@@ -77,7 +78,7 @@ static hd_rc_t compile_regex(hd_conf_t *cf, hd_str_t pattern, bool ignore_case,
                              .text = hd_str_dup(cf->pool, pattern)};
     hd_array_init(&groups, cf->temp, sizeof(hd_named_group_t), HD_CAPTURES_MAX);
     if (hd_match_check(&op->regex, err) != HD_OK ||
-        hd_http_named_groups(cf, op->regex.text, 0, &groups, err) != HD_OK)
+        hd_conf_named_groups(cf, op->regex.text, 0, &groups, err) != HD_OK)
         return HD_ERROR;
     op->groups = hd_array_copy(&groups, cf->pool);
     op->groups_n = (uint32_t)groups.n;

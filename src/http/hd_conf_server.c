@@ -4,6 +4,7 @@
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_http2.h"
 #include "http/hd_conf_int.h"
+#include "core/conf/hd_value_map.h"
 #include "http/hd_weft.h"
 
 /* --- route tables: one for all addresses that have the same servers --- */
@@ -53,7 +54,7 @@ static hd_rc_t make_vhost(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t *s
                   s->names.n * HD_CAPTURES_MAX);
     for (uint32_t i = 0; i < s->names.n; i++) {
         if (domains[i].len > 1 && domains[i].data[0] == '~' &&
-            hd_http_named_groups(cf, hd_str_sub(domains[i], 1, domains[i].len), i,
+            hd_conf_named_groups(cf, hd_str_sub(domains[i], 1, domains[i].len), i,
                                  &groups, err) != HD_OK)
             return hd_conf_blame(cf, s->node, err);
     }
@@ -112,7 +113,7 @@ static hd_rc_t put_table(hd_http_build_t *b, hd_conf_t *outer, hd_conf_address_t
     if (slot == NULL || hd_http_begin(b, outer, HD_RES_ROUTES, name, &cf, err) != HD_OK)
         return HD_ERROR;
     routes = hd_pool_new(cf.pool, hd_routes_t);
-    if (hd_http_make_maps(&cf, b->node, &routes->maps, err) != HD_OK)
+    if (hd_conf_make_maps(&cf, b->node, &routes->maps, err) != HD_OK)
         return HD_ERROR;
     vhosts = hd_pool_new_n(cf.pool, hd_vhost_t, a->servers.n);
     for (size_t i = 0; i < a->servers.n; i++) {

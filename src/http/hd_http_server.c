@@ -6,7 +6,7 @@
 #include "http/hd_file.h"
 #include "http/hd_http.h"
 #include "http/hd_request_int.h"
-#include "http/hd_value_map.h"
+#include "http/hd_maps.h"
 #include "http/hd_service.h"
 #include "http/hd_try.h"
 #include "http/hd_weft.h"
@@ -244,5 +244,5 @@ void hd_http_register(void)
     hd_http_attrs_register();
     hd_http_captures_register();
     hd_http_auth_register();
-    hd_value_map_register();
+    hd_http_maps_register();
 }

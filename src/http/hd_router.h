@@ -2,16 +2,10 @@
  * each with a router behind one small interface; nginx's location tree and xDS's ordered
  * match list are its two implementations. Data in a HD_RES_ROUTES region. */
 #pragma once
+#include "core/conf/hd_value_map.h"
 #include "http/hd_route.h"
 
 typedef enum { HD_ROUTER_LOCATIONS = 1, HD_ROUTER_MATCHES = 2 } hd_router_kind_t;
-
-/* (?<name>…) of a regular expression: the variable that gets it. */
-typedef struct hd_named_group_s {
-    hd_attr_t attr;
-    uint32_t group;
-    uint32_t domain; /* of a virtual host: which of its domains */
-} hd_named_group_t;
 
 typedef struct hd_vhost_s {
     hd_str_t name;

@@ -4,13 +4,14 @@
 #include "core/conf/hd_conf_resolver.h"
 #include "core/conf/hd_conf_ssl.h"
 #include "core/conf/hd_module_table.h"
-#include "stream/hd_tcp.h"
+#include "stream/hd_session.h"
+#include "stream/hd_udp.h"
 
 #include <string.h>
 
 #define SERVERS_MAX 100000
 #define NAMES_MAX 10000
-#define PREREAD_TIMEOUT_MS 30000 /* nginx's proxy_protocol_timeout, too */
+#define PREREAD_TIMEOUT_MS 30000 /* of the PROXY protocol's head, too */
 
 typedef struct {
     hd_node_t *node;
@@ -27,9 +28,10 @@ typedef struct {
 /* A walk through the block; see hd_conf_http.c, which does the same with more to do. */
 typedef struct {
     hd_node_t *node;
-    hd_array_t servers;   /* server_t */
-    hd_array_t addresses; /* address_t */
-    server_t *server;     /* being sketched */
+    hd_array_t servers;          /* server_t */
+    hd_array_t addresses;        /* address_t */
+    server_t *server;            /* being sketched */
+    const hd_value_maps_t *maps; /* in the listener being built */
     bool is_sketch;
 } build_t;
 
@@ -38,10 +40,18 @@ typedef struct {
     const hd_expr_t *pass; /* with variables */
     const hd_slot_t *any;  /* of hosts that it makes */
     hd_str_t host_port;
-    uint64_t connect_timeout_ms, timeout_ms, preread_timeout_ms; /* 0: default */
+    /* 0: default */
+    uint64_t connect_timeout_ms, timeout_ms, preread_timeout_ms, head_timeout_ms;
     uint64_t accepted, tries_time_ms;
+    const hd_expr_t *upload_rate, *download_rate, *bind; /* NULL: none */
     uint32_t tries;
-    bool has_pass, proxy_protocol, no_next_upstream, accepted_flag, ssl_preread;
+    uint32_t proxy_version; /* of the PROXY head; 0: 1 */
+    bool has_pass, proxy_protocol, no_next_upstream, ssl_preread;
+    bool half_close, keepalive, no_nodelay, transparent;
+    hd_udp_conf_t udp;
+    const hd_tcp_set_t *sets;
+    uint32_t sets_n;
+    const hd_expr_t *answer;
 } stream_conf_t;
 
 /* The block being built; NULL: none. Not in a conf: what lies in a resource must not
@@ -137,6 +147,74 @@ static hd_rc_t set_inverse(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_e
     return HD_OK;
 }
 
+static hd_rc_t set_responses(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err)
+{
+    ((stream_conf_t *)conf)->udp.has_responses = true;
+    return hd_set_size(cf, args, conf, err);
+}
+
+static hd_rc_t add_set(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    stream_conf_t *sc = conf;
+    uint32_t n = cf->is_first ? 0 : sc->sets_n;
+    hd_tcp_set_t *list = hd_pool_new_n(cf->pool, hd_tcp_set_t, n + 1);
+    hd_expr_t *value;
+
+    if (args[0].len < 2 || args[0].data[0] != '$')
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid variable name \"%.*s\": it begins with $",
+                          HD_STR_ARG(args[0]));
+    if (n > 0)
+        memcpy(list, sc->sets, n * sizeof(*list));
+    if (hd_attr_key(cf->pool,
+                    hd_str_dup_lower(cf->temp, hd_str_sub(args[0], 1, args[0].len)), true,
+                    &list[n].attr, err) != HD_OK ||
+        hd_expr_compile(cf, args[1], &value, err) != HD_OK)
+        return HD_ERROR;
+    if (list[n].attr.def != 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "the duplicate \"%.*s\" variable: it is built in",
+                          HD_STR_ARG(args[0]));
+    list[n].value = value;
+    sc->sets = list;
+    sc->sets_n = n + 1;
+    return HD_OK;
+}
+
+/* A size, or variables that make one for each conn. */
+static hd_rc_t set_rate(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    uint64_t rate;
+
+    if (hd_str_find_char(args[0], '$') < 0 &&
+        hd_parse_size(args[0], HD_TCP_RATE_MAX, &rate, err) != HD_OK)
+        return HD_ERROR;
+    return hd_set_expr(cf, args, conf, err);
+}
+
+/* proxy_bind ADDRESS [transparent] | off */
+static hd_rc_t set_bind(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    stream_conf_t *sc = conf;
+    hd_addr_t addr;
+
+    sc->bind = NULL;
+    sc->transparent = false;
+    if (cf->node->args_n == 1 && hd_str_eq(args[0], HD_STR("off")))
+        return HD_OK;
+    if (cf->node->args_n == 2) {
+        if (!hd_str_eq(args[1], HD_STR("transparent")))
+            return hd_err_set(err, HD_E_CONF, "invalid parameter \"%.*s\": transparent",
+                              HD_STR_ARG(args[1]));
+        sc->transparent = true;
+    }
+    if (hd_str_find_char(args[0], '$') < 0 &&
+        hd_addr_parse(cf->temp, args[0], 0, &addr, err) != HD_OK)
+        return HD_ERROR;
+    return hd_set_expr(cf, args, conf, err);
+}
+
 static hd_rc_t accept_error_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
                                 hd_err_t *err)
 {
@@ -183,9 +261,25 @@ static hd_rc_t make_tcp(hd_conf_t *cf, const stream_conf_t *sc, hd_tcp_conf_t *t
         .connect_timeout_ms = time_or(sc->connect_timeout_ms, 60000),
         .idle_timeout_ms = time_or(sc->timeout_ms, 600000),
         .tries_max = sc->no_next_upstream ? 1 : sc->tries,
-        .send_proxy_protocol = sc->proxy_protocol,
+        .tries_time_ms = sc->tries_time_ms,
+        .upload_rate = sc->upload_rate,
+        .download_rate = sc->download_rate,
+        .bind = sc->bind,
+        .transparent = sc->transparent,
+        .proxy_version = !sc->proxy_protocol ? 0 : (uint8_t)hd_max(sc->proxy_version, 1u),
+        .ends_together = !sc->half_close,
+        .keepalive = sc->keepalive,
+        .no_nodelay = sc->no_nodelay,
         .stat_prefix = target->name,
+        .udp = sc->udp,
+        .sets = sc->sets,
+        .sets_n = sc->sets_n,
+        .answer = sc->answer,
+        .maps = building->maps,
+        .region = cf->region,
     };
+    if (!sc->has_pass)
+        tcp->targets_n = 0;
     if (!hd_conf_ssl_upstream_is_on(cf))
         return HD_OK;
     if (sc->pass != NULL)
@@ -195,16 +289,15 @@ static hd_rc_t make_tcp(hd_conf_t *cf, const stream_conf_t *sc, hd_tcp_conf_t *t
         &tcp->tls, err);
 }
 
-/* Modules that look at conns: in the order of loading. */
-static void make_filters(hd_conf_t *cf, hd_filter_chain_t *chain)
+/* Modules that look at conns, of one phase. */
+static void add_filters(hd_conf_t *cf, hd_phase_t phase, hd_net_filter_t *list,
+                        hd_filter_chain_t *chain)
 {
-    hd_net_filter_t *list = hd_pool_new_n(cf->pool, hd_net_filter_t, hd_modules_n());
-
     for (uint16_t i = 0; i < hd_modules_n(); i++) {
         const hd_module_t *m = hd_module_get(i);
         bool is_used = m->conf_size == 0;
 
-        if (m->on_conn == NULL && m->on_conn_log == NULL)
+        if ((m->on_conn == NULL && m->on_session == NULL) || m->phase != phase)
             continue;
         for (size_t b = 0; b < m->conf_size && !is_used; b++)
             is_used = ((const char *)cf->confs[i])[b] != 0;
@@ -214,7 +307,33 @@ static void make_filters(hd_conf_t *cf, hd_filter_chain_t *chain)
                                   .module = i,
                                   .conf = cf->confs[i]};
     }
+}
+
+/* By phase, within one in the order of loading. */
+static void make_filters(hd_conf_t *cf, hd_filter_chain_t *chain)
+{
+    hd_net_filter_t *list = hd_pool_new_n(cf->pool, hd_net_filter_t, hd_modules_n());
+
+    for (int phase = HD_PHASE_NONE; phase <= HD_PHASE_CONTENT; phase++)
+        add_filters(cf, (hd_phase_t)phase, list, chain);
     chain->filters = list;
+}
+
+/* What a server of datagrams can't do is said, rather than left out. */
+static hd_rc_t check_udp(hd_conf_t *cf, const server_t *s, const hd_tcp_conf_t *tcp,
+                         hd_err_t *err)
+{
+    const char *what = tcp->tls != NULL             ? "proxy_ssl"
+                       : tcp->proxy_version != 0    ? "proxy_protocol"
+                       : tcp->upload_rate != NULL   ? "proxy_upload_rate"
+                       : tcp->download_rate != NULL ? "proxy_download_rate"
+                                                    : NULL;
+
+    if (what == NULL)
+        return HD_OK;
+    hd_ignore(hd_err_set(err, HD_E_CONF,
+                         "\"%s\" has no meaning for \"listen … udp\" here", what));
+    return hd_conf_blame(cf, hd_conf_find(s->node, hd_str_c(what)), err);
 }
 
 /* <cf>: the server's block, in the listener's region. */
@@ -223,16 +342,21 @@ static hd_rc_t make_chain(hd_conf_t *cf, const server_t *s, const hd_conf_listen
 {
     const stream_conf_t *sc = cf->confs[hd_module_number(&hd_stream_module)];
     hd_tcp_conf_t *tcp = hd_pool_new(cf->pool, hd_tcp_conf_t);
+    bool is_udp = l->socket.type == SOCK_DGRAM;
 
-    if (!sc->has_pass) {
-        hd_ignore(hd_err_set(err, HD_E_CONF, "no \"proxy_pass\" in this server"));
+    if (sc->has_pass == (sc->answer != NULL)) {
+        hd_ignore(hd_err_set(err, HD_E_CONF,
+                             sc->has_pass ? "\"proxy_pass\" and \"return\" in one server"
+                                          : "no \"proxy_pass\" in this server"));
         return hd_conf_blame(cf, s->node, err);
     }
     if (make_tcp(cf, sc, tcp, err) != HD_OK)
         return hd_conf_blame(cf, hd_conf_find(s->node, HD_STR("proxy_ssl")), err);
+    if (is_udp && check_udp(cf, s, tcp, err) != HD_OK)
+        return HD_ERROR;
     *chain =
         (hd_filter_chain_t){.name = tcp->stat_prefix,
-                            .protocol = hd_tcp_protocol(),
+                            .protocol = is_udp ? hd_udp_protocol() : hd_tcp_protocol(),
                             .protocol_conf = tcp,
                             .handshake_timeout_ms = hd_conf_ssl_handshake_timeout_ms(cf)};
     make_filters(cf, chain);
@@ -295,7 +419,7 @@ static void set_preread(const hd_conf_t *cf, const address_t *a, hd_listener_t *
     }
     if (a->listen.proxy_protocol) {
         l->filters |= HD_LF_PROXY_PROTOCOL;
-        l->filters_timeout_ms = hd_max(l->filters_timeout_ms, PREREAD_TIMEOUT_MS);
+        l->filters_timeout_ms += time_or(sc->head_timeout_ms, PREREAD_TIMEOUT_MS);
     }
 }
 
@@ -324,6 +448,8 @@ static hd_rc_t make_chains(hd_conf_t *cf, const address_t *a, hd_listener_t *l,
         l->default_chain = chain;
         l->chains = chains + 1;
         l->chains_n = n;
+        l->socket.nodelay &=
+            !((stream_conf_t *)hd_conf_of(&at, &hd_stream_module))->no_nodelay;
         set_preread(&at, a, l);
     }
     return HD_OK;
@@ -348,7 +474,8 @@ static hd_rc_t put_listener(build_t *b, hd_conf_t *outer, const address_t *a,
                              HD_STR_ARG(listen->name)));
         return hd_conf_blame(outer, listen->node, err);
     }
-    if (begin(b, outer, listen->name, &cf, err) != HD_OK)
+    if (begin(b, outer, listen->name, &cf, err) != HD_OK ||
+        hd_conf_make_maps(&cf, b->node, &b->maps, err) != HD_OK)
         return HD_ERROR;
     l = hd_pool_new(cf.pool, hd_listener_t);
     l->name = hd_str_dup(cf.pool, listen->name);
@@ -410,7 +537,8 @@ static hd_rc_t add_to_address(build_t *b, hd_conf_t *cf, server_t *s,
         a->listen = *listen;
         hd_array_init(&a->servers, cf->temp, sizeof(server_t *), SERVERS_MAX);
     } else if (*hd_array_at(&a->servers, server_t *, a->servers.n - 1) == s ||
-               (s->names.n == 0 && !listen->is_default)) {
+               (s->names.n == 0 && !listen->is_default) ||
+               listen->socket.type == SOCK_DGRAM) {
         return hd_err_set(err, HD_E_CONF,
                           "duplicate \"%.*s\" address and port pair: another server "
                           "listens there; a server_name would tell them apart",
@@ -481,89 +609,16 @@ static hd_rc_t enter_stream(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return rc;
 }
 
-/* --- variables --- */
-
-static const hd_conn_facts_t *hello_of(const hd_attr_of_t *of)
-{
-    const hd_conn_facts_t *f = of->conn != NULL ? of->conn->facts : NULL;
-
-    return f != NULL && hd_str_eq(f->transport, HD_STR("tls")) ? f : NULL;
-}
-
-static void put_text(hd_val_t *out, hd_str_t text)
-{
-    out->type = HD_VAL_STR;
-    out->str = text;
-}
-
-static void get_preread_name(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
-{
-    const hd_conn_facts_t *f = hello_of(of);
-
-    (void)rest;
-    if (f != NULL)
-        put_text(out, f->sni);
-}
-
-/* From wire form (RFC 7301 §3.1) to a list with commas, which has the same length but
- * for the first one's. */
-static void get_preread_alpn(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
-{
-    const hd_conn_facts_t *f = hello_of(of);
-    hd_str_t wire = f != NULL ? f->offered_alpn : HD_STR_NONE;
-    char *text;
-    size_t at = 0;
-
-    (void)rest;
-    if (wire.len < 2)
-        return;
-    text = hd_pool_alloc_unaligned(of->pool, wire.len);
-    memcpy(text, wire.data + 1, wire.len - 1);
-    for (at = (unsigned char)wire.data[0]; at < wire.len - 1;
-         at += 1 + (unsigned char)wire.data[1 + at])
-        text[at] = ',';
-    put_text(out, hd_str_n(text, wire.len - 1));
-}
-
-static void get_preread_protocol(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
-{
-    static const char *const names[] = {"SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2",
-                                        "TLSv1.3"};
-    const hd_conn_facts_t *f = hello_of(of);
-
-    (void)rest;
-    if (f != NULL && f->offered_version >= 0x0300 &&
-        f->offered_version < 0x0300 + hd_countof(names))
-        put_text(out, hd_str_c(names[f->offered_version - 0x0300]));
-}
-
-static const hd_attr_def_t attributes[] = {
-    {.name = "ssl_preread_server_name",
-     .type = HD_VAL_STR,
-     .flags = HD_ATTR_CONN,
-     .get = get_preread_name,
-     .help = "the name that the ClientHello asks for"},
-    {.name = "ssl_preread_alpn_protocols",
-     .type = HD_VAL_STR,
-     .flags = HD_ATTR_CONN,
-     .get = get_preread_alpn,
-     .help = "the protocols that the ClientHello offers, with commas"},
-    {.name = "ssl_preread_protocol",
-     .type = HD_VAL_STR,
-     .flags = HD_ATTR_CONN,
-     .get = get_preread_protocol,
-     .help = "the highest version of TLS that the ClientHello offers"},
-    {0},
-};
-
 #define IN_ANY (HD_IN_STREAM | HD_IN_STREAM_SERVER)
 #define AT(field) offsetof(stream_conf_t, field)
+
+static const hd_conf_limits_t versions = {1, 2};
 
 static const hd_directive_t directives[] = {
     {.name = "stream",
      .scope = HD_IN_MAIN,
      .block = enter_stream,
-     .help = "{ … }: TCP proxies"},
+     .help = "{ … }: TCP and UDP proxies"},
     {.name = "server",
      .scope = HD_IN_STREAM,
      .repeats = true,
@@ -575,7 +630,7 @@ static const hd_directive_t directives[] = {
      .args_max = HD_ARGS_ANY,
      .repeats = true,
      .set = set_listen,
-     .help = "ADDRESS:PORT|PORT|unix:PATH [default_server] [ssl] [proxy_protocol] "
+     .help = "ADDRESS:PORT|PORT|unix:PATH [udp] [default_server] [ssl] [proxy_protocol] "
              "[reuseport] [backlog=N] [rcvbuf=SIZE] [sndbuf=SIZE] [ipv6only=on|off] "
              "[so_keepalive=…]"},
     {.name = "proxy_pass",
@@ -627,7 +682,7 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .set = hd_set_flag,
      .offset = AT(proxy_protocol),
-     .help = "on|off: tell the upstream who the client is (version 1); off"},
+     .help = "on|off: tell the upstream who the client is; off"},
     {.name = "proxy_next_upstream",
      .scope = IN_ANY,
      .args_n = 1,
@@ -640,6 +695,96 @@ static const hd_directive_t directives[] = {
      .set = hd_set_u32,
      .offset = AT(tries),
      .help = "N: at most so many servers are asked; 0: all there are"},
+    {.name = "proxy_next_upstream_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(tries_time_ms),
+     .help = "TIME: since the session began; after it no further server is asked; 0: no "
+             "limit"},
+    {.name = "proxy_upload_rate",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_rate,
+     .offset = AT(upload_rate),
+     .help =
+         "SIZE: bytes a second that are read from the client; with variables, too; 0: "
+         "no limit"},
+    {.name = "proxy_download_rate",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_rate,
+     .offset = AT(download_rate),
+     .help = "SIZE: bytes a second that are read from the upstream; with variables, too; "
+             "0: no limit"},
+    {.name = "proxy_half_close",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(half_close),
+     .help = "on|off: when one side has ended, the other may still send; off: what was "
+             "read is still sent, then both end"},
+    {.name = "proxy_socket_keepalive",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(keepalive),
+     .help = "on|off: TCP keep-alive towards upstreams; off"},
+    {.name = "proxy_bind",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = 2,
+     .set = set_bind,
+     .offset = AT(bind),
+     .help = "ADDRESS [transparent] | off: where connections to upstreams come from"},
+    {.name = "proxy_protocol_version",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_u32,
+     .offset = AT(proxy_version),
+     .post = &versions,
+     .help = "1|2: what proxy_protocol sends: a line, or a binary head; 1"},
+    {.name = "proxy_protocol_timeout",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(head_timeout_ms),
+     .help = "TIME: for the head to come that listen … proxy_protocol waits for; 30s"},
+    {.name = "set",
+     .scope = IN_ANY,
+     .args_n = 2,
+     .repeats = true,
+     .declares = 1,
+     .set = add_set,
+     .help = "$NAME VALUE: sets a variable where a session begins; in order"},
+    {.name = "return",
+     .scope = HD_IN_STREAM_SERVER,
+     .args_n = 1,
+     .set = hd_set_expr,
+     .offset = AT(answer),
+     .help = "VALUE: is sent to the client, and the session ends"},
+    {.name = "proxy_requests",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_size,
+     .offset = AT(udp.requests),
+     .help = "N: UDP: so many datagrams of a client are a session, the next one begins "
+             "another; 0: no limit"},
+    {.name = "proxy_responses",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_responses,
+     .offset = AT(udp.responses),
+     .help = "N: UDP: so many datagrams are expected for each of the client's; then the "
+             "session ends; fewer within proxy_timeout are the server's failure. Not "
+             "given: any number"},
+    {.name = "proxy_sessions_max",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_u32,
+     .offset = AT(udp.sessions_max),
+     .help = "N: UDP: sessions of a worker with this server's clients; datagrams of "
+             "further ones are dropped; 0: as worker_connections says"},
     {.name = "proxy_buffer_size",
      .scope = IN_ANY,
      .args_n = 1,
@@ -649,9 +794,9 @@ static const hd_directive_t directives[] = {
     {.name = "tcp_nodelay",
      .scope = IN_ANY,
      .args_n = 1,
-     .set = hd_set_flag,
-     .offset = AT(accepted_flag),
-     .help = "on|off: accepted; it is always on"},
+     .set = set_inverse,
+     .offset = AT(no_nodelay),
+     .help = "on|off: small pieces are sent at once, both ways; on"},
     {.name = "error_log",
      .scope = IN_ANY,
      .args_n = 1,
@@ -665,6 +810,6 @@ const hd_module_t hd_stream_module = {
     .abi = HD_MODULE_ABI,
     .name = "stream",
     .directives = directives,
-    .attributes = attributes,
+    .attributes = hd_stream_attrs,
     .conf_size = sizeof(stream_conf_t),
 };

@@ -213,7 +213,7 @@ my @rows = (
     [stream("server { listen 127.0.0.1:$port; proxy_pass http://x; }"), 2, '"http://x" is a URL: in stream it is proxy_pass HOST:PORT'],
     [stream("server { listen 127.0.0.1:$port http2; proxy_pass 127.0.0.1:1; }"), 2, 'invalid parameter "http2"; allowed are ssl, default_server, proxy_protocol'],
     [stream("server { listen 127.0.0.1:$port; proxy_pass 127.0.0.1:1; }\nserver { listen 127.0.0.1:$port; proxy_pass 127.0.0.1:1; }"), 3, "duplicate \"127.0.0.1:$port\" address and port pair"],
-    [stream("server { listen 127.0.0.1:$port udp; proxy_pass 127.0.0.1:1; }"), 2, '"udp" is not supported'],
+    [server("listen 127.0.0.1:$port quic;"), 2, '"quic" is not supported'],
     [stream("server { listen 127.0.0.1:$port; proxy_pass 127.0.0.1:1; location / { } }"), 2, '"location" directive is not allowed here'],
     [http_("server { listen 127.0.0.1:$port; }") . "\n" . stream("server { listen 127.0.0.1:$port; proxy_pass 127.0.0.1:1; }"), 5, "duplicate \"127.0.0.1:$port\" address and port pair"],
 );

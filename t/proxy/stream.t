@@ -16,6 +16,7 @@ stream {
     upstream pair { server 127.0.0.1:%%PORT_9%%; server 127.0.0.1:%%PORT_1%%; }
     upstream busy { server 127.0.0.1:%%PORT_1%% max_conns=1; }
     proxy_connect_timeout 5s;
+    proxy_half_close on;
     server { listen 127.0.0.1:%%PORT_0%%; proxy_pass 127.0.0.1:%%PORT_1%%; }
     server { listen 127.0.0.1:%%PORT_2%%; proxy_pass pair; }
     server { listen 127.0.0.1:%%PORT_3%%; proxy_pass 127.0.0.1:%%PORT_1%%; proxy_protocol on; }

@@ -4,9 +4,26 @@
 
 #define DEFS_MAX 4096
 
-static const hd_attr_def_t *defs[DEFS_MAX]; /* by number; 0 is none */
+static const hd_attr_def_t *defs[DEFS_MAX];     /* by number; 0 is none */
+static const hd_attr_def_t *of_conns[DEFS_MAX]; /* what a name of requests means there */
 static uint16_t defs_n = 1;
 static hd_map_t *defs_by_name; /* hd_attr_def_t ** into defs */
+
+/* $status is one thing on a request and another on a conn of stream: one name, a
+ * definition for either. */
+static bool is_other_half(const hd_attr_def_t *def)
+{
+    const hd_attr_def_t **first = hd_map_get(defs_by_name, hd_str_c(def->name));
+    bool is_req = (def->flags & HD_ATTR_REQ) != 0;
+
+    if (first == NULL || (((*first)->flags & HD_ATTR_REQ) != 0) == is_req ||
+        of_conns[first - defs] != NULL)
+        return false;
+    of_conns[first - defs] = is_req ? *first : def;
+    if (is_req)
+        *first = def;
+    return true;
+}
 
 void hd_attr_register(const hd_attr_def_t *list)
 {
@@ -14,6 +31,8 @@ void hd_attr_register(const hd_attr_def_t *list)
         defs_by_name = hd_map_create();
     for (; list->name != NULL; list++) {
         hd_bug_on(defs_n == DEFS_MAX);
+        if (is_other_half(list))
+            continue;
         defs[defs_n] = list;
         /* Two parts of the program must not mean different things by one name. */
         hd_bug_on(hd_map_put(defs_by_name, hd_str_c(list->name), &defs[defs_n]) != NULL);
@@ -24,6 +43,11 @@ void hd_attr_register(const hd_attr_def_t *list)
 const hd_attr_def_t *hd_attr_def(uint16_t number)
 {
     return number < defs_n ? defs[number] : NULL;
+}
+
+const hd_attr_def_t *hd_attr_conn_def(uint16_t number)
+{
+    return number < defs_n ? of_conns[number] : NULL;
 }
 
 uint16_t hd_attr_defs_n(void)

@@ -72,9 +72,12 @@ typedef struct {
     uint16_t rest_at;
 } hd_attr_t;
 
-/* At start only. A second definition of a name is an error of the program. */
+/* At start only. A second definition of a name is an error of the program, unless one of
+ * them needs a request (HD_ATTR_REQ) and the other is asked of a conn alone. */
 void hd_attr_register(const hd_attr_def_t *defs); /* up to one with name NULL */
 const hd_attr_def_t *hd_attr_def(uint16_t number);
+/* What a name that needs a request means where there is only a conn; NULL: nothing. */
+const hd_attr_def_t *hd_attr_conn_def(uint16_t number);
 uint16_t hd_attr_defs_n(void);
 /* Key for <name>; <declare>: a name that nothing defines becomes a by-name key (`set`,
  * map); otherwise unknown names are refused with "unknown variable". The name is copied
@@ -94,10 +97,12 @@ void hd_attr_get_by_name(const hd_attr_of_t *of, hd_str_t name, hd_val_t *out);
 /* The store on a request or conn: made lazily in its pool. */
 typedef struct hd_attrs_s hd_attrs_t;
 hd_attrs_t *hd_attrs_create(hd_pool_t *pool);
-/* Values of by-name keys that nothing has stored (`map`); *out is NONE. Set by src/http;
- * NULL: there are none. Asked only on requests. */
+/* Values of by-name keys that nothing has stored (`map`); *out is NONE. Set by src/http
+ * for requests, by src/stream for conns without one; NULL: there are none. */
 extern void (*hd_attr_resolve)(const hd_attr_of_t *of, const hd_attr_t *key,
                                hd_val_t *out);
+extern void (*hd_attr_resolve_conn)(const hd_attr_of_t *of, const hd_attr_t *key,
+                                    hd_val_t *out);
 /* Where a request's store is; set by src/http. */
 extern hd_attrs_t **(*hd_attrs_of_req)(struct hd_req_s *req);
 void hd_attrs_on_reroute(hd_attrs_t *attrs); /* drops what is not KEPT */

@@ -18,6 +18,7 @@ struct hd_attrs_s {
 };
 
 void (*hd_attr_resolve)(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out);
+void (*hd_attr_resolve_conn)(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out);
 hd_attrs_t **(*hd_attrs_of_req)(struct hd_req_s *req);
 
 hd_attrs_t *hd_attrs_create(hd_pool_t *pool)
@@ -126,6 +127,8 @@ void hd_attr_get(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
     }
     *out = (hd_val_t){.type = HD_VAL_NONE};
     if (def == NULL) {
+        if (of->req == NULL && of->conn != NULL && hd_attr_resolve_conn != NULL)
+            hd_attr_resolve_conn(of, key, out);
         if (of->req == NULL || hd_attr_resolve == NULL)
             return;
         hd_attr_resolve(of, key, out);
@@ -134,8 +137,11 @@ void hd_attr_get(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
             keep(store, of, key, out, false);
         return;
     }
-    if ((def->flags & HD_ATTR_REQ) != 0 && of->req == NULL)
-        return;
+    if ((def->flags & HD_ATTR_REQ) != 0 && of->req == NULL) {
+        def = of->conn != NULL ? hd_attr_conn_def(key->def) : NULL;
+        if (def == NULL)
+            return;
+    }
     def->get(of, hd_str_sub(key->name, key->rest_at, SIZE_MAX), out);
     /* Evaluated once a request. What is asked of a conn alone isn't kept: an idle conn
      * owns no memory. */

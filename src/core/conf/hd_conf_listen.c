@@ -210,6 +210,36 @@ static hd_rc_t set_option(hd_str_t arg, hd_socket_spec_t *s, hd_err_t *err)
     return HD_DECLINED;
 }
 
+/* Each worker has a socket of its own, so that a client's datagrams come to one of them.
+ */
+static hd_rc_t set_udp(hd_conf_t *cf, hd_conf_listen_t *l, hd_err_t *err)
+{
+    if (l->socket.bind.family == AF_UNIX)
+        return hd_err_set(err, HD_E_CONF, "udp is for IP addresses");
+    if (l->socket.type == SOCK_DGRAM)
+        return HD_OK;
+    l->socket.type = SOCK_DGRAM;
+    l->socket.listen = l->socket.nodelay = false;
+    l->socket.reuseport = true;
+    l->name = hd_str_printf(cf->temp, "%.*s udp", HD_STR_ARG(l->name));
+    return HD_OK;
+}
+
+/* What makes no sense for datagrams. */
+static hd_rc_t check_udp(const hd_conf_listen_t *l, hd_err_t *err)
+{
+    const char *what = l->socket.type != SOCK_DGRAM      ? NULL
+                       : l->is_ssl                       ? "ssl"
+                       : l->proxy_protocol               ? "proxy_protocol"
+                       : l->socket.backlog != 0          ? "backlog"
+                       : l->socket.keepalive_idle_s != 0 ? "so_keepalive"
+                                                         : NULL;
+
+    return what == NULL ? HD_OK
+                        : hd_err_set(err, HD_E_CONF,
+                                     "\"%s\" is for connections, not for udp", what);
+}
+
 static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, bool is_stream,
                              hd_conf_listen_t *l, hd_err_t *err)
 {
@@ -241,15 +271,18 @@ static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, bool is_stream,
         l->is_default = true;
         return HD_OK;
     }
+    if (is_stream && hd_str_eq(arg, HD_STR("udp")))
+        return set_udp(cf, l, err);
     if (hd_str_eq(arg, HD_STR("udp")) || hd_str_eq(arg, HD_STR("quic")))
-        return hd_err_set(err, HD_E_CONF, "\"%.*s\" is not supported: only TCP is",
+        return hd_err_set(err, HD_E_CONF,
+                          "\"%.*s\" is not supported: HTTP is served over TCP",
                           HD_STR_ARG(arg));
     return hd_err_set(
         err, HD_E_CONF,
         "invalid parameter \"%.*s\"; allowed are ssl, %sdefault_server, "
         "proxy_protocol, bind, reuseport, backlog=, rcvbuf=, sndbuf=, ipv6only=, "
-        "so_keepalive=, deferred",
-        HD_STR_ARG(arg), is_stream ? "" : "http2, ");
+        "so_keepalive=, deferred%s",
+        HD_STR_ARG(arg), is_stream ? "" : "http2, ", is_stream ? ", udp" : "");
 }
 
 hd_rc_t hd_conf_parse_listen(hd_conf_t *cf, const hd_str_t *args, bool is_stream,
@@ -262,15 +295,17 @@ hd_rc_t hd_conf_parse_listen(hd_conf_t *cf, const hd_str_t *args, bool is_stream
     for (size_t i = first; i < listens->n; i++) {
         hd_conf_listen_t *l = hd_array_at(listens, hd_conf_listen_t, i);
 
+        for (uint32_t a = 1; a < cf->node->args_n; a++) {
+            if (set_parameter(cf, args[a], is_stream, l, err) != HD_OK)
+                return HD_ERROR;
+        }
         for (size_t k = 0; k < i; k++) {
             if (hd_str_eq(hd_array_at(listens, hd_conf_listen_t, k)->name, l->name))
                 return hd_err_set(err, HD_E_CONF, "a duplicate listen %.*s",
                                   HD_STR_ARG(l->name));
         }
-        for (uint32_t a = 1; a < cf->node->args_n; a++) {
-            if (set_parameter(cf, args[a], is_stream, l, err) != HD_OK)
-                return HD_ERROR;
-        }
+        if (check_udp(l, err) != HD_OK)
+            return HD_ERROR;
     }
     return HD_OK;
 }

@@ -4,6 +4,7 @@
 #include "core/conf/hd_conf.h"
 
 #define PARTS_MAX 1024
+#define IN_STREAM (HD_IN_STREAM | HD_IN_STREAM_SERVER | HD_IN_STREAM_UPSTREAM)
 
 static bool is_name_char(char c)
 {
@@ -50,7 +51,15 @@ static hd_rc_t compile_name(hd_conf_t *cf, hd_str_t name, hd_attr_t *key, hd_err
         is_capture_number(name) || (cf->build != NULL && cf->build->declared != NULL &&
                                     hd_map_get(cf->build->declared, lower) != NULL);
 
-    return hd_attr_key(cf->pool, lower, declared, key, err);
+    if (hd_attr_key(cf->pool, lower, declared, key, err) != HD_OK)
+        return HD_ERROR;
+    if ((cf->scope & IN_STREAM) != 0 && key->def != 0 && !is_capture_number(name) &&
+        (hd_attr_def(key->def)->flags & HD_ATTR_REQ) != 0 &&
+        hd_attr_conn_def(key->def) == NULL)
+        return hd_err_set(err, HD_E_CONF,
+                          "unknown \"%.*s\" variable: it is of HTTP, not of stream",
+                          HD_STR_ARG(name));
+    return HD_OK;
 }
 
 hd_rc_t hd_expr_compile(hd_conf_t *cf, hd_str_t text, hd_expr_t **expr, hd_err_t *err)

@@ -1,6 +1,7 @@
 /* The acceptor of a loop: which sockets belong to which listeners, and accept itself. */
 #include "core/base/hd_log.h"
 #include "core/net/hd_conn_int.h"
+#include "core/net/hd_datagram.h"
 #include "core/net/hd_listener.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -22,12 +23,16 @@ typedef struct socket_s {
     int fd;
     bool exclusive;
     bool was_used; /* had a listener; without one it is closed. Else it came early */
+    bool is_datagram;
+    hd_datagram_socket_t datagram;
 } socket_t;
+
+const hd_datagram_server_t *hd_datagram_server;
 
 typedef struct {
     hd_addr_t addr;
     const hd_slot_t *slot; /* NULL: free */
-    bool bind;
+    bool bind, is_datagram;
 } place_t;
 
 struct hd_acceptor_s {
@@ -50,14 +55,16 @@ struct hd_acceptor_s {
 
 /* Places: listeners by address */
 
-static place_t *find_place(const hd_acceptor_t *a, const hd_addr_t *addr)
+static place_t *find_place(const hd_acceptor_t *a, const hd_addr_t *addr,
+                           bool is_datagram)
 {
     uint32_t at = hd_addr_hash(addr);
 
     for (;; at++) {
         place_t *p = &a->places[at & (a->places_room - 1)];
 
-        if (p->slot == NULL || hd_addr_eq(&p->addr, addr))
+        if (p->slot == NULL ||
+            (p->is_datagram == is_datagram && hd_addr_eq(&p->addr, addr)))
             return p;
     }
 }
@@ -92,14 +99,19 @@ static void find_new_slots(hd_acceptor_t *a)
 static void add_place(hd_acceptor_t *a, const hd_slot_t *slot)
 {
     const hd_listener_t *l = listener_of(a, slot);
+    bool is_datagram;
     place_t *p;
 
     if (l == NULL || l->addr.family == AF_UNSPEC)
         return;
-    p = find_place(a, &l->addr);
+    is_datagram = l->socket.type == SOCK_DGRAM;
+    p = find_place(a, &l->addr, is_datagram);
     if (p->slot != NULL && (p->bind || !l->bind))
         return;
-    *p = (place_t){.addr = hd_addr_keep(&l->addr), .slot = slot, .bind = l->bind};
+    *p = (place_t){.addr = hd_addr_keep(&l->addr),
+                   .slot = slot,
+                   .bind = l->bind,
+                   .is_datagram = is_datagram};
 }
 
 static void rebuild_places(hd_acceptor_t *a)
@@ -122,11 +134,12 @@ const hd_slot_t *hd_acceptor_find(const hd_acceptor_t *a, const hd_addr_t *to)
 
     if (a->places_room == 0)
         return NULL;
-    slot = find_place(a, to)->slot;
+    slot = find_place(a, to, false)->slot;
     if (slot == NULL)
-        slot = find_place(a, &any)->slot;
+        slot = find_place(a, &any, false)->slot;
     any.family = AF_INET6; /* [::] takes both */
-    return slot != NULL || to->family != AF_INET ? slot : find_place(a, &any)->slot;
+    return slot != NULL || to->family != AF_INET ? slot
+                                                 : find_place(a, &any, false)->slot;
 }
 
 /* Pausing */
@@ -262,6 +275,10 @@ static void on_listen_ready(hd_watch_t *w, unsigned events)
     int most = s->exclusive ? ACCEPTS_SHARED : ACCEPTS_OWN;
 
     (void)events;
+    if (s->is_datagram) {
+        hd_datagram_server->on_readable(&s->datagram);
+        return;
+    }
     while (most-- > 0 && s->slot != NULL && accept_one(s) == HD_OK) {
     }
 }
@@ -271,15 +288,17 @@ static void on_listen_ready(hd_watch_t *w, unsigned events)
 static void close_socket(socket_t *s)
 {
     stop_socket(s);
+    if (s->is_datagram)
+        hd_datagram_server->on_close(&s->datagram);
     hd_ignore(close(s->fd)); /* listens only */
     free(s);
 }
 
-static const hd_slot_t *bound_at(const hd_acceptor_t *a, const hd_addr_t *addr)
+static void set_slot(const hd_acceptor_t *a, socket_t *s)
 {
-    const place_t *p = find_place(a, addr);
+    const place_t *p = find_place(a, &s->addr, s->is_datagram);
 
-    return p->slot != NULL && p->bind ? p->slot : NULL;
+    s->slot = s->datagram.slot = p->slot != NULL && p->bind ? p->slot : NULL;
 }
 
 void hd_acceptor_refresh(hd_acceptor_t *a)
@@ -291,7 +310,7 @@ void hd_acceptor_refresh(hd_acceptor_t *a)
     while (*at != NULL) {
         socket_t *s = *at;
 
-        s->slot = bound_at(a, &s->addr);
+        set_slot(a, s);
         if (s->slot == NULL && s->was_used) {
             *at = s->next;
             close_socket(s);
@@ -309,7 +328,7 @@ void hd_acceptor_add_fd(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type, i
     socket_t *s;
     char text[HD_ADDR_TEXT_MAX];
 
-    if (type != SOCK_STREAM) {
+    if (type != SOCK_STREAM && hd_datagram_server == NULL) {
         hd_log(HD_LOG_ALERT, "a datagram socket for %.*s, which nobody serves",
                HD_STR_ARG(hd_addr_print(addr, text)));
         hd_ignore(close(fd)); /* never used */
@@ -321,11 +340,14 @@ void hd_acceptor_add_fd(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type, i
     s = hd_net_realloc(NULL, sizeof(*s));
     *s = (socket_t){
         .acceptor = a, .addr = hd_addr_keep(addr), .fd = fd, .exclusive = exclusive};
+    s->is_datagram = type != SOCK_STREAM;
+    s->datagram = (hd_datagram_socket_t){
+        .loop = a->loop, .fd = fd, .addr = s->addr, .conns_max = a->conns_max};
     hd_watch_init(&s->watch);
     s->next = a->sockets;
     a->sockets = s;
     if (a->places_room != 0)
-        s->slot = bound_at(a, &s->addr);
+        set_slot(a, s);
     s->was_used = s->slot != NULL;
     start_socket(s);
 }
@@ -370,6 +392,10 @@ static void accept_last(socket_t *s)
     int most = ACCEPTS_LAST;
 
     stop_socket(s);
+    if (s->is_datagram) {
+        hd_datagram_server->on_readable(&s->datagram);
+        return;
+    }
     while (most-- > 0 && s->slot != NULL && accept_one(s) == HD_OK) {
     }
 }

@@ -321,7 +321,7 @@ hd_rc_t hd_conn_fail(hd_conn_t *c, hd_err_code_t code, const char *fmt, ...)
 
 const hd_addr_t *hd_conn_remote(const hd_conn_t *c)
 {
-    if (c->facts != NULL && c->facts->proxied != NULL &&
+    if (c->facts != NULL && c->facts->proxied != NULL && !c->facts->proxied_untrusted &&
         c->facts->proxied->remote.family != AF_UNSPEC)
         return &c->facts->proxied->remote;
     return &c->remote;
@@ -342,6 +342,21 @@ const hd_addr_t *hd_conn_socket_local(const hd_conn_t *c)
     static const hd_addr_t unknown;
 
     return c->_local != NULL ? &c->_local->addr : &unknown;
+}
+
+bool hd_conn_ask_local(const hd_conn_t *c, hd_addr_t *local)
+{
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof(ss);
+    const hd_layer_socket_t *l = (const hd_layer_socket_t *)c->bottom;
+
+    if (l == NULL || !hd_layer_is_socket(c->bottom) || l->watch.fd < 0 ||
+        getsockname(l->watch.fd, (struct sockaddr *)&ss, &len) != 0)
+        return false;
+    hd_addr_from_sockaddr((struct sockaddr *)&ss, len, local);
+    if (local->family == AF_UNIX)
+        *local = (hd_addr_t){.family = AF_UNIX}; /* its name lies on our stack */
+    return true;
 }
 
 bool hd_conn_is_dead(const hd_conn_t *c)

@@ -104,6 +104,7 @@ typedef struct hd_conn_facts_s {
     hd_str_t local_principal;
     struct hd_tls_peer_s *tls; /* ask hd_tls_peer, which gathers them */
     uint16_t offered_version;  /* of TLS, the highest: 0x0300 to 0x0304; 0: none known */
+    bool proxied_untrusted;    /* who told <proxied> isn't believed: known, not gone by */
 } hd_conn_facts_t;
 
 /* Private parts begin with _: hd_conn_int.h says what they mean. Ten thousand of them
@@ -149,6 +150,10 @@ hd_conn_t *hd_conn_create(hd_loop_t *loop, int fd, const hd_addr_t *remote,
 hd_conn_t *hd_conn_connect(hd_loop_t *loop, const hd_addr_t *to,
                            const hd_socket_spec_t *bind, uint64_t timeout_ms,
                            const hd_conn_handler_t *handler, void *owner, hd_err_t *err);
+/* One without bytes, OPEN: what is known of a UDP client. <remote> and <local> are
+ * copied, IP addresses. */
+hd_conn_t *hd_conn_create_bare(hd_loop_t *loop, const hd_addr_t *remote,
+                               const hd_addr_t *local);
 /* Two conns, each the other's peer, in this process. */
 hd_rc_t hd_conn_create_pipe(hd_loop_t *loop, hd_conn_t *ends[2], hd_err_t *err);
 
@@ -220,6 +225,9 @@ const hd_addr_t *hd_conn_remote(const hd_conn_t *c);
 const hd_addr_t *hd_conn_local(const hd_conn_t *c); /* the original destination, if any */
 /* The bottom's own address; AF_UNSPEC: not known (a conn that we made). */
 const hd_addr_t *hd_conn_socket_local(const hd_conn_t *c);
+/* The address that the socket itself has here, asked of the kernel: of upstream conns,
+ * whose own isn't kept. False: it is over no socket. */
+bool hd_conn_ask_local(const hd_conn_t *c, hd_addr_t *local);
 /* An error has ended it, and on_closed won't tell a new owner any more. */
 bool hd_conn_is_dead(const hd_conn_t *c);
 /* Asks the kernel about a conn that idles, without reading: HD_OK nothing is there,

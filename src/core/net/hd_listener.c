@@ -9,6 +9,12 @@
 hd_listener_stats_t hd_listener_stats;
 hd_rc_t (*hd_listener_run_filters)(hd_conn_t *c, const hd_filter_chain_t *chain,
                                    uint32_t from);
+static _Thread_local const hd_filter_chain_t *admitting;
+
+const hd_filter_chain_t *hd_listener_admitting(void)
+{
+    return admitting;
+}
 
 /* Protocols */
 
@@ -113,20 +119,37 @@ static void destroy_entry(entry_t *e)
     free(e);
 }
 
-static void drop_entry(entry_t *e, const char *why)
-{
-    hd_conn_t *c = e->conn;
-    const hd_slot_t *slot = e->slot;
-
-    destroy_entry(e);
-    drop(c, slot, c->err != NULL ? c->err->text : why);
-}
-
 static _Thread_local const hd_region_t *serving;
 
 const hd_region_t *hd_listener_serving(void)
 {
     return serving;
+}
+
+static void tell_refused(const entry_t *e)
+{
+    static const unsigned statuses[] = {
+        [FILTERING] = 400, [HANDSHAKING] = 500, [ADMITTING] = 403};
+    const hd_listener_t *l = e->held->root;
+    const hd_filter_chain_t *chain = e->chain != NULL ? e->chain : l->default_chain;
+    const hd_protocol_t *p = chain != NULL ? hd_protocol_get(chain->protocol) : NULL;
+    const hd_region_t *outer = serving;
+
+    if (p == NULL || p->on_refused == NULL)
+        return;
+    serving = e->held;
+    p->on_refused(e->conn, e->slot, chain, statuses[e->phase]);
+    serving = outer;
+}
+
+static void drop_entry(entry_t *e, const char *why)
+{
+    hd_conn_t *c = e->conn;
+    const hd_slot_t *slot = e->slot;
+
+    tell_refused(e);
+    destroy_entry(e);
+    drop(c, slot, c->err != NULL ? c->err->text : why);
 }
 
 static void serve(hd_conn_t *c, const hd_slot_t *slot, const hd_region_t *r,
@@ -278,8 +301,11 @@ static void admit(entry_t *e, uint32_t from)
     chain = e->chain;
     held = e->held;
     e->phase = ADMITTING;
-    if (hd_listener_run_filters != NULL && chain->filters_n > from)
+    if (hd_listener_run_filters != NULL && chain->filters_n > from) {
+        admitting = chain;
         rc = hd_listener_run_filters(c, chain, from);
+        admitting = NULL;
+    }
     if (rc == HD_AGAIN)
         return;
     if (rc != HD_OK || e->is_gone) {

@@ -96,6 +96,13 @@ typedef struct {
      * <chain> may be of an older version than the slot's: hd_listener_serving. */
     void (*on_conn)(hd_conn_t *c, const hd_slot_t *listener,
                     const hd_filter_chain_t *chain);
+    /* Told of a conn that goes no further, before it is closed; c->err says why, unless
+     * the client left. <status> is what nginx would call it: 400 before the chain was
+     * chosen
+     * (<chain> is the default one), 500 in the handshake, 403 by a filter. May be NULL.
+     */
+    void (*on_refused)(hd_conn_t *c, const hd_slot_t *listener,
+                       const hd_filter_chain_t *chain, unsigned status);
     /* Begins to drain its conns of this process: idle ones now, others when they may. */
     void (*drain)(hd_loop_t *loop);
 } hd_protocol_t;
@@ -113,6 +120,8 @@ uint16_t hd_protocol_find(hd_str_t name); /* 0: none */
  * hd_listener_go_on was told. */
 extern hd_rc_t (*hd_listener_run_filters)(hd_conn_t *c, const hd_filter_chain_t *chain,
                                           uint32_t from);
+/* Within such a call: the chain whose filters are asked; else NULL. */
+const hd_filter_chain_t *hd_listener_admitting(void);
 void hd_listener_go_on(hd_conn_t *c,
                        uint32_t from); /* once, even if the conn has ended */
 

@@ -26,6 +26,8 @@ static hd_rc_t set_options(const hd_socket_spec_t *spec, int family, int fd,
 {
     bool inet = is_inet(family), tcp = inet && spec->type == SOCK_STREAM;
     bool v6 = family == AF_INET6;
+    bool tells_local = inet && spec->type == SOCK_DGRAM &&
+                       spec->bind.family != AF_UNSPEC && hd_addr_is_any(&spec->bind);
     bool late_port =
         tcp && !spec->listen && spec->bind.family != AF_UNSPEC && spec->bind.port == 0;
     bool alive = tcp && spec->keepalive_idle_s != 0;
@@ -40,6 +42,9 @@ static hd_rc_t set_options(const hd_socket_spec_t *spec, int family, int fd,
         {inet && spec->transparent, v6 ? IPPROTO_IPV6 : IPPROTO_IP,
          v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1, "IP_TRANSPARENT"},
         {inet && spec->freebind, IPPROTO_IP, IP_FREEBIND, 1, "IP_FREEBIND"},
+        /* Which of our addresses a datagram came to. */
+        {tells_local && !v6, IPPROTO_IP, IP_PKTINFO, 1, "IP_PKTINFO"},
+        {tells_local && v6, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO"},
         {spec->mark != 0, SOL_SOCKET, SO_MARK, (int)spec->mark, "SO_MARK"},
         {spec->rcvbuf > 0, SOL_SOCKET, SO_RCVBUF, spec->rcvbuf, "SO_RCVBUF"},
         {spec->sndbuf > 0, SOL_SOCKET, SO_SNDBUF, spec->sndbuf, "SO_SNDBUF"},

@@ -1,4 +1,5 @@
 #include "core/net/hd_tunnel.h"
+#include "core/loom/hd_series.h"
 #include "core/net/hd_loop_int.h"
 #include "core/net/hd_splice.h"
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 typedef struct {
     hd_conn_t *from, *to;
     uint64_t bytes;
+    uint64_t rate; /* bytes a second; 0: no limit */
     hd_splice_t splice;
     unsigned full_reads;
     bool ended; /* <from>'s end was read and passed on */
@@ -22,7 +24,8 @@ struct hd_tunnel_s {
     hd_loop_t *loop;
     way_t up, down; /* towards the upstream, towards the client */
     hd_tunnel_conf_t conf;
-    hd_timer_t idle, no_block;
+    hd_timer_t idle, no_block, rate;
+    uint64_t started_ns, first_byte_ns; /* of the upstream's bytes; 0: none */
     hd_post_t start;
     const char *first_end; /* who ended first */
     void (*on_end)(void *arg, const hd_tunnel_result_t *result);
@@ -57,6 +60,7 @@ static void end_tunnel(hd_tunnel_t *t, const char *by, const hd_err_t *err,
 
     hd_timer_stop(t->loop, &t->idle);
     hd_timer_stop(t->loop, &t->no_block);
+    hd_timer_stop(t->loop, &t->rate);
     hd_post_cancel(&t->start);
     hd_splice_close(&t->up.splice);
     hd_splice_close(&t->down.splice);
@@ -115,7 +119,7 @@ static bool pass_end(hd_tunnel_t *t, way_t *w)
     hd_splice_close(&w->splice);
     if (t->first_end == NULL)
         t->first_end = name_of(t, w->from);
-    if (t->up.ended && t->down.ended) {
+    if ((t->up.ended && t->down.ended) || t->conf.ends_together) {
         end_tunnel(t, t->first_end, NULL, NULL);
         return false;
     }
@@ -136,8 +140,33 @@ static void queue(way_t *w, hd_block_t *b, size_t n)
     hd_conn_send(w->to, &chain);
 }
 
-/* One read into a block, queued. Bytes, or as hd_conn_read; *no_block: there was none. */
-static ssize_t copy_some(way_t *w, bool *no_block)
+static void note_moved(hd_tunnel_t *t, way_t *w, size_t n)
+{
+    if (w->bytes == 0 && w == &t->down)
+        t->first_byte_ns = hd_loop_now_ns(t->loop);
+    w->bytes += n;
+}
+
+/* How much may go now, as nginx counts: <rate> a second, the first one at once. 0: the
+ * timer tells when. */
+static size_t allowance(hd_tunnel_t *t, const way_t *w)
+{
+    uint64_t ms = (hd_loop_now_ns(t->loop) - t->started_ns) / 1000000;
+    uint64_t all;
+
+    if (w->rate == 0)
+        return SIZE_MAX;
+    all = w->rate * (ms / 1000 + 1);
+    if (all > w->bytes)
+        return all - w->bytes;
+    if (!hd_timer_is_set(&t->rate))
+        hd_timer_set(t->loop, &t->rate, 1000 - ms % 1000);
+    return 0;
+}
+
+/* One read of at most <max> bytes into a block, queued. Bytes, or as hd_conn_read;
+ * *no_block: there was none. */
+static ssize_t copy_some(hd_tunnel_t *t, way_t *w, size_t max, bool *no_block)
 {
     hd_block_t *b = hd_block_try_take();
     ssize_t n;
@@ -145,10 +174,10 @@ static ssize_t copy_some(way_t *w, bool *no_block)
     *no_block = b == NULL;
     if (b == NULL)
         return HD_IO_AGAIN;
-    n = hd_conn_read(w->from, b->data, HD_BLOCK_BYTES);
+    n = hd_conn_read(w->from, b->data, hd_min(max, (size_t)HD_BLOCK_BYTES));
     if (n > 0) {
         queue(w, b, (size_t)n);
-        w->bytes += (uint64_t)n;
+        note_moved(t, w, (size_t)n);
         w->full_reads = n == HD_BLOCK_BYTES ? w->full_reads + 1 : 0;
     }
     hd_block_unref(b);
@@ -166,7 +195,7 @@ static bool has_room(way_t *w)
 
 static bool try_start_splice(way_t *w)
 {
-    if (w->full_reads < FULL_READS || !w->from->is_readable)
+    if (w->full_reads < FULL_READS || !w->from->is_readable || w->rate != 0)
         return false;
     hd_conn_flush(w->to);
     if (!hd_splice_may(w->from, w->to))
@@ -180,14 +209,17 @@ static bool copy(hd_tunnel_t *t, way_t *w)
     size_t moved = 0;
 
     while (w->from->is_readable && has_room(w)) {
+        size_t may = allowance(t, w);
         bool no_block;
         ssize_t n;
 
+        if (may == 0)
+            break;
         if (moved >= TURN_BYTES) {
             hd_conn_wake(w->from);
             break;
         }
-        n = copy_some(w, &no_block);
+        n = copy_some(t, w, may, &no_block);
         if (n == 0)
             return pass_end(t, w);
         if (n == HD_IO_ERROR) {
@@ -209,14 +241,36 @@ static bool copy(hd_tunnel_t *t, way_t *w)
     return true;
 }
 
+static void count_spliced(hd_member_t *m, size_t bytes)
+{
+    static const char *const labels[] = {NULL};
+    static const hd_family_t family = {
+        .name = "heddle_spliced_bytes_total",
+        .help = "Bytes that went from socket to socket without coming up here (splice).",
+        .kind = HD_COUNTER,
+        .labels = labels};
+    static _Thread_local hd_series_t series;
+    static _Thread_local const hd_member_t *of;
+
+    if (m == NULL)
+        return;
+    if (of != m) {
+        series = hd_series_enter(m, hd_family_enter(m, &family), NULL);
+        of = m;
+    }
+    hd_counter_add(m, series, bytes);
+}
+
 static bool run_splice(hd_tunnel_t *t, way_t *w)
 {
     size_t moved;
     hd_splice_end_t end = hd_splice_run(&w->splice, w->from, w->to, TURN_BYTES, &moved);
 
-    w->bytes += moved;
-    if (moved > 0)
+    if (moved > 0) {
+        note_moved(t, w, moved);
+        count_spliced(hd_loop_member(t->loop), moved);
         touch(t);
+    }
     switch (end) {
     case HD_SPLICE_DRY:
         if (hd_splice_is_idle(&w->splice))
@@ -279,12 +333,20 @@ static const hd_conn_handler_t tunnel_handler = {
     .on_closed = on_closed,
 };
 
-static void on_no_block(hd_timer_t *timer)
+static void pump_both(hd_tunnel_t *t)
 {
-    hd_tunnel_t *t = hd_container_of(timer, hd_tunnel_t, no_block);
-
     if (pump(t, &t->up))
         (void)pump(t, &t->down);
+}
+
+static void on_no_block(hd_timer_t *timer)
+{
+    pump_both(hd_container_of(timer, hd_tunnel_t, no_block));
+}
+
+static void on_rate(hd_timer_t *timer)
+{
+    pump_both(hd_container_of(timer, hd_tunnel_t, rate));
 }
 
 /* What happened before the tunnel was there is told to nobody any more. */
@@ -314,21 +376,33 @@ hd_tunnel_t *hd_tunnel_start(hd_conn_t *down, hd_conn_t *up, const hd_tunnel_con
     hd_tunnel_t *t = hd_net_realloc(NULL, sizeof(*t));
 
     *t = (hd_tunnel_t){.loop = down->loop,
-                       .up = {.from = down, .to = up},
-                       .down = {.from = up, .to = down},
+                       .up = {.from = down, .to = up, .rate = conf->up_rate},
+                       .down = {.from = up, .to = down, .rate = conf->down_rate},
                        .conf = *conf,
+                       .started_ns = hd_loop_now_ns(down->loop),
                        .on_end = on_end,
                        .arg = arg};
     hd_splice_init(&t->up.splice);
     hd_splice_init(&t->down.splice);
     hd_timer_init(&t->idle, on_idle);
     hd_timer_init(&t->no_block, on_no_block);
+    hd_timer_init(&t->rate, on_rate);
     hd_post_init(&t->start, on_start);
     hd_conn_set_handler(down, &tunnel_handler, t);
     hd_conn_set_handler(up, &tunnel_handler, t);
     hd_post(t->loop, &t->start);
     touch(t);
     return t;
+}
+
+void *hd_tunnel_arg(const hd_conn_t *c)
+{
+    return c->handler == &tunnel_handler ? ((const hd_tunnel_t *)c->owner)->arg : NULL;
+}
+
+uint64_t hd_tunnel_first_byte_ns(const hd_tunnel_t *t)
+{
+    return t->first_byte_ns;
 }
 
 void hd_tunnel_stop(hd_tunnel_t *t, bool reset)

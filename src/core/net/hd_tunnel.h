@@ -10,6 +10,9 @@ typedef struct hd_tunnel_s hd_tunnel_t;
 typedef struct {
     uint64_t idle_timeout_ms;       /* nothing either way; 0: none */
     uint64_t half_close_timeout_ms; /* the same after one side's end; 0: as before */
+    uint64_t up_rate, down_rate;    /* bytes a second towards the upstream and the client,
+                                       averaged since the start; 0: no limit */
+    bool ends_together; /* one side's end ends both, once what was read has been sent */
 } hd_tunnel_conf_t;
 
 typedef struct {
@@ -23,5 +26,9 @@ typedef struct {
 hd_tunnel_t *hd_tunnel_start(hd_conn_t *down, hd_conn_t *up, const hd_tunnel_conf_t *conf,
                              void (*on_end)(void *arg, const hd_tunnel_result_t *result),
                              void *arg);
+/* <arg> of the tunnel that has <c>; NULL: no tunnel has it. */
+void *hd_tunnel_arg(const hd_conn_t *c);
+/* When the first byte came from the upstream, monotonic; 0: none did. */
+uint64_t hd_tunnel_first_byte_ns(const hd_tunnel_t *t);
 /* Ends it now ("drain"); <on_end> is called from within. */
 void hd_tunnel_stop(hd_tunnel_t *t, bool reset);

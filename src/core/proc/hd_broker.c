@@ -31,7 +31,9 @@ static bool is_beyond_rights(const hd_socket_spec_t *spec)
     if (geteuid() == 0)
         return spec->netns != 0;
     return (is_inet && spec->bind.port > 0 && spec->bind.port < 1024) ||
-           spec->transparent || spec->mark != 0 || spec->netns != 0;
+           spec->transparent || spec->mark != 0 || spec->netns != 0 ||
+           (spec->reuseport &&
+            spec->bind.port > 0); /* the group is the master's user's */
 }
 
 static hd_rc_t ask(hd_loop_t *loop, const hd_socket_spec_t *spec, hd_socket_wait_t *wait,

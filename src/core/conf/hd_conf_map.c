@@ -1,7 +1,7 @@
 /* map SOURCE $NAME { … }: variables made by configuration. */
 #include "core/conf/hd_module_table.h"
-#include "http/hd_conf_int.h"
-#include "http/hd_value_map.h"
+#include "core/conf/hd_value_map.h"
+#include "core/hd_module.h"
 
 #include <stdlib.h>
 
@@ -49,7 +49,7 @@ static hd_rc_t add_regex(hd_conf_t *cf, reading_t *r, hd_str_t key,
                             .text = hd_str_dup(cf->pool, hd_str_sub(key, at, key.len))};
     hd_array_init(&groups, cf->temp, sizeof(hd_named_group_t), HD_CAPTURES_MAX);
     if (hd_match_check(&e->match, err) != HD_OK ||
-        hd_http_named_groups(cf, e->match.text, 0, &groups, err) != HD_OK)
+        hd_conf_named_groups(cf, e->match.text, 0, &groups, err) != HD_OK)
         return HD_ERROR;
     e->groups = hd_array_copy(&groups, cf->pool);
     e->groups_n = (uint32_t)groups.n;
@@ -172,13 +172,14 @@ static bool is_map(const hd_node_t *n)
 static hd_rc_t read_any(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *map,
                         hd_err_t *err)
 {
-    return hd_str_eq(node->name, HD_STR("geo")) ? hd_http_read_geo(cf, node, map, err)
+    return hd_str_eq(node->name, HD_STR("geo")) ? hd_conf_read_geo(cf, node, map, err)
            : hd_str_eq(node->name, HD_STR("map"))
                ? read_map(cf, node, map, err)
-               : hd_http_read_split(cf, node, map, err);
+               : hd_conf_read_split(cf, node, map, err);
 }
 
-/* Where http itself is read, a map is only checked; each route table builds its own. */
+/* Where the block is read, a map is only checked; each route table or listener builds its
+ * own. */
 static hd_rc_t check_map(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     hd_value_map_t map = {.otherwise = NULL};
@@ -187,17 +188,17 @@ static hd_rc_t check_map(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err
     return read_any(cf, cf->node, &map, err);
 }
 
-hd_rc_t hd_http_make_maps(hd_conf_t *cf, const hd_node_t *http,
+hd_rc_t hd_conf_make_maps(hd_conf_t *cf, const hd_node_t *block,
                           const hd_value_maps_t **out, hd_err_t *err)
 {
     hd_value_maps_t *maps = hd_pool_new(cf->pool, hd_value_maps_t);
     hd_value_map_t *items;
     uint32_t n = 0;
 
-    for (const hd_node_t *c = http->first; c != NULL; c = c->next)
+    for (const hd_node_t *c = block->first; c != NULL; c = c->next)
         n += is_map(c);
     items = hd_pool_new_n(cf->pool, hd_value_map_t, n);
-    for (const hd_node_t *c = http->first; c != NULL; c = c->next) {
+    for (const hd_node_t *c = block->first; c != NULL; c = c->next) {
         if (is_map(c) && read_any(cf, c, &items[maps->n++], err) != HD_OK)
             return hd_conf_blame(cf, c, err);
     }
@@ -216,7 +217,7 @@ static hd_rc_t accept_size(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_e
 
 static const hd_directive_t directives[] = {
     {.name = "map",
-     .scope = HD_IN_HTTP,
+     .scope = HD_IN_HTTP | HD_IN_STREAM,
      .args_n = 2,
      .repeats = true,
      .block = check_map,
@@ -225,7 +226,7 @@ static const hd_directive_t directives[] = {
          "SOURCE $NAME { [hostnames;] [volatile;] VALUE RESULT; ~REGEX RESULT; default "
          "RESULT; }: a variable whose value depends on SOURCE"},
     {.name = "geo",
-     .scope = HD_IN_HTTP,
+     .scope = HD_IN_HTTP | HD_IN_STREAM,
      .args_n = 1,
      .args_max = 2,
      .repeats = true,
@@ -235,7 +236,7 @@ static const hd_directive_t directives[] = {
          "[$ADDRESS] $NAME { [ranges;] NETWORK VALUE; delete NETWORK; default VALUE; }: "
          "a variable by an address, the client's if none is named"},
     {.name = "split_clients",
-     .scope = HD_IN_HTTP,
+     .scope = HD_IN_HTTP | HD_IN_STREAM,
      .args_n = 2,
      .repeats = true,
      .block = check_map,
@@ -244,12 +245,12 @@ static const hd_directive_t directives[] = {
          "STRING $NAME { PERCENT% VALUE; * VALUE; }: a variable by STRING's hash, for "
          "shares of clients"},
     {.name = "map_hash_max_size",
-     .scope = HD_IN_HTTP,
+     .scope = HD_IN_HTTP | HD_IN_STREAM,
      .args_n = 1,
      .set = accept_size,
      .help = "N: accepted; tables size themselves"},
     {.name = "map_hash_bucket_size",
-     .scope = HD_IN_HTTP,
+     .scope = HD_IN_HTTP | HD_IN_STREAM,
      .args_n = 1,
      .set = accept_size,
      .help = "N: accepted; tables size themselves"},

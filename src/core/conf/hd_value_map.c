@@ -1,6 +1,5 @@
-#include "http/hd_value_map.h"
+#include "core/conf/hd_value_map.h"
 #include "core/net/hd_addr.h"
-#include "http/hd_request.h"
 
 #include <string.h>
 
@@ -51,16 +50,18 @@ static const hd_expr_t *find_wildcard(const hd_value_map_t *map, hd_str_t key)
     return NULL;
 }
 
-static const hd_expr_t *find_regex(const hd_value_map_t *map, hd_req_t *req, hd_str_t s)
+static const hd_expr_t *find_regex(const hd_value_map_t *map,
+                                   const hd_value_map_env_t *env, const hd_attr_of_t *of,
+                                   hd_str_t s)
 {
     hd_captures_t captures;
 
     for (uint32_t i = 0; i < map->regexes_n; i++) {
         const hd_map_regex_t *r = &map->regexes[i];
 
-        if (hd_match(req->member, req->routes_region, &r->match, s, &captures)) {
+        if (hd_match(of->member, env->region, &r->match, s, &captures)) {
             /* $1 in the value, and behind, as in nginx */
-            hd_router_take_captures(req, &captures, s, r->groups, r->groups_n, 0);
+            env->take_captures(of, &captures, s, r->groups, r->groups_n);
             return r->value;
         }
     }
@@ -193,7 +194,8 @@ static hd_str_t find_geo(const hd_value_map_t *map, hd_str_t source)
     return memcmp(addr, mapped, 12) == 0 ? find_range(map, addr) : map->rest;
 }
 
-hd_rc_t hd_value_map_eval(const hd_value_map_t *map, hd_req_t *req, hd_str_t *out)
+hd_rc_t hd_value_map_eval(const hd_value_map_t *map, const hd_value_map_env_t *env,
+                          const hd_attr_of_t *of, hd_str_t *out)
 {
     static _Thread_local unsigned depth;
     const hd_expr_t *value;
@@ -202,45 +204,25 @@ hd_rc_t hd_value_map_eval(const hd_value_map_t *map, hd_req_t *req, hd_str_t *ou
 
     *out = HD_STR("");
     if (depth == DEPTH_MAX)
-        return hd_req_err(req, HD_E_CONF, "maps use one another in a ring");
+        return HD_ERROR;
     depth++;
-    if (hd_expr_eval(map->source, req, &source) == HD_OK) {
+    if (hd_expr_eval_of(map->source, of, &source) == HD_OK) {
         if (map->kind != HD_VALUE_MAP) {
             *out = map->kind == HD_VALUE_SPLIT ? find_part(map, source)
                                                : find_geo(map, source);
             depth--;
             return HD_OK;
         }
-        key = hd_str_dup_lower(req->pool, source);
+        key = hd_str_dup_lower(of->pool, source);
         value = find_exact(map, key);
         if (value == NULL)
             value = find_wildcard(map, key);
         if (value == NULL)
-            value = find_regex(map, req, source);
+            value = find_regex(map, env, of, source);
         if (value == NULL)
             value = map->otherwise;
-        rc = value == NULL ? HD_OK : hd_expr_eval(value, req, out);
+        rc = value == NULL ? HD_OK : hd_expr_eval_of(value, of, out);
     }
     depth--;
     return rc;
-}
-
-static void resolve(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
-{
-    const hd_req_t *req = of->req;
-    const hd_value_map_t *map =
-        req->routes == NULL ? NULL : hd_value_map_find(req->routes->maps, key);
-
-    if (map == NULL && req->loc->warns_uninitialized)
-        hd_log_conn(HD_LOG_WARN, of->conn != NULL ? of->conn->id : 0,
-                    "using uninitialized \"%.*s\" variable", HD_STR_ARG(key->name));
-    if (map == NULL || hd_value_map_eval(map, of->req, &out->str) != HD_OK)
-        return;
-    out->type = HD_VAL_STR;
-    out->no_cache = map->is_volatile;
-}
-
-void hd_value_map_register(void)
-{
-    hd_attr_resolve = resolve;
 }

@@ -1,9 +1,7 @@
 /* geo [$ADDRESS] $NAME { … } and split_clients STRING $NAME { … }: variables by address
  * and by share. */
-#include "core/conf/hd_module_table.h"
+#include "core/conf/hd_value_map.h"
 #include "core/net/hd_addr.h"
-#include "http/hd_conf_int.h"
-#include "http/hd_value_map.h"
 
 #include <stdlib.h>
 
@@ -49,7 +47,7 @@ static bool read_percent(hd_str_t text, uint32_t *hundredths)
     return *hundredths > 0 && *hundredths <= 10000;
 }
 
-hd_rc_t hd_http_read_split(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *map,
+hd_rc_t hd_conf_read_split(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *map,
                            hd_err_t *err)
 {
     hd_expr_t *source;
@@ -234,7 +232,7 @@ static int by_address(const void *a, const void *b)
     return x->from < y->from ? -1 : x->from > y->from;
 }
 
-hd_rc_t hd_http_read_geo(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *map,
+hd_rc_t hd_conf_read_geo(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *map,
                          hd_err_t *err)
 {
     reading_t r = {.by_ranges = false};

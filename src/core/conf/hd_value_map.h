@@ -1,8 +1,22 @@
-/* hd_value_map: nginx's `map`: the value of a variable by the value of another, as data
- * of a route table; looked up when the variable is asked for, once a request. */
+/* hd_value_map: nginx's `map`, `geo` and `split_clients`: the value of a variable by the
+ * value of another, as data of a route table or a listener of stream; looked up when the
+ * variable is asked for: once a request, on a session each time. */
 #pragma once
+#include "core/base/hd_array.h"
+#include "core/conf/hd_conf.h"
 #include "core/conf/hd_expr.h"
 #include "core/loom/hd_match.h"
+
+/* (?<name>…) of a regular expression: the variable that gets it. */
+typedef struct hd_named_group_s {
+    hd_attr_t attr;
+    uint32_t group;
+    uint32_t domain; /* of a virtual host: which of its domains */
+} hd_named_group_t;
+
+/* Adds the named groups of <pattern> to <groups> (hd_named_group_t). */
+hd_rc_t hd_conf_named_groups(hd_conf_t *cf, hd_str_t pattern, uint32_t domain,
+                             hd_array_t *groups, hd_err_t *err) HD_MUST_CHECK;
 
 typedef struct {
     hd_str_t key; /* lower case; of a wildcard, without the star */
@@ -12,7 +26,7 @@ typedef struct {
 typedef struct {
     hd_match_t match;
     const hd_expr_t *value;
-    const struct hd_named_group_s *groups;
+    const hd_named_group_t *groups;
     uint32_t groups_n;
 } hd_map_regex_t;
 
@@ -61,13 +75,27 @@ typedef struct hd_value_maps_s {
     uint32_t n;
 } hd_value_maps_t;
 
-struct hd_req_s;
 /* An IP literal as 16 bytes, IPv4 mapped (RFC 4291 §2.5.5.2); false: it is none. */
 bool hd_geo_bytes(hd_str_t text, uint8_t *bytes);
 /* The map of that name; NULL: none. */
 const hd_value_map_t *hd_value_map_find(const hd_value_maps_t *maps,
                                         const hd_attr_t *name);
-hd_rc_t hd_value_map_eval(const hd_value_map_t *map, struct hd_req_s *req,
-                          hd_str_t *out) HD_MUST_CHECK;
-/* At process start: variables that `map` makes are found from then on. */
-void hd_value_map_register(void);
+/* Where its regular expressions lie, and who takes their groups. */
+typedef struct {
+    const hd_region_t *region;
+    void (*take_captures)(const hd_attr_of_t *of, const hd_captures_t *captures,
+                          hd_str_t in, const hd_named_group_t *groups, uint32_t groups_n);
+} hd_value_map_env_t;
+/* HD_ERROR: maps use one another in a ring; *out is empty. */
+hd_rc_t hd_value_map_eval(const hd_value_map_t *map, const hd_value_map_env_t *env,
+                          const hd_attr_of_t *of, hd_str_t *out) HD_MUST_CHECK;
+
+/* All maps of <block> (http or stream), in <cf>'s region; *maps NULL: there are none. */
+hd_rc_t hd_conf_make_maps(hd_conf_t *cf, const hd_node_t *block,
+                          const hd_value_maps_t **maps, hd_err_t *err) HD_MUST_CHECK;
+/* hd_conf_geo.c: the blocks of those names, into <map>. */
+hd_rc_t hd_conf_read_geo(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *map,
+                         hd_err_t *err) HD_MUST_CHECK;
+hd_rc_t hd_conf_read_split(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *map,
+                           hd_err_t *err) HD_MUST_CHECK;
+extern const struct hd_module_s hd_map_module;

@@ -1,5 +1,5 @@
 /* Named groups of regular expressions: each makes a variable. */
-#include "http/hd_conf_int.h"
+#include "core/conf/hd_value_map.h"
 
 static bool is_name_char(char c)
 {
@@ -30,7 +30,7 @@ static bool next_name(hd_str_t pattern, size_t *at, hd_str_t *name)
     return false;
 }
 
-hd_rc_t hd_http_named_groups(hd_conf_t *cf, hd_str_t pattern, uint32_t domain,
+hd_rc_t hd_conf_named_groups(hd_conf_t *cf, hd_str_t pattern, uint32_t domain,
                              hd_array_t *groups, hd_err_t *err)
 {
     hd_regex_t *re = hd_regex_create(pattern, false, true, err);

@@ -1,0 +1,35 @@
+#include "http/hd_maps.h"
+#include "core/base/hd_log.h"
+#include "http/hd_request_int.h"
+
+static void take_captures(const hd_attr_of_t *of, const hd_captures_t *captures,
+                          hd_str_t in, const hd_named_group_t *groups, uint32_t groups_n)
+{
+    hd_router_take_captures(of->req, captures, in, groups, groups_n, 0);
+}
+
+static void resolve(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
+{
+    const hd_req_t *req = of->req;
+    hd_value_map_env_t env = {.region = req->routes_region,
+                              .take_captures = take_captures};
+    const hd_value_map_t *map =
+        req->routes == NULL ? NULL : hd_value_map_find(req->routes->maps, key);
+
+    if (map == NULL && req->loc->warns_uninitialized)
+        hd_log_conn(HD_LOG_WARN, of->conn != NULL ? of->conn->id : 0,
+                    "using uninitialized \"%.*s\" variable", HD_STR_ARG(key->name));
+    if (map == NULL)
+        return;
+    if (hd_value_map_eval(map, &env, of, &out->str) != HD_OK) {
+        hd_ignore(hd_req_err(of->req, HD_E_CONF, "maps use one another in a ring"));
+        return;
+    }
+    out->type = HD_VAL_STR;
+    out->no_cache = map->is_volatile;
+}
+
+void hd_http_maps_register(void)
+{
+    hd_attr_resolve = resolve;
+}
