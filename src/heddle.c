@@ -280,6 +280,24 @@ static hd_str_t under(hd_pool_t *pool, hd_str_t prefix, const char *given,
                            : hd_str_printf(pool, "%.*s%s", HD_STR_ARG(prefix), given);
 }
 
+/* What a new binary is started by (USR2): as it was called, for that may be a link to
+ * another file by then; found by PATH: the file itself, by the name it has now. */
+static void keep_call(hd_pool_t *pool, hd_options_t *o, int argc, char **argv)
+{
+    char exe[PATH_MAX];
+    ssize_t n;
+
+    o->argv = hd_pool_calloc(pool, ((size_t)argc + 1) * sizeof(*o->argv));
+    for (int i = 0; i < argc; i++)
+        o->argv[i] = hd_str_to_c(pool, hd_str_c(argv[i]));
+    o->program = hd_str_c(o->argv[0]);
+    if (strchr(argv[0], '/') != NULL)
+        return;
+    n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+    if (n > 0)
+        o->program = hd_str_printf(pool, "%.*s", (int)n, exe);
+}
+
 int main(int argc, char **argv)
 {
     hd_pool_t *pool;
@@ -300,6 +318,7 @@ int main(int argc, char **argv)
     if (l.help || l.version || l.version_all)
         return 0;
     pool = hd_pool_create(0);
+    keep_call(pool, o, argc, argv);
     o->globals = hd_str_dup(pool, o->globals); /* a process's title goes over argv */
     o->prefix = prefix_path(pool, l.prefix);
     o->conf = under(pool, o->prefix, l.conf, HD_CONF_PATH);

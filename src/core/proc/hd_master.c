@@ -1,5 +1,7 @@
 /* The master: forks and supervises. It never parses and never touches traffic. */
+#include "core/proc/hd_inherited.h"
 #include "core/proc/hd_master_int.h"
+#include "core/proc/hd_pid_file.h"
 #include "core/proc/hd_publish.h"
 #include "core/net/hd_tls.h"
 #include "core/os/hd_clock.h"
@@ -78,12 +80,12 @@ bool hd_child_is_wanted(const hd_child_t *c)
     const hd_settings_t *s = &c->gen->settings;
     hd_gen_step_t step = c->gen->step;
 
-    if (hd_master.phase > HD_MASTER_RUNNING)
+    if (hd_master.phase > HD_MASTER_RUNNING || hd_master.is_wound_down)
         return false;
     switch (c->kind) {
     case HD_PROC_WORKER:
         return (step == HD_GEN_STARTING || step == HD_GEN_IN_FORCE) &&
-               c->no < s->workers_n;
+               c->no == c->gen->worker_of[c->no % hd_max(s->workers_n, 1u)];
     case HD_PROC_AGENT:
         return step >= HD_GEN_WARMING && step <= HD_GEN_IN_FORCE && s->has_agent;
     case HD_PROC_CONTROL:
@@ -200,6 +202,16 @@ static void pass_to_agent(hd_generation_t *g, const hd_msg_head_t *head,
                                   0, &err) == 0);
 }
 
+/* What the agent's first configuration didn't ask for either isn't ours. */
+static void leave_inherited(void)
+{
+    const hd_generation_t *g = hd_master.gen;
+
+    if (hd_master.phase == HD_MASTER_RUNNING &&
+        (g->agent.is_warm || !g->settings.has_agent))
+        hd_inherited_close();
+}
+
 static void on_message(void *arg, const hd_msg_head_t *head, const void *payload,
                        int *fds)
 {
@@ -216,10 +228,12 @@ static void on_message(void *arg, const hd_msg_head_t *head, const void *payload
         c->is_ready = true;
         tell_started();
         hd_generation_advance();
+        leave_inherited();
         break;
     case HD_MSG_WARM:
         c->is_warm = true;
         hd_generation_advance();
+        leave_inherited();
         break;
     case HD_MSG_ACK:
         if (head->len == sizeof(seq)) {
@@ -258,6 +272,7 @@ static void leave_master(void)
         if (c->channel != NULL)
             hd_ignore(close(hd_channel_fd(c->channel))); /* it has its own end */
     }
+    hd_inherited_close();
     hd_ignore(close(hd_master.signals.watch.fd));
     if (hd_master.started_fd >= 0)
         hd_ignore(close(hd_master.started_fd));
@@ -490,8 +505,8 @@ static void reap_children(void)
 
         if (c != NULL)
             on_death(c, status);
-        else
-            hd_ignore(hd_carry_on_end(pid, status)); /* or nobody of ours */
+        else if (!hd_carry_on_end(pid, status))
+            hd_ignore(hd_upgrade_on_end(pid, status)); /* or nobody of ours */
     }
 }
 
@@ -559,7 +574,16 @@ static void on_signal(int signo)
         quit();
         break;
     case SIGHUP:
-        hd_master_reload(); /* while all is starting, too: then once that is published */
+        if (!hd_upgrade_on_hup())
+            hd_master_reload(); /* while all starts, too: then once that is published */
+        break;
+    case SIGUSR2:
+        hd_upgrade_start();
+        break;
+    case SIGWINCH:
+        /* As nginx: in the foreground it tells of the terminal's size. */
+        if (hd_master.gen->settings.daemon)
+            hd_upgrade_wind_down();
         break;
     case SIGUSR1:
         if (hd_master.phase != HD_MASTER_RUNNING)
@@ -624,8 +648,7 @@ int hd_master_run(hd_proc_t *p, const hd_options_t *options, hd_settings_t *sett
     hd_log(HD_LOG_NOTICE, "exit");
     hd_carry_stop();
     hd_sockets_close_all();
-    if (p->settings != NULL)
-        hd_ignore(unlink(p->settings->pid_path)); /* may have been taken away */
+    hd_pid_file_remove();
     hd_signals_stop(&hd_master.signals);
     hd_loop_destroy(hd_master.loop);
     hd_files_destroy();

@@ -88,6 +88,8 @@ hd_generation_t *hd_generation_create(const hd_settings_t *s, hd_err_t *err)
     memcpy(g->arenas, p.arenas, sizeof(g->arenas));
     memcpy(g->rings, hd_rings, sizeof(g->rings));
     hd_timer_init(&g->late, on_late);
+    for (uint32_t i = 0; i < HD_WORKERS_MAX; i++)
+        g->worker_of[i] = i;
     hd_children_init(g);
     if (in_force == NULL)
         hd_timer_init(&carry_timer, on_carry_due);

@@ -63,6 +63,7 @@ struct hd_generation_s {
     hd_state_t *state;
     hd_arena_t *arenas[HD_ARENAS_MAX];
     int rings[HD_RINGS_MAX];
+    uint32_t worker_of[HD_WORKERS_MAX]; /* by seat (hd_master_upgrade.c): who serves */
     hd_requester_t agent_as;
     hd_err_t agent_err; /* what failed while the agent named what it needs */
     hd_timer_t late;    /* draining: its agent and control had their time */
@@ -84,6 +85,7 @@ typedef struct hd_master_s {
     hd_loader_state_t loader_state;
     bool reload_again;  /* HUP came while a loader was at work */
     bool was_published; /* there is a configuration in force */
+    bool is_wound_down; /* WINCH: nothing runs, until HUP */
     int started_fd;
     int status;
     hd_timer_t kill_timer;
@@ -149,6 +151,17 @@ void hd_carry_start(void);
 bool hd_carry_on_end(pid_t pid, int status);
 void hd_carry_stop(void); /* at the master's end */
 
+/* --- hd_master_upgrade.c --- */
+
+void hd_upgrade_start(void);     /* USR2 */
+void hd_upgrade_wind_down(void); /* WINCH */
+/* True: HUP was meant for this, and no reload follows. */
+bool hd_upgrade_on_hup(void);
+/* Is <pid> the new binary's master? Then that was its end. */
+bool hd_upgrade_on_end(pid_t pid, int status);
+/* Another master has the same sockets: their files (unix) aren't ours to remove. */
+bool hd_upgrade_shares_sockets(void);
+
 /* --- hd_master_reload.c --- */
 void hd_master_reload(void);
 void hd_master_reload_again(void); /* if HUP came meanwhile, and nothing is at work */
@@ -178,5 +191,6 @@ void hd_sockets_release(hd_child_t *c);
 void hd_sockets_on_ack(hd_child_t *c, uint64_t seq);
 void hd_sockets_on_death(hd_child_t *c);
 void hd_sockets_close_all(void);
+void hd_sockets_each(void (*visit)(void *arg, int fd), void *arg);
 /* USR1: all logs anew, in all processes. */
 void hd_sockets_reopen_logs(void);

@@ -4,6 +4,7 @@
  *       -PUBLISHED-> RECLAIMING -> (ends by itself)
  */
 #include "core/proc/hd_master_int.h"
+#include "core/proc/hd_pid_file.h"
 #include "core/os/hd_clock.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -117,32 +118,21 @@ static void on_settings(void)
 
 static void write_pid_file(const char *path)
 {
-    char text[32];
-    int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    hd_err_t err = {0};
 
-    if (fd >= 0 && write(fd, text, (size_t)n) == n && close(fd) == 0)
+    if (hd_pid_file_write(path, &err) == HD_OK)
         return;
     if (hd_master.phase == HD_MASTER_STARTING) {
-        hd_tell(HD_LOG_EMERG, "open() \"%s\" failed: %s", path, strerror(errno));
+        hd_tell(HD_LOG_EMERG, "%s", err.text);
         hd_master_stop(1);
     } else {
-        hd_log(HD_LOG_ALERT, "open() \"%s\" failed: %s", path, strerror(errno));
+        hd_log(HD_LOG_ALERT, "%s", err.text);
     }
 }
 
 static bool is_log_kept(const hd_settings_t *old, const hd_settings_t *s)
 {
     return strcmp(old->error_log, s->error_log) == 0 && old->log_level == s->log_level;
-}
-
-static void follow_pid_file(const char *old_path, const char *path)
-{
-    if (strcmp(old_path, path) == 0)
-        return;
-    write_pid_file(path);
-    if (old_path[0] != '\0')
-        hd_ignore(unlink(old_path)); /* may be gone */
 }
 
 void hd_master_put_in_force(const hd_settings_t *old)
@@ -157,7 +147,7 @@ void hd_master_put_in_force(const hd_settings_t *old)
     else if (old != NULL && !is_log_kept(old, s))
         hd_sockets_reopen_logs();
     hd_sockets_commit(HD_BY_LOADER, true);
-    follow_pid_file(old != NULL ? old->pid_path : "", s->pid_path);
+    write_pid_file(s->pid_path);
 }
 
 /* Into living processes, or as the first of all. */

@@ -1,5 +1,6 @@
 /* The master's descriptors: listening sockets and log files, and how they come to be in
  * all processes before somebody publishes what names them. */
+#include "core/proc/hd_inherited.h"
 #include "core/proc/hd_master_int.h"
 #include "core/base/hd_log.h"
 #include <errno.h>
@@ -88,7 +89,8 @@ static void close_socket(socket_t *s)
 {
     for (uint32_t i = 0; i < s->fds_n; i++)
         hd_ignore(close(s->fds[i])); /* a listening socket */
-    if (s->fds_n > 0 && s->item.spec.bind.family == AF_UNIX && s->item.path[0] != '@')
+    if (s->fds_n > 0 && s->item.spec.bind.family == AF_UNIX && s->item.path[0] != '@' &&
+        !hd_upgrade_shares_sockets())
         hd_ignore(unlink(s->item.path)); /* may be gone already */
     s->fds_n = 0;
 }
@@ -97,17 +99,22 @@ static void close_socket(socket_t *s)
 static uint32_t wanted_fds(const socket_t *s)
 {
     if (s->item.exclusive)
-        return 1;
+        return hd_max(s->fds_n, 1u);
     return hd_max(hd_max(hd_master.shared->workers_n, s->fds_n), 1u);
 }
 
 static hd_rc_t open_socket(socket_t *s, hd_err_t *err)
 {
     const hd_socket_spec_t *spec = &s->item.spec;
-    uint32_t before = s->fds_n;
+    uint32_t before;
 
-    if (before == 0)
-        s->item.exclusive = !spec->reuseport || s->item.roles != HD_ROLE_WORKERS;
+    if (s->fds_n == 0) {
+        bool own;
+
+        s->fds_n = hd_inherited_take(spec, s->fds, HD_WORKERS_MAX, &own);
+        s->item.exclusive = !own || !spec->reuseport || s->item.roles != HD_ROLE_WORKERS;
+    }
+    before = s->fds_n;
     while (s->fds_n < wanted_fds(s)) {
         if (hd_socket_make(spec, &s->fds[s->fds_n], err) != HD_OK) {
             while (s->fds_n > before)
@@ -172,7 +179,8 @@ static bool is_its_fd(const socket_t *s, uint32_t i, const hd_child_t *c)
 {
     if ((s->item.roles & role_of(c)) == 0 || c->is_held)
         return false;
-    return s->item.exclusive || i % hd_max(c->gen->settings.workers_n, 1u) == c->no;
+    return s->item.exclusive || i % hd_max(c->gen->settings.workers_n, 1u) ==
+                                    c->no % hd_max(c->gen->settings.workers_n, 1u);
 }
 
 typedef struct {
@@ -421,6 +429,13 @@ void hd_sockets_free(hd_requester_t by, const hd_listen_item_t *item)
         if (hd_listen_item_same(&s->item, item))
             s->wanted &= ~bit(by);
     drop_unwanted();
+}
+
+void hd_sockets_each(void (*visit)(void *arg, int fd), void *arg)
+{
+    for (const socket_t *s = sockets; s != NULL; s = s->next)
+        for (uint32_t i = 0; i < s->fds_n; i++)
+            visit(arg, s->fds[i]);
 }
 
 void hd_sockets_close_all(void)

@@ -1,3 +1,4 @@
+#include "core/proc/hd_inherited.h"
 #include "core/proc/hd_process_int.h"
 #include "core/proc/hd_publish.h"
 #include "hd_auto_config.h"
@@ -181,7 +182,8 @@ hd_rc_t hd_use_error_log(const char *path, hd_err_t *err)
 
 static void fill_set(sigset_t *set)
 {
-    static const int all[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGCHLD};
+    static const int all[] = {SIGTERM, SIGINT,  SIGQUIT,  SIGHUP,
+                              SIGUSR1, SIGUSR2, SIGWINCH, SIGCHLD};
 
     sigemptyset(set);
     for (size_t i = 0; i < hd_countof(all); i++)
@@ -365,6 +367,7 @@ int hd_process_main(const hd_options_t *options)
 {
     hd_settings_t *shared;
     int status, started_fd = -1;
+    bool is_inheriting;
 
     hd_proc.prefix = options->prefix;
     hd_proc.conf_path = options->conf;
@@ -381,14 +384,17 @@ int hd_process_main(const hd_options_t *options)
         hd_tell(HD_LOG_EMERG, "mmap() failed: %s", strerror(errno));
         return 1;
     }
+    is_inheriting = hd_inherited_read();
     if (probe(options, shared, &status) != HD_OK)
         return status;
     if (!shared->master_process) {
         munmap(shared, sizeof(*shared));
         return hd_single_main(&hd_proc, options);
     }
-    if (shared->daemon && (started_fd = daemonize()) < 0)
+    /* Started by a master, it is in the background already. */
+    if (shared->daemon && !is_inheriting && (started_fd = daemonize()) < 0)
         return 1;
+    hd_upgrade_init(is_inheriting);
     status = hd_master_run(&hd_proc, options, shared, started_fd);
     munmap(shared, sizeof(*shared));
     return status;

@@ -66,6 +66,8 @@ void hd_process_register(void);
 typedef struct {
     hd_str_t conf, prefix, error_log; /* absolute, zero-terminated */
     hd_str_t globals;
+    hd_str_t program;       /* the file to execute at USR2 */
+    char **argv;            /* as given, for USR2 */
     hd_str_t signal;        /* -s: stop, quit, reload, reopen; empty */
     bool test, dump, quiet; /* -t -T -q */
 } hd_options_t;

@@ -83,6 +83,8 @@ void hd_loading_end(hd_loading_t *l); /* aborts what wasn't published; frees */
  * up; -1: nobody waits. */
 int hd_master_run(hd_proc_t *p, const hd_options_t *options, hd_settings_t *settings,
                   int started_fd);
+/* Before it: <is_inheriting>: another master has started this program (USR2). */
+void hd_upgrade_init(bool is_inheriting);
 /* In a forked worker, agent or control: runs until the end; the exit status. */
 int hd_child_main(hd_proc_t *p, int channel_fd);
 int hd_single_main(hd_proc_t *p, const hd_options_t *options);
@@ -100,7 +102,7 @@ void hd_serve_quit(hd_proc_t *p);
 void hd_serve_stop(hd_proc_t *p);
 void hd_on_ring(void *arg);
 
-/* TERM, INT, QUIT, HUP, USR1, CHLD as events. */
+/* TERM, INT, QUIT, HUP, USR1, USR2, WINCH, CHLD as events. */
 typedef struct {
     hd_watch_t watch;
     hd_loop_t *loop;
