@@ -105,7 +105,7 @@ ok((grep { /"name": "echo_listen", "module": "echo", "contexts": "main"/ } @line
 my @without = grep { !/"help": "\S/ } @lines;
 is "@without", '', 'each directive has a line of help';
 ($status, $out) = heddle('--print-module-index ' . Heddle::Echo::path());
-is $out, join('', map { "directive $_ echo.so\n" } 'echo_listen', 'echo_agent', 'echo_low_port'),
+is $out, join('', map { "directive $_ echo.so\n" } qw(echo_listen echo_agent echo_low_port echo_cold echo_worker)),
     '--print-module-index';
 
 # A module that the index knows loads itself.
