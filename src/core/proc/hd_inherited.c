@@ -8,8 +8,8 @@
 
 static int fds[FDS_MAX]; /* -1: taken */
 static uint32_t fds_n;
-/* The variable's text, which nobody else points to once it has left the environment; used:
- * by a leak checker alone. */
+/* The variable's text, which nobody else points to once it has left the environment;
+ * used: by a leak checker alone. */
 static __attribute__((used)) const char *text;
 
 static int get_option(int fd, int name)

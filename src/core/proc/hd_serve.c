@@ -9,7 +9,11 @@
 
 #define TRIM_MS 10000 /* memory that was of no use for so long is given back */
 
-static hd_timer_t quit_timer, late_timer, trim_timer;
+/* Idle conns end so long after the last was accepted: of one that has just come the first
+ * request is on its way, and nobody could repeat it for the client. */
+#define DRAIN_MS 200
+
+static hd_timer_t quit_timer, drain_timer, late_timer, trim_timer;
 
 /* --- L4 filters of modules --- */
 
@@ -83,6 +87,14 @@ static void on_quit_look(hd_timer_t *t)
         hd_timer_set(hd_proc.loop, t, QUIT_LOOK_MS);
 }
 
+static void on_drain_due(hd_timer_t *t)
+{
+    (void)t;
+    for (uint16_t i = 1; hd_protocol_get(i) != NULL; i++)
+        if (hd_protocol_get(i)->drain != NULL)
+            hd_protocol_get(i)->drain(hd_proc.loop);
+}
+
 static void on_late(hd_timer_t *t)
 {
     (void)t;
@@ -100,9 +112,8 @@ void hd_serve_quit(hd_proc_t *p)
     p->is_quitting = true;
     if (p->acceptor != NULL)
         hd_acceptor_stop(p->acceptor);
-    for (uint16_t i = 1; hd_protocol_get(i) != NULL; i++)
-        if (hd_protocol_get(i)->drain != NULL)
-            hd_protocol_get(i)->drain(p->loop);
+    hd_timer_init(&drain_timer, on_drain_due);
+    hd_timer_set(p->loop, &drain_timer, DRAIN_MS);
     hd_hooks_quit(p);
     hd_timer_init(&quit_timer, on_quit_look);
     hd_timer_set(p->loop, &quit_timer, 0);
