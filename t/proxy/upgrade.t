@@ -26,6 +26,7 @@ admin %%ADMIN%%;
 @{[$more // '']}
 http {
     access_log off;
+    metrics on reporter=destination;
     server {
         listen 127.0.0.1:%%PORT_0%% reuseport;
         listen 127.0.0.1:%%PORT_3%%;
@@ -56,6 +57,14 @@ sub upgrade {
 sub answers {
     my %seen = map { $hd->get('/answer', {port => $_ % 2 ? 0 : 3})->body => 1 } 1 .. 16;
     return join ' ', sort keys %seen;
+}
+
+# Requests by the figures of whichever agent answers.
+sub counted {
+    my $body = $hd->admin('/metrics')->body;
+    my $n = 0;
+    $n += $1 while $body =~ /^istio_requests_total\{.*\} (\d+)$/mg;
+    return $n;
 }
 
 sub by_unix {
@@ -104,10 +113,13 @@ ok is_gone($new), 'the new master has ended';
 
 # ---- forward again, to the end
 
+my $counted = counted(); # all that has ended, by the old one
+ok $counted > 100, 'figures of the old';
 conf('three');
 $new = upgrade($old);
 send_to(WINCH => $old);
-$hd->wait_for(sub { serving($old) == 0 }, 'the old workers to wind down');
+$hd->wait_for(sub { serving($old) == 0 && !children($old, 'agent') }, 'the old processes to wind down');
+cmp_ok counted(), '>=', $counted, 'go on with the new';
 send_to(QUIT => $old);
 is $clients->failures($clients->wait_for_more(qw(ws talks))), '', 'QUIT: what is open since the very beginning goes on';
 ok !is_gone($old), 'the old master waits for it';
@@ -115,7 +127,11 @@ is $clients->failures($clients->end), '', 'up to its end';
 $hd->wait_for(sub { is_gone($old) }, 'the old master to end');
 ok !-e $hd->dir . '/heddle.pid.oldbin', 'its pid file, too';
 is pid_in($hd, 'heddle.pid'), $new, "the new one's stays";
+$hd->wait_log(qr/the old binary has ended; what it counted goes on here/);
+$counted = counted();
 is answers(), 'three', 'the new one serves alone';
+$hd->wait_for(sub { counted() >= $counted + 16 }, 'requests to be counted');
+is counted(), $counted + 16, 'and counts on from where the old one was';
 is by_unix(), 'three', 'on the unix socket, too';
 
 # ---- a new binary that can't start, or dies

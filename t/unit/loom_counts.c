@@ -400,6 +400,31 @@ static void test_carry(void)
     teardown();
 }
 
+/* As another program sees it: for reading, and only if it is laid out in the same way. */
+static void test_other_program(void)
+{
+    hd_state_conf_t small = {.gauges_max = 1024};
+    hd_str_t get[] = {HD_STR("200"), HD_STR("GET")};
+    hd_err_t err = {0};
+    hd_state_t *mine = hd_state_create(NULL, &err), *other;
+    hd_member_t *m = hd_member_start(mine, 3, HD_MEMBER_WORKER, &err);
+
+    hd_counter_add(m, hd_series_enter(m, hd_family_enter(m, &requests), get), 6);
+    other = hd_state_open_other(dup(hd_state_fd(mine)), &err);
+    ok(other != NULL, "the same layout: it is opened");
+    is_int(carried_value(other, "requests_total", "200"), 6, "and read");
+    ok(hd_member_is_there(other, 3) && !hd_member_is_there(other, 4), "its members, too");
+    hd_member_stop(m);
+    ok(!hd_member_is_there(other, 3), "as they come and go");
+    hd_state_destroy(other);
+    hd_state_destroy(mine);
+
+    mine = hd_state_create(&small, &err);
+    ok(hd_state_open_other(dup(hd_state_fd(mine)), &err) == NULL, "another layout: no");
+    hd_state_destroy(mine);
+    ok(hd_state_open_other(dup(STDERR_FILENO), &err) == NULL, "no state at all: no");
+}
+
 int main(void)
 {
     test_cells();
@@ -408,5 +433,6 @@ int main(void)
     test_cardinality();
     test_full_table();
     test_carry();
+    test_other_program();
     return done_testing();
 }

@@ -103,6 +103,11 @@ void hd_member_break_off(hd_member_t *m)
     free(m);
 }
 
+bool hd_member_is_there(const hd_state_t *s, int index)
+{
+    return hd_load(&s->head->rows[index].kind, acquire) != HD_MEMBER_NONE;
+}
+
 void hd_member_reap(hd_state_t *s, int index)
 {
     hd_bug_on(index < 0 || index >= HD_MEMBERS_MAX);

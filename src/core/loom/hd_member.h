@@ -58,6 +58,9 @@ void hd_turn_begin(hd_member_t *m);
 /* Says "asleep": nothing read before may be used any more. Before every wait. */
 void hd_turn_sleep(hd_member_t *m);
 
+/* Has row <index> an owner? */
+bool hd_member_is_there(const struct hd_state_s *state, int index);
+
 /* By the supervisor, after the process of row <index> ended by any means: zeroes its
  * pins, subtracts its gauge rows from the shared totals, frees its reservations. Counters
  * stay, for the replacement inherits the row. Idempotent: a reaper may itself die and be

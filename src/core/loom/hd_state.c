@@ -2,6 +2,7 @@
 #include "core/os/hd_os.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define STATE_MAGIC 0x68656464656c73u
@@ -96,6 +97,35 @@ hd_state_t *hd_state_create(const hd_state_conf_t *conf, hd_err_t *err)
         atomic_init(&s->head->arenas[i].seq, 1);
     atomic_init(&s->word_chunks[0].used, 2); /* word 0 is nobody's, see hd_series.c */
     return s;
+}
+
+hd_state_t *hd_state_open_other(int fd, hd_err_t *err)
+{
+    hd_state_t *s = calloc(1, sizeof(*s));
+    struct stat st;
+
+    hd_bug_on(s == NULL);
+    set_defaults(&s->conf);
+    s->bytes = lay_out(s);
+    s->fd = fd;
+    if (fstat(fd, &st) == 0 && (size_t)st.st_size == s->bytes)
+        s->at = hd_os_map(fd, NULL, s->bytes, false);
+    if (s->at != NULL)
+        (void)lay_out(s);
+    if (s->at != NULL && s->head->magic == STATE_MAGIC &&
+        s->head->layout_hash == hd_state_layout_hash(s))
+        return s;
+    hd_ignore(hd_err_set(err, HD_E_CONF, "it is laid out in another way"));
+    if (s->at != NULL)
+        hd_os_unmap(s->at, s->bytes);
+    hd_ignore(close(fd)); /* only looked at */
+    free(s);
+    return NULL;
+}
+
+int hd_state_fd(const hd_state_t *s)
+{
+    return s->fd;
 }
 
 void hd_state_destroy(hd_state_t *s)

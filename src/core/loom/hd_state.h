@@ -31,6 +31,10 @@ typedef struct hd_state_s hd_state_t;
  * Forked children inherit the mapping. */
 hd_state_t *hd_state_create(const hd_state_conf_t *conf, hd_err_t *err) HD_MUST_CHECK;
 void hd_state_destroy(hd_state_t *state);
+/* Another program's, for reading alone: whose counts are to be carried over. <fd> is
+ * taken. NULL: <err>: another layout, or no state at all. */
+hd_state_t *hd_state_open_other(int fd, hd_err_t *err) HD_MUST_CHECK;
+int hd_state_fd(const hd_state_t *state); /* lent: to leave to another program */
 uint64_t hd_state_layout_hash(const hd_state_t *state);
 size_t hd_state_bytes_used(const hd_state_t *state);
 

@@ -55,6 +55,17 @@ bool hd_inherited_read(void)
     return true;
 }
 
+int hd_inherited_state(void)
+{
+    static __attribute__((used)) const char *kept; /* as <text> */
+    const char *value = getenv(HD_INHERITED_STATE_NAME);
+    int fd = value != NULL ? (int)strtol(value, NULL, 10) : -1;
+
+    kept = value;
+    hd_ignore(unsetenv(HD_INHERITED_STATE_NAME));
+    return fd > STDERR_FILENO && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? fd : -1;
+}
+
 static bool is_at(int fd, const hd_socket_spec_t *spec)
 {
     struct sockaddr_storage ss;

@@ -4,6 +4,7 @@
 #include "core/net/hd_socket.h"
 
 #define HD_INHERITED_NAME "HEDDLE"
+#define HD_INHERITED_STATE_NAME "HEDDLE_STATE" /* its state's memory file */
 
 /* Reads the variable and removes it. True: this program was started so. */
 bool hd_inherited_read(void);
@@ -11,5 +12,7 @@ bool hd_inherited_read(void);
  * <own>: each can be one of a group (SO_REUSEPORT). */
 uint32_t hd_inherited_take(const hd_socket_spec_t *spec, int *fds, uint32_t max,
                            bool *own);
+/* The master's state, the caller's; -1: none. */
+int hd_inherited_state(void);
 /* What nobody took. In forked children, too. */
 void hd_inherited_close(void);

@@ -614,6 +614,8 @@ void hd_children_init(hd_generation_t *g)
 
 static hd_rc_t start(hd_err_t *err)
 {
+    int state;
+
     hd_tls_make_ticket_seed();
     hd_timer_init(&hd_master.kill_timer, on_kill_due);
     hd_master.gen = hd_generation_create(hd_master.shared, err);
@@ -623,6 +625,9 @@ static hd_rc_t start(hd_err_t *err)
     hd_master.loop = hd_loop_create(NULL, 4 * HD_CHILDREN_MAX + 16, err);
     if (hd_master.loop == NULL)
         return HD_ERROR;
+    state = hd_inherited_state();
+    if (state >= 0)
+        hd_generation_add_foreign(state);
     return hd_signals_start(&hd_master.signals, hd_master.loop, on_signal, err);
 }
 

@@ -47,12 +47,11 @@ static void on_late(hd_timer_t *t)
     hd_ignore(kill(carrier, SIGKILL)); /* or it has just ended */
 }
 
-static bool mark_ended(hd_generation_t *g)
+static void mark_ended(hd_generation_t *g)
 {
-    g->is_carried = true;
+    g->is_carried = !g->is_foreign || !hd_upgrade_is_old_there();
     for (hd_child_t *c = hd_child_at(g, 0); c != NULL; c = hd_child_after(c))
         g->is_carried = g->is_carried && c->pid == 0;
-    return g->is_carried;
 }
 
 void hd_carry_start(void)
@@ -61,7 +60,7 @@ void hd_carry_start(void)
     if (is_wanted_again)
         return;
     for (hd_generation_t *g = before(hd_master.gen); g != NULL; g = before(g))
-        hd_ignore(mark_ended(g)); /* what it counts from here on is nothing */
+        mark_ended(g); /* what it counts from here on is nothing */
     carrier = fork();
     if (carrier == 0)
         _exit(carry_into(hd_master.gen) ? 0 : 1);
@@ -83,7 +82,8 @@ bool hd_carry_on_end(pid_t pid, int status)
     carrier = 0;
     hd_timer_stop(hd_master.loop, &late);
     for (hd_generation_t *g = hd_master.gen; g != NULL; g = g->older)
-        hd_member_reap(g->state, HD_ROW_CARRY);
+        if (!g->is_foreign)
+            hd_member_reap(g->state, HD_ROW_CARRY);
     if (status != 0)
         hd_log(HD_LOG_ALERT,
                "counters of older generations could not be carried over: the process "

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define LOOK_MS 100   /* how often we look whether an old binary's agent has gone */
 #define LATE_MS 2000  /* for an agent's last answers, and a control's */
 #define CARRY_MS 5000 /* how often counters of what drains are carried over */
 
@@ -65,10 +66,15 @@ static void on_late(hd_timer_t *t)
     hd_child_tell(&g->control, SIGKILL);
 }
 
+static hd_generation_t *last_draining(void);
+static bool has_agent(const hd_generation_t *g);
+
 static void on_carry_due(hd_timer_t *t)
 {
-    (void)t;
-    hd_carry_start();
+    if (hd_master.gen->agent.is_held && has_agent(last_draining()))
+        hd_timer_set(hd_master.loop, t, LOOK_MS); /* it answers itself */
+    else
+        hd_carry_start();
 }
 
 hd_generation_t *hd_generation_create(const hd_settings_t *s, hd_err_t *err)
@@ -100,6 +106,30 @@ hd_generation_t *hd_generation_create(const hd_settings_t *s, hd_err_t *err)
     drop(g);
     free(g);
     return NULL;
+}
+
+void hd_generation_add_foreign(int fd)
+{
+    hd_err_t err = {0};
+    hd_state_t *state = hd_state_open_other(fd, &err);
+    hd_generation_t *g;
+
+    if (state == NULL) {
+        hd_log(HD_LOG_NOTICE,
+               "the old binary's state isn't taken: %s: counters begin anew", err.text);
+        return;
+    }
+    g = calloc(1, sizeof(*g));
+    hd_bug_on(g == NULL);
+    g->step = HD_GEN_DRAINING;
+    g->is_foreign = true;
+    g->state = state;
+    memset(g->rings, -1, sizeof(g->rings));
+    hd_timer_init(&g->late, on_late);
+    hd_children_init(g);
+    hd_master.gen->older = g;
+    hd_master.gen->agent.is_held = true;
+    hd_timer_set(hd_master.loop, &carry_timer, LOOK_MS);
 }
 
 bool hd_generation_fits(const hd_generation_t *g, const hd_settings_t *s)
@@ -143,6 +173,14 @@ static void begin_draining(hd_generation_t *g)
         hd_child_tell(c, c->kind == HD_PROC_LOADER ? SIGTERM : SIGQUIT);
     }
     hd_timer_set(hd_master.loop, &g->late, LATE_MS);
+}
+
+/* Does it answer for figures still? */
+static bool has_agent(const hd_generation_t *g)
+{
+    return g->is_foreign
+               ? hd_upgrade_is_old_there() && hd_member_is_there(g->state, HD_ROW_AGENT)
+               : g->agent.pid != 0;
 }
 
 /* The one that was in force before; NULL: it has gone, or there was none. */
@@ -229,7 +267,9 @@ static void remove_generation(hd_generation_t *g)
         at = &(*at)->older;
     *at = g->older;
     hd_timer_stop(hd_master.loop, &g->late);
-    if (g->step == HD_GEN_DRAINING)
+    if (g->is_foreign)
+        hd_log(HD_LOG_NOTICE, "the old binary has ended; what it counted goes on here");
+    else if (g->step == HD_GEN_DRAINING)
         hd_log(HD_LOG_NOTICE, "generation %u has drained", g->no);
     drop(g);
     free(g);
@@ -273,7 +313,7 @@ void hd_generation_on_carried(void)
     else if (hd_master.phase <= HD_MASTER_RUNNING)
         hd_timer_set(hd_master.loop, &carry_timer, CARRY_MS);
     g = last_draining();
-    if (g != NULL && g->agent.pid != 0)
+    if (g != NULL && has_agent(g))
         return; /* it still answers itself; its end asks for the next round */
     hd_generation_release();
     hd_generation_advance();
@@ -286,7 +326,7 @@ void hd_generation_on_death(hd_child_t *c)
     free_abandoned(); /* <c> may be gone */
     if (!is_draining || hd_master.phase == HD_MASTER_STOPPING)
         return;
-    if (last_draining()->agent.pid == 0) /* not before it has given its last figures */
+    if (!has_agent(last_draining())) /* not before it has given its last figures */
         hd_carry_start();
 }
 

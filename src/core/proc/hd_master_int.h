@@ -68,6 +68,7 @@ struct hd_generation_s {
     hd_err_t agent_err; /* what failed while the agent named what it needs */
     hd_timer_t late;    /* draining: its agent and control had their time */
     bool is_carried;    /* its last counts are being, or were, carried over */
+    bool is_foreign;    /* an old binary's: there is but its state, for reading */
     hd_settings_t settings;
     hd_generation_t *older;
 };
@@ -120,6 +121,8 @@ void hd_master_stop(int status);
 
 /* With state, arenas and rings of its own, by <s>. NULL: <err>. */
 hd_generation_t *hd_generation_create(const hd_settings_t *s, hd_err_t *err);
+/* Behind the first: what an old binary counts is carried over from <fd>'s state. */
+void hd_generation_add_foreign(int fd);
 /* Was it made for such settings? */
 bool hd_generation_fits(const hd_generation_t *g, const hd_settings_t *s);
 /* What this process is says the generation: its state, arenas, rings, settings. */
@@ -159,6 +162,8 @@ void hd_upgrade_wind_down(void); /* WINCH */
 bool hd_upgrade_on_hup(void);
 /* Is <pid> the new binary's master? Then that was its end. */
 bool hd_upgrade_on_end(pid_t pid, int status);
+/* The master that started this program runs still. */
+bool hd_upgrade_is_old_there(void);
 /* Another master has the same sockets: their files (unix) aren't ours to remove. */
 bool hd_upgrade_shares_sockets(void);
 

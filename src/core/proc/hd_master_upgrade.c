@@ -32,14 +32,14 @@ void hd_upgrade_init(bool is_inheriting)
     old_master = is_inheriting ? getppid() : 0;
 }
 
-static bool is_old_master_there(void)
+bool hd_upgrade_is_old_there(void)
 {
     return old_master > 1 && getppid() == old_master;
 }
 
 bool hd_upgrade_shares_sockets(void)
 {
-    return new_binary != 0 || is_old_master_there();
+    return new_binary != 0 || hd_upgrade_is_old_there();
 }
 
 /* --- USR2 --- */
@@ -62,11 +62,15 @@ HD_NORETURN static void execute(void)
 {
     environment_t e = {.pool = hd_pool_create(0)};
     const hd_options_t *o = hd_master.options;
+    int state;
 
     hd_sockets_each(add_socket, &e);
     hd_signals_unblock();
     signal(SIGPIPE, SIG_DFL);
-    if (setenv(HD_INHERITED_NAME, e.list.len > 0 ? e.list.data : "", 1) == 0)
+    state = hd_state_fd(hd_master.gen->state);
+    hd_ignore(fcntl(state, F_SETFD, 0)); /* closed on exec, it is missed */
+    if (setenv(HD_INHERITED_NAME, e.list.len > 0 ? e.list.data : "", 1) == 0 &&
+        setenv(HD_INHERITED_STATE_NAME, hd_str_printf(e.pool, "%d", state).data, 1) == 0)
         execv(o->program.data, o->argv);
     hd_log(HD_LOG_ALERT, "execve() \"%s\" failed: %s", o->program.data, strerror(errno));
     _exit(1);
@@ -78,7 +82,7 @@ static const char *why_not(void)
         return "processes are starting or ending";
     if (new_binary != 0)
         return "one was started already: end that, or this one";
-    if (is_old_master_there())
+    if (hd_upgrade_is_old_there())
         return "the old binary's master is still there: end that first";
     return NULL;
 }
