@@ -2,6 +2,7 @@
 #include "core/loom/hd_gauge.h"
 #include "core/loom/hd_series.h"
 #include "loom_test.h"
+#include <unistd.h>
 
 static hd_state_t *state;
 static hd_arena_t *arena;
