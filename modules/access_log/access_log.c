@@ -2,23 +2,28 @@
  *     log_format main escape=json '{"client":"$remote_addr","status":$status}';
  *     access_log logs/access.log main buffer=32k if=$loggable;
  *     access_log off;
- * Files are opened by the master and replaced when it is told to reopen them. Without
- * `buffer` or `flush` each line is written at once, with them within a second. By xDS an
- * access log goes to standard output or error, written within a second.
+ * Files are opened by the master and replaced when it is told to reopen them; those with
+ * variables in their names by workers (opened.h). A syslog server gets a datagram a line.
+ * Without `buffer` each line is written at once. By xDS an access log goes to standard
+ * output or error, written within a second.
  */
 #include "format.h"
 #include "from_xds.h"
+#include "opened.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LISTS_MAX 64
 
 typedef struct {
-    hd_str_t path;
+    hd_str_t path;          /* or a syslog server's name (hd_syslog.h) */
+    const hd_expr_t *named; /* a path with variables; else NULL */
     const log_format_t *format;
     const hd_expr_t *only_if; /* a value that is not empty and not "0"; NULL: always */
-    bool is_buffered;
+    hd_file_how_t how;
+    bool is_syslog;
 } log_t;
 
 /* A block with access_log inherits none of the outer block's. */
@@ -27,7 +32,9 @@ typedef struct {
     uint32_t formats_n;
     const log_t *logs;
     uint32_t logs_n;
-    log_xds_t xds; /* one log, by xDS */
+    log_cache_conf_t cache;
+    const hd_expr_t *root; /* of files with variables; NULL: there are none */
+    log_xds_t xds;         /* one log, by xDS */
 } access_conf_t;
 
 static const char combined[] =
@@ -100,19 +107,35 @@ static hd_rc_t set_format(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
 
 /* --- access_log --- */
 
+#define BUFFER_BYTES 65536 /* nginx: of gzip without buffer= */
+
+static hd_rc_t set_gzip(hd_str_t arg, log_t *log, hd_err_t *err)
+{
+    uint64_t level = 1;
+
+    if (arg.len > 4 &&
+        (!hd_str_to_u64(hd_str_sub(arg, 5, arg.len), 9, &level) || level == 0))
+        return hd_err_set(err, HD_E_CONF, "invalid compression level \"%.*s\": 1 to 9",
+                          HD_STR_ARG(arg));
+    log->how.gzip_level = (uint8_t)level;
+    return HD_OK;
+}
+
 static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, log_t *log, hd_err_t *err)
 {
     uint64_t n;
     hd_expr_t *expr;
 
     if (hd_str_has_prefix(arg, HD_STR("buffer="))) {
-        log->is_buffered = true;
-        return hd_parse_size(hd_str_sub(arg, 7, arg.len), INT64_MAX, &n, err);
+        if (hd_parse_size(hd_str_sub(arg, 7, arg.len), 1u << 30, &n, err) != HD_OK)
+            return HD_ERROR;
+        log->how.buffer_bytes = (uint32_t)n;
+        return n > 0 ? HD_OK : hd_err_set(err, HD_E_CONF, "invalid buffer size \"0\"");
     }
-    if (hd_str_has_prefix(arg, HD_STR("flush="))) {
-        log->is_buffered = true;
-        return hd_parse_msec(hd_str_sub(arg, 6, arg.len), &n, err);
-    }
+    if (hd_str_has_prefix(arg, HD_STR("flush=")))
+        return hd_parse_msec(hd_str_sub(arg, 6, arg.len), &log->how.flush_ms, err);
+    if (hd_str_eq(arg, HD_STR("gzip")) || hd_str_has_prefix(arg, HD_STR("gzip=")))
+        return set_gzip(arg, log, err);
     if (hd_str_has_prefix(arg, HD_STR("if="))) {
         if (hd_expr_compile(cf, hd_str_sub(arg, 3, arg.len), &expr, err) != HD_OK)
             return HD_ERROR;
@@ -121,11 +144,25 @@ static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, log_t *log, hd_err_t *
     }
     return hd_err_set(err, HD_E_CONF,
                       "invalid parameter \"%.*s\"; allowed are buffer=SIZE, flush=TIME, "
-                      "if=CONDITION",
+                      "gzip[=LEVEL], if=CONDITION",
                       HD_STR_ARG(arg));
 }
 
 #define IN_STREAM (HD_IN_STREAM | HD_IN_STREAM_SERVER)
+/* What parameters mean together. */
+static hd_rc_t check_parameters(log_t *log, hd_err_t *err)
+{
+    if (log->how.gzip_level > 0 && log->how.buffer_bytes == 0)
+        log->how.buffer_bytes = BUFFER_BYTES;
+    if (log->how.buffer_bytes > 0 && log->is_syslog)
+        return hd_err_set(err, HD_E_CONF, "logs to syslog cannot be buffered");
+    if (log->how.buffer_bytes > 0 && log->named != NULL)
+        return hd_err_set(err, HD_E_CONF, "buffered logs cannot have variables in name");
+    if (log->how.flush_ms > 0 && log->how.buffer_bytes == 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "flush= without a buffer=: nothing is gathered");
+    return HD_OK;
+}
 
 static hd_rc_t find_or_combined(hd_conf_t *cf, access_conf_t *ac, hd_str_t name,
                                 const log_format_t **format, hd_err_t *err)
@@ -143,14 +180,26 @@ static hd_rc_t find_or_combined(hd_conf_t *cf, access_conf_t *ac, hd_str_t name,
     return HD_OK;
 }
 
-static hd_rc_t check_path(hd_str_t path, hd_err_t *err)
+/* Where it goes: a syslog server, a file whose name depends on the request, a file. */
+static hd_rc_t set_target(hd_conf_t *cf, access_conf_t *ac, hd_str_t arg, log_t *log,
+                          hd_err_t *err)
 {
-    if (hd_str_has_prefix(path, HD_STR("syslog:")))
-        return hd_err_set(err, HD_E_CONF, "syslog is not supported: name a file");
-    if (hd_str_find_char(path, '$') >= 0)
-        return hd_err_set(err, HD_E_CONF,
-                          "variables in a log's path are not supported: "
-                          "files are opened before requests come");
+    hd_expr_t *named, *root;
+
+    log->is_syslog = hd_syslog_is(arg);
+    if (log->is_syslog)
+        return hd_syslog_check(cf->pool, arg, &log->path, err);
+    log->path = hd_conf_path(cf, arg, false);
+    if (hd_str_find_char(arg, '$') < 0)
+        return hd_build_need_log(cf, log->path, err);
+    if (hd_expr_compile(cf, log->path, &named, err) != HD_OK)
+        return HD_ERROR;
+    log->named = named;
+    if ((cf->scope & IN_STREAM) != 0)
+        return HD_OK;
+    if (hd_expr_compile(cf, HD_STR("$document_root"), &root, err) != HD_OK)
+        return HD_ERROR;
+    ac->root = root;
     return HD_OK;
 }
 
@@ -169,11 +218,8 @@ static hd_rc_t set_access_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
         ac->logs_n = 0;
         return HD_OK;
     }
-    if (check_path(args[0], err) != HD_OK)
-        return HD_ERROR;
     if (n == LISTS_MAX)
         return hd_err_set(err, HD_E_CONF, "more than %d logs here", LISTS_MAX);
-    log.path = hd_conf_path(cf, args[0], false);
     if (cf->node->args_n > 1 && hd_str_find_char(args[1], '=') < 0) {
         name = args[1];
         from = 2;
@@ -188,13 +234,59 @@ static hd_rc_t set_access_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
         if (set_parameter(cf, args[i], &log, err) != HD_OK)
             return HD_ERROR;
     }
+    if (set_target(cf, ac, args[0], &log, err) != HD_OK ||
+        check_parameters(&log, err) != HD_OK)
+        return HD_ERROR;
     list = hd_pool_new_n(cf->pool, log_t, n + 1);
     if (n > 0)
         memcpy(list, ac->logs, n * sizeof(*list));
     list[n] = log;
     ac->logs = list;
     ac->logs_n = n + 1;
-    return hd_build_need_log(cf, log.path, err);
+    return HD_OK;
+}
+
+/* --- open_log_file_cache --- */
+
+static hd_rc_t set_cache(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    log_cache_conf_t c = {.min_uses = 1, .inactive_ms = 10000, .valid_ms = 60000};
+    uint64_t n;
+
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        ssize_t at = hd_str_find_char(args[i], '=');
+        hd_str_t name = at < 0 ? args[i] : hd_str_sub(args[i], 0, (size_t)at);
+        hd_str_t value =
+            at < 0 ? HD_STR_NONE : hd_str_sub(args[i], (size_t)at + 1, SIZE_MAX);
+        hd_rc_t rc = HD_OK;
+
+        if (hd_str_eq(args[i], HD_STR("off")) && cf->node->args_n == 1) {
+            ((access_conf_t *)conf)->cache = (log_cache_conf_t){0};
+            return HD_OK;
+        }
+        n = 0;
+        if (hd_str_eq(name, HD_STR("max")) && hd_str_to_u64(value, 1 << 20, &n) && n > 0)
+            c.max = (uint32_t)n;
+        else if (hd_str_eq(name, HD_STR("min_uses")) &&
+                 hd_str_to_u64(value, 1 << 20, &n) && n > 0)
+            c.min_uses = (uint32_t)n;
+        else if (hd_str_eq(name, HD_STR("inactive")))
+            rc = hd_parse_msec(value, &c.inactive_ms, err);
+        else if (hd_str_eq(name, HD_STR("valid")))
+            rc = hd_parse_msec(value, &c.valid_ms, err);
+        else
+            rc = hd_err_set(err, HD_E_CONF,
+                            "invalid parameter \"%.*s\": off, or max=N [inactive=TIME] "
+                            "[min_uses=N] [valid=TIME]",
+                            HD_STR_ARG(args[i]));
+        if (rc != HD_OK)
+            return HD_ERROR;
+    }
+    if (c.max == 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "\"open_log_file_cache\" must have \"max\" parameter");
+    ((access_conf_t *)conf)->cache = c;
+    return HD_OK;
 }
 
 /* --- requests and sessions --- */
@@ -221,19 +313,47 @@ static void log_by_xds(const log_xds_t *xds, const hd_attr_of_t *of)
     hd_file_write(file, hd_str_n(line.data, line.len), true);
 }
 
+/* nginx: a site whose root isn't there gets no files for whatever name it is asked by. */
+static bool has_root(const access_conf_t *ac, const hd_attr_of_t *of)
+{
+    struct stat st;
+    hd_str_t root;
+
+    return hd_expr_eval_of(ac->root, of, &root) == HD_OK && root.len > 0 &&
+           stat(hd_str_to_c(of->pool, root), &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static void write_line(const access_conf_t *ac, const log_t *log, const hd_attr_of_t *of,
+                       hd_str_t line)
+{
+    hd_file_t *file;
+    hd_str_t path;
+
+    if (log->is_syslog) {
+        hd_syslog_send(log->path, -1, line);
+    } else if (log->named != NULL) {
+        if (hd_expr_eval_of(log->named, of, &path) == HD_OK &&
+            (ac->root == NULL || has_root(ac, of)))
+            log_opened_write(&ac->cache, path, line, of);
+    } else {
+        file = hd_file_get(log->path);
+        if (file != NULL)
+            hd_file_write_as(file, line, &log->how);
+    }
+}
+
 static void write_all(const access_conf_t *ac, const hd_attr_of_t *of)
 {
     if (ac->xds.path.len > 0)
         log_by_xds(&ac->xds, of);
     for (uint32_t i = 0; i < ac->logs_n; i++) {
         const log_t *log = &ac->logs[i];
-        hd_file_t *file = hd_file_get(log->path);
         log_line_t line = {.pool = of->pool};
 
-        if (file == NULL || !is_wanted(log, of))
+        if (!is_wanted(log, of))
             continue;
         log_render(log->format, of, &line);
-        hd_file_write(file, hd_str_n(line.data, line.len), log->is_buffered);
+        write_line(ac, log, of, hd_str_n(line.data, line.len));
     }
 }
 
@@ -264,16 +384,25 @@ static const hd_directive_t directives[] = {
      .help = "NAME [escape=default|json|none] TEXT …: a line of variables; in http "
              "\"combined\" is there already"},
     {.name = "access_log",
-     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_IF | HD_IN_STREAM |
-              HD_IN_STREAM_SERVER,
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_IF | HD_IN_LIMIT_EXCEPT |
+              HD_IN_STREAM | HD_IN_STREAM_SERVER,
      .args_n = 1,
      .args_max = HD_ARGS_ANY,
      .repeats = true,
      .set = set_access_log,
-     .help =
-         "off | FILE [FORMAT] [buffer=SIZE] [flush=TIME] [if=CONDITION]: a line for "
-         "each request, in stream for each session (there FORMAT must be named); a block "
-         "with one inherits none"},
+     .help = "off | FILE | syslog:server=ADDRESS[,PARAMETER…] [FORMAT] [buffer=SIZE "
+             "[flush=TIME]] [gzip[=LEVEL]] [if=CONDITION]: a line for each request, in "
+             "stream for each session (there FORMAT must be named); a block with one "
+             "inherits "
+             "none"},
+    {.name = "open_log_file_cache",
+     .scope =
+         HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION | HD_IN_STREAM | HD_IN_STREAM_SERVER,
+     .args_n = 1,
+     .args_max = 4,
+     .set = set_cache,
+     .help = "off | max=N [inactive=TIME] [min_uses=N] [valid=TIME]: access logs with "
+             "variables in their names are kept open"},
     {0},
 };
 
@@ -313,6 +442,12 @@ static hd_rc_t on_process_start(hd_member_t *m, hd_loop_t *loop, hd_err_t *err)
     return HD_OK;
 }
 
+static void on_process_stop(hd_member_t *m)
+{
+    (void)m;
+    log_opened_close_all();
+}
+
 HD_EXPORT const hd_module_t hd_module = {
     .abi = HD_MODULE_ABI,
     .name = "access_log",
@@ -320,6 +455,7 @@ HD_EXPORT const hd_module_t hd_module = {
     .conf_size = sizeof(access_conf_t),
     .xds_types = xds_types,
     .on_process_start = on_process_start,
+    .on_process_stop = on_process_stop,
     .on_log = on_log,
     .on_session = on_session,
 };

@@ -251,16 +251,9 @@ static bool try_enter(hd_member_t *m, hd_pool_t *pool, const limit_t *l, hd_str_
 static void log_limit(hd_req_t *req, const limit_conf_t *lc, const limit_t *l)
 {
     hd_log_level_t level = lc->log_level != 0 ? lc->log_level : HD_LOG_ERROR;
-    const hd_conn_t *c = hd_req_conn(req);
-    const hd_addr_t *client = hd_req_remote(req);
-    char text[HD_ADDR_TEXT_MAX];
 
-    hd_log_conn(level, c != NULL ? c->id : 0,
-                "limiting connections%s by zone \"%.*s\", client: %.*s, request: \"%.*s "
-                "%.*s\"",
-                lc->dry_run ? ", dry run," : "", HD_STR_ARG(l->zone_name),
-                HD_STR_ARG(client != NULL ? hd_addr_print_ip(client, text) : HD_STR("-")),
-                HD_STR_ARG(hd_req_method(req)), HD_STR_ARG(hd_req_raw_path(req)));
+    hd_req_log(req, level, "limiting connections%s by zone \"%.*s\"",
+               lc->dry_run ? ", dry run," : "", HD_STR_ARG(l->zone_name));
 }
 
 static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)

@@ -265,20 +265,13 @@ static outcome_t ask(hd_req_t *req, const limit_conf_t *lc)
 static void log_outcome(hd_req_t *req, const limit_conf_t *lc, const outcome_t *o)
 {
     hd_log_level_t level = lc->log_level != 0 ? lc->log_level : HD_LOG_ERROR;
-    const hd_conn_t *c = hd_req_conn(req);
-    const hd_addr_t *client = hd_req_remote(req);
-    char text[HD_ADDR_TEXT_MAX];
 
     if (!o->is_refused) /* a delay is worth less */
         level++;
-    hd_log_conn(level, c != NULL ? c->id : 0,
-                "%s requests%s, excess: %llu.%03llu by zone \"%.*s\", client: %.*s, "
-                "request: \"%.*s %.*s\"",
-                o->is_refused ? "limiting" : "delaying", lc->dry_run ? ", dry run" : "",
-                (unsigned long long)(o->excess / 1000),
-                (unsigned long long)(o->excess % 1000), HD_STR_ARG(o->limit->zone_name),
-                HD_STR_ARG(client != NULL ? hd_addr_print_ip(client, text) : HD_STR("-")),
-                HD_STR_ARG(hd_req_method(req)), HD_STR_ARG(hd_req_raw_path(req)));
+    hd_req_log(req, level, "%s requests%s, excess: %llu.%03llu by zone \"%.*s\"",
+               o->is_refused ? "limiting" : "delaying", lc->dry_run ? ", dry run" : "",
+               (unsigned long long)(o->excess / 1000),
+               (unsigned long long)(o->excess % 1000), HD_STR_ARG(o->limit->zone_name));
 }
 
 static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)

@@ -300,8 +300,11 @@ static int api_log(lua_State *L)
     if (level < 0)
         return luaL_error(L, "log(LEVEL, TEXT): error, warn, notice, info, debug");
     /* a script's alarm is not the program's own */
-    hd_log((hd_log_level_t)hd_max(level, (int)HD_LOG_ERROR), "lua: %.*s",
-           HD_STR_ARG(text));
+    level = hd_max(level, (int)HD_LOG_ERROR);
+    if (script_run.req != NULL)
+        hd_req_log(script_run.req, (hd_log_level_t)level, "lua: %.*s", HD_STR_ARG(text));
+    else
+        hd_log((hd_log_level_t)level, "lua: %.*s", HD_STR_ARG(text));
     return 0;
 }
 

@@ -148,9 +148,8 @@ static int log_at(lua_State *L, hd_log_level_t level)
 {
     hd_str_t text;
 
-    hd_ignore(check(L, HANDLE) == NULL);
     text = check_str(L, 2);
-    hd_log(level, "lua: %.*s", HD_STR_ARG(text));
+    hd_req_log(check(L, HANDLE), level, "lua: %.*s", HD_STR_ARG(text));
     return 0;
 }
 

@@ -24,7 +24,9 @@
 #include "core/base/hd_array.h"
 #include "core/base/hd_buf.h"
 #include "core/base/hd_hashes.h"
+#include "core/base/hd_list.h"
 #include "core/base/hd_log.h"
+#include "core/base/hd_map.h"
 #include "core/base/hd_rate.h"
 #include "core/conf/hd_conf.h"
 #include "core/conf/hd_conf_cluster.h"
@@ -34,8 +36,10 @@
 #include "core/loom/hd_gauge.h"
 #include "core/loom/hd_match.h"
 #include "core/loom/hd_series.h"
+#include "core/net/hd_clients.h"
 #include "core/net/hd_cluster.h"
 #include "core/net/hd_listener.h"
+#include "core/net/hd_syslog.h"
 #include "core/proc/hd_files.h"
 #ifndef HD_ABI_MAKING
 #include "hd_abi.h"
@@ -253,6 +257,17 @@ hd_attr_of_t hd_req_attr_of(hd_req_t *req);
 bool hd_http_is_field_name(hd_str_t name);
 bool hd_http_is_field_value(hd_str_t value);
 
+/* A line in the error log of the place where the request is, followed by client, server,
+ * request and the rest in nginx's form. Arguments are evaluated only if it is written. */
+#define hd_req_log(req, level, ...)                                                      \
+    do {                                                                                 \
+        if (hd_unlikely(hd_req_logs(req, level)))                                        \
+            hd_req_log_write(req, level, __VA_ARGS__);                                   \
+    } while (0)
+bool hd_req_logs(const hd_req_t *req, hd_log_level_t level);
+void hd_req_log_write(hd_req_t *req, hd_log_level_t level, const char *fmt, ...)
+    HD_PRINTF(3, 4);
+
 /* --- requests of our own inside this one (nginx's subrequests) --- */
 typedef struct {
     hd_str_t uri, args; /* a location of the same server; copied */
@@ -274,7 +289,8 @@ bool hd_req_is_sub(const hd_req_t *req);
 typedef struct hd_file_s hd_file_t;
 /* NULL: this process was not given it. */
 hd_file_t *hd_file_get(hd_str_t path);
-/* A whole line with its newline. <buffered> false: at once, else within a second. */
+/* A whole line with its newline. <buffered> false: at once, else within a second; with
+ * hd_file_write_as as <how> says. */
 void hd_file_write(hd_file_t *f, hd_str_t line, bool buffered);
 
 /* --- what the log phase may ask --- */

@@ -86,8 +86,8 @@ static void write_tail(hd_ahead_t *a)
         hd_chain_free(&a->tail);
         return;
     }
-    hd_log_conn(HD_LOG_ERROR, req->conn != NULL ? req->conn->id : 0,
-                "%s: a response is no longer read ahead of its client", err.text);
+    hd_req_log(req, HD_LOG_ERROR, "%s: a response is no longer read ahead of its client",
+               err.text);
     a->has_failed = true;
     tail_to_memory(a);
 }

@@ -1,5 +1,6 @@
 /* Settings of the client's side: limits, time-outs, types; and what is accepted because
  * every nginx.conf has it. */
+#include "core/conf/hd_conf_log.h"
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_int.h"
 #include "http/hd_headers.h"
@@ -224,21 +225,10 @@ static hd_rc_t set_temp_path(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return HD_OK;
 }
 
-/* nginx's error_log of a block. Lines go to the program's log, whatever block they are
- * of. */
-static hd_rc_t accept_error_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
-                                hd_err_t *err)
+static hd_rc_t set_error_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err)
 {
-    hd_log_level_t level;
-
-    (void)conf;
-    if (cf->node->args_n == 2 && !hd_log_parse_level(args[1], &level))
-        return hd_err_set(err, HD_E_CONF, "invalid log level \"%.*s\"",
-                          HD_STR_ARG(args[1]));
-    if (cf->node->uses == 1)
-        hd_conf_warn(cf, "an error_log of a block isn't kept apart: its lines go to the "
-                         "main one");
-    return HD_OK;
+    return hd_conf_log_place(cf, args, &((core_conf_t *)conf)->loc.error_log, err);
 }
 
 static const hd_conf_enum_t proxied_names[] = {{"any", HD_GZIP_ANY},
@@ -521,8 +511,10 @@ static const hd_directive_t directives[] = {
      .scope = IN_ANY,
      .args_n = 1,
      .args_max = 2,
-     .set = accept_error_log,
-     .help = "FILE [LEVEL]: accepted; all lines go to the program's log"},
+     .repeats = true,
+     .set = set_error_log,
+     .help = HD_CONF_LOG_ARGS ": of what is said about requests here; a block with one "
+                              "inherits none"},
     {.name = "chunked_transfer_encoding",
      .scope = IN_ANY,
      .args_n = 1,

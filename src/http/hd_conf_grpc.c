@@ -77,7 +77,7 @@ static hd_rc_t set_pass(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
 
 static const hd_directive_t pass = {
     .name = "grpc_pass",
-    .scope = HD_IN_LOCATION,
+    .scope = HD_IN_LOCATION | HD_IN_IF | HD_IN_LIMIT_EXCEPT,
     .args_n = 1,
     .set = set_pass,
     .help = "[grpc://|grpcs://]UPSTREAM: where gRPC requests go, over HTTP/2; errors of "

@@ -280,6 +280,13 @@ static const hd_directive_t directives[] = {
      .repeats = true,
      .block = hd_http_enter_location,
      .help = "[=|^~|~|~*] PATH { … } or @NAME { … }: what becomes of requests by path"},
+    {.name = "limit_except",
+     .scope = HD_IN_LOCATION,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .block = hd_http_enter_limit_except,
+     .help = "METHOD … { … }: what holds for requests of all other methods; GET means "
+             "HEAD, too"},
     {0},
 };
 

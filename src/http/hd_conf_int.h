@@ -26,9 +26,10 @@ typedef struct hd_place_s {
     bool stops_regex, ignore_case;
     uint32_t id; /* unique in the walk: whose a setting is that isn't inherited */
     const hd_node_t *node;
-    struct hd_place_s *outer; /* NULL: a server */
-    hd_array_t *inner;        /* hd_location_t, in order of text */
-    hd_array_t *rewrites;     /* of hd_conf_rewrite.c; NULL: none */
+    struct hd_place_s *outer;  /* NULL: a server */
+    hd_array_t *inner;         /* hd_location_t, in order of text */
+    const hd_except_t *except; /* limit_except; NULL: none */
+    hd_array_t *rewrites;      /* of hd_conf_rewrite.c; NULL: none */
 } hd_place_t;
 
 /* A server block, as sketched. */
@@ -76,6 +77,8 @@ hd_rc_t hd_http_begin(hd_http_build_t *b, hd_conf_t *outer, hd_res_type_t type,
 /* --- hd_conf_location.c --- */
 hd_rc_t hd_http_enter_location(hd_conf_t *cf, const hd_str_t *args, void *conf,
                                hd_err_t *err);
+hd_rc_t hd_http_enter_limit_except(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                   hd_err_t *err);
 /* Enters a server or location block; <at> is then a view of it with its settings. */
 hd_rc_t hd_http_enter(hd_conf_t *cf, hd_node_t *node, hd_place_t *place, unsigned scope,
                       hd_conf_t *at, hd_err_t *err);

@@ -167,6 +167,7 @@ static hd_rc_t make_slash_redirect(hd_conf_t *cf, const hd_place_t *p, hd_locati
     route->text = text;
     route->proxy = NULL;
     route->rewrite = NULL;
+    route->except = NULL;
     l->slash_redirect = route;
     return HD_OK;
 }
@@ -181,6 +182,7 @@ static const hd_route_t *make_refused(hd_conf_t *cf, const hd_route_t *route)
     refused->proxy = NULL;
     refused->text = NULL;
     refused->rewrite = NULL;
+    refused->except = NULL;
     return refused;
 }
 
@@ -203,6 +205,7 @@ hd_rc_t hd_http_enter_location(hd_conf_t *cf, const hd_str_t *args, void *conf,
                       err) != HD_OK ||
         hd_http_make_route(&at, &place, &route, err) != HD_OK)
         return HD_ERROR;
+    route->except = place.except;
     l->route = route;
     l->is_internal = hd_http_core_is_internal(&at, &place);
     if (l->is_internal)
@@ -210,6 +213,64 @@ hd_rc_t hd_http_enter_location(hd_conf_t *cf, const hd_str_t *args, void *conf,
     if (place.inner->n > 0)
         l->inner = hd_http_make_locations(&at, &place);
     return make_slash_redirect(&at, &place, l, err);
+}
+
+/* --- limit_except --- */
+
+static hd_rc_t check_method(hd_str_t method, hd_err_t *err)
+{
+    static const char *const names[] = {
+        "GET",  "HEAD", "POST",    "PUT",      "DELETE",    "MKCOL", "COPY",
+        "MOVE", "LOCK", "OPTIONS", "PROPFIND", "PROPPATCH", "PATCH", "UNLOCK"};
+
+    for (size_t i = 0; i < hd_countof(names); i++) {
+        if (hd_str_eq(method, hd_str_c(names[i])))
+            return HD_OK;
+    }
+    return hd_err_set(err, HD_E_CONF, "invalid method \"%.*s\"", HD_STR_ARG(method));
+}
+
+/* nginx: who names GET means HEAD, too. */
+static const hd_except_t *make_except(hd_conf_t *cf, const hd_str_t *args, uint32_t n,
+                                      const hd_route_t *route)
+{
+    hd_except_t *except = hd_pool_new(cf->pool, hd_except_t);
+    hd_str_t *methods = hd_pool_new_n(cf->pool, hd_str_t, n + 1);
+
+    *except = (hd_except_t){.methods = methods, .route = route};
+    for (uint32_t i = 0; i < n; i++) {
+        methods[except->methods_n++] = hd_str_dup(cf->pool, args[i]);
+        if (hd_str_eq(args[i], HD_STR("GET")))
+            methods[except->methods_n++] = hd_str_dup(cf->pool, HD_STR("HEAD"));
+    }
+    return except;
+}
+
+/* The block is a place of its own, as that of an `if`: its settings are those around it,
+ * with what it says. */
+hd_rc_t hd_http_enter_limit_except(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                   hd_err_t *err)
+{
+    hd_http_build_t *b = hd_http_build_of(cf);
+    hd_place_t *outer = b->place;
+    hd_place_t place = {.kind = HD_PLACE_IF};
+    hd_route_t *route;
+    hd_conf_t at;
+
+    (void)conf;
+    if (b->is_sketch)
+        return HD_OK;
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        if (check_method(args[i], err) != HD_OK)
+            return HD_ERROR;
+    }
+    place.path = outer->path;
+    if (hd_http_enter(cf, (hd_node_t *)(uintptr_t)cf->node, &place, HD_IN_LIMIT_EXCEPT,
+                      &at, err) != HD_OK ||
+        hd_http_make_route(&at, &place, &route, err) != HD_OK)
+        return HD_ERROR;
+    outer->except = make_except(cf, args, cf->node->args_n, route);
+    return HD_OK;
 }
 
 /* --- what was read, as the router wants it --- */

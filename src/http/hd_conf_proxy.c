@@ -701,7 +701,7 @@ static const hd_conf_enum_t priorities[] = {{"default", 0}, {"high", 1}, {NULL, 
 
 static const hd_directive_t directives[] = {
     {.name = "proxy_pass",
-     .scope = HD_IN_LOCATION | HD_IN_IF,
+     .scope = HD_IN_LOCATION | HD_IN_IF | HD_IN_LIMIT_EXCEPT,
      .args_n = 1,
      .set = set_pass,
      .help = "http[s]://UPSTREAM[URI]: where requests go; a URI replaces what the "

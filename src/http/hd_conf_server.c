@@ -274,6 +274,7 @@ static hd_rc_t make_chains(hd_http_build_t *b, hd_conf_t *cf, const hd_conf_addr
     if (make_chain(b, cf, a, a->first, first, err) != HD_OK)
         return HD_ERROR;
     l->default_chain = first;
+    l->error_log = ((const hd_http_conf_t *)first->protocol_conf)->loc->error_log;
     if (!a->listen.is_ssl)
         return HD_OK;
     if (first->tls == NULL) {

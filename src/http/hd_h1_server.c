@@ -2,6 +2,7 @@
  * their responses back. Pipelined requests wait in the block until the one before is
  * answered. */
 #include "core/base/hd_asan.h"
+#include "core/net/hd_clients.h"
 #include "http/hd_chars.h"
 #include "http/hd_h1_server_int.h"
 #include "http/hd_hangup.h"
@@ -13,6 +14,17 @@
 #define HEAD_FIELDS_MAX 100
 #define TIMEOUT_MS 60000 /* where nothing is configured */
 #define FREE_MAX 64
+
+static void count_reading(hd_h1_server_t *h, bool is_reading)
+{
+    if (h->is_reading == is_reading)
+        return;
+    h->is_reading = is_reading;
+    if (is_reading)
+        hd_clients_enter(HD_CLIENTS_READING);
+    else
+        hd_clients_leave(HD_CLIENTS_READING);
+}
 
 /* Some that are free, since each request takes one. */
 static hd_h1_server_t *free_servers[FREE_MAX];
@@ -35,6 +47,7 @@ static hd_h1_server_t *wake_up(hd_conn_t *c)
 
 static void fall_asleep(hd_h1_server_t *h)
 {
+    count_reading(h, false);
     hd_h1_input_free(&h->in);
     h->idle->busy = NULL;
     if (free_servers_n == FREE_MAX) {
@@ -300,6 +313,7 @@ static bool read_head(hd_h1_server_t *h)
     bytes = hd_h1_input_bytes(&h->in);
     limits = limits_of(http);
     rc = hd_h1_scan_head(bytes, &h->in.scan_from, limits.bytes_max, &head_len, &why);
+    count_reading(h, rc == HD_H1_MORE && bytes.len > 0);
     if (rc == HD_H1_MORE)
         return false;
 
@@ -591,6 +605,7 @@ static void on_head_timeout(hd_h1_server_t *h)
     hd_req_t *req = hd_request_create(h->conn, h->conn->loop,
                                       hd_loop_member(h->conn->loop), &client_ops, h);
 
+    count_reading(h, false);
     h->close_after = true;
     h->state = HD_H1S_ANSWER;
     h->req = req;

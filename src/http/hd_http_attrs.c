@@ -1,6 +1,7 @@
 /* nginx's variables of requests. Most are cheap to look up, so they are asked anew each
  * time rather than entered into the request's table of values (VOLATILE). */
 #include "hd_version.h"
+#include "core/net/hd_clients.h"
 #include "core/net/hd_tls.h"
 #include "http/hd_file.h"
 #include "http/hd_request_int.h"
@@ -952,6 +953,42 @@ GET(proxy_add_x_forwarded_for)
         set_str(out, own.str);
 }
 
+/* --- all clients of the program: nginx's stub_status --- */
+
+static hd_clients_t clients_now(void)
+{
+    hd_clients_t c;
+
+    hd_clients_sum(&c);
+    return c;
+}
+
+GET(connections_active)
+{
+    UNUSED_REST;
+    set_int(out, (int64_t)clients_now().now[HD_CLIENTS_ACTIVE]);
+}
+
+GET(connections_reading)
+{
+    UNUSED_REST;
+    set_int(out, (int64_t)clients_now().now[HD_CLIENTS_READING]);
+}
+
+GET(connections_writing)
+{
+    UNUSED_REST;
+    set_int(out, (int64_t)clients_now().now[HD_CLIENTS_WRITING]);
+}
+
+GET(connections_waiting)
+{
+    hd_clients_t c = clients_now();
+
+    UNUSED_REST;
+    set_int(out, (int64_t)hd_clients_waiting(&c));
+}
+
 /* --- the process and its time --- */
 
 GET(hostname)
@@ -997,6 +1034,67 @@ static hd_str_t time_text(of_t *of, const char *format, char *cache, size_t room
         *cached_s = now_s;
     }
     return hd_str_dup(of->pool, hd_str_c(cache));
+}
+
+/* nginx's ssi module, with its format where none is configured. */
+GET(date_local)
+{
+    static _Thread_local char cache[64];
+    static _Thread_local int64_t at_s = -1;
+
+    UNUSED_REST;
+    set_str(out, time_text(of, "%A, %d-%b-%Y %H:%M:%S %Z", cache, sizeof(cache), &at_s));
+}
+
+GET(date_gmt)
+{
+    time_t t = (time_t)(wall_ns(of) / 1000000000);
+    char text[64];
+    struct tm tm;
+
+    UNUSED_REST;
+    gmtime_r(&t, &tm);
+    if (strftime(text, sizeof(text), "%A, %d-%b-%Y %H:%M:%S GMT", &tm) > 0)
+        set_str(out, hd_str_dup(of->pool, hd_str_c(text)));
+}
+
+GET(http3)
+{
+    UNUSED_REST;
+    (void)out;
+}
+
+GET(upstream_cache_status)
+{
+    UNUSED_REST;
+    (void)out;
+}
+
+/* The port that the client's Host names. */
+static hd_str_t port_of(const hd_req_t *req)
+{
+    hd_str_t host = req->head.authority;
+    size_t at = host.len;
+
+    while (at > 0 && host.data[at - 1] >= '0' && host.data[at - 1] <= '9')
+        at--;
+    return at > 0 && host.data[at - 1] == ':' ? hd_str_sub(host, at, host.len)
+                                              : HD_STR_NONE;
+}
+
+GET(request_port)
+{
+    uint64_t port;
+
+    UNUSED_REST;
+    if (hd_str_to_u64(port_of(of->req), 65535, &port))
+        set_int(out, (int64_t)port);
+}
+
+GET(is_request_port)
+{
+    UNUSED_REST;
+    set_str(out, port_of(of->req).len > 0 ? HD_STR(":") : HD_STR(""));
 }
 
 GET(time_local)
@@ -1141,6 +1239,16 @@ static const hd_attr_def_t defs[] = {
     A("proxy_port", proxy_port, HD_VAL_STR, R, "port in proxy_pass"),
     A("proxy_add_x_forwarded_for", proxy_add_x_forwarded_for, HD_VAL_STR, R,
       "X-Forwarded-For with $remote_addr appended"),
+    A("connections_active", connections_active, HD_VAL_INT, C, "clients' connections"),
+    A("connections_reading", connections_reading, HD_VAL_INT, C, "a head is read in"),
+    A("connections_writing", connections_writing, HD_VAL_INT, C, "that are answered"),
+    A("connections_waiting", connections_waiting, HD_VAL_INT, C, "in which all is idle"),
+    A("request_port", request_port, HD_VAL_INT, R, "port in Host, if there is one"),
+    A("is_request_port", is_request_port, HD_VAL_STR, R, "\":\" if there is one"),
+    A("date_local", date_local, HD_VAL_STR, C, "local time, as in SSI"),
+    A("date_gmt", date_gmt, HD_VAL_STR, C, "the same in GMT"),
+    A("http3", http3, HD_VAL_STR, R, "empty: there is no HTTP/3"),
+    A("upstream_cache_status", upstream_cache_status, HD_VAL_STR, R, "empty: no cache"),
     A("hostname", hostname, HD_VAL_STR, C, "name of this machine"),
     A("pid", pid, HD_VAL_INT, C, "of the worker"),
     A("msec", msec, HD_VAL_STR, C, "seconds since 1970, with milliseconds"),

@@ -17,8 +17,8 @@ static void resolve(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
         req->routes == NULL ? NULL : hd_value_map_find(req->routes->maps, key);
 
     if (map == NULL && req->loc->warns_uninitialized)
-        hd_log_conn(HD_LOG_WARN, of->conn != NULL ? of->conn->id : 0,
-                    "using uninitialized \"%.*s\" variable", HD_STR_ARG(key->name));
+        hd_req_log(of->req, HD_LOG_WARN, "using uninitialized \"%.*s\" variable",
+                   HD_STR_ARG(key->name));
     if (map == NULL)
         return;
     if (hd_value_map_eval(map, &env, of, &out->str) != HD_OK) {

@@ -40,6 +40,8 @@ static const fail_answer_t answers[] = {
                                  "upstream_reset_before_response_started{"
                                  "connection_timeout}"},
     [HD_FAIL_TIMEOUT] = {504, 504, HD_RF(UPSTREAM_TIMEOUT), "upstream_per_try_timeout"},
+    [HD_FAIL_SILENT] = {504, 504, HD_RF(UPSTREAM_TIMEOUT), "response_timeout"},
+    [HD_FAIL_IDLE] = {504, 504, HD_RF(STREAM_IDLE), "stream_idle_timeout"},
     [HD_FAIL_RESET] = {502, 503, HD_RF(UPSTREAM_RESET),
                        "upstream_reset_before_response_started{remote_reset}"},
     [HD_FAIL_CLOSED] = {502, 503, HD_RF(UPSTREAM_CLOSED),
@@ -58,6 +60,8 @@ static void answer_failure(hd_proxy_t *p, hd_fail_t why)
 
     if (why == HD_FAIL_NO_CLUSTER && p->conf->no_cluster_status != 0)
         status = p->conf->no_cluster_status;
+    if (why == HD_FAIL_IDLE && !req->body_ended)
+        status = 408; /* it was the client that idled */
     p->is_over = true;
     hd_response_fail(req, status, a->flag, a->details);
 }
@@ -179,8 +183,9 @@ void hd_proxy_on_fail(hd_proxy_t *p, hd_try_t *t, hd_fail_t why, const hd_try_re
 
     if (p->is_over || p->winner != NULL)
         return;
-    v = why == HD_FAIL_NO_CLUSTER || why == HD_FAIL_INTERNAL ? HD_TRY_DONE
-                                                             : judge(p, r, &wait_ms);
+    v = why == HD_FAIL_NO_CLUSTER || why == HD_FAIL_INTERNAL || why == HD_FAIL_IDLE
+            ? HD_TRY_DONE
+            : judge(p, r, &wait_ms);
     if (v != HD_TRY_DONE) {
         schedule_try(p, wait_ms);
         return;

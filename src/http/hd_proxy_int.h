@@ -56,7 +56,9 @@ typedef enum {
     HD_FAIL_OVERFLOW,
     HD_FAIL_CONNECT,
     HD_FAIL_CONNECT_TIMEOUT,
-    HD_FAIL_TIMEOUT, /* per try, or between bytes */
+    HD_FAIL_TIMEOUT, /* per try */
+    HD_FAIL_SILENT,  /* between bytes: nginx's proxy_read_timeout, proxy_send_timeout */
+    HD_FAIL_IDLE,    /* xDS's idle time-outs, which end the request itself */
     HD_FAIL_RESET,
     HD_FAIL_CLOSED,
     HD_FAIL_PROTOCOL,

@@ -1,5 +1,6 @@
 #include "http/hd_request.h"
 #include "core/base/hd_spare.h"
+#include "core/net/hd_clients.h"
 #include "core/os/hd_os.h"
 #include "core/hd_grpc.h"
 #include "http/hd_http_xds.h"
@@ -100,6 +101,27 @@ static bool is_too_large(const hd_req_t *req)
     return req->bytes_received > max || req->head.content_length > (int64_t)max;
 }
 
+static hd_rc_t refuse_body(hd_req_t *req)
+{
+    hd_ignore(hd_req_err(req, HD_E_LIMIT, "client intended to send too large body"));
+    hd_response_fail(req, 413, 0, "request_payload_too_large");
+    return HD_ERROR;
+}
+
+/* limit_except */
+static const hd_route_t *by_method(const hd_req_t *req, const hd_route_t *route)
+{
+    const hd_except_t *except = route != NULL ? route->except : NULL;
+
+    if (hd_likely(except == NULL))
+        return route;
+    for (uint32_t i = 0; i < except->methods_n; i++) {
+        if (hd_str_eq(except->methods[i], req->head.method))
+            return route;
+    }
+    return except->route;
+}
+
 /* HD_ERROR: it can't be told, and <req->route> isn't it. */
 static hd_rc_t find_known(hd_req_t *req)
 {
@@ -110,7 +132,7 @@ static hd_rc_t find_known(hd_req_t *req)
                           "no route for \"%.*s\": a regular expression "
                           "was given up",
                           HD_STR_ARG(req->head.path));
-    req->route = found;
+    req->route = by_method(req, found);
     return HD_OK;
 }
 
@@ -126,10 +148,11 @@ static hd_rc_t find_location(hd_req_t *req)
     req->redirect_to = HD_STR_NONE;
     req->leaves_location = req->adds_to_alias = false;
     if (req->reroute_to.len > 0) {
-        req->route = hd_router_find_named(req->vhost, req->reroute_to);
+        req->route = by_method(req, hd_router_find_named(req->vhost, req->reroute_to));
         req->reroute_to = HD_STR_NONE;
     } else {
         req->route = server;
+        req->loc = server->loc; /* whose error_log its rewriting is told in */
         if (server->rewrite != NULL)
             rc = hd_rewrite_run(req, server->rewrite, &changed);
         if (rc == HD_OK)
@@ -137,6 +160,7 @@ static hd_rc_t find_location(hd_req_t *req)
     }
     while (rc == HD_OK && req->route != NULL && req->route != server &&
            req->route->rewrite != NULL) {
+        req->loc = req->route->loc;
         rc = hd_rewrite_run(req, req->route->rewrite, &changed);
         if (rc != HD_OK || !changed)
             break;
@@ -198,8 +222,7 @@ static hd_rc_t find_route(hd_req_t *req)
     if (req->http->tls_checks != 0 && hd_http_tls_check(req) != HD_OK)
         return HD_ERROR;
     if (is_too_large(req))
-        return hd_req_fail(req, 413, HD_E_LIMIT,
-                           "client intended to send too large body");
+        return refuse_body(req);
     return HD_OK;
 }
 
@@ -338,72 +361,6 @@ static hd_step_t step_after(hd_req_t *req, hd_rc_t rc)
 
 /* --- the end --- */
 
-static const char *version_text(const hd_req_t *req)
-{
-    switch (req->head.version) {
-    case HD_HTTP_20:
-        return " HTTP/2.0";
-    case HD_HTTP_11:
-        return " HTTP/1.1";
-    case HD_HTTP_10:
-        return " HTTP/1.0";
-    default:
-        return "";
-    }
-}
-
-/* nginx: `, upstream: "http://127.0.0.1:80/uri"`: where the last try went, or else the
- * name of those among which none was found; empty if none was asked. */
-static hd_str_t upstream_text(hd_req_t *req, const hd_req_info_t *info)
-{
-    const hd_try_t *t = req->tries;
-    hd_str_t host = info->upstream_host;
-    hd_str_t uri = req->up_path.len > 0 ? req->up_path : req->head.raw_path;
-    const char *scheme = "http";
-
-    if (t == NULL)
-        return HD_STR_NONE;
-    if (host.len == 0)
-        host = info->cluster;
-    if (req->route != NULL && req->route->proxy != NULL && req->route->proxy->is_grpc)
-        scheme = t->pick.tls != NULL ? "grpcs" : "grpc";
-    else if (t->pick.tls != NULL)
-        scheme = "https";
-    return hd_str_printf(
-        req->pool, ", upstream: \"%s://%.*s%s%.*s\"", scheme, HD_STR_ARG(host),
-        hd_str_has_prefix(host, HD_STR("unix:")) ? ":" : "", HD_STR_ARG(uri));
-}
-
-/* Why, and for whom, in nginx's order; then in Envoy's words: flags and details. */
-static void log_error(hd_req_t *req)
-{
-    char remote[HD_ADDR_TEXT_MAX];
-    hd_str_t client = HD_STR("-"), referrer = HD_STR_NONE, host, upstream;
-    hd_str_t server = req->vhost != NULL ? req->vhost->name : HD_STR_NONE;
-    bool has_referrer;
-    hd_req_info_t info;
-
-    hd_req_get_info(req, &info);
-    if (req->conn != NULL)
-        client = hd_addr_print_ip(hd_request_peer(req), remote);
-    upstream = upstream_text(req, &info);
-    host = req->head.authority;
-    if (host.len > 0)
-        host = hd_str_printf(req->pool, ", host: \"%.*s\"", HD_STR_ARG(host));
-    referrer = hd_req_header(req, HD_STR("referer"), &has_referrer);
-    if (has_referrer)
-        referrer = hd_str_printf(req->pool, ", referrer: \"%.*s\"", HD_STR_ARG(referrer));
-    hd_log_conn(req->client_gone ? HD_LOG_INFO : HD_LOG_ERROR,
-                req->conn != NULL ? req->conn->id : 0,
-                "%s, client: %.*s, server: %.*s, request: \"%.*s %.*s%s\"%.*s%.*s%.*s, "
-                "flags: \"%.*s\", details: \"%.*s\", after %llu ms",
-                req->err->text, HD_STR_ARG(client), HD_STR_ARG(server),
-                HD_STR_ARG(req->head.method), HD_STR_ARG(req->head.raw_path),
-                version_text(req), HD_STR_ARG(upstream), HD_STR_ARG(host),
-                HD_STR_ARG(referrer), HD_STR_ARG(info.flags), HD_STR_ARG(info.details),
-                (unsigned long long)(info.duration_ns / 1000000));
-}
-
 void hd_request_log(hd_req_t *req)
 {
     if (req->is_logged)
@@ -411,7 +368,7 @@ void hd_request_log(hd_req_t *req)
     req->is_logged = true;
     hd_filters_log(req);
     if (req->err != NULL)
-        log_error(req);
+        hd_error_line_end(req);
     if (hd_unlikely(req->subs != NULL))
         hd_subs_detach(req);
     req->conn = NULL;
@@ -440,6 +397,8 @@ static void finish(hd_req_t *req)
     hd_chain_free(&req->body_wait);
     hd_chain_free(&req->body_held);
     unpin(req);
+    if (req->is_client)
+        hd_clients_leave(HD_CLIENTS_WRITING);
     active_n--;
     if (free_pools_n == FREE_POOLS_MAX) {
         hd_pool_destroy(pool);
@@ -500,8 +459,42 @@ static void on_deadline(hd_timer_t *t)
         return;
     }
     hd_response_fail(req, req->body_ended ? 504 : 408,
-                     req->body_ended ? HD_RF(UPSTREAM_TIMEOUT) : HD_RF(DURATION_TIMEOUT),
+                     req->body_ended ? HD_RF(UPSTREAM_TIMEOUT) : 0,
                      req->body_ended ? "response_timeout" : "request_overall_timeout");
+}
+
+/* Envoy's max_stream_duration: of the request as a whole, body and answer. */
+typedef struct {
+    hd_timer_t timer;
+    hd_req_t *req;
+} duration_t;
+
+static void on_duration(hd_timer_t *t)
+{
+    hd_req_t *req = hd_container_of(t, duration_t, timer)->req;
+
+    if (req->response_ended || req->is_tunnel)
+        return;
+    hd_ignore(hd_req_err(req, HD_E_TIMEOUT, "request took longer than it may"));
+    hd_response_fail(req, req->body_ended ? 504 : 408, HD_RF(DURATION_TIMEOUT),
+                     "max_duration_timeout");
+}
+
+static void stop_duration(void *arg)
+{
+    duration_t *d = arg;
+
+    hd_timer_stop(d->req->loop, &d->timer);
+}
+
+static void start_duration(hd_req_t *req, uint64_t ms)
+{
+    duration_t *d = hd_pool_new(req->pool, duration_t);
+
+    d->req = req;
+    hd_timer_init(&d->timer, on_duration);
+    hd_timer_set(req->loop, &d->timer, ms);
+    hd_pool_defer(req->pool, stop_duration, d);
 }
 
 void hd_request_act(hd_req_t *req, const hd_action_ops_t *ops)
@@ -569,6 +562,10 @@ hd_req_t *hd_request_create(hd_conn_t *c, hd_loop_t *loop, hd_member_t *m,
     hd_req_t *req = hd_pool_new(pool, hd_req_t);
 
     active_n++;
+    if (c != NULL) {
+        req->is_client = true;
+        hd_clients_requested();
+    }
     req->conn = c;
     req->client = client;
     req->client_state = client_state;
@@ -607,6 +604,8 @@ void hd_request_start(hd_req_t *req, const hd_http_entry_t *entry)
     req->body_ended = !req->head.has_body;
     if (req->http != NULL && req->http->request_timeout_ms > 0 && !req->body_ended)
         hd_timer_set(req->loop, &req->deadline, req->http->request_timeout_ms);
+    if (req->http != NULL && req->http->max_stream_duration_ms > 0)
+        start_duration(req, req->http->max_stream_duration_ms);
     hd_request_wake(req);
 }
 
@@ -674,15 +673,25 @@ void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why)
     hd_request_wake(req);
 }
 
-void hd_request_reject(hd_req_t *req, unsigned status, const char *details)
+void hd_request_reject(hd_req_t *req, unsigned status, const char *why)
 {
     if (req->response_ended)
         return;
     req->body_ended = req->no_keepalive = true;
     if (req->action_ops == &hd_local_action) /* refused for another reason before */
         return;
-    hd_ignore(hd_req_err(req, HD_E_PROTOCOL, "client sent invalid request: %s", details));
-    hd_response_fail(req, status, HD_RF(DOWNSTREAM_PROTOCOL), details);
+    if (status == 408) {
+        hd_ignore(hd_req_err(req, HD_E_TIMEOUT, "%s", why));
+        hd_response_fail(req, status, req->head.has_body ? HD_RF(STREAM_IDLE) : 0,
+                         req->head.has_body ? "stream_idle_timeout"
+                                            : "request_header_timeout");
+        return;
+    }
+    hd_ignore(hd_req_err(req, HD_E_PROTOCOL, "client sent invalid request: %s", why));
+    hd_response_fail(req, status, HD_RF(DOWNSTREAM_PROTOCOL),
+                     req->head.version == HD_HTTP_20 ? "http2.violation.of.messaging.rule"
+                     : status == 400 || status == 505 ? "http1.codec_error"
+                                                      : "http1.headers_too_large");
 }
 
 /* --- the rest --- */

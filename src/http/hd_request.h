@@ -196,6 +196,7 @@ struct hd_req_s {
     bool body_given;       /* some of the body went to an action: no other one gets it */
     bool is_sub;           /* hd_sub.h */
     bool route_unknown;    /* a regex of the router was given up: no route is right */
+    bool is_client;        /* a client's conn brought it: counted (hd_clients.h) */
     bool is_internal;      /* was rewritten or redirected: `internal` lets it in */
     bool reroute_is_exact; /* a '?' in reroute_to is one of the path */
     bool adds_to_alias;    /* try_files behind an alias by regular expression */
@@ -328,7 +329,7 @@ bool hd_request_ends_with_client(hd_req_t *req);
 void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why);
 /* A message that could not be parsed: answers <status> through the response filters and
  * log, then closes. */
-void hd_request_reject(hd_req_t *req, unsigned status, const char *details);
+void hd_request_reject(hd_req_t *req, unsigned status, const char *why);
 
 /* --- for actions --- */
 /* req->res is filled: runs the response filters, gives the head to the client. HD_AGAIN:

@@ -18,6 +18,10 @@ void hd_http_attrs_register(void);
 void hd_http_captures_register(void);
 void hd_http_auth_register(void);
 
+/* --- hd_error_line.c --- */
+/* At the end of a request that has an error: why. */
+void hd_error_line_end(hd_req_t *req);
+
 /* --- hd_filters.c --- */
 /* Which filters are in force, for the route found (or none yet). */
 void hd_filters_select(hd_req_t *req);

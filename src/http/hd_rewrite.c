@@ -8,8 +8,7 @@
 #define rewrite_note(req, rw, ...)                                                       \
     do {                                                                                 \
         if (hd_unlikely((rw)->log))                                                      \
-            hd_log_conn(HD_LOG_NOTICE, (req)->conn != NULL ? (req)->conn->id : 0,        \
-                        __VA_ARGS__);                                                    \
+            hd_req_log(req, HD_LOG_NOTICE, __VA_ARGS__);                                 \
     } while (0)
 
 /* --- values --- */

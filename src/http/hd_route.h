@@ -162,6 +162,13 @@ typedef struct {
     uint32_t head_bytes_max; /* of a response; 0: what the codec takes */
 } hd_proxy_conf_t;
 
+/* nginx's limit_except: what is done with requests of other methods than these. */
+typedef struct {
+    const hd_str_t *methods;
+    uint32_t methods_n;
+    const struct hd_route_s *route;
+} hd_except_t;
+
 typedef struct hd_route_s {
     hd_str_t name;
     hd_action_kind_t action;
@@ -188,6 +195,7 @@ typedef struct hd_route_s {
     uint32_t filters_n;
     bool filters_are_chain;
     const struct hd_file_conf_s *file;  /* nginx's root and the like; NULL: by xDS */
+    const hd_except_t *except;          /* NULL: all methods alike */
     const struct hd_rewrite_s *rewrite; /* nginx's rewrite directives; NULL: none */
     const struct hd_http_loc_s *loc;    /* limits and time-outs of the request's side */
 } hd_route_t;
@@ -237,6 +245,7 @@ typedef struct hd_http_loc_s {
     uint32_t gzip_proxied; /* HD_GZIP_… */
     const hd_match_t *gzip_disable;
     uint32_t gzip_disable_n;
+    const struct hd_log_place_s *error_log; /* NULL: the program's */
     hd_str_t default_type;
     const hd_http_types_t *types; /* NULL: default_type for all */
 } hd_http_loc_t;

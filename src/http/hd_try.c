@@ -17,8 +17,7 @@ static void fail(hd_try_t *t, hd_fail_t why, hd_pick_result_t result, const hd_e
     };
 
     if (err != NULL && err->code != HD_E_NONE)
-        hd_log_conn(HD_LOG_INFO, t->req->conn != NULL ? t->req->conn->id : 0,
-                    "try %u: %s", t->attempt, err->text);
+        hd_req_log(t->req, HD_LOG_INFO, "try %u: %s", t->attempt, err->text);
     hd_try_end(t, result);
     hd_proxy_on_fail(t->proxy, t, why, &r);
 }
@@ -51,7 +50,8 @@ void hd_try_push_timer(hd_try_t *t)
         idle_ms = t->req->http->stream_idle_timeout_ms;
     if (t->step == HD_TRY_STEP_SEND && conf->send_timeout_ms > 0)
         ms = conf->send_timeout_ms;
-    if (idle_ms > 0 && (ms == 0 || idle_ms < ms))
+    t->is_idle_next = idle_ms > 0 && (ms == 0 || idle_ms < ms);
+    if (t->is_idle_next)
         ms = idle_ms;
     if (t->is_paused) /* the client is slow: its codec watches it */
         ms = 0;
@@ -79,8 +79,10 @@ static void on_timer(hd_timer_t *timer)
                              "upstream timed out while reading response, %s",
                              describe(t, text, sizeof(text))));
         hd_try_end(t, HD_RESULT_TIMEOUT);
-        hd_proxy_cut_body(t->proxy, 504, HD_RF(UPSTREAM_TIMEOUT),
-                          "upstream_response_timeout");
+        if (t->is_idle_next)
+            hd_proxy_cut_body(t->proxy, 504, HD_RF(STREAM_IDLE), "stream_idle_timeout");
+        else
+            hd_proxy_cut_body(t->proxy, 504, HD_RF(UPSTREAM_TIMEOUT), "response_timeout");
         return;
     }
     if (t->until_ns != UINT64_MAX && hd_loop_now_ns(req->loop) >= t->until_ns) {
@@ -93,7 +95,7 @@ static void on_timer(hd_timer_t *timer)
                              ? "sending request"
                              : "reading response header from upstream",
                          describe(t, text, sizeof(text))));
-    fail(t, HD_FAIL_TIMEOUT, HD_RESULT_TIMEOUT, NULL);
+    fail(t, t->is_idle_next ? HD_FAIL_IDLE : HD_FAIL_SILENT, HD_RESULT_TIMEOUT, NULL);
 }
 
 /* --- the exchange --- */
@@ -191,6 +193,22 @@ static bool try_count_repeat(hd_try_t *t)
     return false;
 }
 
+/* In the middle of an answer, which the client can't be told of any more. */
+static void fail_body(hd_try_t *t, hd_exchange_end_t why)
+{
+    hd_try_end(t, HD_RESULT_RESET);
+    if (why == HD_XR_PROTOCOL)
+        hd_proxy_cut_body(t->proxy, 502, HD_RF(UPSTREAM_PROTOCOL),
+                          "upstream_reset_after_response_started{protocol_error}");
+    else if (why == HD_XR_CLOSED)
+        hd_proxy_cut_body(
+            t->proxy, 502, HD_RF(UPSTREAM_CLOSED),
+            "upstream_reset_after_response_started{connection_termination}");
+    else
+        hd_proxy_cut_body(t->proxy, 502, HD_RF(UPSTREAM_RESET),
+                          "upstream_reset_after_response_started{remote_reset}");
+}
+
 static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
 {
     static const hd_fail_t fails[] = {[HD_XR_CLOSED] = HD_FAIL_CLOSED,
@@ -225,13 +243,11 @@ static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
         hd_ignore(hd_req_err(t->req, err->code, "%s%s, %s",
                              why == HD_XR_RESET ? "upstream reset the connection: " : "",
                              err->text, describe(t, text, sizeof(text))));
+    /* The conn itself was reset, not a stream of it: Envoy's "connection termination". */
+    if (why == HD_XR_RESET && err != NULL && err->sys_errno != 0)
+        why = HD_XR_CLOSED;
     if (t->step == HD_TRY_STEP_BODY) {
-        hd_try_end(t, HD_RESULT_RESET);
-        hd_proxy_cut_body(t->proxy, 502,
-                          why == HD_XR_PROTOCOL ? HD_RF(UPSTREAM_PROTOCOL)
-                          : why == HD_XR_CLOSED ? HD_RF(UPSTREAM_CLOSED)
-                                                : HD_RF(UPSTREAM_RESET),
-                          "upstream_reset_after_response_started");
+        fail_body(t, why);
         return;
     }
     hd_try_end(t, HD_RESULT_RESET);

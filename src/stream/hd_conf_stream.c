@@ -1,6 +1,7 @@
 #include "stream/hd_conf_stream.h"
 #include "core/conf/hd_conf_cluster.h"
 #include "core/conf/hd_conf_listen.h"
+#include "core/conf/hd_conf_log.h"
 #include "core/conf/hd_conf_resolver.h"
 #include "core/conf/hd_conf_ssl.h"
 #include "core/conf/hd_module_table.h"
@@ -52,6 +53,7 @@ typedef struct {
     const hd_tcp_set_t *sets;
     uint32_t sets_n;
     const hd_expr_t *answer;
+    const hd_log_place_t *error_log;
 } stream_conf_t;
 
 /* The block being built; NULL: none. Not in a conf: what lies in a resource must not
@@ -215,19 +217,10 @@ static hd_rc_t set_bind(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
     return hd_set_expr(cf, args, conf, err);
 }
 
-static hd_rc_t accept_error_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
-                                hd_err_t *err)
+static hd_rc_t set_error_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err)
 {
-    hd_log_level_t level;
-
-    (void)conf;
-    if (cf->node->args_n == 2 && !hd_log_parse_level(args[1], &level))
-        return hd_err_set(err, HD_E_CONF, "invalid log level \"%.*s\"",
-                          HD_STR_ARG(args[1]));
-    if (cf->node->uses == 1)
-        hd_conf_warn(cf, "an error_log of a block isn't kept apart: its lines go to the "
-                         "main one");
-    return HD_OK;
+    return hd_conf_log_place(cf, args, &((stream_conf_t *)conf)->error_log, err);
 }
 
 /* --- listeners --- */
@@ -277,6 +270,7 @@ static hd_rc_t make_tcp(hd_conf_t *cf, const stream_conf_t *sc, hd_tcp_conf_t *t
         .answer = sc->answer,
         .maps = building->maps,
         .region = cf->region,
+        .error_log = sc->error_log,
     };
     if (!sc->has_pass)
         tcp->targets_n = 0;
@@ -413,6 +407,7 @@ static void set_preread(const hd_conf_t *cf, const address_t *a, hd_listener_t *
 {
     const stream_conf_t *sc = cf->confs[hd_module_number(&hd_stream_module)];
 
+    l->error_log = sc->error_log;
     if (sc->ssl_preread || (a->listen.is_ssl && l->chains_n > 0)) {
         l->filters |= HD_LF_TLS_INSPECTOR;
         l->filters_timeout_ms = time_or(sc->preread_timeout_ms, PREREAD_TIMEOUT_MS);
@@ -801,8 +796,11 @@ static const hd_directive_t directives[] = {
      .scope = IN_ANY,
      .args_n = 1,
      .args_max = 2,
-     .set = accept_error_log,
-     .help = "FILE [LEVEL]: accepted; all lines go to the program's log"},
+     .repeats = true,
+     .set = set_error_log,
+     .help =
+         HD_CONF_LOG_ARGS ": of what is said about connections here; a block with one "
+                          "inherits none"},
     {0},
 };
 

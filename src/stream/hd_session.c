@@ -38,10 +38,10 @@ static void log_error(const hd_session_t *s)
 
     if (s->err.code == HD_E_NONE)
         return;
-    hd_log_conn(s->err.code == HD_E_RESET ? HD_LOG_INFO : HD_LOG_ERROR, s->down->id,
-                "%s, client: %.*s, upstream: \"%.*s\"", s->err.text,
-                HD_STR_ARG(hd_addr_print_ip(hd_conn_remote(s->down), remote)),
-                HD_STR_ARG(s->last_try != NULL ? s->last_try->addr : HD_STR_NONE));
+    hd_log_at(s->conf->error_log, s->err.code == HD_E_RESET ? HD_LOG_INFO : HD_LOG_ERROR,
+              s->down->id, "%s, client: %.*s, upstream: \"%.*s\"", s->err.text,
+              HD_STR_ARG(hd_addr_print_ip(hd_conn_remote(s->down), remote)),
+              HD_STR_ARG(s->last_try != NULL ? s->last_try->addr : HD_STR_NONE));
 }
 
 /* --- letting go --- */
@@ -135,8 +135,9 @@ void hd_session_lose_try(hd_session_t *s, hd_pick_result_t result)
 {
     end_try(s);
     s->ops->drop_upstream(s);
-    hd_log_conn(HD_LOG_ERROR, s->down->id, "%s while connecting to upstream \"%.*s\"",
-                s->err.text, HD_STR_ARG(s->last_try->addr));
+    hd_log_at(s->conf->error_log, HD_LOG_ERROR, s->down->id,
+              "%s while connecting to upstream \"%.*s\"", s->err.text,
+              HD_STR_ARG(s->last_try->addr));
     avoid(s);
     release_pick(s, result);
     s->flags = "UF";

@@ -61,7 +61,8 @@ typedef struct hd_tcp_conf_s {
     uint32_t sets_n;
     const hd_expr_t *answer; /* `return`: what the client gets; NULL: it is proxied */
     const hd_value_maps_t *maps;
-    const hd_region_t *region; /* of the maps' regexes */
+    const hd_region_t *region;              /* of the maps' regexes */
+    const struct hd_log_place_s *error_log; /* NULL: the program's */
 } hd_tcp_conf_t;
 
 /* The number of protocol "tcp"; registers it when first asked, at process start. */

@@ -65,7 +65,7 @@ is load(40, '/all'), '0 let in, 40 refused', "a worker's death forgets nothing";
 
 is $hd->get('/noted?k=1')->status, 200, 'within the rate';
 is $hd->get('/noted?k=1')->status, 503, 'beyond it';
-$hd->wait_log(qr/\[warn\][^\n]*limiting requests, excess: [01]\.\d{3} by zone "slow", client: 127\.0\.0\.1, request: "GET \/noted\?k=1"/);
+$hd->wait_log(qr/\[warn\][^\n]*limiting requests, excess: [01]\.\d{3} by zone "slow", client: 127\.0\.0\.1, server: , request: "GET \/noted\?k=1 HTTP/);
 pass 'the log says who and why';
 $hd->stop;
 

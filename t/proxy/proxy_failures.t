@@ -41,7 +41,7 @@ $hd->start;
 my $conn = qr/\d+ ms after it was sent on a new connection/;
 for my $case (
     ['/closed', 502, qr/upstream closed the connection before its response, $conn, .*flags: "UC"/],
-    ['/reset', 502, qr/upstream reset the connection: recv\(\) failed: .*, $conn, .*flags: "UR"/],
+    ['/reset', 502, qr/upstream reset the connection: recv\(\) failed: .*, $conn, .*flags: "UC"/],
     ['/hang', 504, qr/upstream timed out while reading response header from upstream, 2\d\d ms after .*flags: "UT"/],
     ['/nonsense', 502, qr/upstream sent an invalid response: .*, $conn, .*flags: "UPE"/],
     ['/refused', 502, qr/connect\(\) .*Connection refused.* while connecting to upstream, .*flags: "UF"/],

@@ -20,7 +20,7 @@ stream {
     upstream gone { server 127.0.0.1:%%PORT_9%%; server 127.0.0.1:%%PORT_8%%; }
     server { listen 127.0.0.1:%%PORT_0%%; proxy_pass 127.0.0.1:%%PORT_1%%; }
     server { listen 127.0.0.1:%%PORT_2%%; proxy_pass pair; }
-    server { listen 127.0.0.1:%%PORT_3%%; proxy_pass gone; access_log %%DIR%%/main.log main; access_log %%DIR%%/js.log js buffer=4k; }
+    server { listen 127.0.0.1:%%PORT_3%%; proxy_pass gone; access_log %%DIR%%/main.log main; access_log %%DIR%%/js.log js buffer=4k flush=100ms; }
     server { listen 127.0.0.1:%%PORT_4%%; proxy_pass 127.0.0.1:%%PORT_1%%; access_log off; }
     server { listen 127.0.0.1:%%PORT_5%%; proxy_pass 127.0.0.1:%%PORT_1%%; access_log %%DIR%%/times.log times if=$bytes_received; }
     server { listen 127.0.0.1:%%PORT_6%%; proxy_pass 127.0.0.1:%%PORT_1%%; proxy_protocol on; proxy_timeout 100ms; }

@@ -3,6 +3,7 @@
 #include "core/os/hd_os.h"
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -10,7 +11,11 @@
 
 hd_log_level_t hd_log_level = HD_LOG_ERROR;
 
+bool (*hd_log_sink)(hd_str_t to, hd_log_level_t level, hd_str_t line);
+
 static int log_fd = STDERR_FILENO;
+static hd_log_level_t fd_level = HD_LOG_DEBUG; /* lines above it don't go to <log_fd> */
+static hd_log_place_t more; /* of the program's log, beside <log_fd>; on the heap */
 /* Of this thread: a loop caches its own turn's time. 0: read the clock for each line. */
 static _Thread_local int64_t log_wall_ns;
 
@@ -65,22 +70,36 @@ static size_t append_escaped(char *line, size_t at, size_t max, const char *text
     return at;
 }
 
-static void write_line(const char *line, size_t n)
+static void write_fd(int fd, hd_str_t line)
 {
-    int saved = errno;
     ssize_t rc;
 
     do
-        rc = write(log_fd, line, n);
-    while (rc < 0 && errno == EINTR);
-    errno = saved; /* a line lost on a full disk has no better place to be told */
+        rc = write(fd, line.data, line.len);
+    while (rc < 0 && errno == EINTR); /* one lost on a full disk has no better place */
 }
 
-void hd_log_write(hd_log_level_t level, uint64_t conn_id, const char *fmt, ...)
+static void write_targets(const hd_log_place_t *place, hd_log_level_t level,
+                          hd_str_t line)
+{
+    for (uint32_t i = 0; i < place->n; i++) {
+        const hd_log_target_t *t = &place->targets[i];
+
+        if (level > t->level)
+            continue;
+        if (t->to.len == 0)
+            write_fd(STDERR_FILENO, line);
+        else if (hd_log_sink == NULL || !hd_log_sink(t->to, level, line))
+            write_fd(log_fd, line);
+    }
+}
+
+static void write_line(const hd_log_place_t *place, hd_log_level_t level,
+                       uint64_t conn_id, const char *fmt, va_list args)
 {
     char line[LINE_MAX_BYTES], text[LINE_MAX_BYTES];
+    int saved = errno;
     size_t at, len;
-    va_list args;
     int n;
 
     n = snprintf(line, sizeof(line), "%s [%s] %d#%d: ", format_time(),
@@ -90,13 +109,52 @@ void hd_log_write(hd_log_level_t level, uint64_t conn_id, const char *fmt, ...)
         n = snprintf(line + at, sizeof(line) - at, "*%llu ", (unsigned long long)conn_id);
         at += n < 0 ? 0 : (size_t)n;
     }
-    va_start(args, fmt);
     n = vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
     len = n < 0 ? 0 : hd_min((size_t)n, sizeof(text) - 1);
     at = append_escaped(line, at, sizeof(line) - 1, text, len);
     line[at++] = '\n';
-    write_line(line, at);
+    if (place == NULL && level <= fd_level)
+        write_fd(log_fd, hd_str_n(line, at));
+    write_targets(place == NULL ? &more : place, level, hd_str_n(line, at));
+    errno = saved;
+}
+
+void hd_log_write(hd_log_level_t level, uint64_t conn_id, const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    write_line(NULL, level, conn_id, fmt, args);
+    va_end(args);
+}
+
+void hd_log_write_at(const hd_log_place_t *place, hd_log_level_t level, uint64_t conn_id,
+                     const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    write_line(place, level, conn_id, fmt, args);
+    va_end(args);
+}
+
+void hd_log_set_main(hd_log_level_t level, const hd_log_target_t *targets, uint32_t n)
+{
+    hd_log_target_t *copy = n == 0 ? NULL : calloc(n, sizeof(*copy));
+
+    hd_bug_on(n > 0 && copy == NULL);
+    fd_level = hd_log_level = level;
+    for (uint32_t i = 0; i < n; i++) {
+        char *to = strndup(targets[i].to.data, targets[i].to.len);
+
+        hd_bug_on(to == NULL);
+        copy[i] = (hd_log_target_t){.to = hd_str_c(to), .level = targets[i].level};
+        hd_log_level = hd_max(hd_log_level, targets[i].level);
+    }
+    for (uint32_t i = 0; i < more.n; i++)
+        free((char *)(uintptr_t)more.targets[i].to.data);
+    free((hd_log_target_t *)(uintptr_t)more.targets);
+    more = (hd_log_place_t){.targets = copy, .n = n};
 }
 
 void hd_log_set_fd(int fd)

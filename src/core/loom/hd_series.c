@@ -297,6 +297,11 @@ static uint64_t sum_word(const hd_state_t *s, uint32_t word)
     return sum;
 }
 
+uint64_t hd_series_sum(hd_state_t *s, hd_series_t series)
+{
+    return series == 0 ? 0 : sum_word(s, series);
+}
+
 uint64_t hd_series_folded(hd_state_t *s)
 {
     return sum_word(s, FOLDED_WORD);

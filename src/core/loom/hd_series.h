@@ -49,6 +49,8 @@ void hd_series_set(hd_member_t *m, hd_series_t s, uint64_t value);
 void hd_histogram_observe(hd_member_t *m, const hd_family_t *family, hd_series_t s,
                           double value);
 
+/* A counter's or gauge's value, over all members, dead or not. */
+uint64_t hd_series_sum(hd_state_t *state, hd_series_t s);
 /* What was entered as an overflow series for want of room, over all members. */
 uint64_t hd_series_folded(hd_state_t *state);
 

@@ -1,5 +1,6 @@
 /* The acceptor of a loop: which sockets belong to which listeners, and accept itself. */
 #include "core/base/hd_log.h"
+#include "core/net/hd_clients.h"
 #include "core/net/hd_conn_int.h"
 #include "core/net/hd_datagram.h"
 #include "core/net/hd_listener.h"
@@ -227,6 +228,8 @@ static void enter(socket_t *s, int fd, const struct sockaddr_storage *ss, sockle
     }
     set_local(c, s, fd);
     hd_listener_stats.accepted++;
+    c->_flags |= HD_CF_CLIENT;
+    hd_clients_accepted();
     hd_listener_enter(c, s->slot);
 }
 

@@ -18,6 +18,7 @@ enum {
     HD_CF_HOLDS = 1 << 10,         /* a layer could not flush all */
     HD_CF_END_READ = 1 << 11,      /* the end came behind bytes: told by the next read */
     HD_CF_READ_FAILED = 1 << 12,   /* the same with an error */
+    HD_CF_CLIENT = 1 << 14,        /* counted (hd_clients.h) */
     HD_CF_DRAINING = 1 << 13,      /* CLOSING, our half has ended: reads are dropped */
 };
 

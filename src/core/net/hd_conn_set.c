@@ -2,6 +2,7 @@
  * that was closed is found again while it is still in the cache. What was closed in a
  * turn is freed at its end, so that callbacks may close any conn, their own too. */
 #include "core/base/hd_asan.h"
+#include "core/net/hd_clients.h"
 #include "core/net/hd_conn_int.h"
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -106,6 +107,8 @@ static void reap_conns(hd_loop_t *loop)
         if ((c->_flags & HD_CF_LISTED) != 0)
             flush_conns(loop); /* takes it off that list; closed ones do nothing */
         hd_list_remove(&c->_wake._link);
+        if ((c->_flags & HD_CF_CLIENT) != 0)
+            hd_clients_leave(HD_CLIENTS_ACTIVE);
         if (c->pool != NULL)
             hd_pool_destroy(c->pool);
         c->pool = NULL;

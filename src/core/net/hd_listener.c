@@ -92,13 +92,20 @@ static uint64_t tls_hash_of(const hd_filter_chain_t *chain)
 
 /* The way's ends */
 
-static void drop(hd_conn_t *c, const hd_slot_t *slot, const char *why)
+static const hd_log_place_t *log_of(const hd_conn_t *c, const hd_slot_t *slot)
+{
+    const hd_listener_t *l = listener_in(current(c, slot));
+
+    return l != NULL ? l->error_log : NULL;
+}
+
+static void drop(hd_conn_t *c, const hd_slot_t *slot, const char *why, const char *doing)
 {
     char from[HD_ADDR_TEXT_MAX];
 
-    hd_log_conn(HD_LOG_INFO, c->id, "%s, client: %.*s, listener: %.*s", why,
-                HD_STR_ARG(hd_addr_print(hd_conn_remote(c), from)),
-                HD_STR_ARG(slot->name));
+    hd_log_at(log_of(c, slot), HD_LOG_INFO, c->id, "%s%s, client: %.*s, server: %.*s",
+              why, doing, HD_STR_ARG(hd_addr_print_ip(hd_conn_remote(c), from)),
+              HD_STR_ARG(slot->name));
     hd_conn_close(c, 0);
 }
 
@@ -146,10 +153,12 @@ static void drop_entry(entry_t *e, const char *why)
 {
     hd_conn_t *c = e->conn;
     const hd_slot_t *slot = e->slot;
+    const char *doing =
+        e->phase == HANDSHAKING && e->tls_hash != 0 ? " while SSL handshaking" : "";
 
     tell_refused(e);
     destroy_entry(e);
-    drop(c, slot, c->err != NULL ? c->err->text : why);
+    drop(c, slot, c->err != NULL ? c->err->text : why, doing);
 }
 
 static void serve(hd_conn_t *c, const hd_slot_t *slot, const hd_region_t *r,
@@ -264,8 +273,8 @@ static hd_rc_t start_transport(entry_t *e, const hd_filter_chain_t *chain)
     if (rc == HD_DONE)
         return HD_OK;
     if (rc != HD_OK) {
-        hd_log_conn(HD_LOG_ERROR, e->conn->id, "%s, listener: %.*s", err.text,
-                    HD_STR_ARG(e->slot->name));
+        hd_log_at(log_of(e->conn, e->slot), HD_LOG_ERROR, e->conn->id, "%s, server: %.*s",
+                  err.text, HD_STR_ARG(e->slot->name));
         return hd_conn_fail(e->conn, HD_E_TLS, "%s", err.text);
     }
     hd_conn_set_handshake_timeout(e->conn, e->chain->handshake_timeout_ms);
@@ -434,7 +443,7 @@ void hd_listener_enter(hd_conn_t *c, const hd_slot_t *slot)
     }
 
     if (l == NULL) {
-        drop(c, slot, "the listener is gone");
+        drop(c, slot, "the listener is gone", "");
         return;
     }
     if (l->conn_buffer_bytes != 0)

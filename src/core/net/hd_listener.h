@@ -83,6 +83,8 @@ typedef struct hd_listener_s {
     uint32_t filters_off_n;
     uint32_t filters_timeout_ms; /* of all listener filters together; 0: none */
     uint32_t conn_buffer_bytes;  /* per_connection_buffer_limit_bytes; 0: default */
+    const struct hd_log_place_s
+        *error_log; /* until a server is known; NULL: the program's */
     const hd_filter_chain_t *chains;
     uint32_t chains_n;
     const hd_filter_chain_t *default_chain; /* NULL: a conn that matches none is closed */

@@ -98,11 +98,13 @@ static void drop_listen(const hd_msg_head_t *head, const void *payload)
 
 static void take_error_log(const hd_msg_head_t *head, const void *payload, int *fds)
 {
-    uint32_t level;
+    static hd_error_log_t logs[HD_ERROR_LOGS_MAX + 1]; /* the first one's file is <fds> */
+    uint32_t n = head->len / sizeof(logs[0]);
 
-    hd_bug_on(head->len != sizeof(level) || head->fds_n > 1);
-    memcpy(&level, payload, sizeof(level));
-    hd_log_level = (hd_log_level_t)level;
+    hd_bug_on(n == 0 || n > hd_countof(logs) || n * sizeof(logs[0]) != head->len ||
+              head->fds_n > 1);
+    memcpy(logs, payload, head->len);
+    hd_error_logs_use(logs[0].level, logs + 1, n - 1);
     if (head->fds_n == 0)
         return;
     if (hd_log_fd() != STDERR_FILENO)

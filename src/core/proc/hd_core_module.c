@@ -1,5 +1,7 @@
 /* The main level's directives: process-level settings, and events {}. */
 #include "core/proc/hd_process_int.h"
+#include "core/conf/hd_conf_log.h"
+#include "core/net/hd_syslog.h"
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
@@ -79,27 +81,36 @@ static hd_rc_t set_pid(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t
     return copy_path(cf, args[0], cf->build->settings->pid_path, err);
 }
 
+/* The first file or stderr is hd_log_fd; what comes further goes beside it. */
 static hd_rc_t set_error_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
                              hd_err_t *err)
 {
     hd_settings_t *s = cf->build->settings;
+    hd_log_target_t target;
+    hd_error_log_t *more;
 
     (void)conf;
-    if (hd_str_has_prefix(args[0], HD_STR("syslog:")) ||
-        hd_str_has_prefix(args[0], HD_STR("memory:")))
-        return hd_err_set(err, HD_E_CONF,
-                          "the error log is a file or \"stderr\", not \"%.*s\"",
-                          HD_STR_ARG(args[0]));
-    if (cf->node->args_n > 1 && !hd_log_parse_level(args[1], &s->log_level))
-        return hd_err_set(err, HD_E_CONF,
-                          "invalid log level \"%.*s\": it must be one of debug, info, "
-                          "notice, warn, error, crit, alert, emerg",
-                          HD_STR_ARG(args[1]));
-    if (hd_str_eq(args[0], HD_STR("stderr"))) {
+    if (hd_conf_log_target(cf, args, &target, err) != HD_OK)
+        return HD_ERROR;
+    if (target.to.len >= HD_PATH_MAX_BYTES)
+        return hd_err_set(err, HD_E_CONF, "a path of more than %d bytes",
+                          HD_PATH_MAX_BYTES - 1);
+    if (cf->is_first) {
+        s->more_error_logs_n = 0;
+        s->log_level = 0;
         s->error_log[0] = '\0';
+    }
+    if (s->log_level == 0 && !hd_syslog_is(target.to)) {
+        s->log_level = target.level;
+        (void)snprintf(s->error_log, HD_PATH_MAX_BYTES, "%.*s", HD_STR_ARG(target.to));
         return HD_OK;
     }
-    return copy_path(cf, args[0], s->error_log, err);
+    if (s->more_error_logs_n == HD_ERROR_LOGS_MAX)
+        return hd_err_set(err, HD_E_CONF, "more than %d error logs", HD_ERROR_LOGS_MAX);
+    more = &s->more_error_logs[s->more_error_logs_n++];
+    more->level = (uint32_t)target.level;
+    (void)snprintf(more->to, HD_PATH_MAX_BYTES, "%.*s", HD_STR_ARG(target.to));
+    return hd_conf_log_need(cf, &target, err);
 }
 
 /* --- those whose field is one of the settings' --- */
@@ -214,9 +225,11 @@ static const hd_directive_t directives[] = {
      .scope = HD_IN_MAIN,
      .args_n = 1,
      .args_max = 2,
+     .repeats = true,
      .set = set_error_log,
-     .help = "FILE | stderr [LEVEL]: where and from which level on (debug, info, notice, "
-             "warn, error, crit, alert, emerg) the program tells what happens"},
+     .help = HD_CONF_LOG_ARGS
+     ": where and from which level on (debug, info, notice, warn, error, crit, alert, "
+     "emerg) the program tells what happens; several lines: to each of them"},
     {.name = "daemon",
      .scope = HD_IN_MAIN,
      .args_n = 1,

@@ -132,7 +132,7 @@ static void write_pid_file(const char *path)
 
 static bool is_log_kept(const hd_settings_t *old, const hd_settings_t *s)
 {
-    return strcmp(old->error_log, s->error_log) == 0 && old->log_level == s->log_level;
+    return hd_settings_same_error_logs(old, s);
 }
 
 void hd_master_put_in_force(const hd_settings_t *old)
@@ -141,7 +141,7 @@ void hd_master_put_in_force(const hd_settings_t *old)
     hd_err_t err = {0};
 
     hd_master.was_published = true;
-    hd_log_level = s->log_level;
+    hd_settings_use_levels(s);
     if (old == NULL && hd_use_error_log(s->error_log, &err) != HD_OK)
         hd_tell(HD_LOG_ALERT, "%s", err.text);
     else if (old != NULL && !is_log_kept(old, s))

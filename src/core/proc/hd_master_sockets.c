@@ -449,10 +449,15 @@ void hd_sockets_close_all(void)
 
 static void reopen_error_log(void)
 {
-    const char *path = hd_master.p->settings->error_log;
-    uint32_t level = (uint32_t)hd_master.p->settings->log_level;
+    static hd_error_log_t logs[HD_ERROR_LOGS_MAX + 1]; /* the first one's file is <fd> */
+    const hd_settings_t *s = hd_master.p->settings;
+    const char *path = s->error_log;
+    uint32_t n = hd_min(s->more_error_logs_n, (uint32_t)HD_ERROR_LOGS_MAX);
     hd_err_t err = {0};
     int fd;
+
+    logs[0].level = (uint32_t)s->log_level;
+    memcpy(logs + 1, s->more_error_logs, n * sizeof(logs[0]));
 
     if (path[0] != '\0' && hd_use_error_log(path, &err) != HD_OK)
         hd_log(HD_LOG_EMERG, "%s", err.text);
@@ -460,8 +465,8 @@ static void reopen_error_log(void)
     hd_each_child(g, c)
     {
         if (c->pid != 0 && c->kind != HD_PROC_LOADER)
-            hd_ignore(hd_child_send(c, HD_MSG_ERROR_LOG, &level, sizeof(level), &fd,
-                                    path[0] != '\0' ? 1 : 0));
+            hd_ignore(hd_child_send(c, HD_MSG_ERROR_LOG, logs, (1 + n) * sizeof(logs[0]),
+                                    &fd, path[0] != '\0' ? 1 : 0));
     }
 }
 

@@ -1,5 +1,6 @@
 #include "core/proc/hd_inherited.h"
 #include "core/proc/hd_process_int.h"
+#include "core/net/hd_syslog.h"
 #include "core/proc/hd_publish.h"
 #include "hd_auto_config.h"
 #include <errno.h>
@@ -353,12 +354,27 @@ static int daemonize(void)
     return fds[1];
 }
 
+static bool write_to_target(hd_str_t to, hd_log_level_t level, hd_str_t line)
+{
+    hd_file_t *f;
+
+    if (hd_syslog_is(to)) {
+        hd_syslog_send(to, (int)level - 1, line);
+        return true;
+    }
+    f = hd_file_get(to);
+    if (f != NULL)
+        hd_file_write(f, line, false);
+    return f != NULL;
+}
+
 static void open_early_log(const hd_options_t *options)
 {
     const char *path = options->error_log.data;
     hd_err_t err = {0};
 
     hd_log_level = HD_LOG_NOTICE;
+    hd_log_sink = write_to_target;
     if (hd_use_error_log(path, &err) != HD_OK)
         hd_tell(HD_LOG_ALERT, "could not open error log file: %s", err.text);
 }

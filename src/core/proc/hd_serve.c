@@ -2,6 +2,7 @@
  * graceful end. Worker, agent, control, and all of them in one with master_process off.
  */
 #include "core/base/hd_spare.h"
+#include "core/net/hd_clients.h"
 #include "core/proc/hd_process_int.h"
 #include <stdlib.h>
 
@@ -67,6 +68,8 @@ hd_rc_t hd_serve_start(hd_proc_t *p, hd_err_t *err)
     hd_listener_run_filters = run_filters;
     hd_files_set_loop(p->loop);
     hd_turn_begin(p->member); /* what was published before is read as in a turn */
+    if (p->kind == HD_PROC_WORKER || p->kind == HD_PROC_SINGLE)
+        hd_clients_start(p->member);
     if (start_modules(p, err) != HD_OK || hd_hooks_start(p, err) != HD_OK)
         return HD_ERROR;
     hd_turn_begin(p->member); /* hooks that had a turn of their own have ended it */

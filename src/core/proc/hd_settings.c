@@ -43,6 +43,36 @@ void hd_settings_copy(hd_settings_t *to, const hd_settings_t *from)
     memcpy(to->listens, from->listens, to->listens_n * sizeof(to->listens[0]));
 }
 
+void hd_error_logs_use(uint32_t level, const hd_error_log_t *more, uint32_t more_n)
+{
+    hd_log_target_t targets[HD_ERROR_LOGS_MAX];
+
+    more_n = hd_min(more_n, (uint32_t)HD_ERROR_LOGS_MAX);
+    for (uint32_t i = 0; i < more_n; i++)
+        targets[i] = (hd_log_target_t){
+            .to = hd_str_n(more[i].to, strnlen(more[i].to, HD_PATH_MAX_BYTES)),
+            .level = (hd_log_level_t)more[i].level};
+    hd_log_set_main((hd_log_level_t)level, targets, more_n);
+}
+
+void hd_settings_use_levels(const hd_settings_t *s)
+{
+    hd_error_logs_use((uint32_t)s->log_level, s->more_error_logs, s->more_error_logs_n);
+}
+
+bool hd_settings_same_error_logs(const hd_settings_t *a, const hd_settings_t *b)
+{
+    if (strcmp(a->error_log, b->error_log) != 0 || a->log_level != b->log_level ||
+        a->more_error_logs_n != b->more_error_logs_n)
+        return false;
+    for (uint32_t i = 0; i < a->more_error_logs_n; i++) {
+        if (a->more_error_logs[i].level != b->more_error_logs[i].level ||
+            strcmp(a->more_error_logs[i].to, b->more_error_logs[i].to) != 0)
+            return false;
+    }
+    return true;
+}
+
 const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t *next)
 {
     if (running->workers_n != next->workers_n)

@@ -9,9 +9,16 @@
 
 #define HD_WORKERS_MAX 64
 #define HD_LISTENS_MAX 512
-#define HD_LOG_FILES_MAX 128
+#define HD_LOG_FILES_MAX 1024
+#define HD_ERROR_LOGS_MAX 8
 #define HD_MODULES_MAX 64
 #define HD_PATH_MAX_BYTES 512
+
+/* One of several error_log lines, as it is told from process to process. */
+typedef struct {
+    uint32_t level;
+    char to[HD_PATH_MAX_BYTES]; /* as in hd_log_target_t; its file is in <logs>, too */
+} hd_error_log_t;
 
 /* A listening socket as it is told from process to process. */
 typedef struct {
@@ -30,11 +37,13 @@ typedef struct hd_settings_s {
     uint64_t loom_bytes_max;      /* generation */
     uint64_t load_lines;          /* generation: of load_module's lines in their order */
     bool daemon, master_process;  /* start */
-    bool has_agent;   /* xds, admin, checks, names at run time: an agent runs */
-    bool has_control; /* control block */
-    hd_log_level_t log_level;
+    bool has_agent;           /* xds, admin, checks, names at run time: an agent runs */
+    bool has_control;         /* control block */
+    hd_log_level_t log_level; /* of <error_log>; 0: nothing goes there */
     char pid_path[HD_PATH_MAX_BYTES];
-    char error_log[HD_PATH_MAX_BYTES];
+    char error_log[HD_PATH_MAX_BYTES]; /* empty: stderr */
+    uint32_t more_error_logs_n;
+    hd_error_log_t more_error_logs[HD_ERROR_LOGS_MAX];
     uint32_t modules_n; /* generation: in order of loading */
     char modules[HD_MODULES_MAX][HD_PATH_MAX_BYTES];
     uint64_t module_files[HD_MODULES_MAX]; /* generation: which file each was */
@@ -48,6 +57,10 @@ void hd_settings_init(hd_settings_t *s); /* the defaults */
 /* What is in use of <from>: the lists have room that nobody should touch. */
 void hd_settings_copy(hd_settings_t *to, const hd_settings_t *from);
 void hd_settings_copy_modules(hd_settings_t *to, const hd_settings_t *from);
+/* What is written where from now on, but for the file that is hd_log_fd. */
+void hd_settings_use_levels(const hd_settings_t *s);
+void hd_error_logs_use(uint32_t level, const hd_error_log_t *more, uint32_t more_n);
+bool hd_settings_same_error_logs(const hd_settings_t *a, const hd_settings_t *b);
 /* The name of a directive whose change running processes can't follow; NULL: none. */
 const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t *next);
 /* The name of a directive that was settled at the start and has changed; NULL: none. */

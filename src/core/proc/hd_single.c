@@ -124,6 +124,8 @@ static hd_rc_t reload(hd_err_t *err)
         hd_settings_copy(&in_force, &next);
         for (uint32_t i = 0; i < in_force.listens_n; i++)
             hd_ignore(!hd_listen_item_fix(&in_force.listens[i]));
+        hd_ignore(hd_use_error_log(in_force.error_log, err)); /* else the old one */
+        hd_settings_use_levels(&in_force);
         hd_log(HD_LOG_NOTICE, "reload done: %zu resources changed",
                hd_loading_publish(&l, p));
         forget_unneeded(&in_force);
@@ -217,7 +219,7 @@ int hd_single_main(hd_proc_t *proc, const hd_options_t *o)
     if (rc == HD_OK)
         rc = hd_use_error_log(in_force.error_log, &err);
     if (rc == HD_OK) {
-        hd_log_level = in_force.log_level;
+        hd_settings_use_levels(&in_force);
         hd_ignore(hd_loading_publish(&l, p));
         rc = hd_serve_start(p, &err);
     }
