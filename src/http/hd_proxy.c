@@ -1,6 +1,7 @@
 /* HD_ACT_PROXY: runs the tries, keeps the body for another one, passes the winner's
  * response on. */
 #include "http/hd_proxy_int.h"
+#include "http/hd_stay.h"
 #include "http/hd_temp_file.h"
 #include "http/hd_sub.h"
 #include "http/hd_uri.h"
@@ -399,6 +400,8 @@ void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t)
     take_head(p, t);
     for (const hd_set_cookie_t *c = p->cookies; c != NULL; c = c->next)
         hd_ignore(hd_res_add_header(p->req, HD_STR("set-cookie"), c->value));
+    if (hd_unlikely(t->pick.cluster != NULL && t->pick.cluster->sticky != NULL))
+        hd_stay_head(p, t);
     if (t->x->upgraded) {
         hd_conn_t *up = t->x->upconn->codec->take_conn == NULL
                             ? NULL
@@ -521,8 +524,11 @@ void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body)
         hd_chain_free(body);
         return;
     }
-    if (t->step == HD_TRY_STEP_END)
+    if (t->step == HD_TRY_STEP_END) {
         req->upstream_end_ns = t->end_ns;
+        if (hd_unlikely(t->pick.cluster != NULL && t->pick.cluster->sticky != NULL))
+            hd_stay_end(p, t);
+    }
     if (!is_reading_ahead(p) ||
         (hd_ahead_is_empty(p->ahead) && (body->bytes == 0 || !hd_response_is_full(req))))
         hd_response_give_body(req, body);

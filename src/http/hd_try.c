@@ -1,6 +1,7 @@
 /* One attempt: its steps, and what its exchange tells. */
 #include "http/hd_http_xds.h"
 #include "http/hd_proxy_int.h"
+#include "http/hd_stay.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -345,6 +346,8 @@ static void set_key(hd_try_t *t)
         t->pick.key = HD_STR_NONE;
     if (c->original_dst_header.len > 0)
         set_original_dst(t, c);
+    if (hd_unlikely(c->sticky != NULL))
+        hd_stay_ask(t, c);
     if (c->lb == HD_LB_IP_HASH && req->conn != NULL)
         t->pick.client = hd_request_peer(req);
 }

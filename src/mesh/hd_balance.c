@@ -279,6 +279,39 @@ static uint32_t choose_as_envoy(choice_t *c)
     return at != HD_LB_NOBODY ? at : take_from(c, list, false);
 }
 
+/* --- sessions that stay with an endpoint --- */
+
+#define STICKY_HEALTH                                                                    \
+    (1u << 0 | 1u << 1 | 1u << 5)        /* Envoy's: unknown, well, degraded             \
+                                          */
+#define STICKY_NGINX (1u << 0 | 1u << 3) /* `drain`: those, and no others */
+
+/* May an endpoint be asked by those who stay with it, as it is now? */
+static bool may_stay(const choice_t *c, uint32_t at)
+{
+    uint32_t health = c->v->eps->items[at].health;
+    uint32_t allowed = c->v->conf->is_nginx             ? STICKY_NGINX
+                       : c->v->conf->sticky_health != 0 ? c->v->conf->sticky_health
+                                                        : STICKY_HEALTH;
+
+    switch (c->v->health[at]) {
+    case HD_LB_OUT:
+        return false;
+    case HD_EP_UNHEALTHY: /* checks or failures say so, too */
+        return (allowed & 1u << 2) != 0;
+    default:
+        return (allowed & 1u << hd_min(health, 7u)) != 0;
+    }
+}
+
+static uint32_t choose_sticky(choice_t *c)
+{
+    uint32_t at = hd_lb_find_route(c->v, c->p->sticky);
+
+    return at != HD_LB_NOBODY && may_stay(c, at) && try_take(c, at, true) ? at
+                                                                          : HD_LB_NOBODY;
+}
+
 /* --- the answer --- */
 
 /* The transport that the endpoint's labels ask for, else the cluster's. */
@@ -355,6 +388,10 @@ static uint32_t choose(choice_t *c)
 
     if (at != HD_LB_NOBODY || c->p->wanted_only)
         return at;
+    if (c->p->sticky != 0)
+        at = choose_sticky(c);
+    if (at != HD_LB_NOBODY || c->p->is_sticky_strict)
+        return at;
     return c->v->conf->is_nginx ? choose_as_nginx(c) : choose_as_envoy(c);
 }
 
@@ -374,7 +411,8 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
     c.g->choices++;
     note_use(c.v->eps);
     at = choose(&c);
-    if (at == HD_LB_NOBODY && !p->wanted_only && c.v->conf->subsets != NULL &&
+    if (at == HD_LB_NOBODY && !p->wanted_only && !p->is_sticky_strict &&
+        c.v->conf->subsets != NULL &&
         c.v->conf->subsets->panics_to_any && c.g != &c.v->whole) {
         c.g = &c.v->whole;
         at = choose_as_envoy(&c);

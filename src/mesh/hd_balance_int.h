@@ -70,7 +70,9 @@ typedef struct {
     uint64_t old_at_ns;
     uint8_t *health;         /* of each: hd_endpoint_health_t, or HD_LB_OUT */
     hd_pool_t *pool, *lists; /* of the versions; of the lists */
-    hd_lb_group_t whole;     /* .next: subsets */
+    /* by hd_pick_t.sticky: endpoints + 1, made when first asked; NULL: not yet */
+    uint32_t *routes, routes_mask;
+    hd_lb_group_t whole; /* .next: subsets */
     uint64_t random;
     uint32_t start; /* where this worker begins */
     uint32_t steps; /* of the last choice: endpoints, points looked at; for tests */
@@ -87,6 +89,8 @@ hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
 hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
                            uint64_t now_ns);
 uint64_t hd_lb_random(hd_lb_view_t *v);
+/* Whom hd_pick_t.sticky means; HD_LB_NOBODY. */
+uint32_t hd_lb_find_route(hd_lb_view_t *v, uint64_t route);
 /* The transport of an endpoint (NULL: of an original destination); NULL: the cluster's.
  */
 const hd_transport_match_t *hd_lb_transport(const hd_cluster_t *c,

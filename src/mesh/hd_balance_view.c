@@ -1,6 +1,7 @@
 /* A worker's view of a cluster's endpoints: versions, health, lists. */
 #include "core/os/hd_clock.h"
 #include "mesh/hd_balance_int.h"
+#include "core/net/hd_sticky.h"
 #include "mesh/hd_check.h"
 
 #include <stdatomic.h>
@@ -298,6 +299,7 @@ static void take_versions(hd_lb_view_t *v, const hd_pick_t *p)
     v->cluster = p->cluster;
     v->conf = v->cluster->mesh != NULL ? v->cluster->mesh : &plain_conf;
     v->eps = p->endpoints_region->root;
+    v->routes = NULL;
     v->health = hd_pool_calloc(v->pool, v->eps->n + 1);
     *g = (hd_lb_group_t){
         .choices = g->choices,
@@ -307,6 +309,44 @@ static void take_versions(hd_lb_view_t *v, const hd_pick_t *p)
         g->members[i] = i;
         v->health[i] = is_out(v->cluster, &v->eps->items[i]) ? HD_LB_OUT : 0;
     }
+}
+
+static uint64_t route_of(const hd_endpoint_t *e)
+{
+    char text[HD_ADDR_TEXT_MAX];
+
+    return hd_sticky_hash(e->route.len > 0 ? e->route : hd_addr_print(&e->addr, text));
+}
+
+static void index_routes(hd_lb_view_t *v)
+{
+    uint32_t room = 4;
+
+    while (room < v->eps->n * 2)
+        room *= 2;
+    v->routes_mask = room - 1;
+    v->routes = hd_pool_calloc(v->pool, room * sizeof(*v->routes));
+    for (uint32_t i = 0; i < v->eps->n; i++) {
+        uint32_t at = (uint32_t)route_of(&v->eps->items[i]);
+
+        while (v->routes[at & v->routes_mask] != 0)
+            at++;
+        v->routes[at & v->routes_mask] = i + 1;
+    }
+}
+
+uint32_t hd_lb_find_route(hd_lb_view_t *v, uint64_t route)
+{
+    if (v->routes == NULL)
+        index_routes(v);
+    for (uint32_t at = (uint32_t)route; v->routes[at & v->routes_mask] != 0; at++) {
+        uint32_t i = v->routes[at & v->routes_mask] - 1;
+
+        v->steps++;
+        if (route_of(&v->eps->items[i]) == route)
+            return i;
+    }
+    return HD_LB_NOBODY;
 }
 
 hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,

@@ -2,6 +2,7 @@
 #include "core/conf/hd_conf_resolver.h"
 #include "core/proc/hd_modules.h"
 #include "mesh/hd_conf_guard.h"
+#include "mesh/hd_conf_sticky.h"
 #include "mesh/hd_endpoint_state.h"
 #include "mesh/hd_mesh_cluster.h"
 #include "mesh/hd_named.h"
@@ -25,8 +26,9 @@ typedef struct {
     const char *method; /* the directive that said how to choose */
     uint32_t lb, keepalive, keepalive_requests;
     uint64_t keepalive_timeout_ms, keepalive_time_ms;
-    bool has_keepalive, looks_at_all, is_consistent, by_last_byte, resolves;
+    bool has_keepalive, looks_at_all, is_consistent, by_last_byte, resolves, is_sticky;
     const hd_guard_conf_t *guard; /* NULL: no block */
+    const hd_node_t *sticky;      /* NULL: none */
 } upstream_conf_t;
 
 /* --- server NAME parameters; --- */
@@ -75,7 +77,7 @@ static hd_rc_t set_parameter(hd_str_t arg, server_t *s, hd_err_t *err)
 {
     static const char allowed[] =
         "weight=, max_conns=, max_fails=, fail_timeout=, slow_start=, backup, down, "
-        "resolve, service=";
+        "resolve, service=, route=, drain";
     hd_endpoint_t *e = &s->e;
     ssize_t eq = hd_str_find_char(arg, '=');
     hd_str_t name = eq < 0 ? arg : hd_str_sub(arg, 0, (size_t)eq);
@@ -92,6 +94,17 @@ static hd_rc_t set_parameter(hd_str_t arg, server_t *s, hd_err_t *err)
     if (eq < 0 && hd_str_eq(name, HD_STR("resolve"))) {
         s->resolves = true;
         return HD_OK;
+    }
+    if (eq < 0 && hd_str_eq(name, HD_STR("drain"))) {
+        e->health = 3; /* nobody new */
+        return HD_OK;
+    }
+    if (eq > 0 && hd_str_eq(name, HD_STR("route"))) {
+        e->route = value;
+        return value.len > 0 && value.len <= HD_ROUTE_MAX
+                   ? HD_OK
+                   : hd_err_set(err, HD_E_CONF, "route=: 1 to %d characters",
+                                HD_ROUTE_MAX);
     }
     if (eq > 0 && hd_str_eq(name, HD_STR("service"))) {
         s->service = value;
@@ -329,6 +342,16 @@ static hd_rc_t set_hash(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
                       err);
 }
 
+static hd_rc_t set_sticky(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    upstream_conf_t *uc = conf;
+
+    (void)args;
+    uc->sticky = cf->node;
+    uc->is_sticky = true;
+    return hd_conf_check_sticky(cf, err);
+}
+
 static hd_rc_t set_ip_hash(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     (void)cf, (void)args;
@@ -417,6 +440,7 @@ static hd_rc_t put_named(hd_conf_t *cf, hd_str_t name, hd_str_t place,
     n = hd_pool_new(pool, hd_named_t);
     n->resolved = hd_str_dup(pool, resolved);
     n->resolver = uc->resolver;
+    n->is_sticky = uc->is_sticky;
     n->is_load_read = uc->lb == HD_LB_LEAST_REQUEST || uc->lb == HD_LB_PEAK_EWMA;
     if (uc->is_consistent)
         n->table = ketama;
@@ -461,7 +485,8 @@ static hd_rc_t put_endpoints(hd_conf_t *cf, hd_str_t name, hd_str_t place,
         hd_endpoint_t *e = (hd_endpoint_t *)&eps->items[i];
 
         e->hostname = hd_str_dup(pool, e->hostname);
-        e->route = hd_str_dup(pool, e->route);
+        e->route = uc->is_sticky && e->route.len == 0 ? hd_sticky_route(pool, &e->addr)
+                                                      : hd_str_dup(pool, e->route);
         if (e->addr.family == AF_UNIX)
             e->addr.path = hd_str_dup(pool, e->addr.path);
         if (eps->n == 1) /* who is alone is never given up, as in nginx */
@@ -495,6 +520,7 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
         return HD_ERROR;
     hash = hash_servers(0xcbf29ce484222325u, uc);
     hash = mix(hash, &uc->is_consistent, sizeof(uc->is_consistent));
+    hash = mix(hash, &uc->is_sticky, sizeof(uc->is_sticky));
     if (uc->resolves) {
         /* another name than the file's own: the text may say it without `resolve` next */
         resolved = hd_str_printf(cf->temp, "%.*s's servers", HD_STR_ARG(name));
@@ -552,6 +578,13 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
     hash = mix(hash_servers(uc->resolves ? 2 : 1, uc), &uc->lb,
                offsetof(upstream_conf_t, guard) - offsetof(upstream_conf_t, lb));
     hash = mix(hash, uc->hash_key.data, uc->hash_key.len);
+    if (uc->sticky != NULL) {
+        for (uint32_t i = 0; i < uc->sticky->args_n; i++)
+            hash =
+                mix(mix(hash, "", 1), uc->sticky->args[i].data, uc->sticky->args[i].len);
+        if (hd_conf_make_sticky(cf, uc->sticky, pool, &c->sticky, err) != HD_OK)
+            return hd_conf_blame(cf, uc->sticky, err);
+    }
     if (uc->guard != NULL) {
         hash = hd_guard_hash(uc->guard, hash);
         if (hd_guard_apply(cf, uc->guard, s, c, pool, err) != HD_OK)
@@ -653,7 +686,8 @@ static const hd_directive_t directives[] = {
      .repeats = true,
      .set = set_server,
      .help = "ADDRESS [weight=N] [max_conns=N] [max_fails=N] [fail_timeout=TIME] "
-             "[slow_start=TIME] [backup] [down] [resolve] [service=NAME]: "
+             "[slow_start=TIME] [backup] [down] [drain] [route=NAME] [resolve] "
+             "[service=NAME]: "
              "one server of the group; a name is looked up when configuration is read, "
              "with `resolve` again and again by the `resolver`; service: its ports and "
              "weights, too, are DNS's (SRV)"},
@@ -716,6 +750,17 @@ static const hd_directive_t directives[] = {
      .args_max = 2,
      .set = set_random,
      .help = "[two [least_conn]]: a random server, or the less loaded of two"},
+    {.name = "sticky",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 2,
+     .args_max = HD_ARGS_ANY,
+     .set = set_sticky,
+     .help = "cookie NAME [expires=TIME|max] [domain=NAME] [httponly] "
+             "[samesite=strict|lax|none|$x] [secure] [path=PATH] | route $x … | learn "
+             "create=$x lookup=$x zone=NAME:SIZE [timeout=TIME] [header]: requests of a "
+             "session go to the same server, known by a cookie of ours, by its `route` "
+             "in a variable, or by what it set itself; sessions are shared by all "
+             "workers"},
     {.name = "zone",
      .scope = IN_UPSTREAM,
      .args_n = 1,

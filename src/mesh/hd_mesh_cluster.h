@@ -49,6 +49,8 @@ typedef struct {
     uint32_t balance_percent; /* hash_balance_factor: of the average load; 0: no bound */
     bool locality_weighted;
     bool fails_in_panic;
+    uint8_t sticky_health; /* bits by hd_endpoint_t.health that hd_pick_t.sticky may lead
+                              to; 0: all but unhealthy, draining, timeout */
     hd_slow_start_t slow_start;
     const hd_subsets_t *subsets; /* NULL: labels of requests don't count */
 } hd_mesh_cluster_t;

@@ -27,6 +27,7 @@ typedef struct {
     uint32_t servers_n;
     hd_resolver_t resolver;
     hd_table_spec_t table;
+    bool is_sticky;    /* servers have routes */
     bool is_load_read; /* requests under way are read by the choice of a server */
 } hd_named_t;
 

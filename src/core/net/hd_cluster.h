@@ -7,6 +7,7 @@
  */
 #pragma once
 #include "core/loom/hd_gauge.h"
+#include "core/net/hd_sticky.h"
 #include "core/net/hd_tls.h"
 
 typedef enum {
@@ -162,6 +163,7 @@ typedef struct hd_cluster_s {
     bool is_external;
     const struct hd_outlier_conf_s *outlier; /* mesh/hd_outlier.h; NULL: off */
     const struct hd_check_conf_s *check;     /* mesh/hd_check.h; NULL: none */
+    const hd_sticky_t *sticky;               /* sessions stay with a server; NULL: no */
     uint32_t panic_percent; /* healthy share below which health is ignored */
     const void
         *mesh; /* what only src/mesh reads (subsets, slow start …); in the region */
@@ -196,6 +198,10 @@ typedef struct hd_pick_s {
     hd_addr_t original_dst; /* HD_LB_ORIGINAL_DST */
     const hd_addr_t *addrs; /* HD_LB_ORIGINAL_DST: one of these instead; NULL: none */
     uint32_t addrs_n;
+    /* hd_sticky_hash of a route, else of an address as text: the endpoint that is asked
+     * if it may serve; 0: any. Strictly: else nobody. */
+    uint64_t sticky;
+    bool is_sticky_strict;
     const hd_addr_t
         *tried; /* endpoints of earlier tries: avoided while others are there */
     const uint8_t *tried_priorities; /* theirs; NULL: unknown */

@@ -41,7 +41,8 @@ static const entry_t entries[] = {
     {CLUSTER "Cluster.EdsClusterConfig", "eds_config service_name"},
     {CLUSTER "Cluster.CommonLbConfig",
      "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config "
-     "!override_host_status"},
+     "override_host_status"},
+    {CORE "HealthStatusSet", "statuses"},
     {CLUSTER "Cluster.CommonLbConfig.ConsistentHashingLbConfig",
      "use_hostname_for_hashing hash_balance_factor"},
     {CLUSTER "Cluster.LeastRequestLbConfig",

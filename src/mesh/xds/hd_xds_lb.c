@@ -432,6 +432,19 @@ static hd_rc_t set_typed(lb_t *l, const PbCluster__LoadBalancingPolicy *msg,
                       why.code != HD_E_NONE ? ": " : "", why.text);
 }
 
+/* In which states an endpoint goes on to serve sessions that stay with it. */
+static void set_override_status(const PbCore__HealthStatusSet *msg,
+                                hd_mesh_cluster_t *mesh)
+{
+    if (msg == NULL)
+        return;
+    mesh->sticky_health = 1u << 7; /* said, if only to say none */
+    for (size_t i = 0; i < msg->n_statuses; i++) {
+        if ((unsigned)msg->statuses[i] <= PB_CORE__HEALTH_STATUS__DEGRADED)
+            mesh->sticky_health |= (uint8_t)(1u << msg->statuses[i]);
+    }
+}
+
 hd_rc_t hd_xds_lb(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
                   hd_mesh_cluster_t *mesh, hd_err_t *err)
 {
@@ -441,8 +454,10 @@ hd_rc_t hd_xds_lb(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
     c->lb_choices = 2;
     mesh->bias = 1;
     c->panic_percent = 50;
-    if (common != NULL)
+    if (common != NULL) {
         c->panic_percent = (uint32_t)percent_of(common->healthy_panic_threshold, 50);
+        set_override_status(common->override_host_status, mesh);
+    }
     if (msg->load_balancing_policy != NULL
             ? set_typed(&l, msg->load_balancing_policy, 0, err) != HD_OK
             : set_by_enum(&l, msg, err) != HD_OK || set_common(&l, common, err) != HD_OK)
