@@ -573,14 +573,24 @@ static void end_refused(h2_client_t *h)
     }
 }
 
+/* The peer ended it while nothing was under way: it lets conns idle for so long. */
+static void note_idle_end(h2_client_t *h, bool was_idle)
+{
+    if (was_idle && !h->s.is_broken && hd_list_is_empty(&h->streams))
+        hd_upconn_peer_closed(h->up);
+}
+
 static void on_readable(hd_conn_t *c)
 {
     h2_client_t *h = c->owner;
+    bool was_idle = hd_list_is_empty(&h->streams);
     hd_err_t err = {0};
     hd_rc_t rc;
 
     end_refused(h);
     rc = hd_h2_session_read(&h->s);
+    if (rc == HD_ERROR || rc == HD_DONE || (h->s.goaway_received && h->s.streams == 0))
+        note_idle_end(h, was_idle);
     if (rc == HD_ERROR) {
         end_conn(h, h->s.is_broken ? HD_XR_PROTOCOL : HD_XR_RESET, c->err);
     } else if (rc == HD_DONE) {
@@ -601,7 +611,10 @@ static void on_writable(hd_conn_t *c)
 
 static void on_closed(hd_conn_t *c)
 {
-    end_conn(c->owner, HD_XR_RESET, c->err);
+    h2_client_t *h = c->owner;
+
+    note_idle_end(h, !h->is_ending && h->up->exchanges > 0);
+    end_conn(h, HD_XR_RESET, c->err);
 }
 
 static void on_stale(hd_conn_t *c)

@@ -15,6 +15,7 @@
     60000 /* nginx's proxy_connect_timeout; a route may say otherwise */
 #define IDLE_TIMEOUT_MS 60000 /* nginx's keepalive_timeout of upstreams */
 #define LATENCY_DECAY_MS 10000
+#define PING_TIMEOUT_MS 20000
 #define KEEPALIVE 32 /* nginx's default since 1.29.7 */
 
 /* A block while it is read; lists lie in cf->temp. */
@@ -26,6 +27,7 @@ typedef struct {
     const char *method; /* the directive that said how to choose */
     uint32_t lb, keepalive, keepalive_requests;
     uint64_t keepalive_timeout_ms, keepalive_time_ms;
+    uint64_t ping_ms, ping_timeout_ms; /* 0: none */
     bool has_keepalive, looks_at_all, is_consistent, by_last_byte, resolves, is_sticky;
     const hd_guard_conf_t *guard; /* NULL: no block */
     const hd_node_t *sticky;      /* NULL: none */
@@ -291,6 +293,25 @@ static hd_rc_t set_method(upstream_conf_t *uc, const char *name, hd_lb_policy_t 
     return HD_OK;
 }
 
+static hd_rc_t set_ping(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    upstream_conf_t *uc = conf;
+
+    uc->ping_timeout_ms = PING_TIMEOUT_MS;
+    if (hd_parse_msec(args[0], &uc->ping_ms, err) != HD_OK)
+        return HD_ERROR;
+    if (cf->node->args_n == 2 &&
+        (!hd_str_has_prefix(args[1], HD_STR("timeout=")) ||
+         hd_parse_msec(hd_str_sub(args[1], 8, args[1].len), &uc->ping_timeout_ms, err) !=
+             HD_OK))
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\": timeout=TIME is allowed here",
+                          HD_STR_ARG(args[1]));
+    if (uc->ping_ms > 86400000u || uc->ping_timeout_ms > 86400000u ||
+        uc->ping_timeout_ms == 0)
+        return hd_err_set(err, HD_E_CONF, "times up to a day, and a timeout of 1ms or more");
+    return HD_OK;
+}
+
 static hd_rc_t set_least_conn(hd_conf_t *cf, const hd_str_t *args, void *conf,
                               hd_err_t *err)
 {
@@ -553,6 +574,8 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
                                : IDLE_TIMEOUT_MS,
         .keepalive = uc->has_keepalive ? uc->keepalive : KEEPALIVE,
         .requests_per_conn = uc->keepalive_requests > 0 ? uc->keepalive_requests : 1000,
+        .h2_ping_ms = (uint32_t)uc->ping_ms,
+        .h2_ping_timeout_ms = (uint32_t)uc->ping_timeout_ms,
         .conn_lifetime_ms =
             uc->keepalive_time_ms > 0 ? (uint32_t)uc->keepalive_time_ms : 3600000,
     };
@@ -714,6 +737,13 @@ static const hd_directive_t directives[] = {
      .set = hd_set_msec,
      .offset = offsetof(upstream_conf_t, keepalive_time_ms),
      .help = "TIME: how long a connection is used at all; 1h"},
+    {.name = "keepalive_ping",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 1,
+     .args_max = 2,
+     .set = set_ping,
+     .help = "TIME [timeout=TIME]: HTTP/2 connections get a PING so often, and are closed "
+             "where none answers in time (20s); 0, none, if not given"},
     {.name = "least_conn",
      .scope = IN_UPSTREAM,
      .args_n = 0,

@@ -63,6 +63,8 @@ my @rows = (
     [http_('resolver 127.0.0.1; upstream u { server a.test:80 service=http resolve; }'), 2, 'with service= the port comes from DNS'],
     [http_('resolver 127.0.0.1; upstream u { server a..test resolve; }'), 2, '"a..test": a name is expected to resolve at run time'],
     [stream('resolver 127.0.0.1; upstream u { server a.test resolve; }'), 2, '"a.test": a name and a port is expected to resolve at run time'],
+    [http_('upstream u { server 127.0.0.1; keepalive_ping 1s frob; }'), 2, '"frob": timeout=TIME is allowed here'],
+    [http_('upstream u { server 127.0.0.1; keepalive_ping 1s timeout=0; }'), 2, 'a timeout of 1ms or more'],
     # sticky
     [http_('upstream u { server 127.0.0.1; sticky cookie; }'), 2, 'invalid number of arguments in "sticky" directive (1)'],
     [http_('upstream u { server 127.0.0.1; sticky token a; }'), 2, 'unknown method "token": cookie, route, learn'],
