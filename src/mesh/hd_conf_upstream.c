@@ -300,15 +300,15 @@ static hd_rc_t set_ping(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
     uc->ping_timeout_ms = PING_TIMEOUT_MS;
     if (hd_parse_msec(args[0], &uc->ping_ms, err) != HD_OK)
         return HD_ERROR;
-    if (cf->node->args_n == 2 &&
-        (!hd_str_has_prefix(args[1], HD_STR("timeout=")) ||
-         hd_parse_msec(hd_str_sub(args[1], 8, args[1].len), &uc->ping_timeout_ms, err) !=
-             HD_OK))
+    if (cf->node->args_n == 2 && (!hd_str_has_prefix(args[1], HD_STR("timeout=")) ||
+                                  hd_parse_msec(hd_str_sub(args[1], 8, args[1].len),
+                                                &uc->ping_timeout_ms, err) != HD_OK))
         return hd_err_set(err, HD_E_CONF, "\"%.*s\": timeout=TIME is allowed here",
                           HD_STR_ARG(args[1]));
     if (uc->ping_ms > 86400000u || uc->ping_timeout_ms > 86400000u ||
         uc->ping_timeout_ms == 0)
-        return hd_err_set(err, HD_E_CONF, "times up to a day, and a timeout of 1ms or more");
+        return hd_err_set(err, HD_E_CONF,
+                          "times up to a day, and a timeout of 1ms or more");
     return HD_OK;
 }
 
@@ -742,8 +742,9 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .args_max = 2,
      .set = set_ping,
-     .help = "TIME [timeout=TIME]: HTTP/2 connections get a PING so often, and are closed "
-             "where none answers in time (20s); 0, none, if not given"},
+     .help =
+         "TIME [timeout=TIME]: HTTP/2 connections get a PING so often, and are closed "
+         "where none answers in time (20s); 0, none, if not given"},
     {.name = "least_conn",
      .scope = IN_UPSTREAM,
      .args_n = 0,

@@ -82,10 +82,12 @@ typedef struct hd_xds_built_s {
     const void *inline_endpoints; /* of a cluster: hd_endpoints_t; NULL: none */
     bool is_unchanged;            /* equal to the live version */
     bool is_waiting;              /* may_put said so: built, and dropped */
-    hd_array_t needs;             /* hd_xds_need_t */
-    hd_array_t names;             /* hd_xds_name_t: host names that it depends on */
-    hd_array_t secrets;           /* hd_slot_t *: inline secrets put beside it */
-    hd_array_t notes;             /* hd_str_t: fields and extensions without effect */
+    bool
+        has_default_high; /* a cluster with limits of priority HIGH that it doesn't say */
+    hd_array_t needs;     /* hd_xds_need_t */
+    hd_array_t names;     /* hd_xds_name_t: host names that it depends on */
+    hd_array_t secrets;   /* hd_slot_t *: inline secrets put beside it */
+    hd_array_t notes;     /* hd_str_t: fields and extensions without effect */
 } hd_xds_built_t;
 
 #define HD_XDS_MEMORY_MAX ((size_t)256 << 20) /* of one decoded resource */
@@ -96,6 +98,10 @@ typedef struct hd_xds_built_s {
 hd_rc_t hd_xds_build(const hd_xds_env_t *env, hd_xds_kind_t kind, hd_str_t name,
                      hd_str_t bytes, hd_str_t version, hd_xds_built_t *out,
                      hd_err_t *err) HD_MUST_CHECK;
+
+/* The next cluster that was built without limits of priority HIGH, which a route with
+ * that priority needs: it is to be built once more. False: no more. By the agent. */
+bool hd_xds_take_high(hd_str_t *name);
 
 /* A secret made by the agent itself, under <name>; <texts> are copied. */
 struct hd_secret_s;

@@ -339,6 +339,8 @@ static hd_rc_t build_region(hd_xds_t *x, const void *msg, hd_str_t place, uint64
         hd_batch_drop(x->env->batch, r);
         return HD_OK;
     }
+    if (out->has_default_high) /* other limits under the same bytes */
+        hash = ~hash | 1;
     if (out->names.n > 0) /* they resolve to other addresses under the same bytes */
         hash = 0;
     rc = hd_batch_put(x->env->batch, out->slot, r, out->root, hash, err);

@@ -1,10 +1,12 @@
 /* CDS. Defaults are Envoy's. */
 #include "mesh/xds/hd_xds_int.h"
+#include "core/base/hd_map.h"
 #include "mesh/hd_breakers.h"
 #include "mesh/hd_mesh_cluster.h"
 #include "mesh/hd_outlier.h"
 #include "ext/upstream_http.pb-c.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define HTTP_OPTIONS "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -29,6 +31,55 @@ static void set_budget(const PbCluster__CircuitBreakers__Thresholds__RetryBudget
     *least = hd_pb_u32(msg->min_retry_concurrency, 3);
 }
 
+/* Clusters that routes of priority HIGH lead to; of the process: few, no more than there
+ * are clusters. */
+typedef struct high_s {
+    struct high_s *next;      /* to be built once more */
+    bool is_queued, is_known; /* known: its cluster has been built with limits */
+    size_t len;
+    char name[];
+} high_t;
+
+static hd_map_t *highs;
+static high_t *high_queue;
+
+static high_t *find_high(hd_str_t cluster)
+{
+    return highs != NULL ? hd_map_get(highs, cluster) : NULL;
+}
+
+void hd_xds_want_high(hd_str_t cluster)
+{
+    high_t *h = find_high(cluster);
+
+    if (highs == NULL)
+        highs = hd_map_create();
+    if (h == NULL) {
+        h = calloc(1, sizeof(*h) + cluster.len);
+        hd_bug_on(h == NULL);
+        h->len = cluster.len;
+        memcpy(h->name, cluster.data, cluster.len);
+        hd_ignore(hd_map_put(highs, hd_str_n(h->name, h->len), h) == NULL);
+    }
+    if (h->is_known || h->is_queued)
+        return;
+    h->is_queued = true;
+    h->next = high_queue;
+    high_queue = h;
+}
+
+bool hd_xds_take_high(hd_str_t *name)
+{
+    high_t *h = high_queue;
+
+    if (h == NULL)
+        return false;
+    high_queue = h->next;
+    h->is_queued = false;
+    *name = hd_str_n(h->name, h->len);
+    return true;
+}
+
 static hd_rc_t set_high(hd_xds_t *x, hd_str_t name,
                         const PbCluster__CircuitBreakers__Thresholds *t, hd_cluster_t *c,
                         hd_err_t *err)
@@ -45,6 +96,19 @@ static hd_rc_t set_high(hd_xds_t *x, hd_str_t name,
         return hd_err_set(err, HD_E_LIMIT, "no room for the gauges of priority HIGH");
     c->high = high;
     return HD_OK;
+}
+
+static hd_rc_t set_default_high(hd_xds_t *x, hd_str_t name, hd_cluster_t *c,
+                                hd_err_t *err)
+{
+    static const PbCluster__CircuitBreakers__Thresholds none =
+        PB_CLUSTER__CIRCUIT_BREAKERS__THRESHOLDS__INIT;
+
+    find_high(name)->is_known = true;
+    if (c->high != NULL)
+        return HD_OK;
+    x->out->has_default_high = true;
+    return set_high(x, name, &none, c, err);
 }
 
 /* Of several thresholds of one priority the first counts, as in Envoy. */
@@ -75,7 +139,7 @@ static hd_rc_t set_breakers(hd_xds_t *x, hd_str_t name,
         c->max_pools = hd_pb_u32(t->max_connection_pools, HD_GAUGE_NO_LIMIT);
         set_budget(t->retry_budget, &c->retry_budget_permille, &c->retry_budget_min);
     }
-    return HD_OK;
+    return find_high(name) != NULL ? set_default_high(x, name, c, err) : HD_OK;
 }
 
 static uint8_t percent_of(const Pb__UInt32Value *msg, uint8_t unset)

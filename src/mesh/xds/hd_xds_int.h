@@ -173,6 +173,9 @@ hd_rc_t hd_xds_lb(hd_xds_t *x, const PbCluster__Cluster *msg, hd_cluster_t *c,
                   hd_mesh_cluster_t *mesh, hd_err_t *err) HD_MUST_CHECK;
 /* hd_xds_endpoints.c: endpoints of that name come with such a table from now on (kind
  * NONE: without). Kept in this process: a cluster is built before its endpoints come. */
+/* A route of priority HIGH leads to <cluster>: it has limits for it, Envoy's defaults if
+ * it says none. They cost gauges, so clusters that nobody asks so have none. */
+void hd_xds_want_high(hd_str_t cluster);
 void hd_xds_want_table(hd_str_t endpoints, const hd_table_spec_t *spec);
 /* hd_xds_check.c: active health checks */
 hd_rc_t hd_xds_health_check(hd_xds_t *x, const PbCluster__Cluster *msg, hd_cluster_t *c,

@@ -493,6 +493,8 @@ static hd_rc_t set_proxy(hd_xds_t *x, const action_t *msg,
     p->is_high = msg->priority == PB_CORE__ROUTING_PRIORITY__HIGH;
     if (set_clusters(x, msg, p, err) != HD_OK)
         return HD_ERROR;
+    for (uint32_t i = 0; p->is_high && i < p->targets_n; i++)
+        hd_xds_want_high(p->targets[i].cluster_name);
     set_labels(x, msg, p);
     if (set_rewrites(x, msg, match, p, err) != HD_OK ||
         set_host(x, msg, p, err) != HD_OK || set_times(msg, p, err) != HD_OK ||

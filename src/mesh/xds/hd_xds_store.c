@@ -394,6 +394,22 @@ static void refuse(hd_xstore_t *s, hd_xres_t *r, hd_str_t version, const char *w
     hd_log(HD_LOG_ERROR, "xds: refused: %s", why);
 }
 
+/* Clusters that want limits of priority HIGH now are built once more, as if a name of
+ * theirs had another answer. */
+static void note_high(hd_xstore_t *s)
+{
+    hd_str_t name;
+
+    while (hd_xds_take_high(&name)) {
+        hd_xres_t *r = hd_xstore_find(s, HD_XDS_CLUSTER, name);
+
+        if (r == NULL)
+            continue; /* it will be built with them */
+        r->wants_high = true;
+        s->names_changed = true;
+    }
+}
+
 /* Builds <item> as <r>'s next version. */
 static void build_res(hd_xstore_t *s, hd_xres_t *r, const hd_xitem_t *item)
 {
@@ -407,6 +423,7 @@ static void build_res(hd_xstore_t *s, hd_xres_t *r, const hd_xitem_t *item)
         return;
     }
     s->stats.accepted++;
+    note_high(s);
     set_names(s, r, &out);
     if (item->bytes.data != r->bytes.data) {
         drop_before(r);
@@ -548,8 +565,13 @@ static void rebuild_named(hd_xstore_t *s)
     s->names_changed = false;
     for (hd_xres_t *r = hd_xstore_next(s, HD_XDS_CLUSTER, NULL); r != NULL; r = next) {
         next = hd_xstore_next(s, HD_XDS_CLUSTER, r);
-        if (r->names.n > 0 && r->bytes.len > 0 && !r->is_staged)
+        if (r->is_staged) { /* in this batch already: in the next one */
+            s->names_changed |= r->wants_high;
+            continue;
+        }
+        if ((r->names.n > 0 || r->wants_high) && r->bytes.len > 0)
             build_res(s, r, &(hd_xitem_t){r->name, r->version, r->bytes});
+        r->wants_high = false;
     }
 }
 

@@ -47,6 +47,7 @@ struct hd_xres_s {
     bool is_local;        /* made by the agent itself */
     bool is_staged;       /* its new version is in the batch being built */
     bool waits_for_names;
+    bool wants_high;   /* a cluster: to be built once more (hd_xds_take_high) */
     bool is_listening; /* its socket is open in all workers */
     hd_socket_spec_t socket;
     uint64_t refused_n;
