@@ -1202,7 +1202,7 @@ static bool has_endpoint(hd_member_t *m, const hd_cluster_t *c, const hd_addr_t 
     eps = r->root;
     for (uint32_t i = 0; i < eps->n; i++) {
         if (hd_addr_eq(&eps->items[i].addr, addr))
-            return true;
+            return !c->closes_failed || hd_balancer->is_well(c, &eps->items[i]);
     }
     return false;
 }

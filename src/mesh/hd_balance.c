@@ -531,4 +531,5 @@ const hd_balancer_t hd_mesh_balancer = {.pick = pick,
                                         .report = report,
                                         .release = release,
                                         .tls_of = choose_tls,
-                                        .may_serve = may_serve};
+                                        .may_serve = may_serve,
+                                        .is_well = hd_check_may_serve};

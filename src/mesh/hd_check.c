@@ -143,6 +143,8 @@ static void change(const view_t *v, hd_checked_t to, const char *why)
 
     atomic_store_explicit(&v->endpoint->state->health, to, memory_order_release);
     hd_endpoint_health_changed(v->endpoint);
+    if (to == HD_CHECK_UNHEALTHY && v->cluster->closes_failed)
+        hd_process_ring(checker.proc); /* its conns are drained now */
     hd_log(to == HD_CHECK_HEALTHY ? HD_LOG_NOTICE : HD_LOG_WARN,
            "upstream \"%.*s\": server %.*s is %s: %s", HD_STR_ARG(v->cluster->name),
            HD_STR_ARG(hd_addr_print(&v->endpoint->addr, text)),

@@ -154,7 +154,8 @@ typedef struct hd_cluster_s {
     const hd_transport_match_t *transports;
     uint32_t transports_n;
     bool auto_sni, auto_san;
-    bool is_logical;       /* its one endpoint moves, and conns to where it was go on */
+    bool closes_failed; /* conns to an endpoint that active checks give up are drained */
+    bool is_logical;    /* its one endpoint moves, and conns to where it was go on */
     uint8_t proxy_version; /* as <tls>: PROXY protocol, 1 or 2; 0: none */
     hd_addr_t bind;        /* AF_UNSPEC: any */
     uint32_t tcp_keepalive_idle_s, tcp_keepalive_interval_s, tcp_keepalive_probes;
@@ -281,6 +282,8 @@ typedef struct {
     const hd_tls_conf_t *(*tls_of)(const hd_cluster_t *c, const hd_endpoint_t *e);
     /* Healthy or degraded now: not ejected, not failing its checks, not draining. */
     bool (*may_serve)(const hd_cluster_t *c, const hd_endpoint_t *e, uint64_t now_ns);
+    /* Do active checks say that it is well, or nothing yet? */
+    bool (*is_well)(const hd_cluster_t *c, const hd_endpoint_t *e);
 } hd_balancer_t;
 
 /* Filled by src/mesh at process start; never NULL in a worker. */

@@ -510,6 +510,7 @@ hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
     if (hd_xds_lb(x, msg, c, mesh, err) != HD_OK)
         return HD_ERROR;
     x->table = mesh->table;
+    c->closes_failed = msg->close_connections_on_host_health_failure;
     if (set_breakers(x, c->name, msg->circuit_breakers, c, err) != HD_OK)
         return HD_ERROR;
     set_keepalive(msg->upstream_connection_options, c);
