@@ -31,6 +31,7 @@ typedef struct {
     hd_fixed_pick_t fixed;
     const hd_region_t *region; /* pinned */
     unsigned status;
+    bool is_mismatch; /* of its head */
     uint32_t grpc_status;
     char *answer;
     size_t answer_len;
@@ -160,6 +161,7 @@ static void finish_check(target_t *t)
     t->answer = NULL;
     t->answer_len = 0;
     t->status = 0;
+    t->is_mismatch = false;
     t->grpc_status = HD_GRPC_NO_STATUS;
 }
 
@@ -236,13 +238,36 @@ static void keep_answer(target_t *t, const void *bytes, size_t len)
 
 /* --- HTTP and gRPC --- */
 
+/* <r>: the region that <p> lies in. */
+static bool fits(const hd_region_t *r, const hd_match_t *p, hd_str_t s)
+{
+    return hd_match(checker.proc->member, r, p, s, NULL);
+}
+
+/* Inverted: no field of that name fits; else: one does. */
+static bool has_field(const target_t *t, const hd_headers_t *headers,
+                      const hd_check_field_t *wanted)
+{
+    const hd_match_t *p = &wanted->value;
+    const hd_field_t *f = hd_headers_find(headers, wanted->name);
+
+    for (; f != NULL; f = hd_headers_find_next(headers, f)) {
+        if (p->kind == HD_MATCH_ANY || fits(t->region, p, f->value) != p->invert)
+            return !p->invert;
+    }
+    return p->invert;
+}
+
 static void on_head(hd_call_t *call, unsigned status, const hd_headers_t *headers)
 {
     target_t *t = hd_call_arg(call);
     const hd_field_t *f = hd_headers_get(headers, HD_H_GRPC_STATUS);
+    const hd_check_conf_t *k = t->cluster.check;
     uint64_t n;
 
     t->status = status;
+    for (uint32_t i = 0; i < k->fields_n && !t->is_mismatch; i++)
+        t->is_mismatch = !has_field(t, headers, &k->fields[i]);
     if (f != NULL && hd_str_to_u64(f->value, 1000, &n)) /* trailers only */
         t->grpc_status = (uint32_t)n;
 }
@@ -260,6 +285,15 @@ static void on_body(hd_call_t *call, hd_chain_t *body)
     }
 }
 
+static bool is_expected(const target_t *t, const view_t *v)
+{
+    const hd_check_conf_t *k = v->cluster->check;
+
+    return has_all(k, t->answer, t->answer_len) &&
+           (k->body == NULL ||
+            fits(v->region, k->body, hd_str_n(t->answer, t->answer_len)));
+}
+
 static bool is_in(const hd_status_range_t *ranges, uint32_t n, unsigned status)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -269,16 +303,20 @@ static bool is_in(const hd_status_range_t *ranges, uint32_t n, unsigned status)
     return false;
 }
 
-static void judge_http(target_t *t, const hd_check_conf_t *k)
+static void judge_http(target_t *t, const view_t *v)
 {
-    bool is_expected = k->expected_n == 0 ? t->status == 200
-                                          : is_in(k->expected, k->expected_n, t->status);
+    const hd_check_conf_t *k = v->cluster->check;
+    bool is_good = k->expected_n == 0
+                       ? t->status == 200
+                       : is_in(k->expected, k->expected_n, t->status) != k->is_unexpected;
     char why[64];
 
     snprintf(why, sizeof(why), "status %u", t->status);
-    if (!is_expected)
+    if (!is_good)
         take_result(t, false, !is_in(k->retriable, k->retriable_n, t->status), why);
-    else if (!has_all(k, t->answer, t->answer_len))
+    else if (t->is_mismatch)
+        take_result(t, false, false, "the response's head isn't as expected");
+    else if (!is_expected(t, v))
         take_result(t, false, false, "the response isn't as expected");
     else
         take_result(t, true, false, why);
@@ -323,7 +361,7 @@ static void on_end(hd_call_t *call, const hd_headers_t *trailers, const hd_err_t
     } else if (v.cluster->check->kind == HD_CHECK_GRPC) {
         judge_grpc(t);
     } else {
-        judge_http(t, v.cluster->check);
+        judge_http(t, &v);
     }
 }
 
@@ -424,7 +462,7 @@ static void on_tcp_open(hd_conn_t *c)
         !hd_conn_try_send_copy(c, v.cluster->check->send.data,
                                v.cluster->check->send.len))
         end_tcp(t, false, "no memory");
-    else if (v.cluster->check->receive_n == 0)
+    else if (v.cluster->check->receive_n == 0 && v.cluster->check->body == NULL)
         end_tcp(t, true, "connected");
 }
 
@@ -439,7 +477,7 @@ static void on_tcp_readable(hd_conn_t *c)
         keep_answer(t, bytes, (size_t)n);
     if (!look(t, &v) || v.cluster->check->kind != HD_CHECK_TCP)
         end_tcp(t, false, "the check has changed");
-    else if (has_all(v.cluster->check, t->answer, t->answer_len))
+    else if (is_expected(t, &v))
         end_tcp(t, true, "the answer is as expected");
     else if (n == 0 || n == HD_IO_ERROR || t->answer_len == ANSWER_BYTES_MAX)
         end_tcp(t, false, "the answer isn't as expected");

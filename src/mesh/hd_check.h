@@ -7,6 +7,7 @@
  * status that is neither expected nor retriable is a failure that needs no others.
  */
 #pragma once
+#include "core/loom/hd_match.h"
 #include "core/net/hd_cluster.h"
 
 /* hd_endpoint_state_t.health */
@@ -17,6 +18,12 @@ typedef enum { HD_CHECK_HTTP, HD_CHECK_GRPC, HD_CHECK_TCP } hd_check_kind_t;
 typedef struct {
     uint32_t from, to; /* both included */
 } hd_status_range_t;
+
+/* A field that a response must have, or must not. */
+typedef struct {
+    hd_str_t name;
+    hd_match_t value; /* HD_MATCH_ANY: it is there; inverted: there is none that fits */
+} hd_check_field_t;
 
 /* Data in the cluster's region; times in ms. */
 typedef struct hd_check_conf_s {
@@ -37,7 +44,11 @@ typedef struct hd_check_conf_s {
     uint32_t headers_n;
     const hd_status_range_t *expected, *retriable;
     uint32_t expected_n, retriable_n;
-    hd_str_t service; /* gRPC's */
+    bool is_unexpected; /* <expected> lists statuses that fail */
+    const hd_check_field_t *fields;
+    uint32_t fields_n;
+    const hd_match_t *body; /* of HTTP's body, or of what TCP answers; NULL: any */
+    hd_str_t service;       /* gRPC's */
     /* TCP: <send> first; HTTP, TCP: what must come, in this order */
     hd_str_t send;
     const hd_str_t *receive;

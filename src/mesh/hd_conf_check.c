@@ -70,14 +70,33 @@ static hd_rc_t set_number(hd_check_conf_t *k, hd_str_t name, hd_str_t value,
     return HD_OK;
 }
 
-static hd_rc_t set_parameter(hd_conf_t *cf, hd_check_conf_t *k, hd_str_t name,
+/* The `match` block of that name, before or behind the upstream. */
+static hd_rc_t find_match(hd_conf_t *cf, hd_str_t name, const hd_node_t **match,
+                          hd_err_t *err)
+{
+    const hd_node_t *upstream = cf->node->parent;
+    const hd_node_t *n = upstream->parent->first;
+
+    while (n != NULL && !(hd_str_eq(n->name, HD_STR("match")) && n->args_n == 1 &&
+                          hd_str_eq(n->args[0], name)))
+        n = n->next;
+    *match = n;
+    return n != NULL ? HD_OK
+                     : hd_err_set(err, HD_E_CONF, "there is no match block \"%.*s\"",
+                                  HD_STR_ARG(name));
+}
+
+static hd_rc_t set_parameter(hd_conf_t *cf, hd_guard_conf_t *g, hd_str_t name,
                              hd_str_t value, hd_err_t *err)
 {
+    hd_check_conf_t *k = &g->check;
     hd_rc_t rc = set_number(k, name, value, err);
     hd_str_t *one;
 
     if (rc != HD_DECLINED)
         return rc;
+    if (hd_str_eq(name, HD_STR("match")))
+        return find_match(cf, value, &g->match, err);
     if (hd_str_eq(name, HD_STR("type")))
         return read_type(value, k, err);
     if (hd_str_eq(name, HD_STR("status")))
@@ -99,7 +118,7 @@ static hd_rc_t set_parameter(hd_conf_t *cf, hd_check_conf_t *k, hd_str_t name,
             err, HD_E_CONF,
             "invalid parameter \"%.*s\"; allowed are interval=, jitter=, "
             "timeout=, fails=, passes=, uri=/…, port=, type=, status=, host=, "
-            "grpc_service=, send=, expect=, mandatory, persistent",
+            "grpc_service=, send=, expect=, match=, mandatory, persistent",
             HD_STR_ARG(name));
     }
     return HD_OK;
@@ -132,7 +151,7 @@ hd_rc_t hd_conf_set_check(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
         if (hd_str_eq(name, HD_STR("persistent"))) /* results always outlive a reload */
             continue;
         hd_ignore(hd_guard_split(args[i], &name, &value));
-        if (set_parameter(cf, k, name, value, err) != HD_OK)
+        if (set_parameter(cf, g, name, value, err) != HD_OK)
             return HD_ERROR;
     }
     if (k->unhealthy_threshold == 0 || k->healthy_threshold == 0)
@@ -141,7 +160,126 @@ hd_rc_t hd_conf_set_check(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     return HD_OK;
 }
 
-void hd_conf_apply_check(const hd_guard_conf_t *g, hd_cluster_t *c, hd_pool_t *pool)
+/* --- match { … } --- */
+
+#define FIELDS_MAX 32
+
+static hd_rc_t make_value(hd_pool_t *pool, hd_str_t op, hd_str_t text, hd_match_t *p,
+                          hd_err_t *err)
+{
+    bool is_regex = hd_str_has_suffix(op, HD_STR("~"));
+
+    if (!is_regex && !hd_str_has_suffix(op, HD_STR("=")))
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\": =, !=, ~ or !~ is expected",
+                          HD_STR_ARG(op));
+    *p = (hd_match_t){.kind = is_regex ? HD_MATCH_REGEX : HD_MATCH_EXACT,
+                      .part = is_regex,
+                      .invert = op.data[0] == '!',
+                      .text = hd_str_dup(pool, text)};
+    return hd_match_check(p, err);
+}
+
+static hd_rc_t read_field(const hd_node_t *n, hd_check_field_t *f, hd_pool_t *pool,
+                          hd_err_t *err)
+{
+    bool is_absent = n->args_n == 2 && hd_str_eq(n->args[0], HD_STR("!"));
+
+    if (n->args_n != 1 && n->args_n != 3 && !is_absent)
+        return hd_err_set(err, HD_E_CONF,
+                          "\"header\": NAME, ! NAME, or NAME =|!=|~|!~ VALUE");
+    f->name = hd_str_dup(pool, n->args[is_absent]);
+    f->value = (hd_match_t){.kind = HD_MATCH_ANY, .invert = is_absent};
+    return n->args_n == 3 ? make_value(pool, n->args[1], n->args[2], &f->value, err)
+                          : HD_OK;
+}
+
+static hd_rc_t read_match_statuses(hd_conf_t *cf, const hd_node_t *n, hd_check_conf_t *k,
+                                   hd_err_t *err)
+{
+    uint32_t at = n->args_n > 0 && hd_str_eq(n->args[0], HD_STR("!"));
+    hd_str_t all = HD_STR_NONE;
+
+    k->is_unexpected = at > 0;
+    for (; at < n->args_n; at++)
+        all = hd_str_printf(cf->temp, "%.*s%s%.*s", HD_STR_ARG(all),
+                            all.len > 0 ? "," : "", HD_STR_ARG(n->args[at]));
+    return read_statuses(cf, all, k, err);
+}
+
+static hd_rc_t read_pattern(const hd_node_t *n, hd_check_conf_t *k, hd_pool_t *pool,
+                            hd_err_t *err)
+{
+    hd_match_t *p = hd_pool_new(pool, hd_match_t);
+
+    if (n->args_n != 2 || !hd_str_has_suffix(n->args[0], HD_STR("~")))
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\": ~ REGEX is expected",
+                          HD_STR_ARG(n->name));
+    if (make_value(pool, n->args[0], n->args[1], p, err) != HD_OK)
+        return HD_ERROR;
+    k->body = p;
+    return HD_OK;
+}
+
+static hd_rc_t read_line(hd_conf_t *cf, const hd_node_t *n, hd_check_conf_t *k,
+                         hd_check_field_t *fields, hd_pool_t *pool, hd_err_t *err)
+{
+    hd_str_t *one;
+
+    if (hd_str_eq(n->name, HD_STR("status")))
+        return read_match_statuses(cf, n, k, err);
+    if (hd_str_eq(n->name, HD_STR("header"))) {
+        if (k->fields_n == FIELDS_MAX)
+            return hd_err_set(err, HD_E_CONF, "more than %d fields", FIELDS_MAX);
+        return read_field(n, &fields[k->fields_n++], pool, err);
+    }
+    if (hd_str_eq(n->name, HD_STR("body")) ||
+        (hd_str_eq(n->name, HD_STR("expect")) && n->args_n == 2))
+        return read_pattern(n, k, pool, err);
+    if (hd_str_eq(n->name, HD_STR("expect")) && n->args_n == 1) {
+        k->receive = one = hd_pool_new(pool, hd_str_t);
+        *one = n->args[0];
+        k->receive_n = 1;
+        return HD_OK;
+    }
+    if (hd_str_eq(n->name, HD_STR("send")) && n->args_n == 1) {
+        k->send = n->args[0];
+        return HD_OK;
+    }
+    return hd_err_set(
+        err, HD_E_CONF,
+        "\"%.*s\": status, header, body, send and expect may stand in match",
+        HD_STR_ARG(n->name));
+}
+
+hd_rc_t hd_conf_read_match(hd_conf_t *cf, const hd_node_t *match, hd_check_conf_t *k,
+                           hd_pool_t *pool, hd_err_t *err)
+{
+    static const hd_status_range_t any = {100, 599};
+    hd_check_field_t *fields = hd_pool_new_n(pool, hd_check_field_t, FIELDS_MAX);
+
+    k->expected = &any; /* as in nginx: what isn't said doesn't count */
+    k->expected_n = 1;
+    k->fields = fields;
+    for (const hd_node_t *n = match->first; n != NULL; n = n->next) {
+        if (read_line(cf, n, k, fields, pool, err) != HD_OK)
+            return hd_conf_blame(cf, n, err);
+    }
+    return HD_OK;
+}
+
+hd_rc_t hd_conf_enter_match(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    hd_check_conf_t ignored = {0};
+
+    (void)args, (void)conf;
+    return hd_conf_read_match(cf, cf->node, &ignored, cf->temp, err);
+}
+
+/* --- into the cluster --- */
+
+hd_rc_t hd_conf_apply_check(hd_conf_t *cf, const hd_guard_conf_t *g, hd_cluster_t *c,
+                            hd_pool_t *pool, hd_err_t *err)
 {
     static const hd_status_range_t any = {100, 599}; /* nginx: fails= counts them all */
     hd_status_range_t *ranges;
@@ -149,9 +287,11 @@ void hd_conf_apply_check(const hd_guard_conf_t *g, hd_cluster_t *c, hd_pool_t *p
     hd_str_t *receive;
 
     if (!g->has_check)
-        return;
+        return HD_OK;
     c->check = k = hd_pool_new(pool, hd_check_conf_t);
     *k = g->check;
+    if (g->match != NULL && hd_conf_read_match(cf, g->match, k, pool, err) != HD_OK)
+        return HD_ERROR;
     k->path = hd_str_dup(pool, k->path);
     k->method = hd_str_dup(pool, k->method);
     k->host = hd_str_dup(pool, k->host);
@@ -164,8 +304,9 @@ void hd_conf_apply_check(const hd_guard_conf_t *g, hd_cluster_t *c, hd_pool_t *p
     k->retriable = &ranges[k->expected_n];
     k->retriable_n = 1;
     if (k->receive_n == 0)
-        return;
+        return HD_OK;
     receive = hd_pool_new(pool, hd_str_t);
     *receive = hd_str_dup(pool, k->receive[0]);
     k->receive = receive;
+    return HD_OK;
 }

@@ -275,6 +275,12 @@ uint64_t hd_guard_hash(const hd_guard_conf_t *g, uint64_t h)
     h = mix(h, g->breakers, sizeof(g->breakers));
     h = mix(h, g->has_breakers, sizeof(g->has_breakers));
     h = mix(h, &g->outlier, sizeof(g->outlier));
+    for (const hd_node_t *n = g->match != NULL ? g->match->first : NULL; n != NULL;
+         n = n->next) {
+        h = mix_str(h, n->name);
+        for (uint32_t i = 0; i < n->args_n; i++)
+            h = mix_str(h, n->args[i]);
+    }
     return g->has_check ? hash_check(&g->check, h) : h;
 }
 
@@ -283,7 +289,8 @@ hd_rc_t hd_guard_apply(hd_conf_t *cf, const hd_guard_conf_t *g, hd_slot_t *slot,
 {
     cf->build->needs_agent |= g->has_outlier || g->has_check;
     apply_outlier(g, c, pool);
-    hd_conf_apply_check(g, c, pool);
+    if (hd_conf_apply_check(cf, g, c, pool, err) != HD_OK)
+        return HD_ERROR;
     return apply_breakers(cf, g, slot, c, pool, err);
 }
 
@@ -317,12 +324,21 @@ static const hd_directive_t directives[] = {
      .args_n = 0,
      .args_max = HD_ARGS_ANY,
      .set = hd_conf_set_check,
+     .help = "[interval=TIME] [jitter=TIME] [timeout=TIME] [fails=N] [passes=N] "
+             "[uri=PATH] [host=NAME] [status=200-399] [port=N] [type=http|grpc|tcp] "
+             "[grpc_service=NAME] [send=TEXT] [expect=TEXT] [match=NAME] [mandatory] "
+             "[persistent]: the "
+             "agent asks each server whether it is well; every 5s, one failure or one "
+             "success decides"},
+    {.name = "match",
+     .scope = HD_IN_HTTP | HD_IN_STREAM,
+     .args_n = 1,
+     .repeats = true,
+     .block = hd_conf_enter_match,
      .help =
-         "[interval=TIME] [jitter=TIME] [timeout=TIME] [fails=N] [passes=N] "
-         "[uri=PATH] [host=NAME] [status=200-399] [port=N] [type=http|grpc|tcp] "
-         "[grpc_service=NAME] [send=TEXT] [expect=TEXT] [mandatory] [persistent]: the "
-         "agent asks each server whether it is well; every 5s, one failure or one "
-         "success decides"},
+         "NAME { status [!] 200-399 …; header [!] NAME [=|!=|~|!~ VALUE]; body ~|!~ "
+         "REGEX; send TEXT; expect [~] TEXT; }: what a health_check's answer must be; "
+         "all of it"},
     {0},
 };
 

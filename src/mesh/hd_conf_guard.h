@@ -14,7 +14,8 @@ typedef struct {
     bool has_breakers[2];
     hd_outlier_conf_t outlier;
     bool has_outlier;
-    hd_check_conf_t check; /* strings and lists in cf->temp */
+    hd_check_conf_t check;  /* strings and lists in cf->temp */
+    const hd_node_t *match; /* of the check; NULL: none */
     bool has_check;
 } hd_guard_conf_t;
 
@@ -35,4 +36,10 @@ hd_rc_t hd_guard_read_time(hd_str_t name, hd_str_t value, uint32_t *ms,
                            hd_err_t *err) HD_MUST_CHECK;
 /* hd_conf_check.c */
 hd_rc_t hd_conf_set_check(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err);
-void hd_conf_apply_check(const hd_guard_conf_t *g, hd_cluster_t *c, hd_pool_t *pool);
+hd_rc_t hd_conf_apply_check(hd_conf_t *cf, const hd_guard_conf_t *g, hd_cluster_t *c,
+                            hd_pool_t *pool, hd_err_t *err) HD_MUST_CHECK;
+/* Of a `match` block: what a check's response must be, into <k>, in <pool>. */
+hd_rc_t hd_conf_read_match(hd_conf_t *cf, const hd_node_t *match, hd_check_conf_t *k,
+                           hd_pool_t *pool, hd_err_t *err) HD_MUST_CHECK;
+hd_rc_t hd_conf_enter_match(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err);

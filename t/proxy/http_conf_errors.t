@@ -65,6 +65,13 @@ my @rows = (
     [stream('resolver 127.0.0.1; upstream u { server a.test resolve; }'), 2, '"a.test": a name and a port is expected to resolve at run time'],
     [http_('upstream u { server 127.0.0.1; keepalive_ping 1s frob; }'), 2, '"frob": timeout=TIME is allowed here'],
     [http_('upstream u { server 127.0.0.1; keepalive_ping 1s timeout=0; }'), 2, 'a timeout of 1ms or more'],
+    [http_('upstream u { server 127.0.0.1; health_check match=m; }'), 2, 'there is no match block "m"'],
+    [http_('match m { frob; }'), 2, '"frob": status, header, body, send and expect may stand in match'],
+    [http_('match m { status x; }'), 2, 'statuses and ranges are expected'],
+    [http_('match m { header a b; }'), 2, '"header": NAME, ! NAME, or NAME =|!=|~|!~ VALUE'],
+    [http_('match m { header a < b; }'), 2, '"<": =, !=, ~ or !~ is expected'],
+    [http_('match m { body well; }'), 2, '"body": ~ REGEX is expected'],
+    [http_('match m { body ~ "("; }'), 2, 'missing closing parenthesis'],
     # sticky
     [http_('upstream u { server 127.0.0.1; sticky cookie; }'), 2, 'invalid number of arguments in "sticky" directive (1)'],
     [http_('upstream u { server 127.0.0.1; sticky token a; }'), 2, 'unknown method "token": cookie, route, learn'],
