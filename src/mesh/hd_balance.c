@@ -412,8 +412,8 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
     note_use(c.v->eps);
     at = choose(&c);
     if (at == HD_LB_NOBODY && !p->wanted_only && !p->is_sticky_strict &&
-        c.v->conf->subsets != NULL &&
-        c.v->conf->subsets->panics_to_any && c.g != &c.v->whole) {
+        c.v->conf->subsets != NULL && c.v->conf->subsets->panics_to_any &&
+        c.g != &c.v->whole) {
         c.g = &c.v->whole;
         at = choose_as_envoy(&c);
     }
