@@ -417,6 +417,9 @@ const void *hd_req_conf(hd_req_t *req, const hd_module_t *module)
     if (req->running != NULL && req->running->module == number)
         return req->running->conf;
     conf = conf_in(req->chain, req->chain_n, number);
+    if (conf == NULL && req->route != NULL && req->route->filters_are_chain)
+        conf =
+            conf_in(req->route->filters, req->route->filters_n, number); /* rewriting */
     if (conf == NULL && req->http != NULL)
         conf = conf_in(req->http->logs, req->http->logs_n, number);
     return conf;
