@@ -164,11 +164,14 @@ hd_rc_t hd_http_grpc_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *r
 {
     const grpc_conf_t *gc = hd_http_look(cf, &grpc_module);
     uint16_t number = hd_module_number(&hd_proxy_module);
-    void **confs = hd_pool_new_n(cf->pool, void *, hd_modules_n());
+    void **confs;
     hd_conf_t at = *cf; /* where the proxy's settings are those of gRPC */
     hd_proxy_conf_t *proxy;
     hd_rc_t rc;
 
+    if (!hd_http_proxy_passes(hd_http_look(cf, &grpc_proxy.module), place))
+        return HD_DECLINED;
+    confs = hd_pool_new_n(cf->temp, void *, hd_modules_n());
     memcpy(confs, cf->confs, hd_modules_n() * sizeof(*confs));
     confs[number] = hd_pool_calloc(cf->pool, hd_proxy_module.conf_size);
     memcpy(confs[number], hd_http_look(cf, &grpc_proxy.module),

@@ -118,6 +118,8 @@ const hd_place_t *hd_http_location_of(const hd_place_t *place);
 bool hd_http_is_of(const hd_place_t *place, uint32_t id);
 
 /* --- hd_conf_proxy.c --- */
+/* <conf>, the proxy module's or one like it, passes requests from just here. */
+bool hd_http_proxy_passes(const void *conf, const hd_place_t *place);
 /* HD_DECLINED: there is no proxy_pass in this place. */
 hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *route,
                             hd_err_t *err);

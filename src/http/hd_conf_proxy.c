@@ -613,6 +613,11 @@ static hd_rc_t put_tls(hd_conf_t *cf, const proxy_conf_t *pc, hd_proxy_conf_t *p
         is_h2 ? HD_STR("\x02h2") : HD_STR_NONE, &proxy->tls, err);
 }
 
+bool hd_http_proxy_passes(const void *conf, const hd_place_t *place)
+{
+    return hd_http_is_of(place, ((const proxy_conf_t *)conf)->pass_of);
+}
+
 hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *route,
                             hd_err_t *err)
 {
@@ -620,7 +625,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
     hd_proxy_conf_t *proxy;
     hd_weighted_t *target;
 
-    if (!hd_http_is_of(place, conf_of(cf)->pass_of))
+    if (!hd_http_proxy_passes(conf_of(cf), place))
         return HD_DECLINED;
     pc = hd_conf_of(cf, &hd_proxy_module);
     proxy = hd_pool_new(cf->pool, hd_proxy_conf_t);

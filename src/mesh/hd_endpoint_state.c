@@ -1,50 +1,71 @@
 #include "mesh/hd_endpoint_state.h"
 
+#include "core/base/hd_hashes.h"
 #include "core/os/hd_clock.h"
 #include "mesh/hd_outlier.h"
 
 #include <stdatomic.h>
-#include <stdio.h>
+#include <string.h>
 
 #define CELL_KIND 0x45504e54u /* "EPNT" */
 #define ALL_KIND 0x45504e53u  /* "EPNS" */
 
-/* "CLUSTER ADDRESS", in <out>. */
-static hd_str_t cell_name(hd_str_t cluster, const hd_addr_t *addr, char *out, size_t room)
-{
-    char text[HD_ADDR_TEXT_MAX];
-    hd_str_t a = hd_addr_print(addr, text);
-    int n = snprintf(out, room, "%.*s %.*s", HD_STR_ARG(cluster), HD_STR_ARG(a));
+#define NAME_MAX_BYTES 256
 
-    return hd_str_n(out, hd_min((size_t)n, room - 1));
+static char *put(char *to, const void *from, size_t len)
+{
+    memcpy(to, from, len);
+    return to + len;
+}
+
+/* Cluster and address in few bytes, 22 for IPv4: a cluster has tens of endpoints, and
+ * each would repeat its name. Two hashes of it are as good: 128 bits. */
+static hd_str_t cell_name(hd_str_t cluster, const hd_addr_t *addr,
+                          char out[NAME_MAX_BYTES])
+{
+    uint64_t hashes[2] = {hd_xxh64(cluster.data, cluster.len, 0),
+                          hd_xxh64(cluster.data, cluster.len, 1)};
+    char *to = put(out, hashes, sizeof(hashes));
+
+    to = put(to, &addr->port, sizeof(addr->port));
+    if (addr->family == AF_INET)
+        to = put(to, addr->v4, sizeof(addr->v4));
+    else if (addr->family == AF_INET6)
+        to = put(put(to, addr->v6, sizeof(addr->v6)), &addr->scope, sizeof(addr->scope));
+    else if (addr->family == AF_UNIX)
+        to = put(put(to, "unix:", 5), addr->path.data,
+                 hd_min(addr->path.len, (size_t)(NAME_MAX_BYTES - 32)));
+    return hd_str_n(out, (size_t)(to - out));
 }
 
 /* Conns are counted by themselves, and only where they are limited. */
-static hd_str_t conns_name(hd_str_t name, char *out, size_t room)
+static hd_str_t conns_name(hd_str_t name, char out[NAME_MAX_BYTES + 8])
 {
-    int n = snprintf(out, room, "conns %.*s", HD_STR_ARG(name));
-
-    return hd_str_n(out, hd_min((size_t)n, room - 1));
+    memcpy(out, "conns ", 6);
+    memcpy(out + 6, name.data, name.len);
+    return hd_str_n(out, name.len + 6);
 }
 
 void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e,
                               bool shared)
 {
-    char room[512];
-    hd_str_t name = cell_name(cluster, &e->addr, room, sizeof(room));
+    char room[NAME_MAX_BYTES];
+    hd_str_t name = cell_name(cluster, &e->addr, room);
 
     e->state = hd_cell_get(m, CELL_KIND, name, sizeof(hd_endpoint_state_t));
     if (e->state == NULL)
         return;
     if (e->state->requests == HD_GAUGE_NONE)
-        e->state->requests = hd_gauge_get(m, name, 1);
+        e->state->requests = hd_cell_gauges(m, CELL_KIND, name, 1);
     if (e->max_conns > 0 && e->state->conns == HD_GAUGE_NONE) {
         char conns[sizeof(room) + 8];
 
-        e->state->conns = hd_gauge_get(m, conns_name(name, conns, sizeof(conns)), 1);
+        e->state->conns = hd_gauge_get(m, conns_name(name, conns), 1);
     }
-    if (shared || e->max_conns > 0)
-        hd_gauge_share(m, e->state->requests, true);
+    if (e->state->has_total != (shared || e->max_conns > 0)) {
+        e->state->has_total = !e->state->has_total;
+        hd_gauge_share(m, e->state->requests, e->state->has_total);
+    }
     if (e->max_conns > 0)
         hd_gauge_share(m, e->state->conns, true);
 }
@@ -81,11 +102,10 @@ void hd_endpoints_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoints_t 
 
 void hd_endpoint_drop_state(hd_member_t *m, hd_str_t cluster, const hd_addr_t *addr)
 {
-    char room[512], conns[sizeof(room) + 8];
-    hd_str_t name = cell_name(cluster, addr, room, sizeof(room));
+    char room[NAME_MAX_BYTES], conns[sizeof(room) + 8];
+    hd_str_t name = cell_name(cluster, addr, room);
 
-    hd_gauge_drop(m, name);
-    hd_gauge_drop(m, conns_name(name, conns, sizeof(conns)));
+    hd_gauge_drop(m, conns_name(name, conns));
     hd_cell_drop(m, CELL_KIND, name);
 }
 

@@ -52,6 +52,7 @@ static void reopen_writer(void)
 static void test_cells(void)
 {
     uint64_t *cell, *again;
+    hd_gauge_id_t owned;
     bool all = true;
 
     setup();
@@ -63,6 +64,15 @@ static void test_cells(void)
     ok(hd_cell_get(a, 1, HD_STR("bucket"), 32) == cell, "others find it");
     ok(hd_cell_get(a, 2, HD_STR("bucket"), 32) == NULL, "not under another kind");
     ok(hd_cell_get(writer, 1, HD_STR("bucket"), 64) == NULL, "nor of another size");
+    owned = hd_cell_gauges(writer, 1, HD_STR("bucket"), 2);
+    ok(owned != HD_GAUGE_NONE &&
+           hd_cell_gauges(writer, 1, HD_STR("bucket"), 2) == owned &&
+           hd_cell_gauges(a, 1, HD_STR("bucket"), 2) == owned,
+       "its own gauges, found again");
+    ok(hd_cell_gauges(writer, 1, HD_STR("bucket"), 3) == HD_GAUGE_NONE &&
+           hd_cell_gauges(writer, 1, HD_STR("none"), 1) == HD_GAUGE_NONE,
+       "not more than it has, none without a cell");
+    hd_gauge_up(a, owned + 1);
     for (int i = 0; i < 1000; i++) {
         char name[32];
 
@@ -91,6 +101,10 @@ static void test_cells(void)
     again = hd_cell_get(writer, 1, HD_STR("new"), 32);
     ok(again != cell && cell[0] == 42, "its memory waits for turns");
     hd_turn_sleep(a);
+    hd_arena_reclaim(arena, 0);
+    ok(hd_cell_get(writer, 1, HD_STR("newest"), 32) != cell,
+       "and until its gauges are 0");
+    hd_gauge_down(a, owned + 1);
     hd_arena_reclaim(arena, 0);
     again = hd_cell_get(writer, 1, HD_STR("newer"), 32);
     ok(again == cell && cell[0] == 0, "then it is another's");

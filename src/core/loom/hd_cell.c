@@ -1,6 +1,6 @@
 /* Cells and the names of gauges: a *part* of the state arena for each of the two writers.
  *
- *   head | tables of names (each size twice) | records | memory of cells and names
+ *   head | tables of names (each size twice) | records | memory of cells and long names
  *
  * A record is complete before its state is USED, and its name is in the table after
  * that; it leaves the table before its state is DROPPED, and is used again only once
@@ -20,13 +20,18 @@
 typedef struct {
     _Atomic uint32_t state; /* 0: free */
     uint32_t kind, hash, name_len;
-    uint64_t at; /* the memory, from the part's start: cell, then name */
-    uint64_t took;
-    uint64_t bytes;    /* a cell's */
+    uint64_t at;    /* the memory, from the part's start: cell, then name if it is long */
+    uint32_t took;  /* 0: there is no memory */
+    uint32_t bytes; /* a cell's */
     uint32_t first, n; /* gauges */
+    char name[24];     /* one that isn't long; no NUL */
 } record_t;
 
+_Static_assert(sizeof(record_t) == 64, "a cell costs its bytes and a line");
+
 enum { RECORD_FREE, RECORD_USED, RECORD_DROPPED };
+
+typedef enum { OWNER_SLOT, OWNER_CELL, OWNERS } owner_t;
 
 struct hd_part_shared_s {
     _Atomic uint32_t table; /* which one is in use, and a count of changes above it */
@@ -47,7 +52,10 @@ struct hd_part_s {
     uint32_t dropped_n;
     uint32_t used_n; /* cells of the table that are not free */
     uint8_t *gauges; /* taken: one byte each, of this part's half */
-    uint32_t gauges_from, gauges_n, gauges_at;
+    uint32_t gauges_from, gauges_n, gauges_at[OWNERS];
+    /* Whose gauges lie in a group: slots' mostly have totals, cells' mostly don't, and
+     * are kept apart so that pages of totals are not touched for nothing. */
+    uint8_t *groups;
 };
 
 static size_t tables_bytes(void)
@@ -94,7 +102,7 @@ static size_t memory_at(void)
 
 static const char *name_of(hd_part_shared_t *p, const record_t *r)
 {
-    return (const char *)p + r->at + r->bytes;
+    return r->name_len <= sizeof(r->name) ? r->name : (const char *)p + r->at + r->bytes;
 }
 
 static uint32_t hash_of(uint32_t kind, hd_str_t name)
@@ -223,31 +231,34 @@ static void give_record(hd_part_t *p, uint32_t record)
 /* A record with memory for <bytes> and the name, zeroed; not USED yet. */
 static record_t *add_record(hd_part_t *p, uint32_t kind, hd_str_t name, size_t bytes)
 {
-    size_t cells, want = hd_align_up(bytes + name.len + 1, HD_CACHE_LINE);
+    bool is_long = name.len > sizeof(((record_t *)NULL)->name);
+    size_t cells, want = hd_align_up(bytes + (is_long ? name.len : 0), HD_CACHE_LINE);
     uint32_t record;
     record_t *r;
-    char *at;
+    char *at = (char *)p->shared;
 
     (void)table_at(p->shared, hd_load(&p->shared->table, relaxed), &cells);
     if ((size_t)(p->used_n + 1) * 4 > cells * 3 && !move_names(p, records_used(p) + 1))
         return NULL;
-    if (want < bytes || !take_record(p, &record))
+    if (bytes > UINT32_MAX / 2 || name.len > UINT32_MAX / 4 || !take_record(p, &record))
         return NULL;
-    at = hd_space_alloc(&p->space, want);
+    if (want > 0)
+        at = hd_space_alloc(&p->space, want);
     if (at == NULL) {
         give_record(p, record);
         return NULL;
     }
     hd_loom_step();
-    memset(at, 0, want);
-    memcpy(at + bytes, name.data, name.len);
     r = record_at(p->shared, record);
+    if (want > 0)
+        memset(at, 0, want);
+    memcpy(is_long ? at + bytes : r->name, name.data, name.len);
     r->kind = kind;
     r->hash = hash_of(kind, name);
     r->name_len = (uint32_t)name.len;
     r->at = (uint64_t)(at - (char *)p->shared);
-    r->took = hd_space_round(want);
-    r->bytes = bytes;
+    r->took = want > 0 ? (uint32_t)hd_space_round(want) : 0;
+    r->bytes = (uint32_t)bytes;
     r->first = r->n = 0;
     return r;
 }
@@ -276,24 +287,47 @@ static void drop_record(hd_part_t *p, record_t *r, _Atomic uint64_t *where)
     add_dropped(p, (uint32_t)(r - record_at(p->shared, 0)));
 }
 
-/* Gauges of a part are neighbours in its half of all gauges; 0 is none. */
-static hd_gauge_id_t take_gauges(hd_part_t *p, uint32_t n)
+static uint8_t *group_of(const hd_part_t *p, uint32_t i)
 {
-    uint32_t run = 0, i = p->gauges_at;
+    return &p->groups[(p->gauges_from + i) / HD_GAUGE_GROUP];
+}
+
+static void mark_gauges(hd_part_t *p, uint32_t i, uint32_t n, owner_t owner)
+{
+    memset(&p->gauges[i], 1, n);
+    for (uint32_t at = i; at < i + n; at++)
+        if (*group_of(p, at) == 0)
+            *group_of(p, at) = (uint8_t)owner + 1;
+}
+
+/* Gauges of a part are neighbours in its half of all gauges; 0 is none. */
+static hd_gauge_id_t take_gauges(hd_part_t *p, uint32_t n, owner_t owner)
+{
+    uint32_t run = 0, i = p->gauges_at[owner];
 
     if (n == 0 || n > p->gauges_n)
         return HD_GAUGE_NONE;
     for (uint32_t tried = 0; tried < p->gauges_n + n; tried++) {
+        bool is_free;
+
         if (i == p->gauges_n)
             i = run = 0; /* neighbours don't reach around the end */
-        run = p->gauges[i++] == 0 ? run + 1 : 0;
+        is_free = p->gauges[i] == 0 &&
+                  (*group_of(p, i) == 0 || *group_of(p, i) == (uint8_t)owner + 1);
+        run = is_free ? run + 1 : 0;
+        i++;
         if (run == n) {
-            memset(&p->gauges[i - n], 1, n);
-            p->gauges_at = i;
+            mark_gauges(p, i - n, n, owner);
+            p->gauges_at[owner] = i;
             return p->gauges_from + i - n;
         }
     }
     return HD_GAUGE_NONE;
+}
+
+static owner_t owner_of(uint32_t kind)
+{
+    return kind == HD_CELL_GAUGES ? OWNER_SLOT : OWNER_CELL;
 }
 
 static bool may_free(hd_part_t *p, const record_t *r)
@@ -309,14 +343,16 @@ static void free_record(hd_part_t *p, uint32_t record)
     record_t *r = record_at(p->shared, record);
 
     for (uint32_t i = 0; i < r->n; i++) {
-        hd_total_t *total = &p->state->totals[r->first + i];
+        uint32_t id = r->first + i;
+        hd_total_t *total = &p->state->totals[id];
 
-        if (hd_load(&total->word, relaxed) != 0)
+        if (hd_gauge_may_be_shared(p->state, id) && hd_load(&total->word, relaxed) != 0)
             hd_store(&total->word, 0, relaxed);
         p->gauges[r->first + i - p->gauges_from] = 0;
     }
     hd_store(&r->state, RECORD_FREE, release);
-    hd_space_free(&p->space, (char *)p->shared + r->at, r->took);
+    if (r->took > 0)
+        hd_space_free(&p->space, (char *)p->shared + r->at, r->took);
     give_record(p, record);
 }
 
@@ -356,14 +392,14 @@ static bool reopen_record(hd_part_t *p, uint32_t i)
         give_record(p, i);
         return true;
     }
-    if (!hd_space_mark(&p->space, (char *)p->shared + r->at, r->took) ||
-        r->bytes + r->name_len > r->took)
+    if ((r->took > 0 && !hd_space_mark(&p->space, (char *)p->shared + r->at, r->took)) ||
+        (uint64_t)r->bytes + (r->name_len > sizeof(r->name) ? r->name_len : 0) > r->took)
         return false;
     if (r->n > 0) {
         if (r->first < p->gauges_from || r->n > p->gauges_n ||
             r->first - p->gauges_from > p->gauges_n - r->n)
             return false;
-        memset(&p->gauges[r->first - p->gauges_from], 1, r->n);
+        mark_gauges(p, r->first - p->gauges_from, r->n, owner_of(r->kind));
     }
     if (state == RECORD_DROPPED)
         add_dropped(p, i);
@@ -395,7 +431,8 @@ hd_part_t *hd_part_open(hd_state_t *s, int id, hd_err_t *err)
     p->gauges_from = hd_gauges_from(s, (unsigned)id);
     p->gauges_n = half * (uint32_t)(id + 1) - p->gauges_from;
     p->gauges = calloc(1, p->gauges_n);
-    hd_bug_on(p->gauges == NULL);
+    p->groups = calloc(1, s->conf.gauges_max / HD_GAUGE_GROUP + 1);
+    hd_bug_on(p->gauges == NULL || p->groups == NULL);
     hd_space_init(&p->space, (char *)p->shared + memory_at(), s->conf.cells_bytes, s->fd,
                   (size_t)((char *)p->shared - s->at) + memory_at());
     n = hd_load(&p->shared->records_n, relaxed);
@@ -419,6 +456,7 @@ void hd_part_close(hd_part_t *p)
     free(p->free_records);
     free(p->dropped);
     free(p->gauges);
+    free(p->groups);
     free(p);
 }
 
@@ -482,6 +520,28 @@ void hd_cell_drop(hd_member_t *m, uint32_t kind, hd_str_t name)
     drop(m, kind, name);
 }
 
+hd_gauge_id_t hd_cell_gauges(hd_member_t *m, uint32_t kind, hd_str_t name, uint32_t n)
+{
+    _Atomic uint64_t *where;
+    hd_gauge_id_t first;
+    int at;
+    record_t *r = find_anywhere(m->state, kind, name, &at, &where);
+
+    if (r == NULL)
+        return HD_GAUGE_NONE;
+    if (r->n > 0)
+        return r->n >= n ? r->first : HD_GAUGE_NONE;
+    first = m->parts[at] == NULL ? HD_GAUGE_NONE
+                                 : take_gauges(m->parts[at], n, owner_of(kind));
+    if (first == HD_GAUGE_NONE)
+        return HD_GAUGE_NONE;
+    hd_loom_step();
+    r->first = first;
+    hd_loom_step(); /* a death before here gives them back: they have no owner */
+    r->n = n;
+    return first;
+}
+
 hd_gauge_id_t hd_gauge_get(hd_member_t *m, hd_str_t name, uint32_t n)
 {
     _Atomic uint64_t *where;
@@ -492,7 +552,7 @@ hd_gauge_id_t hd_gauge_get(hd_member_t *m, hd_str_t name, uint32_t n)
 
     if (r != NULL)
         return r->n >= n ? r->first : HD_GAUGE_NONE;
-    first = p == NULL ? HD_GAUGE_NONE : take_gauges(p, n);
+    first = p == NULL ? HD_GAUGE_NONE : take_gauges(p, n, OWNER_SLOT);
     if (first == HD_GAUGE_NONE)
         return HD_GAUGE_NONE;
     r = add_record(p, HD_CELL_GAUGES, name, 0);

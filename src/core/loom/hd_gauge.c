@@ -27,7 +27,13 @@ static uint64_t next_word(uint64_t word, uint32_t total)
 
 static uint64_t load_word(const hd_state_t *s, hd_gauge_id_t id)
 {
-    return hd_load(&s->totals[id].word, acquire);
+    return hd_gauge_may_be_shared(s, id) ? hd_load(&s->totals[id].word, acquire) : 0;
+}
+
+static bool is_shared(const hd_state_t *s, hd_gauge_id_t id)
+{
+    return hd_gauge_may_be_shared(s, id) &&
+           (hd_load(&s->totals[id].word, relaxed) & SHARED) != 0;
 }
 
 static _Atomic uint32_t *row_of(const hd_state_t *s, uint32_t member, hd_gauge_id_t id)
@@ -86,7 +92,7 @@ static bool try_raise_total(hd_member_t *m, hd_gauge_id_t id, uint32_t limit)
 static void lower_total(const hd_state_t *s, hd_gauge_id_t id, uint32_t n)
 {
     _Atomic uint64_t *total = &s->totals[id].word;
-    uint64_t word = hd_load(total, relaxed);
+    uint64_t word = load_word(s, id);
 
     do {
         if ((word & SHARED) == 0)
@@ -102,7 +108,7 @@ bool hd_gauge_try_up(hd_member_t *m, hd_gauge_id_t id, uint32_t limit)
 
     if (!is_usable(m, id))
         return true;
-    if ((hd_load(&m->state->totals[id].word, relaxed) & SHARED) == 0) {
+    if (!is_shared(m->state, id)) {
         hd_bump(&m->gauges[id], 1, release);
         return true;
     }
@@ -126,7 +132,7 @@ void hd_gauge_down(hd_member_t *m, hd_gauge_id_t id)
     if (!is_usable(m, id))
         return;
     hd_assert(hd_load(&m->gauges[id], relaxed) > 0);
-    if ((hd_load(&m->state->totals[id].word, relaxed) & SHARED) == 0) {
+    if (!is_shared(m->state, id)) {
         hd_bump(&m->gauges[id], (uint32_t)-1, release);
         return;
     }
@@ -167,6 +173,13 @@ static unsigned part_of(const hd_state_t *s, hd_gauge_id_t id)
     return part;
 }
 
+/* The two writers may share a word of bits. */
+static void add_group(hd_state_t *s, uint32_t group)
+{
+    hd_loom_step();
+    atomic_fetch_or(&s->total_groups[group / 64], (uint64_t)1 << group % 64);
+}
+
 /* Steps that begin while this runs may be in neither or in both: healed within a second.
  */
 void hd_gauge_share(hd_member_t *m, hd_gauge_id_t id, bool shared)
@@ -180,6 +193,7 @@ void hd_gauge_share(hd_member_t *m, hd_gauge_id_t id, bool shared)
     if (((word & SHARED) != 0) == shared)
         return;
     hd_raise(&s->head->totals_n[part_of(s, id)], id + 1);
+    add_group(s, id / HD_GAUGE_GROUP);
     hd_store(&s->totals[id].word,
              shared ? SHARED | (next_word(word, hd_gauge_sum(s, id)) & ~SHARED)
                     : next_word(word, 0) & ~SHARED,
@@ -202,7 +216,7 @@ typedef enum { HEALTHY, HEALED, MOVING } heal_t;
 
 static heal_t heal_one(hd_state_t *s, hd_gauge_id_t id)
 {
-    uint64_t word = atomic_load(&s->totals[id].word);
+    uint64_t word = hd_gauge_may_be_shared(s, id) ? atomic_load(&s->totals[id].word) : 0;
     uint32_t sum;
 
     hd_loom_step(); /* no store: here and below a test lets others run */

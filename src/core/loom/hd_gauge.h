@@ -24,6 +24,9 @@ typedef uint32_t hd_gauge_id_t; /* index into the rows; 0 is none */
 /* By a writer: <n> neighbouring gauges under a name, found or made; HD_GAUGE_NONE: no
  * room. They live until dropped; the name is usually a slot's. */
 hd_gauge_id_t hd_gauge_get(hd_member_t *m, hd_str_t name, uint32_t n);
+/* The same for those that belong to a cell, under its kind and name (hd_state.h), and go
+ * with it. */
+hd_gauge_id_t hd_cell_gauges(hd_member_t *m, uint32_t kind, hd_str_t name, uint32_t n);
 void hd_gauge_drop(hd_member_t *m, hd_str_t name); /* freed once all rows are 0 */
 /* Gives the gauge a shared total (or takes it away); by its writer. The total is summed
  * from the rows, then kept. */

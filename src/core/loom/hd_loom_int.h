@@ -26,7 +26,7 @@
         atomic_store_explicit(p, hd_load(p, relaxed) + (n), memory_order_##order);       \
     } while (0)
 
-#define HD_STATE_LAYOUT 3
+#define HD_STATE_LAYOUT 4
 #define HD_PAGE 4096
 
 /* A member's row: what it alone writes (and its reaper once it is dead). */
@@ -84,8 +84,11 @@ struct hd_state_s {
     hd_state_head_t *head;
     _Atomic uint32_t *pins;   /* [member][arena][region] */
     _Atomic uint32_t *gauges; /* [member][gauge] */
-    hd_total_t *totals;       /* [gauge] */
-    _Atomic uint64_t *words;  /* [member][word] */
+    hd_total_t *totals;       /* [gauge]: a group of 64 is a page */
+    /* One bit a group: a total in it has been shared. Looked at first, so that a page of
+     * totals that nobody needs isn't touched. */
+    _Atomic uint64_t *total_groups;
+    _Atomic uint64_t *words; /* [member][word] */
     _Atomic uint64_t *tables[HD_SERIES_TABLES];
     hd_chunk_t *label_chunks, *word_chunks;
     uint32_t label_chunks_max, word_chunks_max;
@@ -125,6 +128,15 @@ static inline uint32_t hd_members_n(const hd_state_t *s)
     uint32_t n = hd_load(&s->head->members_n, seq_cst);
 
     return hd_min(n, (uint32_t)HD_MEMBERS_MAX);
+}
+
+#define HD_GAUGE_GROUP 64
+
+static inline bool hd_gauge_may_be_shared(const hd_state_t *s, uint32_t id)
+{
+    uint32_t group = id / HD_GAUGE_GROUP;
+
+    return (hd_load(&s->total_groups[group / 64], relaxed) >> group % 64 & 1) != 0;
 }
 
 /* Raises *p to at least <n>; several may do so at once. */

@@ -124,6 +124,22 @@ static hd_piece_t *take_piece(hd_arena_t *a, size_t bytes)
     return p;
 }
 
+/* What is left of the last piece goes back: no more comes into it. */
+static void trim_last(hd_builder_t *b)
+{
+    hd_piece_t *last = b->last;
+    size_t bytes = last->bytes, used = (size_t)(b->at - (char *)last);
+    size_t kept = hd_space_trimmed(bytes, used);
+
+    if (kept == bytes)
+        return;
+    hd_loom_step();
+    last->bytes = kept;
+    hd_space_trim(&b->arena->data, last, bytes, used);
+    b->end = (char *)last + kept;
+    b->total -= bytes - kept;
+}
+
 static bool add_piece(hd_builder_t *b, size_t need)
 {
     size_t want = hd_min(hd_max(b->total / 2, (size_t)PIECE_MIN), (size_t)PIECE_MAX);
@@ -133,6 +149,7 @@ static bool add_piece(hd_builder_t *b, size_t need)
         p = take_piece(b->arena, need);
     if (p == NULL)
         return false;
+    trim_last(b);
     hd_loom_step();
     b->last->next = hd_arena_offset(b->arena, p);
     b->last = p;
@@ -279,18 +296,10 @@ uint64_t hd_region_hash(const hd_builder_t *b, const void *root)
 void hd_region_end(hd_builder_t *b, const hd_slot_t *slot, const void *root,
                    uint64_t content_hash)
 {
-    hd_piece_t *last = b->last;
-    size_t bytes = last->bytes, used = (size_t)(b->at - (char *)last);
-    size_t kept = hd_space_trimmed(bytes, used);
     hd_region_t *r = b->region;
 
     hd_pool_destroy(b->pool);
-    if (kept < bytes) {
-        hd_loom_step();
-        last->bytes = kept;
-        hd_space_trim(&b->arena->data, last, bytes, used);
-        b->total -= bytes - kept;
-    }
+    trim_last(b);
     r->bytes = b->total;
     r->slot = slot;
     r->root = root;

@@ -2,6 +2,7 @@
 #include "core/base/hd_asan.h"
 #include "core/loom/hd_loom_int.h"
 #include "core/os/hd_os.h"
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,31 +11,25 @@ enum {
     FREE_LAST = 2,
     RUN = 4,
     INNER = 8, /* of a run found by mark */
-    CLASS = 16,
+    SHARED = 16,
 };
 
 #define NONE UINT32_MAX
-#define SMALL_MAX 2048
+#define GRAIN 64
+#define SMALL_MAX (HD_PAGE - GRAIN)
 #define RUNS_COMPARED 64
+#define ORDER_COMPARED 64
+#define TINY_GRAINS 3 /* and less */
 
-/* Cells of a page, one bit each in 64. The steps keep waste under a third. */
-static const uint16_t class_bytes[HD_SPACE_CLASSES] = {64,  96,  128,  192,  256, 384,
-                                                       512, 768, 1024, 1344, 2048};
-
-static unsigned class_of(size_t bytes)
+static unsigned grains_of(size_t bytes)
 {
-    unsigned c = 0;
-
-    while (class_bytes[c] < bytes)
-        c++;
-    return c;
+    return (unsigned)((bytes + GRAIN - 1) / GRAIN);
 }
 
-static uint64_t all_cells(unsigned cls)
+/* <n> bits from <at> on; 1 to 64 of them. */
+static uint64_t bits(unsigned at, unsigned n)
 {
-    unsigned n = HD_PAGE / class_bytes[cls];
-
-    return n == 64 ? UINT64_MAX : ((uint64_t)1 << n) - 1;
+    return (n == 64 ? UINT64_MAX : ((uint64_t)1 << n) - 1) << at;
 }
 
 static uint32_t pages_of(size_t bytes)
@@ -73,7 +68,7 @@ void hd_space_deinit(hd_space_t *s)
 size_t hd_space_round(size_t bytes)
 {
     if (bytes <= SMALL_MAX)
-        return class_bytes[class_of(bytes)];
+        return (size_t)hd_max(grains_of(bytes), 1u) * GRAIN;
     return (size_t)pages_of(bytes) * HD_PAGE;
 }
 
@@ -88,13 +83,14 @@ static void link_page(hd_space_t *s, uint32_t *head, uint32_t page)
     *head = page + 1;
 }
 
-/* By address, lowest first: what comes next fills the low pages, so that those above
- * become empty and are given back. */
+/* By address, lowest first (as far as a short look goes): what comes next fills the low
+ * pages, so that those above become empty and are given back. */
 static void link_in_order(hd_space_t *s, uint32_t *head, uint32_t page)
 {
     uint32_t before = 0, after = *head;
+    int tries = ORDER_COMPARED;
 
-    while (after != 0 && after < page + 1) {
+    while (after != 0 && after < page + 1 && tries-- > 0) {
         before = after;
         after = s->pages[after - 1].next;
     }
@@ -225,53 +221,106 @@ static void free_run(hd_space_t *s, uint32_t page, uint32_t len)
     put_run(s, page, len);
 }
 
-/* Cells */
+/* Grains */
 
-static void *alloc_cell(hd_space_t *s, unsigned cls)
+/* The next run of free grains from *at on: *at and its length; 0: there is none. */
+static unsigned next_free(uint64_t free, unsigned *at)
 {
-    uint32_t page;
-    unsigned cell;
-    char *at;
+    uint64_t rest = *at < 64 ? free & ~(uint64_t)0 << *at : 0, taken;
 
-    if (s->partial[cls] == 0) {
+    if (rest == 0)
+        return 0;
+    *at = (unsigned)__builtin_ctzll(rest);
+    taken = ~free & ~(uint64_t)0 << *at;
+    return (taken == 0 ? 64 : (unsigned)__builtin_ctzll(taken)) - *at;
+}
+
+static unsigned longest_free(uint64_t free)
+{
+    unsigned best = 0;
+
+    for (unsigned at = 0, n; (n = next_free(free, &at)) != 0; at += n)
+        best = hd_max(best, n);
+    return best;
+}
+
+/* The shortest run that holds <n>, the first of these. */
+static unsigned find_grains(uint64_t free, unsigned n)
+{
+    unsigned best = 0, best_n = UINT_MAX;
+
+    for (unsigned at = 0, len; (len = next_free(free, &at)) != 0; at += len) {
+        if (len >= n && len < best_n) {
+            best = at;
+            best_n = len;
+        }
+    }
+    hd_bug_on(best_n == UINT_MAX);
+    return best;
+}
+
+/* Its free grains are others now: into the list where it belongs. */
+static void relink(hd_space_t *s, uint32_t page)
+{
+    hd_space_page_t *p = &s->pages[page];
+    unsigned longest = longest_free(p->free);
+
+    if (longest == p->longest)
+        return;
+    if (p->longest != 0)
+        unlink_page(s, &s->partial[p->is_tiny][p->longest], page);
+    p->longest = (uint8_t)longest;
+    if (longest != 0)
+        link_in_order(s, &s->partial[p->is_tiny][longest], page);
+}
+
+static void *alloc_grains(hd_space_t *s, unsigned n)
+{
+    bool is_tiny = n <= TINY_GRAINS;
+    unsigned list = n, at;
+    uint32_t page;
+    char *to;
+
+    while (list <= HD_SPACE_GRAINS && s->partial[is_tiny][list] == 0)
+        list++;
+    if (list <= HD_SPACE_GRAINS) {
+        page = s->partial[is_tiny][list] - 1;
+    } else {
         page = take_run(s, 1);
         if (page == NONE)
             return NULL;
-        s->pages[page].kind = CLASS;
-        s->pages[page].cls = (uint8_t)cls;
-        s->pages[page].free = all_cells(cls);
+        s->pages[page].kind = SHARED;
+        s->pages[page].free = UINT64_MAX;
+        s->pages[page].longest = 0; /* in no list yet */
+        s->pages[page].is_tiny = is_tiny;
         hd_asan_poison(page_at(s, page), HD_PAGE);
-        link_page(s, &s->partial[cls], page); /* the only one */
     }
-    page = s->partial[cls] - 1;
-    cell = (unsigned)__builtin_ctzll(s->pages[page].free);
-    s->pages[page].free &= ~((uint64_t)1 << cell);
-    if (s->pages[page].free == 0)
-        unlink_page(s, &s->partial[cls], page);
-    at = page_at(s, page) + (size_t)cell * class_bytes[cls];
-    hd_asan_unpoison(at, class_bytes[cls]);
-    return at;
+    at = find_grains(s->pages[page].free, n);
+    s->pages[page].free &= ~bits(at, n);
+    relink(s, page);
+    to = page_at(s, page) + (size_t)at * GRAIN;
+    hd_asan_unpoison(to, (size_t)n * GRAIN);
+    return to;
 }
 
-static void free_cell(hd_space_t *s, uint32_t page, unsigned cell)
+static void free_grains(hd_space_t *s, uint32_t page, unsigned at, unsigned n)
 {
     hd_space_page_t *p = &s->pages[page];
-    unsigned cls = p->cls;
-    char *at = page_at(s, page) + (size_t)cell * class_bytes[cls];
+    char *from = page_at(s, page) + (size_t)at * GRAIN;
 
-    hd_bug_on((p->free >> cell & 1) != 0);
+    hd_bug_on(p->kind != SHARED || at + n > HD_SPACE_GRAINS || n == 0 ||
+              (p->free & bits(at, n)) != 0);
 #ifdef HD_DEBUG
-    memset(at, 0xdd, class_bytes[cls]); /* who still reads it shall notice */
+    memset(from, 0xdd, (size_t)n * GRAIN); /* who still reads it shall notice */
 #endif
-    hd_asan_poison(at, class_bytes[cls]);
-    if (p->free == 0)
-        link_in_order(s, &s->partial[cls], page);
-    p->free |= (uint64_t)1 << cell;
-    if (p->free != all_cells(cls))
+    hd_asan_poison(from, (size_t)n * GRAIN);
+    p->free |= bits(at, n);
+    relink(s, page);
+    /* One that is all free is kept for the next piece. */
+    if (p->free != UINT64_MAX ||
+        (s->partial[p->is_tiny][HD_SPACE_GRAINS] == page + 1 && p->next == 0))
         return;
-    if (s->partial[cls] == page + 1 && p->next == 0)
-        return; /* the class's last page with room: kept for the next piece */
-    unlink_page(s, &s->partial[cls], page);
+    unlink_page(s, &s->partial[p->is_tiny][HD_SPACE_GRAINS], page);
     free_run(s, page, 1);
 }
 
@@ -280,7 +329,7 @@ void *hd_space_alloc(hd_space_t *s, size_t bytes)
     uint32_t page;
 
     if (bytes <= SMALL_MAX)
-        return alloc_cell(s, class_of(bytes));
+        return alloc_grains(s, hd_max(grains_of(bytes), 1u));
     if (bytes > (size_t)s->pages_n * HD_PAGE)
         return NULL;
     page = take_run(s, pages_of(bytes));
@@ -301,43 +350,53 @@ void hd_space_free(hd_space_t *s, void *at, size_t bytes)
         free_run(s, page, pages_of(bytes));
         return;
     }
-    hd_bug_on(s->pages[page].kind != CLASS);
-    free_cell(s, page, (unsigned)(offset % HD_PAGE / class_bytes[s->pages[page].cls]));
+    free_grains(s, page, (unsigned)(offset % HD_PAGE / GRAIN),
+                hd_max(grains_of(bytes), 1u));
 }
 
 size_t hd_space_trimmed(size_t bytes, size_t want)
 {
-    size_t pages = (size_t)pages_of(hd_max(want, (size_t)SMALL_MAX + 1)) * HD_PAGE;
-
-    return bytes <= SMALL_MAX || pages >= bytes ? bytes : pages;
+    if (bytes <= SMALL_MAX)
+        return hd_min(hd_space_round(want), bytes);
+    return hd_min((size_t)pages_of(hd_max(want, (size_t)SMALL_MAX + 1)) * HD_PAGE, bytes);
 }
 
 void hd_space_trim(hd_space_t *s, void *at, size_t bytes, size_t want)
 {
-    uint32_t page = (uint32_t)((size_t)((char *)at - s->base) / HD_PAGE);
-    uint32_t keep = pages_of(want), have = pages_of(bytes);
+    size_t offset = (size_t)((char *)at - s->base), kept = hd_space_trimmed(bytes, want);
+    uint32_t page = (uint32_t)(offset / HD_PAGE);
 
-    if (bytes > SMALL_MAX && keep > 0 && keep < have)
-        free_run(s, page + keep, have - keep);
+    if (kept >= bytes)
+        return;
+    if (bytes <= SMALL_MAX)
+        free_grains(s, page, (unsigned)((offset % HD_PAGE + kept) / GRAIN),
+                    (unsigned)((bytes - kept) / GRAIN));
+    else
+        free_run(s, page + (uint32_t)(kept / HD_PAGE),
+                 (uint32_t)((bytes - kept) / HD_PAGE));
 }
 
 /* Rebuilding */
 
-static bool mark_cell(hd_space_t *s, size_t offset, unsigned cls)
+static bool mark_grains(hd_space_t *s, size_t offset, size_t bytes)
 {
     hd_space_page_t *p = &s->pages[offset / HD_PAGE];
-    size_t cell = offset % HD_PAGE / class_bytes[cls];
+    uint64_t taken;
 
+    if (offset % GRAIN != 0 || bytes % GRAIN != 0 || offset % HD_PAGE + bytes > HD_PAGE)
+        return false;
+    taken = bits((unsigned)(offset % HD_PAGE / GRAIN), (unsigned)(bytes / GRAIN));
     if (p->kind == 0) {
-        p->kind = CLASS;
-        p->cls = (uint8_t)cls;
-        p->free = all_cells(cls);
+        p->kind = SHARED;
+        p->free = UINT64_MAX;
+        p->longest = 0;
+        p->is_tiny = true;
         s->pages_used++;
     }
-    if (p->kind != CLASS || p->cls != cls || offset % HD_PAGE % class_bytes[cls] != 0 ||
-        (p->free >> cell & 1) == 0)
+    p->is_tiny &= bytes <= TINY_GRAINS * GRAIN;
+    if (p->kind != SHARED || (p->free & taken) != taken)
         return false;
-    p->free &= ~((uint64_t)1 << cell);
+    p->free &= ~taken;
     return true;
 }
 
@@ -352,9 +411,8 @@ bool hd_space_mark(hd_space_t *s, const void *at, size_t bytes)
     page = (uint32_t)(offset / HD_PAGE);
     n = pages_of(bytes);
     if (bytes <= SMALL_MAX) {
-        if (!mark_cell(s, offset, class_of(bytes)))
+        if (!mark_grains(s, offset, bytes))
             return false;
-        bytes = class_bytes[class_of(bytes)];
         n = 1;
     } else {
         for (uint32_t i = page; i < page + n; i++) {
@@ -370,24 +428,19 @@ bool hd_space_mark(hd_space_t *s, const void *at, size_t bytes)
     return true;
 }
 
-static void finish_class_page(hd_space_t *s, uint32_t page, bool wipe)
+static void finish_shared_page(hd_space_t *s, uint32_t page, bool wipe)
 {
-    hd_space_page_t *p = &s->pages[page];
-    size_t bytes = class_bytes[p->cls];
+    uint64_t free = s->pages[page].free;
 
-    if (p->free == 0)
-        return;
-    link_in_order(s, &s->partial[p->cls], page);
-    for (size_t cell = 0; cell < HD_PAGE / bytes; cell++) {
-        char *at = page_at(s, page) + cell * bytes;
+    relink(s, page);
+    for (unsigned at = 0, n; (n = next_free(free, &at)) != 0; at += n) {
+        char *from = page_at(s, page) + (size_t)at * GRAIN;
 
-        if ((p->free >> cell & 1) == 0)
-            continue;
         if (wipe) {
-            hd_asan_unpoison(at, bytes);
-            hd_os_wipe(at, bytes);
+            hd_asan_unpoison(from, (size_t)n * GRAIN);
+            hd_os_wipe(from, (size_t)n * GRAIN);
         }
-        hd_asan_poison(at, bytes);
+        hd_asan_poison(from, (size_t)n * GRAIN);
     }
 }
 
@@ -407,7 +460,7 @@ void hd_space_finish(hd_space_t *s, bool wipe)
                                   ((size_t)(page == top ? s->pages_n : page) - first) *
                                       HD_PAGE)); /* memory only */
         first = page + 1;
-        if (page < top && s->pages[page].kind == CLASS)
-            finish_class_page(s, page, wipe);
+        if (page < top && s->pages[page].kind == SHARED)
+            finish_shared_page(s, page, wipe);
     }
 }

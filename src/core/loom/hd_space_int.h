@@ -1,19 +1,21 @@
 /* hd_space_int: which bytes of a shared memory file are free: private to its one writer,
- * told anew (mark, finish) when a writer starts. Small pieces share pages by size class;
- * larger ones are runs of pages. Memory is reserved before it is handed out; whole free
- * pages are punched out. Nothing of this lies in shared memory.
+ * told anew (mark, finish) when a writer starts. Small pieces are runs of grains of 64
+ * bytes that share pages; larger ones are runs of pages. Memory is reserved before it is
+ * handed out; whole free pages are punched out. Nothing of this lies in shared memory.
  */
 #pragma once
 #include "core/base/hd_types.h"
 
-#define HD_SPACE_CLASSES 11
+#define HD_SPACE_GRAINS 64 /* a page's */
 #define HD_SPACE_BINS 32
 
 typedef struct {
-    uint64_t free;       /* a class page's free cells, one bit each */
+    uint64_t free;       /* a shared page's free grains, one bit each */
     uint32_t len;        /* pages of the run, at its first and last one */
-    uint32_t prev, next; /* page + 1 in the list of its bin or class */
-    uint8_t kind, cls;
+    uint32_t prev, next; /* page + 1 in the list of its bin or longest run */
+    uint8_t kind;
+    uint8_t longest; /* run of free grains, where there is any: the list it is in */
+    bool is_tiny;    /* shared by tiny pieces */
 } hd_space_page_t;
 
 typedef struct {
@@ -25,8 +27,10 @@ typedef struct {
     uint32_t top_max; /* and from here on were never used */
     size_t pages_used;
     hd_space_page_t *pages;
-    uint32_t bins[HD_SPACE_BINS];       /* free runs by log2 of their length */
-    uint32_t partial[HD_SPACE_CLASSES]; /* class pages with a free cell */
+    uint32_t bins[HD_SPACE_BINS]; /* free runs by log2 of their length */
+    /* Shared pages by their longest free run: those of tiny pieces by themselves, since
+     * slots are such and stay, while regions come and go. */
+    uint32_t partial[2][HD_SPACE_GRAINS + 1];
 } hd_space_t;
 
 /* <bytes> of <fd> from <fd_offset>, mapped at <base>. All free. */
@@ -39,8 +43,8 @@ size_t hd_space_round(size_t bytes);
 void *hd_space_alloc(hd_space_t *s, size_t bytes);
 /* <bytes> as given to alloc, or as trimmed to. */
 void hd_space_free(hd_space_t *s, void *at, size_t bytes);
-/* Gives the end of a piece back as far as whole pages go; returns what it takes now,
- * which the caller writes down before hd_space_trim is called. */
+/* Gives the end of a piece back, of a small one to the grain, else whole pages; returns
+ * what it takes then, which the caller writes down before hd_space_trim is called. */
 size_t hd_space_trimmed(size_t bytes, size_t want);
 void hd_space_trim(hd_space_t *s, void *at, size_t bytes, size_t want);
 

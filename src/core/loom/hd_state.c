@@ -54,6 +54,9 @@ static size_t lay_out(hd_state_t *s)
         place(s->at, &next, members * HD_ARENAS_MAX * c->regions_max * sizeof(*s->pins));
     s->gauges = place(s->at, &next, members * c->gauges_max * sizeof(*s->gauges));
     s->totals = place(s->at, &next, c->gauges_max * sizeof(*s->totals));
+    s->total_groups =
+        place(s->at, &next,
+              (c->gauges_max / HD_GAUGE_GROUP / 64 + 1) * sizeof(*s->total_groups));
     s->words = place(s->at, &next, members * c->series_max * sizeof(*s->words));
     for (unsigned i = 0; i < HD_SERIES_TABLES; i++)
         s->tables[i] =

@@ -38,8 +38,9 @@ int hd_state_fd(const hd_state_t *state); /* lent: to leave to another program *
 uint64_t hd_state_layout_hash(const hd_state_t *state);
 size_t hd_state_bytes_used(const hd_state_t *state);
 
-/* A cell of <bytes> under (<kind>, <name>): found or, by a writer, made zeroed. NULL: not
- * there and <m> is no writer, another size, or no room. Lives until hd_cell_drop. */
+/* A cell of <bytes> under (<kind>, <name>; one of at most 24 bytes costs nothing): found
+ * or, by a writer, made zeroed. NULL: not there and <m> is no writer, another size, or no
+ * room. Lives until hd_cell_drop. */
 void *hd_cell_get(hd_member_t *m, uint32_t kind, hd_str_t name, size_t bytes);
 /* By its writer, when no resource names it and its counts are 0. */
 void hd_cell_drop(hd_member_t *m, uint32_t kind, hd_str_t name);

@@ -99,6 +99,7 @@ typedef struct hd_endpoint_state_s {
     hd_gauge_id_t requests;  /* active requests, shared total: for least-request */
     hd_gauge_id_t conns;     /* where max_conns limits them; else HD_GAUGE_NONE */
     _Atomic uint32_t health; /* active health checks' word: hd_checked_t */
+    bool has_total; /* <requests> is shared; its writer's, who doesn't look it up then */
     /* outlier detection: out until then, 0: not; how often before; failures in a row;
      * [requests:32][good:32] of the interval */
     _Atomic uint64_t ejected_until_ns;

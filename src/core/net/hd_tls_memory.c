@@ -8,6 +8,8 @@
 #include <malloc.h>
 #include <stdlib.h>
 
+#ifndef HD_ASAN /* who uses a buffer that was given back is to be found */
+
 enum {
     /* OpenSSL's for reading and for writing, with heads and padding, have different sizes
      * between these. */
@@ -69,8 +71,8 @@ static hd_spare_t spare = {.trim = trim};
 /* Before OpenSSL's first allocation, or it refuses. */
 __attribute__((constructor)) static void start(void)
 {
-#ifndef HD_ASAN /* who uses a buffer that was given back is to be found */
     if (CRYPTO_set_mem_functions(take, change, give) == 1)
         hd_spare_register(&spare);
-#endif
 }
+
+#endif

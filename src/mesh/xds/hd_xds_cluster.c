@@ -408,6 +408,8 @@ static hd_rc_t set_eds(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
     if (msg->load_assignment != NULL)
         return hd_err_set(err, HD_E_RESOURCE, "an EDS cluster with a load_assignment");
     hd_xds_want_table(hd_str_c(name), &mesh->table);
+    if (hd_xds_reads_load(c->lb))
+        hd_xds_want_load(hd_str_c(name));
     c->endpoints = hd_xds_need(x, HD_XDS_ENDPOINTS, hd_str_c(name), eds->eds_config, err);
     return c->endpoints != NULL ? HD_OK : HD_ERROR;
 }
@@ -445,6 +447,7 @@ static hd_rc_t set_type(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
     if (is_dns && hd_xds_dns(x, msg, &x->dns, err) != HD_OK)
         return HD_ERROR;
     c->is_logical = is_dns && x->dns->is_logical;
+    x->reads_load = hd_xds_reads_load(c->lb);
     return hd_xds_inline_endpoints(x, msg->load_assignment, hd_str_c(msg->name), is_dns,
                                    &c->endpoints, err);
 }

@@ -148,31 +148,44 @@ static hd_rc_t add_locality(list_t *l, const PbEndpoint__LocalityLbEndpoints *ms
     return HD_OK;
 }
 
-/* --- consistent hashing's tables --- */
+/* --- what a cluster wants of its endpoints --- */
 
 typedef struct {
     hd_table_spec_t spec;
+    bool reads_load;
     size_t len;
     char name[];
 } wanted_t;
 
 static hd_map_t *wanted; /* of the process: few, and no more than clusters */
 
-void hd_xds_want_table(hd_str_t endpoints, const hd_table_spec_t *spec)
+static wanted_t *add_wanted(hd_str_t endpoints)
 {
-    wanted_t *w;
+    wanted_t *w = calloc(1, sizeof(*w) + endpoints.len);
 
-    if (wanted == NULL)
-        wanted = hd_map_create();
-    free(hd_map_remove(wanted, endpoints));
-    if (spec->kind == HD_TABLE_NONE)
-        return;
-    w = malloc(sizeof(*w) + endpoints.len);
     hd_bug_on(w == NULL);
-    w->spec = *spec;
     w->len = endpoints.len;
     memcpy(w->name, endpoints.data, endpoints.len);
     hd_ignore(hd_map_put(wanted, hd_str_n(w->name, w->len), w) == NULL);
+    return w;
+}
+
+void hd_xds_want_table(hd_str_t endpoints, const hd_table_spec_t *spec)
+{
+    if (wanted == NULL)
+        wanted = hd_map_create();
+    free(hd_map_remove(wanted, endpoints));
+    if (spec->kind != HD_TABLE_NONE)
+        add_wanted(endpoints)->spec = *spec;
+}
+
+void hd_xds_want_load(hd_str_t endpoints)
+{
+    wanted_t *w = hd_map_get(wanted, endpoints);
+
+    if (w == NULL)
+        w = add_wanted(endpoints);
+    w->reads_load = true;
 }
 
 static void make_tables(hd_xds_t *x, hd_str_t name, hd_endpoints_t *eps)
@@ -182,23 +195,22 @@ static void make_tables(hd_xds_t *x, hd_str_t name, hd_endpoints_t *eps)
                                   : w != NULL                    ? &w->spec
                                                                  : NULL;
 
-    if (spec != NULL)
+    if (spec != NULL && spec->kind != HD_TABLE_NONE)
         hd_tables_build(eps, spec, x->cf.pool, x->env->temp);
 }
 
-/* --- what outlives versions --- */
-
-/* A count that is read on the request's way is kept as a total (DESIGN §3). Of a cluster
- * that isn't there yet it may be. */
-static bool is_load_read(hd_xds_t *x, hd_str_t name)
+/* A count that is read on the request's way is kept as a total. */
+bool hd_xds_reads_load(hd_lb_policy_t lb)
 {
-    const hd_slot_t *slot =
-        hd_slot_find(x->env->member, x->env->arena, HD_RES_CLUSTER, name);
-    const hd_region_t *r = slot != NULL ? hd_slot_get(x->env->member, slot) : NULL;
-    const hd_cluster_t *c = r != NULL ? r->root : NULL;
+    return lb == HD_LB_LEAST_REQUEST || lb == HD_LB_RING_HASH || lb == HD_LB_MAGLEV ||
+           lb == HD_LB_PEAK_EWMA;
+}
 
-    return c == NULL || c->lb == HD_LB_LEAST_REQUEST || c->lb == HD_LB_RING_HASH ||
-           c->lb == HD_LB_MAGLEV || c->lb == HD_LB_PEAK_EWMA;
+static bool is_load_read(const hd_xds_t *x, hd_str_t name)
+{
+    const wanted_t *w = wanted != NULL ? hd_map_get(wanted, name) : NULL;
+
+    return x->reads_load || (w != NULL && w->reads_load);
 }
 
 static hd_rc_t build(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,

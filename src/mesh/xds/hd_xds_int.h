@@ -32,7 +32,13 @@ typedef struct {
     bool must_exist;          /* validate_clusters of the routes being built */
     uint32_t answer_bytes_max;
     hd_table_spec_t table; /* of the cluster being built, for its inline endpoints */
+    bool reads_load;       /* likewise: their requests are counted in totals */
 } hd_xds_t;
+
+/* A choice of endpoints by the policy looks at how many requests each has. */
+bool hd_xds_reads_load(hd_lb_policy_t lb);
+/* As hd_xds_want_table, which comes first: with totals of their requests. */
+void hd_xds_want_load(hd_str_t endpoints);
 
 /* --- hd_xds_build.c --- */
 /* Adds to the notes, once each. */
