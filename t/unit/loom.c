@@ -362,6 +362,39 @@ static void test_processes(void)
     teardown();
 }
 
+/* Readers that don't come round keep everything: a writer that starts anew then must
+ * still be able to, or it could never free anything. */
+static void test_full_of_entries(void)
+{
+    bool opens = true;
+    int n = 0;
+
+    setup(0);
+    publish(HD_RES_CLUSTER, "c", 0, 2);
+    hd_turn_begin(reader);
+    for (;; n++) {
+        hd_batch_t *b = hd_batch_begin(arena);
+        hd_rc_t rc = loom_put(b, arena, HD_RES_CLUSTER, "c", (uint32_t)n, 2);
+
+        hd_batch_publish(b, 0);
+        hd_arena_reclaim(arena, 0);
+        if (rc != HD_OK)
+            break;
+    }
+    ok(n > 4000 && loom_err.code == HD_E_LIMIT, "full after %d: %s", n, loom_err.text);
+    for (int i = 0; i < 3; i++)
+        opens = opens && hd_arena_open_writer(arena, writer, &loom_err) == HD_OK;
+    ok(opens, "a writer still starts, several times");
+    hd_turn_sleep(reader);
+    hd_arena_reclaim(arena, 0);
+    is_int(stats_now().regions_retired, 0, "and frees it all once the reader is through");
+    publish(HD_RES_CLUSTER, "c", 7, 2);
+    is_int(loom_seed_of(hd_slot_get(
+               writer, hd_slot_find(writer, arena, HD_RES_CLUSTER, HD_STR("c")))),
+           7, "then there is room");
+    teardown();
+}
+
 static void test_many_slots(void)
 {
     hd_batch_t *b;
@@ -396,6 +429,7 @@ int main(void)
     test_content();
     test_turns_and_pins();
     test_full_arena();
+    test_full_of_entries();
     test_same_bytes_after_many_rounds();
     test_secrets();
     test_clash();

@@ -17,10 +17,15 @@
 
 /* Entries */
 
-static bool take_entry(hd_arena_t *a, uint32_t *index)
+/* A full arena still has room for what a writer needs to open it. */
+#define OWN_ENTRIES 16
+
+static bool take_entry(hd_arena_t *a, bool is_own, uint32_t *index)
 {
     uint32_t n = hd_load(&a->head->regions_n, relaxed);
 
+    if (!is_own && n - a->free_entries_n + OWN_ENTRIES >= a->regions_max)
+        return false;
     if (a->free_entries_n > 0) {
         *index = a->free_entries[--a->free_entries_n];
         return true;
@@ -186,7 +191,7 @@ bool hd_region_begin(hd_builder_t *b, hd_arena_t *a, hd_res_type_t type, hd_str_
     hd_region_t *r;
     uint32_t index;
 
-    if (!take_entry(a, &index)) {
+    if (!take_entry(a, type == HD_RES_NONE, &index)) {
         hd_ignore(hd_err_set(err, HD_E_LIMIT, "the arena holds %u resources already",
                              a->regions_max));
         return false;
