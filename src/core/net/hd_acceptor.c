@@ -355,14 +355,15 @@ void hd_acceptor_add_fd(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type, i
     start_socket(s);
 }
 
-void hd_acceptor_drop_fds(hd_acceptor_t *a, const hd_addr_t *addr)
+void hd_acceptor_drop_fds(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type)
 {
     socket_t **at = &a->sockets;
 
     while (*at != NULL) {
         socket_t *s = *at;
 
-        if (s->slot != NULL || !hd_addr_eq(&s->addr, addr)) {
+        if (s->slot != NULL || s->is_datagram != (type == SOCK_DGRAM) ||
+            !hd_addr_eq(&s->addr, addr)) {
             at = &s->next;
             continue;
         }

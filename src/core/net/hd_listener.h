@@ -142,7 +142,7 @@ void hd_acceptor_add_fd(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type, i
                         bool exclusive);
 /* Those of <addr> won't have a listener any more, or never had one: they are closed. One
  * that has is closed when the listener goes. */
-void hd_acceptor_drop_fds(hd_acceptor_t *a, const hd_addr_t *addr);
+void hd_acceptor_drop_fds(hd_acceptor_t *a, const hd_addr_t *addr, uint8_t type);
 void hd_acceptor_refresh(hd_acceptor_t *a); /* after a batch, in a turn */
 void hd_acceptor_stop(hd_acceptor_t *a);    /* closes the sockets: no new conns */
 void hd_acceptor_destroy(hd_acceptor_t *a);

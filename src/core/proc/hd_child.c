@@ -93,7 +93,7 @@ static void drop_listen(const hd_msg_head_t *head, const void *payload)
     memcpy(&item, payload, sizeof(item));
     hd_bug_on(!hd_listen_item_fix(&item));
     if (!p->is_quitting)
-        hd_acceptor_drop_fds(p->acceptor, &item.spec.bind);
+        hd_acceptor_drop_fds(p->acceptor, &item.spec.bind, item.spec.type);
 }
 
 static void take_error_log(const hd_msg_head_t *head, const void *payload, int *fds)
