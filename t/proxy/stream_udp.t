@@ -15,6 +15,7 @@ my $hd = Heddle->new(modules => ['access_log']);
 my @servers = map { udp_server($_) } 1 .. 4;
 my $conf = <<'EOC';
 worker_processes 2;
+worker_shutdown_timeout 20s;
 events { worker_connections 200; }
 stream {
     log_format main '$protocol $status in=$bytes_received out=$bytes_sent up=$upstream_addr $remote_port end';
@@ -168,9 +169,18 @@ my $answer;
 $hd->wait_for(sub { $a->send('alive?'); $answer = hear($a, 0.3) }, 'an answer');
 like $answer, qr/^2:\d+:alive\?$/, 'its clients have new sessions';
 
-# The end: those that go on are served.
+# A reload that living workers can't follow: the session goes on in the old one.
 my ($port_now) = ask($a, 'x') =~ /^2:(\d+):/;
 1 while defined hear($a, 0.01);
+$hd->conf($conf =~ s/worker_processes 2/worker_processes 3/r);
+ok $hd->reload, 'a reload with another number of workers';
+my $seen;
+$hd->wait_for(sub { $a->send('old'); ($seen = hear($a, 0.3)) && $seen eq "2:$port_now:old" }, 'the old worker');
+is $seen, "2:$port_now:old", 'an open session is served by its old worker';
+like ask(client('u9'), 'new'), qr/^4:\d+:new$/, 'new ones by the new';
+1 while defined hear($a, 0.01);
+
+# The end: those that go on are served.
 $hd->signal('QUIT');
 $hd->wait_log(qr/gracefully shutting down/, 3);
 my $late;

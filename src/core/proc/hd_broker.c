@@ -125,8 +125,12 @@ void hd_broker_serve(hd_channel_t *ch, const hd_msg_head_t *head, const void *pa
     (void)snprintf(made.text, sizeof(made.text), "%s", err.text);
     hd_err_clear(&err);
     if (hd_channel_send(ch, HD_MSG_SOCKET_MADE, &made, sizeof(made), &fd, fd >= 0 ? 1 : 0,
-                        &err) == 0)
-        hd_log(HD_LOG_ALERT, "broker: %s", err.text);
+                        &err) == 0) {
+        /* that a child has died meanwhile is heard of elsewhere */
+        bool is_gone = err.sys_errno == EPIPE || err.sys_errno == ECONNRESET;
+
+        hd_log(is_gone ? HD_LOG_INFO : HD_LOG_ALERT, "broker: %s", err.text);
+    }
     if (fd >= 0)
         hd_ignore(close(fd)); /* the child's copy lives on */
 }
