@@ -172,8 +172,8 @@ like $answer, qr/^2:\d+:alive\?$/, 'its clients have new sessions';
 # A reload that living workers can't follow: the session goes on in the old one.
 my ($port_now) = ask($a, 'x') =~ /^2:(\d+):/;
 1 while defined hear($a, 0.01);
-$hd->conf($conf =~ s/worker_processes 2/worker_processes 3/r);
-ok $hd->reload, 'a reload with another number of workers';
+$hd->conf($conf =~ s/worker_connections 200/worker_connections 201/r);
+ok $hd->reload, 'a reload with other limits';
 my $seen;
 $hd->wait_for(sub { $a->send('old'); ($seen = hear($a, 0.3)) && $seen eq "2:$port_now:old" }, 'the old worker');
 is $seen, "2:$port_now:old", 'an open session is served by its old worker';

@@ -396,10 +396,8 @@ static void accept_last(socket_t *s)
     int most = ACCEPTS_LAST;
 
     stop_socket(s);
-    if (s->is_datagram) {
-        hd_datagram_server->on_readable(&s->datagram);
+    if (s->is_datagram) /* what waits is for who has the socket next */
         return;
-    }
     while (most-- > 0 && s->slot != NULL && accept_one(s) == HD_OK) {
     }
 }
