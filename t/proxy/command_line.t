@@ -97,6 +97,25 @@ $hd->wait_for(sub { $hd->_has_ended }, 'the end');
 is $hd->{status}, 0, 'it stopped in order';
 delete @$hd{'pid', 'status'};
 
+# Two of them with a prefix each share nothing: configuration, log and pid file lie under -p.
+for my $n (0, 1) {
+    my $p = "$dir/p$n";
+    mkdir $_ for $p, "$p/conf", "$p/logs";
+    spew("p$n/conf/heddle.conf", "worker_processes 1;\n");
+    ($status, $out) = heddle("-t -p $p");
+    like $out, qr{^heddle: the configuration file \Q$p\E/conf/heddle\.conf syntax is ok$}m, '-p alone: the configuration';
+    ($status, $out) = heddle("-p $p </dev/null");
+    is "$status $out", '0 ', 'a start';
+}
+my @pids = map { my $f = "$dir/p$_/logs/heddle.pid"; $hd->wait_for(sub { -s $f }, $f); open my $h, '<', $f or die $!; 0 + <$h> } 0, 1;
+ok $pids[0] != $pids[1] && kill(0, @pids) == 2, 'two programs, two pid files';
+for my $n (0, 1) {
+    ($status, $out) = heddle("-s quit -p $dir/p$n");
+    is "$status $out", '0 ', '-s finds it by its prefix';
+    $hd->wait_for(sub { !-e "$dir/p$n/logs/heddle.pid" && !kill 0, $pids[$n] }, 'the end');
+    ok -s "$dir/p$n/logs/error.log", 'and it wrote its log there';
+}
+
 # Hidden: what the build asks for.
 ($status, $out) = heddle('--print-directives ' . join ' ', Heddle::Echo::path(), glob "$Heddle::build/modules/*.so");
 is $status, 0, '--print-directives';

@@ -238,6 +238,9 @@ hd_rc_t hd_loading_read(hd_loading_t *l, hd_err_t *err)
     loading = l;
     l->pool = hd_pool_create(0);
     hd_settings_init(l->settings);
+    if (l->settings->pid_path[0] != '/')
+        (void)snprintf(l->settings->pid_path, HD_PATH_MAX_BYTES, "%.*s%s",
+                       HD_STR_ARG(o->prefix), HD_PID_PATH);
     if (l->running != NULL)
         hd_settings_copy_modules(l->settings, l->running);
     (void)snprintf(l->settings->error_log, HD_PATH_MAX_BYTES, "%s", o->error_log.data);
