@@ -98,18 +98,19 @@ TAP_UNUSED static void write_all(hd_conn_t *c, unsigned how)
 }
 
 /* Our server <serve>s a client that sends the bytes. */
-TAP_UNUSED static void fuzz_client(unsigned how,
-                                   void (*serve)(hd_conn_t *c, const hd_slot_t *listener,
-                                                 const hd_filter_chain_t *chain),
-                                   void (*meanwhile)(void))
+TAP_UNUSED static void
+fuzz_client(unsigned how, void (*serve)(hd_conn_t *c, const hd_http_entry_t *entry),
+            void (*meanwhile)(void))
 {
     hd_conn_t *ends[2];
+    hd_http_entry_t entry;
 
     is_deaf = (how & DEAF) != 0;
     peer_closed = false;
     hd_bug_on(hd_conn_create_pipe(loop, ends, &err) != HD_OK);
     hd_conn_set_handler(ends[1], &peer, NULL);
-    serve(ends[0], listener_slot, filter_chain);
+    hd_http_entry_init(&entry, ends[0], listener_slot, filter_chain);
+    serve(ends[0], &entry);
     write_all(ends[1], how);
     if (meanwhile != NULL)
         meanwhile();

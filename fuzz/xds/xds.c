@@ -10,7 +10,7 @@ static hd_xds_names_t resolve(void *arg, hd_str_t host, const hd_dns_conf_t *how
     static hd_addr_t one = {.family = AF_INET, .v4 = {127, 0, 0, 1}};
 
     (void)arg, (void)how;
-    return (hd_xds_names_t){&one, host.len % 2};
+    return (hd_xds_names_t){.addrs = &one, .n = host.len % 2};
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

@@ -294,6 +294,10 @@ int hd_child_main(hd_proc_t *proc, int channel_fd)
         hd_tell(HD_LOG_EMERG, "%s: %s", kinds[p->kind].title, err.text);
         return 2;
     }
+    /* what a terminal or a pipe shows of the start ends here; a reader of it isn't to
+     * wait */
+    if (p->settings->daemon && hd_log_fd() != STDERR_FILENO)
+        hd_ignore(dup2(hd_log_fd(), STDERR_FILENO) < 0);
     hd_loop_run(p->loop);
     if (!stop())
         _exit(0);

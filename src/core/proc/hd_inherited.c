@@ -55,13 +55,14 @@ bool hd_inherited_read(void)
     return true;
 }
 
+static __attribute__((used)) const char *kept_state; /* as <text> */
+
 int hd_inherited_state(void)
 {
-    static __attribute__((used)) const char *kept; /* as <text> */
     const char *value = getenv(HD_INHERITED_STATE_NAME);
     int fd = value != NULL ? (int)strtol(value, NULL, 10) : -1;
 
-    kept = value;
+    kept_state = value;
     hd_ignore(unsetenv(HD_INHERITED_STATE_NAME));
     return fd > STDERR_FILENO && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? fd : -1;
 }
