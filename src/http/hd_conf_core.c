@@ -2,6 +2,7 @@
  * every nginx.conf has it. */
 #include "core/conf/hd_conf_log.h"
 #include "core/conf/hd_module_table.h"
+#include "http/hd_body_file.h"
 #include "http/hd_conf_int.h"
 #include "http/hd_headers.h"
 
@@ -213,6 +214,23 @@ static hd_rc_t set_server_tokens(hd_conf_t *cf, const hd_str_t *args, void *conf
     return HD_OK;
 }
 
+/* A size, or variables that make one. */
+static hd_rc_t set_rate(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    const hd_expr_t **to =
+        (const hd_expr_t **)(void *)((char *)conf + cf->directive->offset);
+    hd_expr_t *expr;
+    uint64_t n;
+
+    if (hd_str_find_char(args[0], '$') < 0 &&
+        hd_parse_size(args[0], INT64_MAX, &n, err) != HD_OK)
+        return HD_ERROR;
+    if (hd_expr_compile(cf, args[0], &expr, err) != HD_OK)
+        return HD_ERROR;
+    *to = expr;
+    return HD_OK;
+}
+
 /* Kept with its NUL, for open(2). */
 static hd_rc_t set_temp_path(hd_conf_t *cf, const hd_str_t *args, void *conf,
                              hd_err_t *err)
@@ -331,17 +349,10 @@ static hd_rc_t accept_any(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     return HD_OK;
 }
 
-static hd_rc_t accept_off(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
-{
-    (void)conf;
-    if (hd_str_eq(args[0], HD_STR("off")))
-        return HD_OK;
-    return hd_err_set(err, HD_E_CONF,
-                      "\"%s %.*s\" is not supported: bodies are held in memory; off is "
-                      "allowed",
-                      cf->directive->name, HD_STR_ARG(args[0]));
-}
-
+static const hd_conf_enum_t in_file_names[] = {{"off", HD_BODY_IN_MEMORY},
+                                               {"on", HD_BODY_FILE_KEPT},
+                                               {"clean", HD_BODY_FILE_CLEANED},
+                                               {NULL, 0}};
 static const hd_conf_enum_t lingering_names[] = {
     {"off", 0}, {"on", 1}, {"always", 2}, {NULL, 0}};
 static const hd_conf_limits_t one_and_more = {1, UINT32_MAX};
@@ -576,6 +587,19 @@ static const hd_directive_t directives[] = {
      .args_max = HD_ARGS_ANY,
      .set = set_gzip_disable,
      .help = "REGEX …: user agents that get no compressed answers"},
+    {.name = "limit_rate",
+     .scope = IN_ANY | HD_IN_IF,
+     .args_n = 1,
+     .set = set_rate,
+     .offset = AT(loc.limit_rate),
+     .help = "SIZE: bytes a second of each response's way to its client; 0: no limit. "
+             "X-Accel-Limit-Rate of a response and `set $limit_rate` come before it"},
+    {.name = "limit_rate_after",
+     .scope = IN_ANY | HD_IN_IF,
+     .args_n = 1,
+     .set = set_rate,
+     .offset = AT(loc.limit_rate_after),
+     .help = "SIZE: so much goes at full speed; 0"},
     {.name = "sendfile",
      .scope = IN_ANY | HD_IN_IF,
      .args_n = 1,
@@ -599,8 +623,11 @@ static const hd_directive_t directives[] = {
     {.name = "client_body_in_file_only",
      .scope = IN_ANY,
      .args_n = 1,
-     .set = accept_off,
-     .help = "off: bodies are held in memory"},
+     .set = hd_set_enum,
+     .offset = AT(loc.body_in_file),
+     .post = in_file_names,
+     .help = "on|clean|off: a body that is buffered lies in a file, $request_body_file, "
+             "which stays there or goes with its request; off"},
     {.name = "keepalive_disable",
      .scope = IN_ANY,
      .args_n = 1,

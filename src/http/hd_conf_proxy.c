@@ -36,7 +36,7 @@ typedef struct {
     uint64_t temp_max_plus_1;                                      /* 0: the default */
     hd_str_t temp_path;
     uint32_t version; /* VERSION_…; 0: 1.1 */
-    const hd_expr_t *method, *body, *bind;
+    const hd_expr_t *method, *body, *bind, *limit_rate;
     bool bind_transparent, drops_headers, drops_body;
     uint32_t ignores; /* HD_IGNORES_… */
     uint32_t is_high;
@@ -349,6 +349,16 @@ static hd_rc_t set_expr(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
     return HD_OK;
 }
 
+static hd_rc_t set_rate(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    uint64_t n;
+
+    if (hd_str_find_char(args[0], '$') < 0 &&
+        hd_parse_size(args[0], INT64_MAX, &n, err) != HD_OK)
+        return HD_ERROR;
+    return set_expr(cf, args, conf, err);
+}
+
 static hd_rc_t set_method(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     if (hd_str_find_char(args[0], '$') < 0 && !hd_http_is_field_name(args[0]))
@@ -659,6 +669,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .body = pc->body,
         .bind = pc->bind,
         .bind_transparent = pc->bind_transparent,
+        .limit_rate = pc->limit_rate,
         .no_request_headers = pc->drops_headers,
         .no_request_body = pc->drops_body,
         .is_http10 = pc->version == VERSION_10,
@@ -764,7 +775,7 @@ static const hd_directive_t directives[] = {
      .args_max = HD_ARGS_ANY,
      .set = set_ignored,
      .help = "NAME …: fields of a response that have no effect; of these, "
-             "X-Accel-Redirect and X-Accel-Buffering have one"},
+             "X-Accel-Redirect, X-Accel-Buffering and X-Accel-Limit-Rate have one"},
     {.name = "proxy_cookie_domain",
      .scope = IN_ANY,
      .args_n = 1,
@@ -862,6 +873,13 @@ static const hd_directive_t directives[] = {
      .set = set_temp_path,
      .help = "PATH [LEVEL …]: the folder of those files, which have no name, so that "
              "LEVEL has no effect; /tmp"},
+    {.name = "proxy_limit_rate",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_rate,
+     .offset = AT(limit_rate),
+     .help = "SIZE: bytes a second that a response is read with, where proxy_buffering "
+             "is on; 0: no limit"},
     {.name = "proxy_redirect",
      .scope = IN_ANY,
      .args_n = 1,

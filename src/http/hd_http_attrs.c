@@ -3,7 +3,10 @@
 #include "hd_version.h"
 #include "core/net/hd_clients.h"
 #include "core/net/hd_tls.h"
+#include "core/conf/hd_parse.h"
+#include "http/hd_body_file.h"
 #include "http/hd_file.h"
+#include "http/hd_pace.h"
 #include "http/hd_request_int.h"
 #include "http/hd_try.h"
 #include "http/hd_uri.h"
@@ -85,6 +88,29 @@ static hd_rc_t set_args(of_t *of, hd_val_t value)
         return HD_ERROR;
     of->req->head.query = value.str;
     of->req->path_changed = true;
+    return HD_OK;
+}
+
+GET(limit_rate)
+{
+    UNUSED_REST;
+    set_int(out, (int64_t)hd_pace_rate(of->req));
+}
+
+/* As in nginx, what is no size changes nothing. */
+static hd_rc_t set_limit_rate(of_t *of, hd_val_t value)
+{
+    hd_err_t err = {0};
+    uint64_t rate;
+
+    if (value.type != HD_VAL_STR ||
+        hd_parse_size(value.str, INT64_MAX, &rate, &err) != HD_OK) {
+        hd_log_conn(HD_LOG_ERROR, of->conn != NULL ? of->conn->id : 0,
+                    "invalid $limit_rate \"%.*s\"", HD_STR_ARG(value.str));
+        return HD_OK;
+    }
+    of->req->rate = rate;
+    of->req->has_rate = true;
     return HD_OK;
 }
 
@@ -592,11 +618,11 @@ FACT(ssl_client_v_start, HD_TLS_PEER_START)
 FACT(ssl_client_v_end, HD_TLS_PEER_END)
 FACT(ssl_client_v_remain, HD_TLS_PEER_REMAIN)
 
-/* Bodies are held in memory, never in a file. */
 GET(request_body_file)
 {
     UNUSED_REST;
-    (void)out;
+    if (of->req->body_file != NULL)
+        set_str(out, of->req->body_file->name);
 }
 
 /* Early data is never taken. */
@@ -1139,6 +1165,12 @@ static const hd_attr_def_t defs[] = {
      .get = get_args,
      .set = set_args,
      .help = "query"},
+    {.name = "limit_rate",
+     .type = HD_VAL_INT,
+     .flags = R | HD_ATTR_VOLATILE | HD_ATTR_SETTABLE,
+     .get = get_limit_rate,
+     .set = set_limit_rate,
+     .help = "bytes a second that the response is held to; 0: no limit"},
     A("query_string", args, HD_VAL_STR, R, "the same as $args"),
     A("is_args", is_args, HD_VAL_STR, R, "\"?\" if there is a query"),
     A("request_method", request_method, HD_VAL_STR, R, "GET, POST, …"),
@@ -1146,7 +1178,8 @@ static const hd_attr_def_t defs[] = {
     A("server_protocol", server_protocol, HD_VAL_STR, R, "HTTP/1.1, HTTP/2.0"),
     A("request", request, HD_VAL_STR, R, "the request line"),
     A("request_length", request_length, HD_VAL_INT, R, "bytes received, head and body"),
-    A("request_body_file", request_body_file, HD_VAL_STR, R, "empty: never in a file"),
+    A("request_body_file", request_body_file, HD_VAL_STR, R | HD_ATTR_VOLATILE,
+      "file of the request's body, with client_body_in_file_only"),
     A("request_completion", request_completion, HD_VAL_STR, R, "OK if it was answered"),
     A("request_time", request_time, HD_VAL_STR, R, "seconds since it began"),
     A("request_id", request_id, HD_VAL_STR, R, "32 hex digits, unique"),

@@ -1,5 +1,7 @@
 /* HD_ACT_PROXY: runs the tries, keeps the body for another one, passes the winner's
  * response on. */
+#include "http/hd_body_file.h"
+#include "http/hd_pace.h"
 #include "http/hd_proxy_int.h"
 #include "http/hd_stay.h"
 #include "http/hd_temp_file.h"
@@ -7,6 +9,7 @@
 #include "http/hd_uri.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -247,7 +250,15 @@ static void end_others(hd_proxy_t *p, const hd_try_t *winner)
 /* X-Accel-…: the upstream's word on how its answer is passed on. */
 static void obey_field(hd_proxy_t *p, hd_field_t *f)
 {
+    uint64_t rate;
+
     f->flags |= HD_FIELD_REMOVED;
+    if (hd_str_eq_nocase(f->name, HD_STR("X-Accel-Limit-Rate")) &&
+        !(p->conf->ignores & HD_IGNORES_LIMIT_RATE) &&
+        hd_str_to_u64(f->value, INT64_MAX, &rate)) {
+        p->req->rate = rate;
+        p->req->has_rate = true;
+    }
     if (hd_str_eq_nocase(f->name, HD_STR("X-Accel-Buffering")) &&
         !(p->conf->ignores & HD_IGNORES_BUFFERING)) {
         if (hd_str_eq_nocase(f->value, HD_STR("no")))
@@ -433,6 +444,8 @@ static bool is_reading_ahead(const hd_proxy_t *p)
 
 static bool has_room(const hd_proxy_t *p)
 {
+    if (hd_unlikely(p->waits_for_rate))
+        return false;
     return is_reading_ahead(p) ? !hd_ahead_is_full(p->ahead)
                                : !hd_response_is_full(p->req);
 }
@@ -446,6 +459,25 @@ static void resume_upstream(hd_proxy_t *p)
     t->is_paused = false;
     hd_try_push_timer(t);
     t->x->upconn->codec->pause(t->x, false);
+}
+
+/* proxy_limit_rate: has more of the response come than its time allows? A second's worth
+ * may come at once. Then the wait's end wakes the request. */
+static bool is_too_fast(hd_proxy_t *p, const hd_try_t *t)
+{
+    hd_req_t *req = p->req;
+    uint64_t ms = (hd_loop_now_ns(req->loop) - t->head_ns) / 1000000 + 1000, wait_ms;
+
+    if (p->rate == 0 && p->buffers)
+        p->rate = hd_pace_eval(req, p->conf->limit_rate, "proxy_limit_rate");
+    if (p->rate == 0 || !p->buffers || p->rate > UINT64_MAX / 2 / ms)
+        return false;
+    wait_ms = t->body_bytes * 1000 / p->rate + 1;
+    if (wait_ms <= ms)
+        return false;
+    p->waits_for_rate = true;
+    hd_timer_set(req->loop, &p->backoff, wait_ms - ms);
+    return true;
 }
 
 /* A client that let us wait for so long is slow: the upstream shall not be. Clients that
@@ -536,7 +568,8 @@ void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body)
         hd_ahead_add(p->ahead, body);
     if (t->step == HD_TRY_STEP_END || t->x == NULL)
         return;
-    if (!t->is_paused && !has_room(p))
+    if (!t->is_paused &&
+        (!has_room(p) || (hd_unlikely(p->conf->limit_rate != NULL) && is_too_fast(p, t))))
         pause_upstream(p, t);
     hd_try_push_timer(t);
 }
@@ -730,6 +763,11 @@ static void give_body(hd_req_t *req, hd_chain_t *body)
         set_deadline(p);
     }
     if (p->drops_body) {
+        if (hd_unlikely(req->body_file != NULL) && hd_body_file_add(req, body) != HD_OK) {
+            hd_chain_free(body);
+            answer_failure(p, HD_FAIL_INTERNAL);
+            return;
+        }
         hd_chain_free(body);
         if (is_last && p->waits_for_body)
             begin(p);
@@ -851,6 +889,24 @@ static void look_again(hd_proxy_t *p)
         answer_failure(p, HD_FAIL_INTERNAL);
 }
 
+/* client_body_in_file_only: what is buffered goes to a file that has a name. */
+static hd_rc_t keep_body(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+
+    if (!req->head.has_body || req->is_sub || !(p->conf->buffer_request || p->drops_body))
+        return HD_OK;
+    if (hd_body_file_open(req) != HD_OK)
+        return HD_ERROR;
+    if (p->drops_body) /* it isn't sent from there */
+        return HD_OK;
+    p->replay_max = 0;
+    p->temp_fd = fcntl(req->body_file->fd, F_DUPFD_CLOEXEC, 0);
+    return p->temp_fd >= 0
+               ? HD_OK
+               : hd_req_err(req, HD_E_SYS, "a body's file: %s", strerror(errno));
+}
+
 static hd_rc_t start(hd_req_t *req)
 {
     const hd_proxy_conf_t *conf = req->route->proxy;
@@ -871,6 +927,8 @@ static hd_rc_t start(hd_req_t *req)
                             : hd_max(p->replay_max, (size_t)REQUEST_BUFFER_BYTES);
     hd_timer_init(&p->backoff, on_backoff);
     hd_pool_defer(req->pool, free_proxy, p);
+    if (hd_unlikely(req->loc->body_in_file != HD_BODY_IN_MEMORY) && keep_body(p) != HD_OK)
+        return HD_ERROR;
     set_grpc_deadline(p);
     rc = hd_proxy_find_cluster(p);
     req->cluster_name = p->cluster_name;
@@ -912,7 +970,9 @@ static void on_wake(hd_req_t *req)
     }
     if (hd_unlikely(p->temp_fd >= 0))
         send_temp(p);
-    if (hd_unlikely(p->ahead != NULL))
+    if (hd_unlikely(p->waits_for_rate) && !hd_timer_is_set(&p->backoff))
+        p->waits_for_rate = false;
+    if (hd_unlikely(p->ahead != NULL || p->conf->limit_rate != NULL))
         on_drained(req);
 }
 

@@ -41,8 +41,10 @@ typedef struct hd_proxy_s {
     hd_gauge_id_t retry_counted; /* a place among the cluster's retries; 0: none */
     hd_try_t *winner;            /* whose response it is */
     hd_timer_t backoff;
-    bool buffers;      /* the response may be read ahead of its client … */
-    hd_ahead_t *ahead; /* … who was full once; NULL: not yet */
+    bool waits_for_rate; /* proxy_limit_rate: the upstream is held back for <backoff> */
+    uint64_t rate;       /* of proxy_limit_rate, once evaluated; 0: none */
+    bool buffers;        /* the response may be read ahead of its client … */
+    hd_ahead_t *ahead;   /* … who was full once; NULL: not yet */
     uint32_t attempts;
     uint64_t hash;
     bool has_hash;

@@ -4,6 +4,7 @@
 #include "core/os/hd_os.h"
 #include "core/hd_grpc.h"
 #include "http/hd_http_xds.h"
+#include "http/hd_pace.h"
 #include "http/hd_request_int.h"
 #include "http/hd_rewrite.h"
 #include "http/hd_sub.h"
@@ -644,6 +645,8 @@ bool hd_request_is_full(const hd_req_t *req)
 
 void hd_request_on_drained(hd_req_t *req)
 {
+    if (hd_unlikely(req->pace != NULL) && !hd_pace_go_on(req))
+        return;
     if (req->is_acting && !req->response_ended && req->action_ops->on_drained != NULL)
         req->action_ops->on_drained(req);
 }

@@ -210,6 +210,7 @@ struct hd_req_s {
     uint16_t chain_n, filter_at, body_filter_at, response_filter_at,
         response_body_filter_at;
     uint64_t body_skips; /* filters, by place, that the response's body doesn't concern */
+    bool has_rate;       /* <rate> is known */
     bool has_body_filter;        /* the response's body concerns one */
     uint16_t response_filters_n; /* those that a response begun now passes */
     struct hd_denial_s *denial;  /* satisfy any: what is said if no access module is */
@@ -220,6 +221,9 @@ struct hd_req_s {
     uint32_t tries_n;
     /* Bodies that wait to be let in, and what the filter at …_filter_at holds up. */
     hd_chain_t body_wait, body_held, response_wait, response_held;
+    struct hd_body_file_s *body_file; /* hd_body_file.h; NULL: none */
+    struct hd_pace_s *pace;           /* its rate is limited; NULL: not (hd_pace.h) */
+    uint64_t rate;                    /* bytes a second, with has_rate; 0: no limit */
     hd_conn_t *tunnel_up; /* to be joined to the client's conn after the head */
     struct hd_tunnel_s *tunnel;
     hd_post_t wake;

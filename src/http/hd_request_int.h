@@ -60,3 +60,7 @@ void hd_header_ops_trailers(hd_req_t *req); /* nginx's add_trailer, at the body'
 hd_rc_t hd_http_tls_check(hd_req_t *req);
 /* nginx's words for local_code; NULL: it has none. */
 const char *hd_http_tls_words(unsigned local_code);
+
+/* --- hd_response.c --- */
+/* The end of its way: <body> goes to the client, and is empty then. */
+void hd_response_pass(hd_req_t *req, hd_chain_t *body);

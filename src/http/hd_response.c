@@ -1,6 +1,7 @@
 /* The response: through the filters in reverse order, then to the client. */
 #include "core/net/hd_tunnel.h"
 #include "http/hd_http_xds.h"
+#include "http/hd_pace.h"
 #include "http/hd_request_int.h"
 #include "http/hd_try.h"
 
@@ -22,6 +23,8 @@ void hd_response_clear(hd_req_t *req)
     req->parked &= (uint8_t) ~(HD_HOOK_RESPONSE | HD_HOOK_RESPONSE_BODY);
     hd_chain_free(&req->response_wait);
     hd_chain_free(&req->response_held);
+    if (hd_unlikely(req->pace != NULL))
+        hd_pace_stop(req);
     req->response_body_filter_at = 0;
     if (req->tunnel_up != NULL)
         hd_conn_reset(req->tunnel_up);
@@ -114,6 +117,9 @@ static void send_head(hd_req_t *req)
                               req->res.status == 204 || req->res.status == 304))
         req->res.has_body = false;
     req->client->send_head(req, false);
+    if (hd_unlikely(req->has_rate || req->loc->limit_rate != NULL) && req->res.has_body &&
+        !req->is_sub && req->tunnel_up == NULL)
+        hd_pace_start(req);
     if (req->tunnel_up != NULL)
         start_tunnel(req);
 }
@@ -196,8 +202,8 @@ void hd_response_interim(hd_req_t *req)
 
 /* --- the body --- */
 
-/* To the client; a response without a body keeps only its end. */
-static void send_body(hd_req_t *req, hd_chain_t *body)
+/* A response without a body keeps only its end. */
+void hd_response_pass(hd_req_t *req, hd_chain_t *body)
 {
     unsigned flags = hd_chain_flags(body);
 
@@ -217,6 +223,12 @@ static void send_body(hd_req_t *req, hd_chain_t *body)
     hd_chain_free(body);
     if (flags & HD_SLICE_END)
         hd_request_end_response(req);
+}
+
+static void send_body(hd_req_t *req, hd_chain_t *body)
+{
+    if (hd_likely(req->pace == NULL) || hd_pace_pass(req, body))
+        hd_response_pass(req, body);
 }
 
 static hd_rc_t run_body_filter(hd_req_t *req, const hd_module_t *mod,
@@ -325,6 +337,8 @@ void hd_response_resume(hd_req_t *req)
 bool hd_response_is_full(const hd_req_t *req)
 {
     if (req->response_wait.bytes + req->response_held.bytes >= WAIT_BYTES)
+        return true;
+    if (hd_unlikely(req->pace != NULL) && hd_pace_is_holding(req))
         return true;
     return req->response_started && !req->response_ended &&
            req->client->is_full((hd_req_t *)(uintptr_t)req);

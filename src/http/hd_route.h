@@ -158,8 +158,9 @@ typedef struct {
      * _buffer_size */
     const hd_expr_t *method, *body, *bind;
     bool no_request_headers, no_request_body, bind_transparent, is_http10;
-    uint32_t ignores;        /* HD_IGNORES_…: nginx's proxy_ignore_headers */
-    uint32_t head_bytes_max; /* of a response; 0: what the codec takes */
+    const hd_expr_t *limit_rate; /* of reading ahead, a size; NULL: none */
+    uint32_t ignores;            /* HD_IGNORES_…: nginx's proxy_ignore_headers */
+    uint32_t head_bytes_max;     /* of a response; 0: what the codec takes */
 } hd_proxy_conf_t;
 
 /* nginx's limit_except: what is done with requests of other methods than these. */
@@ -230,8 +231,10 @@ typedef struct hd_http_loc_s {
         lingering_time_ms;
     uint64_t body_buffer_bytes; /* client_body_buffer_size; 0: the default */
     hd_str_t body_temp_path;    /* a folder, NUL-terminated; empty: /tmp */
+    uint32_t body_in_file;      /* hd_body_in_file_t */
     uint32_t keepalive_requests;
     uint64_t h2_chunk_bytes; /* of HTTP/2's DATA frames at most; 0: 16 KB */
+    const hd_expr_t *limit_rate, *limit_rate_after; /* sizes; NULL: none */
     uint64_t
         sendfile_max_chunk; /* bytes of a file given to the kernel at a time; 0: all */
     bool sendfile;          /* large files go from the file to the socket */

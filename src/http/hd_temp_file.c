@@ -10,14 +10,20 @@
 
 #define IOV_N 16
 
+static int make_named(hd_pool_t *pool, const char *dir, hd_str_t *name)
+{
+    *name = hd_str_printf(pool, "%s/heddle-XXXXXX%c", dir, '\0');
+    name->len--;
+    return mkostemp((char *)(uintptr_t)name->data, O_CLOEXEC);
+}
+
 /* For file systems that have no files without a name (open(2), O_TMPFILE). */
 static int open_named(hd_pool_t *temp, const char *dir)
 {
-    hd_str_t name = hd_str_printf(temp, "%s/heddle-XXXXXX%c", dir, '\0');
-    char *path = (char *)(uintptr_t)name.data;
-    int fd = mkostemp(path, O_CLOEXEC);
+    hd_str_t name;
+    int fd = make_named(temp, dir, &name);
 
-    if (fd >= 0 && unlink(path) != 0) {
+    if (fd >= 0 && unlink(name.data) != 0) {
         hd_ignore(close(fd)); /* nothing was written */
         return -1;
     }
@@ -40,6 +46,19 @@ int hd_temp_file_open(hd_pool_t *temp, hd_str_t dir, hd_err_t *err)
 
     if (fd < 0 && errno == ENOENT && mkdir(path, 0700) == 0)
         fd = open_in(temp, path);
+    if (fd < 0)
+        hd_ignore(
+            hd_err_set(err, HD_E_SYS, "a temp file in %s: %s", path, strerror(errno)));
+    return fd;
+}
+
+int hd_temp_file_open_named(hd_pool_t *pool, hd_str_t dir, hd_str_t *name, hd_err_t *err)
+{
+    const char *path = dir.len > 0 ? dir.data : "/tmp";
+    int fd = make_named(pool, path, name);
+
+    if (fd < 0 && errno == ENOENT && mkdir(path, 0700) == 0)
+        fd = make_named(pool, path, name);
     if (fd < 0)
         hd_ignore(
             hd_err_set(err, HD_E_SYS, "a temp file in %s: %s", path, strerror(errno)));

@@ -8,6 +8,9 @@
 /* In <dir> (NUL-terminated; empty: /tmp), which is made if it is missing. The caller
  * closes it. -1: <err> says why. */
 int hd_temp_file_open(hd_pool_t *temp, hd_str_t dir, hd_err_t *err);
+/* The same with a name, which is the caller's to remove: *name, NUL-terminated, in
+ * <pool>. */
+int hd_temp_file_open_named(hd_pool_t *pool, hd_str_t dir, hd_str_t *name, hd_err_t *err);
 /* All bytes of <body>, which stays as it is, at <offset>. */
 hd_rc_t hd_temp_file_write(int fd, int64_t offset, const hd_chain_t *body,
                            hd_err_t *err) HD_MUST_CHECK;

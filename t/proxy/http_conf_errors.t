@@ -179,7 +179,7 @@ my @rows = (
     [location('try_files $uri;'), 2, 'invalid number of arguments in "try_files" directive (1)'],
     [location('try_files $uri =x;'), 2, 'invalid code "=x"'],
     [location('directio 4m;'), 2, '"directio 4m" is not supported'],
-    [location('client_body_in_file_only on;'), 2, '"client_body_in_file_only on" is not supported'],
+    [location('client_body_in_file_only perhaps;'), 2, 'invalid value "perhaps" in "client_body_in_file_only" directive: it must be one of "off", "on", "clean"'],
     [location('aio threads;'), 2, '"aio threads" is not supported'],
     [location('max_ranges some;'), 2, 'invalid number "some"'],
     [location('disable_symlinks maybe;'), 2, 'invalid parameter "maybe": off, on, if_not_owner'],
