@@ -382,6 +382,16 @@ sub wait_for {
     }
 }
 
+# Stops a process with SIGSTOP, and returns when it has stopped.
+sub freeze {
+    my ($self, $pid) = @_;
+    kill 'STOP', $pid or die "$pid: $!\n";
+    return $self->wait_for(sub {
+        open my $f, '<', "/proc/$pid/stat" or die "$pid: $!\n";
+        return <$f> =~ /\) T /;
+    }, "$pid to stop");
+}
+
 sub wait_log {
     my ($self, $re, $times) = @_;
     return $self->wait_for(sub {

@@ -41,7 +41,7 @@ $hd->expect_log(qr/(?:worker|agent) process \d+ exited on signal 9/);
 kill 'KILL', $victim;
 $hd->wait_for(sub { $hd->workers == 2 && !grep { $_ == $victim } $hd->workers }, 'its replacement');
 my ($heir) = grep { $_ != $mine } $hd->workers;
-kill 'STOP', $mine;
+$hd->freeze($mine);
 is +(Heddle::Echo::greeting($hd, 1))[0], $heir, "a worker's replacement accepts on it";
 kill 'CONT', $mine;
 

@@ -16,7 +16,7 @@ for my $kind ('shared', 'own') {
         push @{$by{(Heddle::Echo::greeted($c))[0]}}, $c;
         if ($kind eq 'shared' && keys %by == 1 && @{(values %by)[0]} > 3) {
             my ($busy) = keys %by; # one can serve them all: it has to be kept from it
-            kill 'STOP', $busy;
+            $hd->freeze($busy);
             my $other = $hd->connect;
             push @{$by{(Heddle::Echo::greeted($other))[0]}}, $other;
             kill 'CONT', $busy;
@@ -38,7 +38,7 @@ for my $kind ('shared', 'own') {
     # Connections that wait while nobody accepts are the replacement's.
     $hd = Heddle::Echo::heddle(conf => "echo_listen 127.0.0.1:%%PORT_0%% $kind;\n")->start;
     ($victim) = $hd->workers;
-    kill 'STOP', $victim;
+    $hd->freeze($victim);
     my @waiting = map { $hd->connect } 1 .. 5;
     $hd->expect_log(qr/worker process $victim exited on signal 9/);
     kill 'KILL', $victim;

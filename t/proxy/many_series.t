@@ -39,15 +39,6 @@ sub count_some { # requests that a worker answers, and counts, with a new series
     is $right, $n, $what;
 }
 
-sub stopped { # until the kernel says so of it
-    my ($pid) = @_;
-    kill 'STOP', $pid or die "kill: $!";
-    $hd->wait_for(sub {
-        open my $f, '<', "/proc/$pid/stat" or die "$pid: $!";
-        return <$f> =~ /\) T /;
-    }, "$pid stopped");
-}
-
 # ---- a scraper that takes its time: what it doesn't read stays with the agent
 
 my $scrape = $hd->connect('admin');
@@ -62,7 +53,7 @@ is $hd->admin('/ready')->status, 200, 'and the agent answers others meanwhile';
 my $stops = 0;
 for (1 .. 8) {
     $text .= $scrape->read_bytes(1_000_000);
-    stopped($agent);
+    $hd->freeze($agent);
     $stops++;
     count_some(10, "stop $stops: requests are answered, and enter new series");
     kill 'CONT', $agent;

@@ -90,14 +90,18 @@ my $becomes = sub {
     is eval { $hd->wait_for(sub { $body->($uri) eq $what }, $name); $what } // $@, $what, $name;
 };
 
-# servers that are names
-is $body->('/one'), '127.0.0.1', 'a server by its name, from the first request on';
+# servers that are names: until the first answer there is nobody but the backup
+for my $uri (map { "/$_" } qw(one srv own even six alias stale gone valid)) {
+    $hd->wait_for(sub { $body->($uri) ne 502 }, "the names of $uri");
+}
+is $body->('/one'), '127.0.0.1', 'a server by its name';
+$hd->wait_for(sub { $body->('/both') ne '127.0.0.3' }, 'the names of both');
 is_deeply [sort keys %{$seen->('/both', 12)}], ['127.0.0.1', '127.0.0.2'], 'all addresses of a name; the backup waits';
 is_deeply [map { my $k = $_; scalar keys %{$seen->("/even?key=$k", 3)} } 1 .. 4], [1, 1, 1, 1], 'a hash over them';
 is $body->('/six'), '::1', 'ipv4=off: IPv6';
 ok !$dns->asked('one.test', 'AAAA'), 'ipv6=off: not asked for';
 like $body->('/alias'), qr/^127\.0\.0\.[12]$/, 'an alias leads on';
-ok $dns->asked('big.test', 'A', 'tcp'), 'a long answer comes over TCP' or diag $hd->log;
+ok $hd->wait_for(sub { $dns->asked('big.test', 'A', 'tcp') }), 'a long answer comes over TCP';
 
 # SRV
 my $srv = $seen->('/srv', 40);

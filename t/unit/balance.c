@@ -474,7 +474,7 @@ static void test_slow_start(void)
 
     reset(2);
     publish();
-    conf.slow_start = (hd_slow_start_t){1000000, 1, 10};
+    conf.slow_start = (hd_slow_start_t){20000, 1, 10};
     publish();
     eps = hd_slot_get(m, endpoints_slot)->root;
     atomic_store(&eps->items[0].state->warm_since_ns, 1);
@@ -482,7 +482,7 @@ static void test_slow_start(void)
     hd_endpoint_health_changed(&eps->items[0]);
     count(1100);
     ok(is_near(counts[1], 100, 2), "a new one begins with a tenth (DR-LB-10)");
-    atomic_store(&eps->items[1].state->warm_since_ns, hd_clock_mono_ns() - 500000000000u);
+    atomic_store(&eps->items[1].state->warm_since_ns, hd_clock_mono_ns() - 10000000000u);
     count(1500);
     ok(is_near(counts[1], 500, 5), "half of the time later with half");
     items_n = 3;
