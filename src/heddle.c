@@ -4,6 +4,7 @@
 #include "core/conf/hd_conf_ssl.h"
 #include "control/hd_control.h"
 #include "core/os/hd_os.h"
+#include "core/proc/hd_conf_overload.h"
 #include "core/proc/hd_modules.h"
 #include "core/proc/hd_print.h"
 #include "core/proc/hd_process.h"
@@ -74,6 +75,7 @@ static void register_parts(void)
 {
     hd_parse_set_raw_blocks(raw_blocks);
     hd_process_register();
+    hd_overload_register();
     hd_balancer = &hd_mesh_balancer;
     hd_upool_ask = ask_all;
     hd_conf_cluster = &hd_mesh_conf_cluster;

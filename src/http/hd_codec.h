@@ -103,6 +103,7 @@ void hd_upconn_peer_told(hd_upconn_t *u, uint32_t idle_ms);
 const hd_cluster_t *hd_upconn_cluster(const hd_upconn_t *u);
 /* Its peer is not to be trusted any longer: no new exchange, closed when it is unused. */
 void hd_upconn_stale(hd_upconn_t *u);
+uint64_t hd_upconn_idle_since(const hd_upconn_t *u); /* monotonic ns; 0: it doesn't idle */
 void hd_upconn_gone(hd_upconn_t *u); /* the conn closed: out of its pool, gauges down */
 
 /* --- HTTP/1 text (hd_h1_parse.c, hd_h1_write.c): pure functions, fuzzed --- */

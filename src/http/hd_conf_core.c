@@ -482,6 +482,13 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .set = set_server_tokens,
      .help = "on|off|build: whether Server and error pages say the version; on"},
+    {.name = "overload_exempt",
+     .scope = HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(loc.overload_exempt),
+     .help = "on | off: requests that overload_memory and overload_lag never refuse, as "
+             "health checks; default off"},
     {.name = "merge_slashes",
      .scope = IN_SERVERS,
      .args_n = 1,

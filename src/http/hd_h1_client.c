@@ -420,7 +420,16 @@ static void on_stale(hd_conn_t *c)
     hd_upconn_stale(((h1_client_t *)c->owner)->up);
 }
 
+static uint64_t idle_since(const hd_conn_t *c)
+{
+    const h1_client_t *h = c->owner;
+
+    return h->state == IDLE ? hd_upconn_idle_since(h->up) : 0;
+}
+
 static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .idle_since = idle_since,
+                                          .on_reuse = on_stale,
                                           .on_readable = on_readable,
                                           .on_writable = on_writable,
                                           .on_closed = on_closed};

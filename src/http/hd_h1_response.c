@@ -1,5 +1,6 @@
 /* A client's HTTP/1 conn, its writing half: heads with framing made anew, bodies as they
  * come or in chunks. */
+#include "core/net/hd_overload.h"
 #include "http/hd_h1_server_int.h"
 #include "http/hd_h1_write.h"
 
@@ -41,7 +42,7 @@ static bool is_last_response(const hd_h1_server_t *h, const hd_req_t *req)
     uint32_t max = req->loc->keepalive_requests;
 
     if (h->close_after || h->idle->is_draining || req->no_keepalive ||
-        !req->head.keep_alive)
+        !req->head.keep_alive || hd_overload_now.saves_memory)
         return true;
     /* what follows a CONNECT may be meant for the tunnel that wasn't made */
     if (req->head.method_id == HD_M_CONNECT)

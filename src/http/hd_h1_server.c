@@ -581,13 +581,35 @@ static void on_closed(hd_conn_t *c)
     lose_client(wake_up(c), HD_E_RESET, "client reset the connection");
 }
 
+static bool is_idle(const hd_h1_idle_t *idle)
+{
+    return idle->busy == NULL || idle->busy->state == HD_H1S_IDLE;
+}
+
 static void on_stale(hd_conn_t *c)
 {
     hd_h1_idle_t *idle = c->owner;
 
     idle->is_draining = true;
-    if ((idle->busy == NULL || idle->busy->state == HD_H1S_IDLE) && !c->is_readable)
+    if (is_idle(idle) && !c->is_readable)
         end_idle(c, true);
+}
+
+static uint64_t idle_since(const hd_conn_t *c)
+{
+    const hd_h1_idle_t *idle = c->owner;
+    uint64_t due_ns = hd_conn_due_ns(c);
+
+    if (!is_idle(idle))
+        return 0;
+    return due_ns == UINT64_MAX ? c->opened_ns
+                                : due_ns - (uint64_t)idle->idle_timeout_ms * 1000000;
+}
+
+static void on_reuse(hd_conn_t *c)
+{
+    free_owner(c);
+    hd_conn_close(c, 0);
 }
 
 /* The client takes what we send, or there is nothing to be taken. */
@@ -665,6 +687,8 @@ static void on_due(hd_conn_t *c)
 }
 
 static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .idle_since = idle_since,
+                                          .on_reuse = on_reuse,
                                           .on_readable = on_readable,
                                           .on_writable = on_writable,
                                           .on_closed = on_closed,

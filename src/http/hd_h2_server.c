@@ -1,6 +1,7 @@
 /* The client's side of HTTP/2: each h2 stream is a request (RFC 9113). */
 #include "http/hd_chars.h"
 #include "http/hd_request_int.h"
+#include "core/net/hd_overload.h"
 #include "core/net/hd_tunnel.h"
 #include "http/hd_h2_session.h"
 #include "http/hd_h2_tube.h"
@@ -113,8 +114,8 @@ static void free_if_over(h2_stream_t *st)
         free_stream(st);
 }
 
-/* The conn is over: requests under way lose their client. */
-static void end_conn(h2_server_t *h, hd_err_code_t code, const char *why, bool linger)
+/* Requests under way lose their client. */
+static hd_conn_t *let_go(h2_server_t *h, hd_err_code_t code, const char *why)
 {
     hd_conn_t *c = h->s.conn;
 
@@ -136,6 +137,14 @@ static void end_conn(h2_server_t *h, hd_err_code_t code, const char *why, bool l
     hd_http_entry_let_go(&h->entry, c);
     hd_h2_session_deinit(&h->s);
     free(h);
+    return c;
+}
+
+/* The conn is over. */
+static void end_conn(h2_server_t *h, hd_err_code_t code, const char *why, bool linger)
+{
+    hd_conn_t *c = let_go(h, code, why);
+
     if (linger)
         hd_conn_close(c, LINGER_MS);
     else
@@ -735,7 +744,7 @@ static void start_request(h2_server_t *h, h2_stream_t *st, bool ended)
     hd_headers_mark_hops(&head->headers);
     hd_request_start(st->req, &h->entry);
     hd_http_entry_let_go(&h->entry, h->s.conn);
-    if (h->entry.is_old || is_worn(h, http))
+    if (h->entry.is_old || hd_overload_now.saves_memory || is_worn(h, http))
         begin_drain(h);
 }
 
@@ -954,7 +963,29 @@ static void on_stale(hd_conn_t *c)
     begin_drain(c->owner);
 }
 
+static uint64_t idle_since(const hd_conn_t *c)
+{
+    const h2_server_t *h = c->owner;
+
+    if (h->s.streams > 0 || h->in_head || h->timer.at_ns == UINT64_MAX)
+        return 0;
+    return h->is_draining ? h->born_ns : h->timer.at_ns - h->idle_ms * 1000000;
+}
+
+/* The client learns that nothing of it is lost. */
+static void on_reuse(hd_conn_t *c)
+{
+    h2_server_t *h = c->owner;
+
+    hd_h2_session_goaway(&h->s, NGHTTP2_NO_ERROR);
+    hd_h2_session_flush(&h->s);
+    hd_conn_flush(c);
+    hd_conn_close(let_go(h, HD_E_LIMIT, "its place was needed"), 0);
+}
+
 static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .idle_since = idle_since,
+                                          .on_reuse = on_reuse,
                                           .on_readable = on_readable,
                                           .on_writable = on_writable,
                                           .on_closed = on_closed};

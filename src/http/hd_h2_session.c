@@ -128,7 +128,7 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
     return 0;
 }
 
-static void flush(hd_h2_session_t *s)
+void hd_h2_session_flush(hd_h2_session_t *s)
 {
     int rc;
 
@@ -155,7 +155,7 @@ static void flush(hd_h2_session_t *s)
 
 static void on_flush(hd_post_t *p)
 {
-    flush(hd_container_of(p, hd_h2_session_t, flush));
+    hd_h2_session_flush(hd_container_of(p, hd_h2_session_t, flush));
 }
 
 void hd_h2_session_flush_later(hd_h2_session_t *s)

@@ -60,6 +60,7 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
 void hd_h2_session_deinit(hd_h2_session_t *s);
 /* Frames go out at the end of the turn. */
 void hd_h2_session_flush_later(hd_h2_session_t *s);
+void hd_h2_session_flush(hd_h2_session_t *s); /* into the conn's output, now */
 /* Reads what the conn has and feeds it; HD_OK, HD_DONE: the peer's end; HD_ERROR: broken,
  * the protocol's own error was sent where there is one. */
 hd_rc_t hd_h2_session_read(hd_h2_session_t *s);

@@ -168,7 +168,15 @@ static void on_readable(hd_conn_t *c)
         serve(c, true);
 }
 
+/* Until its first byte. */
+static uint64_t idle_since(const hd_conn_t *c)
+{
+    return c->bytes_in == 0 ? c->opened_ns : 0;
+}
+
 static const hd_conn_handler_t sniff_handler = {
+    .idle_since = idle_since,
+    .on_reuse = drop_conn,
     .on_readable = on_readable, .on_closed = drop_conn, .on_due = drop_conn};
 
 static void sniff(hd_conn_t *c, const hd_http_entry_t *entry)

@@ -147,6 +147,8 @@ static hd_str_t plain_words(hd_req_t *req, unsigned status)
     if (f & HD_RF(UPSTREAM_PROTOCOL))
         return HD_STR("upstream connect error or disconnect/reset before headers. reset "
                       "reason: protocol error");
+    if (f & HD_RF(OVERLOAD))
+        return HD_STR("overloaded");
     if (status == 413)
         return HD_STR("Payload Too Large");
     if (status == 408)

@@ -1,6 +1,7 @@
 #include "http/hd_request.h"
 #include "core/base/hd_spare.h"
 #include "core/net/hd_clients.h"
+#include "core/net/hd_overload.h"
 #include "core/os/hd_os.h"
 #include "core/hd_grpc.h"
 #include "http/hd_http_xds.h"
@@ -181,6 +182,39 @@ static hd_rc_t find_location(hd_req_t *req)
     return HD_ERROR;
 }
 
+static bool is_exempt(const hd_req_t *req)
+{
+    return req->conn == NULL || req->is_sub || req->loc->overload_exempt ||
+           req->route->action == HD_ACT_SERVICE ||
+           (req->listener != NULL && req->listener->bypasses_overload);
+}
+
+/* The worker has more to do than it can (hd_overload.h): this request isn't begun. No line
+ * in the error log: the access log says OM, and the worker when it began and ended. */
+static hd_rc_t refuse_for_overload(hd_req_t *req)
+{
+    req->no_keepalive |= hd_overload_now.is_for_memory;
+    if (hd_req_is_grpc(req)) {
+        hd_response_local_grpc(req, hd_grpc_status_from_http(503), HD_STR("overloaded"),
+                               HD_RF(OVERLOAD), "overload");
+        return HD_DONE;
+    }
+    hd_response_local(req, 503, HD_STR_NONE, HD_STR_NONE, HD_RF(OVERLOAD), "overload");
+    hd_headers_add(&req->res.headers,
+                   req->http != NULL && req->http->is_xds ? HD_STR("retry-after")
+                                                          : HD_STR("Retry-After"),
+                   HD_STR("1"));
+    return HD_DONE;
+}
+
+static bool is_refused(hd_req_t *req)
+{
+    if (hd_likely(hd_overload_now.share == 0) || req->was_admitted || is_exempt(req))
+        return false;
+    req->was_admitted = true;
+    return hd_overload_refuses();
+}
+
 static hd_rc_t find_route(hd_req_t *req)
 {
     if (req->http == NULL) /* a call of our own brings its route */
@@ -222,6 +256,9 @@ static hd_rc_t find_route(hd_req_t *req)
     hd_filters_select(req);
     if (req->http->tls_checks != 0 && hd_http_tls_check(req) != HD_OK)
         return HD_ERROR;
+    if (is_refused(req))
+        return refuse_for_overload(req);
+    req->was_admitted = true;
     if (is_too_large(req))
         return refuse_body(req);
     return HD_OK;

@@ -240,6 +240,7 @@ typedef struct hd_http_loc_s {
     bool sendfile;          /* large files go from the file to the socket */
     bool server_tokens, merge_slashes, underscores_in_headers, ignore_invalid_headers;
     bool satisfy_any, log_subrequest;
+    bool overload_exempt;     /* is answered whatever the worker's load (hd_overload.h) */
     bool no_chunked;          /* chunked_transfer_encoding off */
     bool warns_uninitialized; /* uninitialized_variable_warn */
     bool relative_redirect;   /* absolute_redirect off */

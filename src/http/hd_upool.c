@@ -1043,6 +1043,13 @@ static void set_limits(upool_t *p, const hd_pick_t *pick)
         p->secret = pick->tls->certs[0];
 }
 
+uint64_t hd_upconn_idle_since(const hd_upconn_t *u)
+{
+    const upconn_t *uc = hd_container_of(u, upconn_t, u);
+
+    return uc->is_idle ? uc->idle_since_ns : 0;
+}
+
 void hd_upconn_stale(hd_upconn_t *u)
 {
     upconn_t *uc = hd_container_of(u, upconn_t, u);

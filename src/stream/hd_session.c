@@ -2,6 +2,7 @@
 #include "core/base/hd_hashes.h"
 #include "core/base/hd_log.h"
 #include "core/conf/hd_module_table.h"
+#include "core/net/hd_overload.h"
 #include "core/os/hd_os.h"
 #include "stream/hd_udp.h"
 
@@ -462,11 +463,23 @@ static void answer(hd_session_t *s)
     s->ops->close(s);
 }
 
+static bool is_exempt(const hd_session_t *s)
+{
+    return ((const hd_listener_t *)s->listener->root)->bypasses_overload;
+}
+
 void hd_session_start(hd_session_t *s)
 {
     hd_rc_t rc;
 
     set_variables(s);
+    if (hd_unlikely(hd_overload_now.share != 0) && !is_exempt(s) &&
+        hd_overload_refuses()) {
+        s->flags = "OM";
+        s->status = 503;
+        hd_session_fail(s, HD_RESULT_CANCELLED);
+        return;
+    }
     if (s->conf->answer != NULL) {
         answer(s);
         return;

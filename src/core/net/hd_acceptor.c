@@ -14,6 +14,9 @@
 #define ACCEPTS_SHARED 8  /* of one that others wait for too: they get their share */
 #define ACCEPTS_LAST 4096 /* when it stops */
 #define PAUSE_MS 250
+#define FEW_PLACES 16      /* conns_max over this is few: then idle conns make room */
+#define LOOK_AGAIN_MS 10   /* for idle ones, where none was found */
+#define TELL_REUSE_MS 1000 /* a line in the log at most so often */
 
 typedef struct socket_s {
     struct socket_s *next;
@@ -51,7 +54,8 @@ struct hd_acceptor_s {
     socket_t *sockets;
     hd_timer_t resume;
     bool is_paused;
-    bool told; /* of this shortage */
+    bool told;                 /* of this shortage */
+    uint64_t look_ns, tell_ns; /* not before: see make_room */
 };
 
 /* Places: listeners by address */
@@ -233,6 +237,37 @@ static void enter(socket_t *s, int fd, const struct sockaddr_storage *ss, sockle
     hd_listener_enter(c, s->slot);
 }
 
+/* As nginx's reusable connections: where places become few, those that idle longest give
+ * theirs up. False: none did. */
+static bool make_room(hd_acceptor_t *a, const char *why)
+{
+    uint64_t now_ns = hd_loop_now_ns(a->loop);
+    size_t n = hd_conns_reuse(a->loop, HD_CONNS_REUSE_MAX);
+
+    if (n == 0) {
+        a->look_ns = now_ns + (uint64_t)LOOK_AGAIN_MS * 1000000;
+        return false;
+    }
+    hd_clients_reused(n);
+    if (now_ns >= a->tell_ns) {
+        a->tell_ns = now_ns + (uint64_t)TELL_REUSE_MS * 1000000;
+        hd_log(HD_LOG_WARN, "%s: idle connections are closed for new ones", why);
+    }
+    return true;
+}
+
+static bool has_room(hd_acceptor_t *a)
+{
+    size_t open = hd_conns_open(a->loop);
+    bool is_full = open >= a->conns_max;
+
+    if (hd_likely(!is_full && a->conns_max - open > a->conns_max / FEW_PLACES))
+        return true;
+    if (is_full || hd_loop_now_ns(a->loop) >= a->look_ns)
+        hd_ignore(!make_room(a, "worker_connections are not enough"));
+    return hd_conns_open(a->loop) < a->conns_max;
+}
+
 /* HD_OK: one was accepted; HD_AGAIN: none is there; HD_ERROR: paused. */
 static hd_rc_t accept_one(socket_t *s)
 {
@@ -241,11 +276,13 @@ static hd_rc_t accept_one(socket_t *s)
     socklen_t len = sizeof(ss);
     int fd;
 
-    if (hd_conns_open(a->loop) >= a->conns_max) {
+    if (!has_room(a)) {
         pause_all(a, "all connections are in use: raise worker_connections");
         return HD_ERROR;
     }
-    fd = accept4(s->fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    do
+        fd = accept4(s->fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    while (fd < 0 && errno == EMFILE && make_room(a, "files are not enough"));
     if (fd >= 0) {
         enter(s, fd, &ss, len);
         return a->is_paused ? HD_ERROR : HD_OK;

@@ -2,7 +2,7 @@
 #include "core/loom/hd_member.h"
 
 static hd_member_t *member; /* NULL: nothing is counted */
-static hd_series_t accepted, requests, states[HD_CLIENTS_STATES];
+static hd_series_t accepted, requests, reused, states[HD_CLIENTS_STATES];
 static uint64_t own[HD_CLIENTS_STATES]; /* this process's share */
 
 static const char *const labels[] = {"state", NULL};
@@ -19,6 +19,10 @@ static const hd_family_t families[] = {
              "requests that are answered (writing).",
      .kind = HD_SERIES_GAUGE,
      .labels = labels},
+    {.name = "heddle_connections_reused_total",
+     .help = "Idle connections that were closed for new ones, worker_connections or "
+             "files being few.",
+     .kind = HD_COUNTER},
 };
 
 void hd_clients_start(hd_member_t *m)
@@ -28,6 +32,7 @@ void hd_clients_start(hd_member_t *m)
     member = m;
     accepted = hd_series_enter(m, hd_family_enter(m, &families[0]), NULL);
     requests = hd_series_enter(m, hd_family_enter(m, &families[1]), NULL);
+    reused = hd_series_enter(m, hd_family_enter(m, &families[3]), NULL);
     for (int i = 0; i < HD_CLIENTS_STATES; i++) {
         hd_str_t value = hd_str_c(names[i]);
 
@@ -62,6 +67,12 @@ void hd_clients_requested(void)
     hd_clients_enter(HD_CLIENTS_WRITING);
     if (member != NULL)
         hd_counter_add(member, requests, 1);
+}
+
+void hd_clients_reused(uint64_t n)
+{
+    if (member != NULL)
+        hd_counter_add(member, reused, n);
 }
 
 void hd_clients_sum(hd_clients_t *sum)

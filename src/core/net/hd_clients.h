@@ -16,6 +16,7 @@ typedef enum {
 void hd_clients_start(hd_member_t *m);
 void hd_clients_accepted(void); /* another conn: counts it active, too */
 void hd_clients_requested(void);
+void hd_clients_reused(uint64_t n); /* idle conns that gave their places up */
 void hd_clients_enter(hd_clients_state_t state);
 void hd_clients_leave(hd_clients_state_t state);
 

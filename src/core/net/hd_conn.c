@@ -268,6 +268,11 @@ void hd_conn_set_handler(hd_conn_t *c, const hd_conn_handler_t *handler, void *o
         hd_conn_wake(c);
 }
 
+uint64_t hd_conn_due_ns(const hd_conn_t *c)
+{
+    return c->_timer.at_ns;
+}
+
 void hd_conn_set_timer(hd_conn_t *c, uint64_t after_ms)
 {
     if (!is_open(c))

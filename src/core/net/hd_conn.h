@@ -73,6 +73,11 @@ typedef struct {
     /* What the peer's identity was taken from holds no longer (hd_tls_watch.c): the conn
      * is to end once what is under way is done. From the loop only. NULL: it goes on. */
     void (*on_stale)(hd_conn_t *c);
+    /* Since when the peer owes the next thing and nothing else is under way: monotonic
+     * ns; 0: something is. NULL: always. */
+    uint64_t (*idle_since)(const hd_conn_t *c);
+    /* Its place is needed, and idle_since isn't 0: ends it within this call. */
+    void (*on_reuse)(hd_conn_t *c);
 } hd_conn_handler_t;
 
 typedef enum {
@@ -174,6 +179,7 @@ void hd_conn_set_handler(hd_conn_t *c, const hd_conn_handler_t *handler, void *o
 /* The conn's own timer, lent to its owner while it is OPEN: on_due comes in <after_ms>
  * unless it is set anew; 0: never. */
 void hd_conn_set_timer(hd_conn_t *c, uint64_t after_ms);
+uint64_t hd_conn_due_ns(const hd_conn_t *c); /* its timer's time; UINT64_MAX: not set */
 hd_pool_t *hd_conn_pool(hd_conn_t *c);
 hd_conn_facts_t *hd_conn_facts(hd_conn_t *c);
 /* Frees the pool of a conn that idles when the conn itself keeps nothing there (facts,
@@ -248,3 +254,8 @@ size_t hd_conns_open(const hd_loop_t *loop);
 /* Each conn that is there; <look> may end any of them. One made meanwhile may be left
  * out. */
 void hd_conns_each(hd_loop_t *loop, void (*look)(hd_conn_t *c, void *arg), void *arg);
+/* Ends conns that idle (idle_since), those that have done so for longest: an eighth of
+ * them, at least one, at most <most> and HD_CONNS_REUSE_MAX. How many have ended. Looks at
+ * every conn. */
+#define HD_CONNS_REUSE_MAX 32
+size_t hd_conns_reuse(hd_loop_t *loop, size_t most);

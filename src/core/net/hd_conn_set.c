@@ -13,6 +13,8 @@
     32 /* two blocks: more would have left the CPU's cache when they are sent */
 #define LOW_KB 16
 
+#define NEW_NS 100000000u /* of a new conn the first bytes are on their way */
+
 #define LOCALS_N 64 /* recent local addresses that new conns may share */
 
 _Static_assert(sizeof(hd_conn_cell_t) <= 288, "an idle conn is a promise");
@@ -133,6 +135,74 @@ void hd_conns_each(hd_loop_t *loop, void (*look)(hd_conn_t *c, void *arg), void 
                 look(c, arg);
         }
     }
+}
+
+/* --- places taken back from who idles --- */
+
+typedef struct {
+    hd_conn_t *conn;
+    uint64_t since_ns;
+} idle_conn_t;
+
+typedef struct {
+    idle_conn_t oldest[HD_CONNS_REUSE_MAX]; /* oldest first */
+    size_t n, idle_n;
+} idle_conns_t;
+
+/* 0: it doesn't idle. One that has said all and drops what the client still sends is as
+ * good as idle. */
+static uint64_t idle_since(const hd_conn_t *c)
+{
+    if (c->state == HD_CONN_CLOSING)
+        return (c->_flags & HD_CF_DRAINING) != 0 ? c->opened_ns : 0;
+    if (c->state == HD_CONN_CLOSED || c->handler == NULL ||
+        c->handler->idle_since == NULL || c->is_readable ||
+        !hd_chain_is_empty(&c->out))
+        return 0;
+    if (c->bytes_in == 0 && hd_loop_now_ns(c->loop) - c->opened_ns < NEW_NS)
+        return 0;
+    return c->handler->idle_since(c);
+}
+
+static void note_idle(hd_conn_t *c, void *arg)
+{
+    idle_conns_t *idle = arg;
+    uint64_t since_ns = idle_since(c);
+    size_t at;
+
+    if (since_ns == 0)
+        return;
+    idle->idle_n++;
+    if (idle->n == HD_CONNS_REUSE_MAX &&
+        since_ns >= idle->oldest[HD_CONNS_REUSE_MAX - 1].since_ns)
+        return;
+    at = idle->n < HD_CONNS_REUSE_MAX ? idle->n++ : HD_CONNS_REUSE_MAX - 1;
+    for (; at > 0 && idle->oldest[at - 1].since_ns > since_ns; at--)
+        idle->oldest[at] = idle->oldest[at - 1];
+    idle->oldest[at] = (idle_conn_t){c, since_ns};
+}
+
+size_t hd_conns_reuse(hd_loop_t *loop, size_t most)
+{
+    idle_conns_t idle = {.n = 0};
+    size_t n, ended = 0;
+
+    hd_conns_each(loop, note_idle, &idle);
+    n = hd_min(hd_max(idle.idle_n / 8, (size_t)1), hd_min(most, idle.n));
+    for (size_t i = 0; i < n; i++) {
+        hd_conn_t *c = idle.oldest[i].conn;
+
+        if (idle_since(c) == 0) /* it went with one before it */
+            continue;
+        if (c->state == HD_CONN_CLOSING)
+            hd_conn_reset(c);
+        else if (hd_conn_look(c) != HD_AGAIN) /* else it speaks, and wasn't heard yet */
+            c->handler->on_reuse(c);
+        else
+            continue;
+        ended++;
+    }
+    return ended;
 }
 
 static void reset_one(hd_conn_t *c, void *arg)

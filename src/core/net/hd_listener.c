@@ -384,7 +384,22 @@ static void on_entry_closed(hd_conn_t *c)
         drop_entry(e, "closed");
 }
 
+/* Until its first byte. */
+static uint64_t entry_idle_since(const hd_conn_t *c)
+{
+    const entry_t *e = c->owner;
+
+    return c->bytes_in == 0 && e->phase != ADMITTING ? c->opened_ns : 0;
+}
+
+static void on_entry_reuse(hd_conn_t *c)
+{
+    drop_entry(c->owner, "its place was needed");
+}
+
 static const hd_conn_handler_t entry_handler = {
+    .idle_since = entry_idle_since,
+    .on_reuse = on_entry_reuse,
     .on_open = on_entry_open,
     .on_readable = on_entry_readable,
     .on_closed = on_entry_closed,

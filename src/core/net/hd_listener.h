@@ -77,6 +77,7 @@ typedef struct hd_listener_s {
     bool hands_over_local; /* of a wildcard address: a conn to an address that another
                               listener of the port has is that one's (nginx) */
     bool is_inbound, is_outbound; /* traffic direction */
+    bool bypasses_overload;       /* its new work is never refused (hd_overload.h) */
     bool continue_on_timeout;
     uint8_t filters; /* HD_LF_… */
     const hd_filters_off_t *filters_off;

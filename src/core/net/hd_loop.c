@@ -334,6 +334,8 @@ void hd_loop_turn(hd_loop_t *loop, int wait_ms)
     loop->stats.turns++;
     took_ns = loop->mono_ns() - loop->now_ns;
     loop->stats.turn_ns_max = hd_max(loop->stats.turn_ns_max, took_ns);
+    if (loop->on_turn != NULL)
+        loop->on_turn(loop, took_ns, n == HD_LOOP_EVENTS);
     if (loop->member != NULL)
         hd_turn_sleep(loop->member);
 }

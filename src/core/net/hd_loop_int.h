@@ -47,6 +47,9 @@ struct hd_loop_s {
     void (*reap_conns)(hd_loop_t *loop);
     void (*destroy_conns)(hd_loop_t *loop);
     struct hd_acceptor_s *acceptor;
+    /* At the end of each turn; NULL: nobody asks. <is_full>: more may be ready than was
+     * fetched. */
+    void (*on_turn)(hd_loop_t *loop, uint64_t took_ns, bool is_full);
 
     hd_loop_stats_t stats;
     struct epoll_event events[HD_LOOP_EVENTS];

@@ -36,6 +36,11 @@ size_t hd_os_page_bytes(void);
 size_t hd_os_heap_free(void);
 void hd_os_heap_trim(void);
 
+/* The process's own memory: resident pages that it shares with no file. <fd>: of
+ * hd_os_open_statm, by the same process. 0: not told. One system call. */
+int hd_os_open_statm(void);
+size_t hd_os_private_bytes(int fd);
+
 /* How many bytes the TCP peer's kernel has acknowledged since the connection began, its
  * SYN counted as one (RFC 4898 tcpEStatsAppHCThruOctetsAcked). -1: not TCP, or not told.
  */

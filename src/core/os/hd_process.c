@@ -1,5 +1,6 @@
 #include "core/os/hd_os.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,28 @@ void hd_os_random(void *out, size_t bytes)
         p += n;
         bytes -= (size_t)n;
     }
+}
+
+int hd_os_open_statm(void)
+{
+    return open("/proc/self/statm", O_RDONLY | O_CLOEXEC); /* proc(5) */
+}
+
+size_t hd_os_private_bytes(int fd)
+{
+    char text[128];
+    unsigned long long resident, shared;
+    ssize_t n;
+
+    do
+        n = fd < 0 ? 0 : pread(fd, text, sizeof(text) - 1, 0);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return 0;
+    text[n] = '\0';
+    if (sscanf(text, "%*u %llu %llu", &resident, &shared) != 2 || resident < shared)
+        return 0;
+    return (size_t)(resident - shared) * hd_os_page_bytes();
 }
 
 /* Copies the environment to the heap and counts how far the strings reach that the

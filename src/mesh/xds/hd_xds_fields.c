@@ -119,7 +119,7 @@ static const entry_t entries[] = {
      "continue_on_listener_filters_timeout !udp_listener_config !api_listener "
      "tcp_backlog_size default_filter_chain bind_to_port internal_listener "
      "enable_reuse_port !filter_chain_matcher !additional_addresses !fcds_config "
-     "tcp_keepalive !socket_options"},
+     "tcp_keepalive !socket_options bypass_overload_manager"},
     {LISTENER "ListenerFilter", "name typed_config !config_discovery filter_disabled"},
     {LISTENER "ListenerFilterChainMatchPredicate",
      "or_match !and_match !not_match any_match destination_port_range"},

@@ -344,6 +344,7 @@ static hd_rc_t set_socket(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
     if (l->addr.family != AF_UNIX && l->addr.port == 0)
         return hd_err_set(err, HD_E_RESOURCE, "it has no port");
     l->bind = hd_pb_bool(msg->bind_to_port, true);
+    l->bypasses_overload = msg->bypass_overload_manager;
     l->use_original_dst = hd_pb_bool(msg->use_original_dst, false);
     if (l->use_original_dst) /* Envoy puts that filter in front */
         l->filters |= HD_LF_ORIGINAL_DST;
