@@ -5,10 +5,9 @@ use warnings;
 use Test::More;
 use Heddle;
 use Heddle::TwoWays;
+use Time::HiRes ();
 
 my $t = Heddle::TwoWays->new(modules => ['retry']);
-
-
 
 sub policy {
     my ($on, $n, %more) = @_;
@@ -86,6 +85,36 @@ $t->row('idempotent: not what may do harm twice',
     file => 'retry 5xx idempotent backoff=1ms;', route => policy('connect-failure', 2),
     backend => in_turn(500),
     ask => [['POST', '/', {status => 500, tries => 1, options => {body => 'x'}}]]);
+# Budgets are the cluster's: what is beyond them isn't tried again (VS-RETRY-14, DR-CP-15).
+sub limits { {circuit_breakers => {thresholds => [{@_}]}} }
+sub budget { limits(retry_budget => {budget_percent => {value => $_[0]}, min_retry_concurrency => $_[1]}) }
+for (
+    ['no retry at all', 'retries=0', limits(max_retries => 0), 503, 1],
+    ['one at a time', 'retries=1', limits(max_retries => 1), 200, 2],
+    ['a budget of nothing', 'retry_budget=1% retry_budget_min=0', budget(1, 0), 503, 1],
+    ['a budget has a least', 'retry_budget=1% retry_budget_min=1', budget(1, 1), 200, 2],
+    ['a budget that is enough', 'retry_budget=100% retry_budget_min=0', budget(100, 0), 200, 2],
+    ['a budget stands above the number', 'retries=0 retry_budget=100%',
+        limits(max_retries => 0, retry_budget => {budget_percent => {value => 100}}), 200, 2],
+) {
+    my ($name, $file, $cluster, $status, $tries) = @$_;
+    $t->row($name, file => 'retry 5xx attempts=1 backoff=1ms;', upstream => "circuit_breaker $file;",
+        route => policy('5xx', 1), cluster => $cluster, backend => in_turn(503, 200),
+        ask => [['GET', '/', {status => $status, tries => $tries}]]);
+}
+
+# Waits between tries: random ones below 100 ms, then 200, 200 (VS-RETRY-6). Of eight times three such waits the sum is
+# below 500 ms in less than one of 10**9 runs.
+$t->row('back-off', file => 'retry 5xx attempts=3 backoff=100ms,200ms;',
+    route => policy('5xx', 3, retry_back_off => {base_interval => '0.100s', max_interval => '0.200s'}),
+    backend => in_turn(503), ask => []);
+$t->{after} = sub {
+    my ($hd, $way) = @_;
+    my $port = 'r' . $#{$t->{rows}};
+    my $from = Time::HiRes::time();
+    $hd->get('/', {port => $port}) for 1 .. 8;
+    cmp_ok Time::HiRes::time() - $from, '>=', 0.5, "$way: back-off: 24 waits took some time";
+};
 $t->run;
 
 for (
