@@ -9,6 +9,10 @@
 #include "core/proc/hd_settings.h"
 #include "http/hd_conf_service.h"
 
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
 /* What `control { … }` says; lies in the resource "main". */
 typedef struct {
     hd_str_t listen, config_dir, ca_dir, tokens, trust_domain, cluster_domain,
@@ -28,27 +32,33 @@ extern const hd_module_t hd_control_module;
 
 /* --- configuration --- */
 
-static hd_rc_t set_path(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+static hd_rc_t set_directory(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     hd_str_t *to = (hd_str_t *)((char *)conf + cf->directive->offset);
+    char text[1024];
+    struct stat st;
 
-    (void)err;
     *to = hd_conf_path(cf, args[0], false);
-    return HD_OK;
+    snprintf(text, sizeof(text), "%.*s", HD_STR_ARG(*to));
+    if (stat(text, &st) != 0)
+        return hd_err_set_sys(err, errno, "\"%s\" must be there: \"%s\"",
+                              cf->directive->name, text);
+    return S_ISDIR(st.st_mode) ? HD_OK
+                               : hd_err_set(err, HD_E_CONF, "\"%s\": \"%s\" is no directory",
+                                            cf->directive->name, text);
 }
 
 static hd_rc_t set_tokens(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     control_conf_t *cc = conf;
 
-    (void)err;
     cc->tokens_off = hd_str_eq(args[0], HD_STR("off"));
     cc->tokens = cc->tokens_off ? HD_STR_NONE : hd_conf_path(cf, args[0], false);
     if (cc->tokens_off)
         hd_conf_warn(
             cf, "tokens off: any caller gets any proxy's configuration, and nobody gets "
                 "a certificate");
-    return HD_OK;
+    return cc->tokens_off ? HD_OK : hd_tokens_check(cc->tokens, err);
 }
 
 static hd_str_t or_default(hd_str_t s, const char *text)
@@ -106,13 +116,13 @@ static const hd_directive_t directives[] = {
     {.name = "config_dir",
      .scope = IN,
      .args_n = 1,
-     .set = set_path,
+     .set = set_directory,
      .offset = offsetof(control_conf_t, config_dir),
      .help = "DIRECTORY: YAML files with Kubernetes' and Istio's resources, watched"},
     {.name = "ca_dir",
      .scope = IN,
      .args_n = 1,
-     .set = set_path,
+     .set = set_directory,
      .offset = offsetof(control_conf_t, ca_dir),
      .help = "DIRECTORY: root-cert.pem and root-key.pem of the mesh's CA, made if they "
              "are not "

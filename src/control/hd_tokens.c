@@ -13,6 +13,7 @@
 #define FILE_BYTES_MAX (1 << 20)
 #define TOKENS_MAX 10000
 #define TOKEN_BYTES_MIN 16
+#define PATH_BYTES 1024
 
 typedef struct {
     uint8_t digest[SHA256_DIGEST_LENGTH]; /* of the token: equal length for the compare */
@@ -20,7 +21,7 @@ typedef struct {
 } entry_t;
 
 struct hd_tokens_s {
-    char path[1024];
+    char path[PATH_BYTES];
     struct timespec mtime;
     off_t size;
     hd_pool_t *pool; /* of the content in force; NULL: none */
@@ -98,15 +99,23 @@ static hd_rc_t parse(hd_tokens_t *t, hd_str_t text, hd_err_t *err)
     return HD_OK;
 }
 
+/* Whoever reads a token is who it belongs to. */
+static hd_rc_t check_mode(const char *path, const struct stat *st, hd_err_t *err)
+{
+    return (st->st_mode & 07) == 0
+               ? HD_OK
+               : hd_err_set(err, HD_E_CONF, "%s is readable by others: chmod 600 it",
+                            path);
+}
+
 static hd_rc_t read_fd(hd_tokens_t *t, int fd, const struct stat *st, hd_err_t *err)
 {
     char *text;
     ssize_t n;
     hd_rc_t rc;
 
-    if ((st->st_mode & 07) != 0)
-        return hd_err_set(err, HD_E_CONF, "%s is readable by others: chmod 600 it",
-                          t->path);
+    if (check_mode(t->path, st, err) != HD_OK)
+        return HD_ERROR;
     if (st->st_uid != 0 && st->st_uid != geteuid())
         return hd_err_set(err, HD_E_CONF, "%s belongs to another user", t->path);
     if (st->st_size > FILE_BYTES_MAX)
@@ -159,6 +168,19 @@ hd_tokens_t *hd_tokens_open(hd_str_t path, hd_err_t *err)
         return NULL;
     }
     return t;
+}
+
+hd_rc_t hd_tokens_check(hd_str_t path, hd_err_t *err)
+{
+    char text[PATH_BYTES];
+    struct stat st;
+
+    if (path.len >= sizeof(text))
+        return hd_err_set(err, HD_E_CONF, "path too long");
+    memcpy(text, path.data, path.len);
+    text[path.len] = '\0';
+    return stat(text, &st) == 0 ? check_mode(text, &st, err)
+                                : hd_err_set_sys(err, errno, "can't open %s", text);
 }
 
 void hd_tokens_close(hd_tokens_t *t)

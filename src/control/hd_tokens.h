@@ -17,6 +17,9 @@ typedef struct {
 /* The file must exist, belong to nobody else and be unreadable for others (mode 0600 or
  * 0640). */
 hd_tokens_t *hd_tokens_open(hd_str_t path, hd_err_t *err) HD_MUST_CHECK;
+/* What of that can be told before it is opened, and by another user: it is there, and
+ * unreadable for others. */
+hd_rc_t hd_tokens_check(hd_str_t path, hd_err_t *err) HD_MUST_CHECK;
 void hd_tokens_close(hd_tokens_t *t);
 /* Reads it again if it changed. HD_ERROR: what is wrong; the last good content stays. */
 hd_rc_t hd_tokens_refresh(hd_tokens_t *t, hd_err_t *err) HD_MUST_CHECK;

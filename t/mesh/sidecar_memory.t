@@ -20,7 +20,8 @@ my ($node) = $fixture =~ m{([^/]+)-delta\.json$};
 open my $f, '<', $fixture or die "$fixture: $!";
 my $text = do { local $/; <$f> };
 
-my $hd = Heddle->new;
+my @modules = map { m{hd_(\w+)_module\.so$} } glob "$Heddle::build/modules/*.so";
+my $hd = Heddle->new(modules => [@modules]);
 $hd->conf(<<"EOC");
 xds { server 127.0.0.1:%%PORT_xds%%; ca 127.0.0.1:%%PORT_xds%%; node $dir/$node.node.json; }
 EOC

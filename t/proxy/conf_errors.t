@@ -15,7 +15,7 @@ $hd->write('no_module.so', "not a module\n");
 # Each: the text, the line, what is said. Text is written as it is, so that line 1 is the first.
 my @rows = (
     ["worker_procesess 1;", 1, 'unknown directive "worker_procesess": did you mean "worker_processes"?'],
-    ["\nproxy_magic on;", 2, 'unknown directive "proxy_magic": is a load_module line missing?'],
+    ["\nproxy_magic on;", 2, q{unknown directive "proxy_magic": no module in the modules' directory has it; what of nginx isn't there}],
     ["worker_processes 1;\nworker_processes 2;", 2, '"worker_processes" directive is duplicate: it stands in ' . $hd->conf_path . ':1 already'],
     ["worker_connections 10;", 1, '"worker_connections" directive is not allowed here: it may stand in events'],
     ["events { worker_processes 1; }", 1, '"worker_processes" directive is not allowed here: it may stand in main'],
@@ -53,6 +53,16 @@ my @rows = (
     ["load_module no_module.so;", 1, 'dlopen() "' . $hd->dir . '/no_module.so" failed'],
     ["error_log /nowhere/at/all.log;", undef, 'open() "/nowhere/at/all.log" failed: No such file or directory'],
 );
+
+# The control plane's files: asked for when the configuration is read, not when something fails later.
+mkdir $hd->dir . '/mesh';
+chmod 0644, $hd->write('open_tokens', "0123456789abcdef shop page\n");
+my $control = 'control { listen 127.0.0.1:1;';
+push @rows, ["$control\nconfig_dir nowhere; }", 2, '"config_dir" must be there: "' . $hd->dir . '/nowhere": No such file or directory'],
+    ["$control\nconfig_dir no_module.so; }", 2, '"config_dir": "' . $hd->dir . '/no_module.so" is no directory'],
+    ["$control\nca_dir nowhere; }", 2, '"ca_dir" must be there: "'],
+    ["$control config_dir mesh;\ntokens nowhere; }", 2, q{can't open } . $hd->dir . '/nowhere: No such file or directory'],
+    ["$control config_dir mesh;\ntokens open_tokens; }", 2, 'open_tokens is readable by others: chmod 600 it'];
 push @rows, ["user nobody_at_all;", 1, 'there is no user "nobody_at_all": is its name in /etc/passwd?'],
     ["user root no_such_group;", 1, 'there is no group "no_such_group"'] if $> == 0;
 

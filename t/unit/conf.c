@@ -313,7 +313,9 @@ static void test_errors(void)
     is_str(run("\nhttp { servre { } }"),
            "t:2: unknown directive \"servre\": did you mean \"server\"?");
     is_str(run("proxy_cache_lock on;"),
-           "t:1: unknown directive \"proxy_cache_lock\": is a load_module line missing?");
+           "t:1: unknown directive \"proxy_cache_lock\": no module in the modules' directory "
+           "has it; what of nginx isn't there is in docs/nginx-users.md, and load_module "
+           "names a module from elsewhere");
     is_str(run("\n\nserver { }"), "t:3: \"server\" directive is not allowed here: it may "
                                   "stand in http, upstream");
     is_str(run("http { text x; }"),

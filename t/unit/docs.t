@@ -58,11 +58,12 @@ like $map, qr/`\Q$_\E`/, "docs/README.md has $_" for grep { $_ ne 'README.md' } 
     mkdir "$top/$_" or die $! for 'conf', 'logs', 'ca', 'mesh';
     cp($_, "$top/conf") or die "$_: $!" for glob 'conf/*';
     my ($node) = load('docs/getting-started.md') =~ /^```\n(\{"id".*?)^```/ms or die 'no node';
-    for (['node.json', $node], ['token', "0123456789abcdef\n"]) {
-        open my $h, '>', "$top/conf/$_->[0]" or die $!;
+    for (['conf/node.json', $node], ['conf/token', "0123456789abcdef\n"], ['tokens', "0123456789abcdef shop page\n"]) {
+        open my $h, '>', "$top/$_->[0]" or die $!;
         print {$h} $_->[1];
         close $h or die $!;
     }
+    chmod 0600, "$top/tokens";
     for my $file (map { m{([^/]+)$} } glob 'conf/*.conf') {
         my $said = `$program -t -p $top -c conf/$file -e logs/error.log 2>&1`;
         is $?, 0, "conf/$file is right" or diag $said;

@@ -22,7 +22,9 @@ static hd_rc_t refuse_unknown(hd_conf_t *cf, const hd_node_t *node, hd_err_t *er
                           "unknown directive \"%.*s\": did you mean \"%.*s\"?",
                           HD_STR_ARG(node->name), HD_STR_ARG(meant));
     return hd_err_set(err, HD_E_CONF,
-                      "unknown directive \"%.*s\": is a load_module line missing?",
+                      "unknown directive \"%.*s\": no module in the modules' directory "
+                      "has it; what of nginx isn't there is in docs/nginx-users.md, and "
+                      "load_module names a module from elsewhere",
                       HD_STR_ARG(node->name));
 }
 
