@@ -101,6 +101,28 @@ ok unpacked($text)->($hd->get('/z/text', @wanted)) || $hd->get('/z/text', @wante
 $hd->wait_for(sub { $hd->file('ratio.log') =~ m{^/z/text \d+\.\d\d$}m }, 'its ratio in the log');
 is $hd->get('/u/good')->body, $text . $text, 'gunzip, of two members';
 ok $hd->get("/u/$_")->is_cut, "gunzip, $_: the answer is cut off" for 'cut', 'bad';
+
+# A bomb: 250 KB that are 256 MB. It is unpacked as the client takes it, so that the worker never holds it.
+my $size = 256 << 20;
+{
+    my $z = IO::Compress::Gzip->new("$hd->{dir}/u/bomb.gz") or die "bomb: $IO::Compress::Gzip::GzipError";
+    my $zeros = "\0" x (1 << 20);
+    $z->print($zeros) for 1 .. $size >> 20;
+    $z->close;
+}
+cmp_ok -s "$hd->{dir}/u/bomb.gz", '<', 1 << 20, 'a small file';
+my $c = $hd->connect(0);
+$c->send("GET /u/bomb HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+my ($got, $some) = (0);
+while (length($some = $c->read_bytes(1 << 20))) { $got += length $some }
+cmp_ok $got, '>=', $size, 'it is answered';
+SKIP: {
+    skip 'a sanitizer has memory of its own', 1 if Heddle::is_sanitized();
+    my ($worker) = $hd->workers;
+    open my $f, '<', "/proc/$worker/status" or die $!;
+    my ($peak_kb) = do { local $/; <$f> } =~ /^VmHWM:\s+(\d+)/m;
+    cmp_ok $peak_kb, '<', 64 << 10, "the worker never had it: at most $peak_kb KB";
+}
 like $hd->get('/z/text', @wanted)->head, qr/^Transfer-Encoding: chunked\r$/m, 'the length is not known';
 
 for (
