@@ -29,10 +29,8 @@ static hd_rc_t identify(hd_grpc_stream_t *s, hd_str_t *spiffe_id, hd_err_t *err)
         *spiffe_id = hd_grpc_stream_peer(s);
         return HD_OK;
     }
-    if (service.tokens != NULL && hd_tokens_refresh(service.tokens, err) != HD_OK) {
-        hd_log(HD_LOG_ERROR, "ca: %s; the last good tokens stay in force", err->text);
-        hd_err_clear(err);
-    }
+    if (service.tokens != NULL)
+        hd_tokens_renew(service.tokens);
     if (service.tokens == NULL || token.len == 0 ||
         !hd_tokens_find(service.tokens, token, &caller))
         return hd_err_set(err, HD_E_DENIED,

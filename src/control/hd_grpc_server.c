@@ -1,5 +1,6 @@
 #include "control/hd_grpc_server.h"
 #include "core/hd_grpc.h"
+#include "core/net/hd_loop.h"
 #include "http/hd_service.h"
 
 #include <stdio.h>
@@ -87,6 +88,27 @@ bool hd_grpc_stream_is_full(hd_grpc_stream_t *s)
     return s->head_sent && hd_response_is_full(s->req);
 }
 
+/* An operator sees who isn't let in; a caller that asks for ever costs a line a second. */
+static void tell_refused(const hd_grpc_stream_t *s, hd_str_t text)
+{
+    static uint64_t told_ns, untold;
+    uint64_t now_ns = hd_loop_now_ns(s->req->loop);
+    char from[HD_ADDR_TEXT_MAX], more[64] = "";
+    hd_str_t addr = hd_addr_print(&s->req->conn->remote, from);
+
+    if (told_ns != 0 && now_ns - told_ns < 1000000000u) {
+        untold++;
+        return;
+    }
+    if (untold > 0)
+        snprintf(more, sizeof(more), "; %llu more since the last such line",
+                 (unsigned long long)untold);
+    hd_log(HD_LOG_WARN, "control: a call of %.*s from %.*s is refused: %.*s%s",
+           HD_STR_ARG(s->req->head.path), HD_STR_ARG(addr), HD_STR_ARG(text), more);
+    told_ns = now_ns;
+    untold = 0;
+}
+
 /* Trailers-Only where nothing was sent yet (gRPC over HTTP/2, Responses). */
 void hd_grpc_stream_end(hd_grpc_stream_t *s, unsigned status, hd_str_t text)
 {
@@ -96,6 +118,8 @@ void hd_grpc_stream_end(hd_grpc_stream_t *s, unsigned status, hd_str_t text)
     if (s->ended)
         return;
     s->ended = true;
+    if (status == HD_GRPC_UNAUTHENTICATED || status == HD_GRPC_PERMISSION_DENIED)
+        tell_refused(s, text);
     hd_chain_init(&out);
     if (!s->head_sent) {
         s->head_sent = true;

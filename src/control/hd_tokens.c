@@ -1,5 +1,6 @@
 #include "control/hd_tokens.h"
 #include "core/base/hd_array.h"
+#include "core/base/hd_log.h"
 #include "core/base/hd_pool.h"
 
 #include <errno.h>
@@ -139,7 +140,12 @@ hd_rc_t hd_tokens_refresh(hd_tokens_t *t, hd_err_t *err)
     hd_rc_t rc = HD_OK;
 
     if (fd < 0 || fstat(fd, &st) != 0) {
-        rc = hd_err_set_sys(err, errno, "can't open %s", t->path);
+        rc = errno == EACCES
+                 ? hd_err_set(err, HD_E_CONF,
+                              "can't open %s: Permission denied: it must belong to the "
+                              "user that heddle runs as",
+                              t->path)
+                 : hd_err_set_sys(err, errno, "can't open %s", t->path);
     } else if (t->pool == NULL || st.st_size != t->size ||
                st.st_mtim.tv_sec != t->mtime.tv_sec ||
                st.st_mtim.tv_nsec != t->mtime.tv_nsec) {
@@ -150,6 +156,14 @@ hd_rc_t hd_tokens_refresh(hd_tokens_t *t, hd_err_t *err)
     if (fd >= 0)
         close(fd);
     return rc;
+}
+
+void hd_tokens_renew(hd_tokens_t *t)
+{
+    hd_err_t err = {0};
+
+    if (hd_tokens_refresh(t, &err) != HD_OK)
+        hd_log(HD_LOG_ERROR, "control: %s; the last good tokens stay in force", err.text);
 }
 
 hd_tokens_t *hd_tokens_open(hd_str_t path, hd_err_t *err)

@@ -23,4 +23,6 @@ hd_rc_t hd_tokens_check(hd_str_t path, hd_err_t *err) HD_MUST_CHECK;
 void hd_tokens_close(hd_tokens_t *t);
 /* Reads it again if it changed. HD_ERROR: what is wrong; the last good content stays. */
 hd_rc_t hd_tokens_refresh(hd_tokens_t *t, hd_err_t *err) HD_MUST_CHECK;
+/* The same for whoever is about to look one up: what is wrong goes to the log. */
+void hd_tokens_renew(hd_tokens_t *t);
 bool hd_tokens_find(hd_tokens_t *t, hd_str_t token, hd_caller_t *caller);

@@ -351,6 +351,7 @@ static bool check_identity(client_t *c)
 
     if (server.conf.tokens == NULL)
         return true;
+    hd_tokens_renew(server.conf.tokens);
     if (token.len == 0 || !hd_tokens_find(server.conf.tokens, token, &c->caller)) {
         hd_grpc_stream_end(
             c->stream, HD_GRPC_UNAUTHENTICATED,

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/rand.h>
+#include <string.h>
 #include <unistd.h>
 
 #define FIRST_MS 100u
@@ -49,8 +50,9 @@ static hd_str_t read_token(const hd_xds_peer_t *peer, char *to, size_t room)
         return HD_STR_NONE;
     fd = open(peer->token_path.data, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        hd_log(HD_LOG_ERROR, "xds: token \"%.*s\" can't be read: errno %d",
-               HD_STR_ARG(peer->token_path), errno);
+        hd_log(HD_LOG_ERROR, "xds: token \"%.*s\" can't be read: %s%s",
+               HD_STR_ARG(peer->token_path), strerror(errno),
+               errno == EACCES ? ": it must belong to the user that heddle runs as" : "");
         return HD_STR_NONE;
     }
     n = read(fd, to, room);
