@@ -47,11 +47,58 @@ wrong:
 }
 
 typedef struct {
-    uint64_t delay_ms, status;
+    uint64_t delay_ms, status, grpc_status;
     uint32_t ppm;
-    bool has_delay, has_abort;
+    bool has_delay, has_abort, has_grpc;
     hd_expr_t *only_if;
 } args_t;
+
+/* Statuses of gRPC, by their number. */
+static const char *const grpc_names[] = {
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+};
+
+/* A status of HTTP, or "grpc:" and one of gRPC, by name or number (VS-FAULT-2). */
+static hd_rc_t set_abort(hd_str_t value, args_t *a, hd_err_t *err)
+{
+    hd_str_t grpc = HD_STR("grpc:"), name;
+
+    a->has_abort = true;
+    if (!hd_str_has_prefix(value, grpc))
+        return hd_str_to_u64(value, 599, &a->status) && a->status >= 200
+                   ? HD_OK
+                   : hd_err_set(err, HD_E_CONF,
+                                "abort=STATUS: 200 to 599, or grpc: and a status of gRPC");
+    a->has_grpc = true;
+    a->status = 200;
+    name = hd_str_sub(value, grpc.len, value.len);
+    if (hd_str_to_u64(name, hd_countof(grpc_names) - 1, &a->grpc_status))
+        return HD_OK;
+    for (a->grpc_status = 0; a->grpc_status < hd_countof(grpc_names); a->grpc_status++) {
+        if (hd_str_eq(name, hd_str_c(grpc_names[a->grpc_status])))
+            return HD_OK;
+    }
+    return hd_err_set(err, HD_E_CONF,
+                      "abort=grpc:%.*s: a status of gRPC is 0 to 16, or its name, as in "
+                      "grpc:UNAVAILABLE",
+                      HD_STR_ARG(name));
+}
 
 static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, args_t *a, hd_err_t *err)
 {
@@ -67,12 +114,8 @@ static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, args_t *a, hd_err_t *e
                    ? HD_OK
                    : hd_err_set(err, HD_E_CONF, "delay=TIME: 1ms to 1h");
     }
-    if (hd_str_eq(name, HD_STR("abort"))) {
-        a->has_abort = true;
-        return hd_str_to_u64(value, 599, &a->status) && a->status >= 200
-                   ? HD_OK
-                   : hd_err_set(err, HD_E_CONF, "abort=STATUS: 200 to 599");
-    }
+    if (hd_str_eq(name, HD_STR("abort")))
+        return set_abort(value, a, err);
     if (hd_str_eq(name, HD_STR("percent")))
         return set_percent(value, &a->ppm, err);
     if (hd_str_eq(name, HD_STR("if")))
@@ -107,6 +150,8 @@ static hd_rc_t set_fault(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err
         fc->delay_if = a.only_if;
     } else {
         fc->status = (unsigned)a.status;
+        fc->has_grpc = a.has_grpc;
+        fc->grpc_status = (uint32_t)a.grpc_status;
         fc->abort_ppm = a.ppm;
         fc->abort_if = a.only_if;
     }
@@ -295,11 +340,9 @@ static const hd_directive_t directives[] = {
      .args_max = 3,
      .repeats = true,
      .set = set_fault,
-     .help = "off | delay=TIME | abort=STATUS [percent=P] [if=VALUE]: holds back or "
-             "refuses a share "
-             "of requests (100 percent) for which VALUE is neither empty nor 0; delay "
-             "and abort "
-             "may stand beside each other"},
+     .help = "off | delay=TIME | abort=STATUS|grpc:STATUS [percent=P] [if=VALUE]: holds "
+             "back or refuses a share of requests (100 percent) for which VALUE is "
+             "neither empty nor 0; delay and abort may stand beside each other"},
     {0},
 };
 

@@ -49,14 +49,14 @@ $t->row('only some requests',
         ['GET', '/', {status => 200}],
         ['GET', '/', {status => 500, tries => 0}, 'X-Test' => 'yes'],
     ]);
-$t->row('gRPC',
-    file => 'fault abort=503;',
+$t->row('gRPC (VS-FAULT-2, -5)',
+    file => 'fault abort=grpc:UNAVAILABLE;',
     xds => fault(abort => {grpc_status => 14, percentage => percent(100)}),
-    ask => [['POST', '/p.S/M', {tries => 0, check => sub {
-        my ($res, undef, $way) = @_;
-        return $way eq 'file' ? $res->status == 503
-            : $res->status == 200 && $res->head =~ /^grpc-status: 14\r$/m;
-    }}, 'Content-Type' => 'application/grpc']]);
+    ask => [
+        ['POST', '/p.S/M', {status => 200, tries => 0, head => [qr/^grpc-status: 14\r$/m, qr/^grpc-message: fault filter abort\r$/m]},
+            'Content-Type' => 'application/grpc'],
+        ['GET', '/', {status => 200, tries => 0, body => qr/\Afault filter abort\z/, no_head => qr/^grpc-status/m}],
+    ]);
 
 # Each outcome is there in 100 draws: never so by chance alone (2 in 2**100).
 $t->{after} = sub {
@@ -72,6 +72,8 @@ for (
     ['fault;', qr/invalid number of arguments/],
     ['fault delay=1s abort=500;', qr/either delay=TIME or abort=STATUS/],
     ['fault abort=99;', qr/200 to 599/],
+    ['fault abort=grpc:17;', qr/abort=grpc:17: a status of gRPC is 0 to 16, or its name/],
+    ['fault abort=grpc:unavailable;', qr/as in grpc:UNAVAILABLE/],
     ['fault abort=500 percent=101;', qr/0 to 100/],
     ['fault abort=500 share=1;', qr/unknown parameter "share=1"; allowed are/],
     ['fault delay=0;', qr/1ms to 1h/],
