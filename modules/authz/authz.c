@@ -205,10 +205,9 @@ static hd_rc_t refuse_matcher(hd_err_t *err)
         "rbac: matcher is not supported, rules are; access can't be judged");
 }
 
-static hd_rc_t read_http(hd_conf_t *cf, const void *msg, authz_conf_t *ac, hd_err_t *err)
+static hd_rc_t set_http(hd_conf_t *cf, const PbHttpRbac__RBAC *r, authz_conf_t *ac,
+                        hd_err_t *err)
 {
-    const PbHttpRbac__RBAC *r = msg;
-
     if (r->matcher != NULL || r->shadow_matcher != NULL)
         return refuse_matcher(err);
     ac->shadow_prefix = pb_str(cf->pool, r->shadow_rules_stat_prefix);
@@ -217,11 +216,16 @@ static hd_rc_t read_http(hd_conf_t *cf, const void *msg, authz_conf_t *ac, hd_er
     return rules_read(cf, r->shadow_rules, &ac->shadow, err);
 }
 
+static hd_rc_t read_http(hd_conf_t *cf, const void *msg, authz_conf_t *ac, hd_err_t *err)
+{
+    return set_http(cf, msg, ac, err);
+}
+
 static hd_rc_t read_route(hd_conf_t *cf, const void *msg, authz_conf_t *ac, hd_err_t *err)
 {
     const PbHttpRbac__RBACPerRoute *r = msg;
 
-    return r->rbac == NULL ? HD_OK : read_http(cf, r->rbac, ac, err);
+    return r->rbac == NULL ? HD_OK : set_http(cf, r->rbac, ac, err);
 }
 
 static hd_rc_t read_network(hd_conf_t *cf, const void *msg, authz_conf_t *ac,

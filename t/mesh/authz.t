@@ -48,6 +48,36 @@ $t->row('deny by path, normalised first (SECX-2)',
         ['GET', '/Admin', {%let_in}],
         ['GET', '/public?x=/admin', {%let_in}],
     ]);
+# A route's settings replace those of the filter, which may have none. What stands under rbac
+# is the filter's own message.
+sub per_route {
+    my (@rbac) = @_;
+    delete $_->{typed_config}{'@type'} for @rbac;
+    return {typed_per_filter_config => {'envoy.filters.http.rbac' => {
+        '@type' => 'type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute',
+        map { (rbac => $_->{typed_config}) } @rbac,
+    }}};
+}
+my $empty = rbac('DENY');
+delete $empty->{typed_config}{rules};
+
+$t->row('a route has rules, the filter none',
+    file => 'authz deny policy=no-admin path=/admin*;',
+    xds => [$empty],
+    route => per_route(rbac('DENY', ['no-admin', path(prefix => '/admin'), $any])),
+    ask => [['GET', '/public', {%let_in}], ['GET', '/admin', {%refused}]]);
+$t->row('a virtual host has rules instead of the filter\'s',
+    server => 'authz deny path=/admin*;',
+    file => 'authz deny path=/public;',
+    xds => [rbac('DENY', ['no-admin', path(prefix => '/admin'), $any])],
+    vhost => per_route(rbac('DENY', ['no-public', path(exact => '/public'), $any])),
+    ask => [['GET', '/public', {%refused}], ['GET', '/admin', {%let_in}]]);
+$t->row('a route lets in whom the filter refuses',
+    server => 'authz deny path=/admin*;',
+    file => 'authz off;',
+    xds => [rbac('DENY', ['no-admin', path(prefix => '/admin'), $any])],
+    route => per_route(),
+    ask => [['GET', '/admin', {%let_in}]]);
 $t->row('allow: something must match (AP-EVAL-1)',
     file => 'authz allow policy=get method=GET; authz allow policy=head method=HEAD path=/h;',
     xds => [rbac('ALLOW', ['get', method('GET'), $any],
