@@ -136,9 +136,32 @@ $O/t/unit/%.o: t/unit/%.c $O/flags | $O/include/.stamp $(PROTO_H) $O/hd_abi.h
 $O/t/unit/%: $O/t/unit/%.o $O/libheddle.a
 	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $O/libheddle.a $(LIBS)
 
+# The loom's tests once more in the builds that they are made for, from a plain build, too: deaths
+# are placed where there are assertions (at every store, for which sanitizers have no time), and
+# threads run under TSan (t/unit/loom_threads.t). NAME FLAGS
+LOOM_SRC := $(wildcard src/core/os/*.c src/core/base/*.c src/core/loom/*.c)
+LOOM_TESTS :=
+define loom_rules
+$O/$1/%.o: %.c $O/flags
+	$$(call say,CC,$$< $1)mkdir -p $$(@D) && $$(CC) $$(CFLAGS) $2 $$(CORE_INC) -It/lib -MMD -MP -c -o $$@ $$<
+$O/$1/libloom.a: $(LOOM_SRC:%.c=$O/$1/%.o) $O/sources.list
+	$$(call say,AR,$$@)rm -f $$@ && ar rcsT $$@ $(LOOM_SRC:%.c=$O/$1/%.o)
+$O/t/unit/loom_%_$1: $O/$1/t/unit/loom_%.o $O/$1/libloom.a
+	$$(call say,LINK,$$@)$$(CC) $$(LDFLAGS) $2 -o $$@ $$^ $$(LIBS)
+-include $(LOOM_SRC:%.c=$O/$1/%.d) $(patsubst t/%.c,$O/$1/t/%.d,$(wildcard t/unit/loom_*.c))
+endef
+ifeq ($(HD_SANITIZERS),)
+$(eval $(call loom_rules,debug,-O1 -DHD_DEBUG=1))
+UNIT += $O/t/unit/loom_death_debug $O/t/unit/loom_interleave_debug
+endif
+ifeq ($(HD_TSAN),yes)
+$(eval $(call loom_rules,tsan,-O1 -DHD_DEBUG=1 -fsanitize=thread))
+LOOM_TESTS += $O/t/unit/loom_stress_tsan
+endif
+
 -include $(CORE_OBJ:.o=.d) $(PROTO_OBJ:.o=.d) $O/src/heddle.d $(UNIT:=.d) $(TOOLS:=.d)
 
-tests: build $(UNIT)
+tests: build $(UNIT) $(LOOM_TESTS)
 
 # make check T=t/proxy/one.t runs just that
 T ?= $(UNIT) $(sort $(wildcard t/unit/*.t t/proxy/*.t))
