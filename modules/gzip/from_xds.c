@@ -51,8 +51,8 @@ static void read_types(hd_conf_t *cf, char *const *list, size_t n, gzip_conf_t *
     for (size_t i = 0; i < all; i++)
         types[i] =
             hd_str_dup_lower(cf->pool, hd_str_c(n > 0 ? list[i] : default_types[i]));
-    gc->types = types;
-    gc->types_n = (uint32_t)all;
+    gc->types.list = types;
+    gc->types.n = (uint32_t)all;
 }
 
 static void read_response(hd_conf_t *cf, const compressor_t *c, gzip_conf_t *gc)

@@ -11,7 +11,6 @@
 #define MEMORY_LEVEL 8
 #define WRAP_GZIP 16 /* zlib: added to the window's bits */
 #define LITTLE_BYTES 262
-#define TYPES_MAX 200
 
 typedef struct {
     z_stream z;
@@ -19,54 +18,19 @@ typedef struct {
     uint64_t in, out; /* bytes so far: $gzip_ratio */
 } stream_t;
 
-static char taken; /* its address, as state: the client takes gzip */
+/* Their addresses, as states: the client takes gzip; it doesn't, and might get it. */
+static char taken, not_taken;
 
 /* --- directives --- */
 
 static hd_rc_t set_types(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
-    gzip_conf_t *gc = conf;
-    uint32_t before = cf->is_first ? 0 : gc->types_n, n = cf->node->args_n;
-    hd_str_t *list;
-
-    if (before + n > TYPES_MAX)
-        return hd_err_set(err, HD_E_CONF, "more than %d types", TYPES_MAX);
-    list = hd_pool_new_n(cf->pool, hd_str_t, before + n + 1);
-    if (before > 0)
-        memcpy(list, gc->types, before * sizeof(*list));
-    else
-        list[before++] = hd_str_dup(cf->pool, HD_STR("text/html")); /* always */
-    for (uint32_t i = 0; i < n; i++) {
-        if (hd_str_eq(args[i], HD_STR("*")))
-            gc->any_type = true;
-        list[before + i] = hd_str_dup_lower(cf->pool, args[i]);
-    }
-    gc->types = list;
-    gc->types_n = before + n;
-    return HD_OK;
+    return types_set(cf, args, &((gzip_conf_t *)conf)->types, err);
 }
 
 static const hd_conf_limits_t levels = {1, 9};
 
 /* --- which responses --- */
-
-static bool is_listed(const gzip_conf_t *gc, hd_str_t type)
-{
-    ssize_t end = hd_str_find_char(type, ';');
-
-    if (gc->any_type)
-        return true;
-    if (end >= 0)
-        type = hd_str_sub(type, 0, (size_t)end);
-    type = hd_str_trim(type);
-    if (gc->types_n == 0)
-        return hd_str_eq_nocase(type, HD_STR("text/html"));
-    for (uint32_t i = 0; i < gc->types_n; i++) {
-        if (hd_str_eq_nocase(type, gc->types[i]))
-            return true;
-    }
-    return false;
-}
 
 static bool is_status(const gzip_conf_t *gc, unsigned status)
 {
@@ -92,33 +56,22 @@ static bool is_left_by_envoy(hd_req_t *req, const gzip_conf_t *gc)
     return found && gc->not_with_etag;
 }
 
+static bool is_long_enough(const gzip_conf_t *gc, int64_t length)
+{
+    return length < 0 || length >= (int64_t)(gc->min_length > 0 ? gc->min_length : 20);
+}
+
 static bool may_compress(hd_req_t *req, const gzip_conf_t *gc)
 {
     int64_t length = hd_res_content_length(req);
     bool found;
     hd_str_t type = hd_res_header(req, HD_STR("Content-Type"), &found);
 
-    if (!found || !is_listed(gc, type) || !is_status(gc, hd_res_status(req)) ||
-        (length >= 0 && length < (int64_t)(gc->min_length > 0 ? gc->min_length : 20)))
+    if (!found || !types_have(&gc->types, type) || !is_status(gc, hd_res_status(req)) ||
+        !is_long_enough(gc, length))
         return false;
     hd_ignore(hd_res_header(req, HD_STR("Content-Encoding"), &found).len == 0);
     return !found && !(gc->is_xds && is_left_by_envoy(req, gc));
-}
-
-/* A validator of other bytes is a weak one (RFC 9110 §8.8.1). */
-static hd_rc_t weaken_etag(hd_req_t *req)
-{
-    bool found;
-    hd_str_t tag = hd_res_header(req, HD_STR("ETag"), &found);
-
-    if (!found || hd_str_has_prefix(tag, HD_STR("W/")))
-        return HD_OK;
-    if (tag.len == 0 || tag.data[0] != '"') {
-        hd_res_remove_header(req, HD_STR("ETag"));
-        return HD_OK;
-    }
-    return hd_res_set_header(req, HD_STR("ETag"),
-                             hd_str_printf(hd_req_pool(req), "W/%.*s", HD_STR_ARG(tag)));
 }
 
 static hd_rc_t add_vary(hd_req_t *req)
@@ -186,7 +139,7 @@ static hd_rc_t begin_gunzip(hd_req_t *req, const gzip_conf_t *gc)
     hd_res_remove_header(req, HD_STR("Content-Encoding"));
     hd_res_remove_header(req, HD_STR("Content-Length"));
     hd_res_remove_header(req, HD_STR("Accept-Ranges"));
-    return weaken_etag(req);
+    return bodies_weaken_etag(req);
 }
 
 static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
@@ -201,13 +154,23 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
     return HD_OK;
 }
 
+static bool takes_gzip(hd_req_t *req, const gzip_conf_t *gc)
+{
+    return gc->removes_accept ? hd_req_state(req, &hd_module) == &taken
+                              : hd_req_takes_gzip(req);
+}
+
 /* Is the body to be changed? Then the head says so, and there is a state. */
 static hd_rc_t change_head(hd_req_t *req, const gzip_conf_t *gc)
 {
-    bool takes = gc->removes_accept ? hd_req_state(req, &hd_module) == &taken
-                                    : hd_req_takes_gzip(req);
+    bool takes = takes_gzip(req, gc);
     bool varies = gc->is_xds || hd_req_has_gzip_vary(req);
 
+    /* a part of what goes out compressed to others */
+    if (hd_req_state(req, &hd_module) == &not_taken && hd_req_has_gzip_vary(req) &&
+        (hd_res_status(req) == 206 || hd_res_status(req) == 416) &&
+        add_vary(req) != HD_OK)
+        return HD_ERROR;
     hd_req_set_state(req, &hd_module, NULL);
     if (gc->gunzip && begin_gunzip(req, gc) != HD_OK)
         return HD_ERROR;
@@ -221,7 +184,24 @@ static hd_rc_t change_head(hd_req_t *req, const gzip_conf_t *gc)
     hd_res_remove_header(req, HD_STR("Accept-Ranges"));
     if (hd_res_set_header(req, HD_STR("Content-Encoding"), HD_STR("gzip")) != HD_OK)
         return HD_ERROR;
-    return weaken_etag(req);
+    return bodies_weaken_etag(req);
+}
+
+static bool changes_file(hd_req_t *req, const void *conf, hd_str_t type,
+                         hd_str_t encoding, int64_t length)
+{
+    const gzip_conf_t *gc = conf;
+
+    if (encoding.len > 0)
+        return gc->gunzip && hd_str_eq_nocase(encoding, HD_STR("gzip")) &&
+               !hd_req_takes_gzip(req);
+    if (!gc->is_on || !types_have(&gc->types, type) || !is_long_enough(gc, length))
+        return false;
+    if (takes_gzip(req, gc))
+        return true;
+    if (!gc->removes_accept)
+        hd_req_set_state(req, &hd_module, &not_taken);
+    return false;
 }
 
 static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
@@ -317,7 +297,8 @@ static void get_ratio(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
     uint64_t hundredths;
 
     (void)rest;
-    if (s == NULL || (void *)s == &taken || s->is_inflate || s->out == 0)
+    if (s == NULL || (void *)s == &taken || (void *)s == &not_taken || s->is_inflate ||
+        s->out == 0)
         return;
     hundredths = (s->in * 1000 / s->out + 5) / 10;
     out->type = HD_VAL_STR;
@@ -411,4 +392,5 @@ HD_EXPORT const hd_module_t hd_module = {
     .on_request_headers = on_request_headers,
     .on_response_headers = on_response_headers,
     .on_response_body = on_response_body,
+    .changes_file = changes_file,
 };

@@ -1,13 +1,12 @@
 /* What the files of the module share. */
 #pragma once
-#include "hd_module.h"
+#include "lib/bodies.h"
 
 typedef struct {
-    bool is_on, gunzip, any_type;
+    bool is_on, gunzip;
     uint32_t level, memory_level, window_bits, strategy; /* 0: defaults */
     uint64_t min_length;                                 /* 0: 20 */
-    const hd_str_t *types;                               /* lower case */
-    uint32_t types_n;                                    /* 0: text/html */
+    types_t types;
     /* Envoy's */
     bool is_xds, removes_accept, not_with_etag;
     const uint32_t *codes; /* statuses that aren't compressed */

@@ -65,6 +65,7 @@ typedef enum {
     HD_PHASE_ACCESS,    /* may it: authz, ext_authz */
     HD_PHASE_CONTENT,   /* changes to head and body: lua, headers, retry policies */
 } hd_phase_t;
+#define HD_ORDERS 8u
 
 /* An xDS typed_config that the module understands. */
 typedef struct hd_xds_type_s {
@@ -137,6 +138,12 @@ typedef struct hd_module_s {
     const hd_directive_t *directives; /* ends with name NULL */
     size_t conf_size;
     hd_phase_t phase;
+    /* Within the phase, below HD_ORDERS: smaller ones come first, equal ones in the order
+     * of loading. */
+    uint8_t order;
+    /* Of HD_PHASE_POST_READ: where a location has settings of its own it is called once
+     * more, before the other filters. */
+    bool is_again_in_location;
     /* Of nginx's access and preaccess phases, which `return` and redirects of the rewrite
      * phase come before. */
     bool follows_rewrite;
@@ -157,6 +164,11 @@ typedef struct hd_module_s {
     hd_rc_t (*on_response_headers)(hd_req_t *req, const void *conf);
     hd_rc_t (*on_response_body)(hd_req_t *req, const void *conf, hd_chain_t *body);
     hd_rc_t (*on_response_trailers)(hd_req_t *req, const void *conf);
+    /* A file of <length> bytes is about to be answered with: will the filter change its
+     * bytes? Then the whole of it goes out, whatever part the client asks for. <encoding>:
+     * its Content-Encoding, or empty. */
+    bool (*changes_file)(hd_req_t *req, const void *conf, hd_str_t type,
+                         hd_str_t encoding, int64_t length);
     void (*on_log)(hd_req_t *req, const void *conf);
 
     /* Upstream: before each try's pick (may set hash, subset, or the endpoint itself:

@@ -420,6 +420,15 @@ static void begin_answer(hd_req_t *req, sending_t *s, const file_t *f,
         add(req, "Accept-Ranges", HD_STR("bytes"));
 }
 
+/* Will a filter change the file's bytes? It looks at the head that the whole would have. */
+static bool is_changed(hd_req_t *req, sending_t *s, const file_t *f)
+{
+    if (!(req->hooks & HD_HOOK_RESPONSE_BODY))
+        return false;
+    begin_answer(req, s, f, NULL, 0, 0);
+    return hd_filters_change_file(req, f->type, f->encoding, f->size);
+}
+
 /* The client's conditions and ranges decide what of the file goes out. */
 static hd_rc_t send_file(hd_req_t *req, sending_t *s, file_t *f)
 {
@@ -438,7 +447,7 @@ static hd_rc_t send_file(hd_req_t *req, sending_t *s, file_t *f)
         return answer_not_modified(req, f);
     if (status != 0)
         return fail(req, status);
-    if (f->encoding.len > 0)
+    if (f->encoding.len > 0 || is_changed(req, s, f))
         max = 0;
     if (max > 0 && is_whole(req) && req->head.version >= HD_HTTP_10)
         rc = hd_http_ranges(req, f->etag, f->mtime, f->size, max, &ranges, &n);
@@ -582,9 +591,10 @@ static hd_rc_t start(hd_req_t *req)
     if (req->head.method_id != HD_M_GET && req->head.method_id != HD_M_HEAD &&
         req->head.method_id != HD_M_POST)
         return fail(req, 405);
-    if (req->head.path.len == 0 || req->head.path.data[0] != '/')
+    if (!req->adds_to_alias &&
+        (req->head.path.len == 0 || req->head.path.data[0] != '/'))
         return fail(req, 400); /* "*" */
-    if (req->head.path.data[req->head.path.len - 1] == '/')
+    if (hd_str_has_suffix(req->head.path, HD_STR("/")))
         return answer_directory(req);
     if (hd_file_name(req, req->head.path, &path, &root_len) != HD_OK)
         return fail(req, 500);

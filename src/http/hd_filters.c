@@ -217,6 +217,24 @@ hd_rc_t hd_filters_run(hd_req_t *req)
     return hd_unlikely(req->denial != NULL) ? deny(req) : HD_OK;
 }
 
+bool hd_filters_change_file(hd_req_t *req, hd_str_t type, hd_str_t encoding,
+                            int64_t length)
+{
+    bool changes = false;
+
+    for (uint32_t i = 0; i < req->chain_n && !changes; i++) {
+        const hd_filter_conf_t *f = &req->chain[i];
+        const hd_module_t *mod = hd_filter_module(f);
+
+        if (mod == NULL || mod->changes_file == NULL)
+            continue;
+        req->running = f;
+        changes = mod->changes_file(req, f->conf, type, encoding, length);
+        req->running = NULL;
+    }
+    return changes;
+}
+
 static hd_rc_t run_body_filter(hd_req_t *req, const hd_module_t *mod,
                                const hd_filter_conf_t *f)
 {

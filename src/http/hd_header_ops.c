@@ -100,6 +100,29 @@ void hd_header_ops_keep_received(hd_req_t *req)
     req->received = copy;
 }
 
+void hd_header_ops_undo(hd_req_t *req)
+{
+    hd_headers_t *h = &req->head.headers;
+
+    if (req->http == NULL || req->http->is_xds)
+        return;
+    req->up_host = req->up_path = HD_STR_NONE;
+    req->wants_upgrade = false;
+    if (req->received == NULL)
+        return;
+    hd_headers_init(h, req->pool, req->received->n);
+    for (unsigned i = 0; i < req->received->n; i++) {
+        const hd_field_t *f = &req->received->fields[i];
+        hd_field_t *again;
+
+        if (f->flags & HD_FIELD_REMOVED)
+            continue;
+        again = hd_headers_add_id(h, (hd_header_id_t)f->id, f->name, f->value);
+        if (again != NULL)
+            again->flags = f->flags;
+    }
+}
+
 /* From the most specific outwards, as Envoy does. */
 void hd_header_ops_request(hd_req_t *req)
 {

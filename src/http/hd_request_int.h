@@ -27,6 +27,9 @@ void hd_error_line_end(hd_req_t *req);
 void hd_filters_select(hd_req_t *req);
 /* Request headers, from req->filter_at on. */
 hd_rc_t hd_filters_run(hd_req_t *req);
+/* Will one of them change the bytes of a file (see changes_file of hd_module_t)? */
+bool hd_filters_change_file(hd_req_t *req, hd_str_t type, hd_str_t encoding,
+                            int64_t length);
 /* Request body: what waits goes through the filters to the action, as far as they let it.
  */
 void hd_filters_pass_body(hd_req_t *req);
@@ -52,6 +55,9 @@ void hd_local_speak_grpc(hd_req_t *req);
 void hd_header_ops_request(hd_req_t *req);
 /* nginx: $http_NAME stays what the client sent; before its fields are changed. */
 void hd_header_ops_keep_received(hd_req_t *req);
+/* For another route (nginx's internal redirections): what the last one changed of the
+ * request towards its upstream is undone. */
+void hd_header_ops_undo(hd_req_t *req);
 void hd_header_ops_response(hd_req_t *req);
 void hd_header_ops_trailers(hd_req_t *req); /* nginx's add_trailer, at the body's end */
 
