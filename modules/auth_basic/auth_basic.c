@@ -341,6 +341,7 @@ HD_EXPORT const hd_module_t hd_module = {
     .directives = directives,
     .conf_size = sizeof(auth_conf_t),
     .phase = HD_PHASE_ACCESS,
+    .order = 1, /* behind access, as in nginx */
     .follows_rewrite = true,
     .on_process_start = on_process_start,
     .on_process_stop = on_process_stop,

@@ -152,6 +152,7 @@ HD_EXPORT const hd_module_t hd_module = {
     .directives = directives,
     .conf_size = sizeof(auth_conf_t),
     .phase = HD_PHASE_ACCESS,
+    .order = 2, /* behind auth_basic, as in nginx */
     .follows_rewrite = true,
     .on_request_headers = on_request_headers,
 };

@@ -302,6 +302,7 @@ HD_EXPORT const hd_module_t hd_module = {
     .directives = directives,
     .conf_size = sizeof(authz_conf_t),
     .phase = HD_PHASE_ACCESS,
+    .order = 3,
     .xds_types = xds_types,
     .on_request_headers = on_request_headers,
     .on_conn = on_conn,

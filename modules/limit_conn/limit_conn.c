@@ -367,6 +367,7 @@ HD_EXPORT const hd_module_t hd_module = {
     .attributes = attributes,
     .conf_size = sizeof(limit_conf_t),
     .phase = HD_PHASE_PREACCESS,
+    .order = 1, /* behind limit_req, as in nginx */
     .follows_rewrite = true,
     .on_conf = on_conf,
     .on_request_headers = on_request_headers,

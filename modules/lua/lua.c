@@ -329,6 +329,7 @@ HD_EXPORT const hd_module_t hd_module = {
     .directives = directives,
     .conf_size = sizeof(lua_conf_t),
     .phase = HD_PHASE_ACCESS,
+    .order = 4,
     .xds_types = xds_types,
     .on_conf = on_conf,
     .on_process_start = on_process_start,

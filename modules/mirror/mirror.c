@@ -75,5 +75,6 @@ HD_EXPORT const hd_module_t hd_module = {
     .directives = directives,
     .conf_size = sizeof(mirror_conf_t),
     .phase = HD_PHASE_CONTENT,
+    .follows_rewrite = true,
     .on_request_headers = on_request_headers,
 };

@@ -116,9 +116,16 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
     hd_addr_t client, next;
     bool found;
 
-    /* The listener that reads the PROXY protocol has put its address there already. */
-    if (rc->n == 0 || c == NULL || rc->by_proxy_protocol || hd_req_is_sub(req))
+    if (rc->n == 0 || c == NULL || hd_req_is_sub(req))
         return HD_OK;
+    if (rc->by_proxy_protocol) {
+        /* the address is there already: is who said so believed? */
+        if (c->facts != NULL)
+            c->facts->proxied_untrusted = !is_trusted(rc, &c->remote);
+        return HD_OK;
+    }
+    if (hd_req_remote(req) != hd_conn_remote(c))
+        return HD_OK; /* the server's settings have said who it is */
     list = rc->is_list ? hd_req_header_joined(req, field, &found)
                        : hd_req_header(req, field, &found);
     client = *hd_conn_remote(c);
@@ -146,7 +153,7 @@ static hd_rc_t on_conn(hd_conn_t *c, const void *conf)
     return HD_OK;
 }
 
-#define IN_ANY (HD_IN_HTTP | HD_IN_SERVER)
+#define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
 
 static const hd_directive_t directives[] = {
     {.name = "set_real_ip_from",
@@ -178,6 +185,8 @@ HD_EXPORT const hd_module_t hd_module = {
     .directives = directives,
     .conf_size = sizeof(realip_conf_t),
     .phase = HD_PHASE_POST_READ,
+    .is_again_in_location = true,
+    .follows_rewrite = true, /* in a location: nginx's preaccess phase */
     .on_request_headers = on_request_headers,
     .on_conn = on_conn,
 };

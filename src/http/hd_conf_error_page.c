@@ -86,11 +86,11 @@ static const page_t *find_page(const error_conf_t *ec, unsigned status)
 
 /* An upstream's answer only with proxy_intercept_errors, our own unless it has its text
  * (return CODE TEXT). */
-static bool may_replace(const hd_req_t *req, const error_conf_t *ec)
+static bool may_replace(const hd_req_t *req)
 {
     const hd_route_t *route = req->route;
 
-    if ((req->has_error_page && !ec->recursive) || route == NULL)
+    if (req->no_more_pages || route == NULL)
         return false;
     if (!req->is_local_reply)
         return route->proxy != NULL && !route->proxy->pass_errors;
@@ -113,19 +113,39 @@ static hd_rc_t redirect(hd_req_t *req, unsigned status, hd_str_t url)
     return HD_DONE;
 }
 
+/* A page in the place of a 401 asks for a name no less (RFC 9110 §15.5.2). */
+static void keep_challenge(hd_req_t *req)
+{
+    const hd_headers_t *h = &req->res.headers;
+
+    for (unsigned i = 0; i < h->n; i++) {
+        const hd_field_t *f = &h->fields[i];
+
+        if ((f->flags & HD_FIELD_REMOVED) ||
+            !hd_str_eq_nocase(f->name, HD_STR("WWW-Authenticate")))
+            continue;
+        if (req->kept == NULL) {
+            req->kept = hd_pool_new(req->pool, hd_headers_t);
+            hd_headers_init(req->kept, req->pool, 2);
+        }
+        hd_ignore(hd_headers_add(req->kept, f->name, f->value) == NULL);
+    }
+}
+
 static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
 {
     unsigned status = req->res.status;
     const page_t *page = NULL;
     hd_str_t uri;
 
-    if (status >= 300 && may_replace(req, conf))
+    if (status >= 300 && may_replace(req))
         page = find_page(conf, req->local_code != 0 ? req->local_code : status);
     if (status >= 300 && req->is_local_reply && !req->has_own_text)
-        req->has_error_page |= !((const error_conf_t *)conf)->recursive;
+        req->no_more_pages |= !((const error_conf_t *)conf)->recursive;
     if (page == NULL || hd_expr_eval(page->uri, req, &uri) != HD_OK || uri.len == 0)
         return HD_OK;
     req->has_error_page = true;
+    req->no_more_pages |= !((const error_conf_t *)conf)->recursive;
     if (uri.data[0] != '/' && uri.data[0] != '@')
         return redirect(req, page->instead, uri);
     req->error_status = page->keeps ? status : page->instead;
@@ -133,6 +153,8 @@ static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
         req->head.method = HD_STR("GET");
         req->head.method_id = HD_M_GET;
     }
+    if (req->error_status == 401)
+        keep_challenge(req);
     req->reroute_to = hd_str_dup(req->pool, uri);
     return HD_REROUTE;
 }

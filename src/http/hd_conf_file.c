@@ -336,6 +336,7 @@ const hd_module_t hd_try_files_module = {
     .directives = try_directives,
     .conf_size = sizeof(try_conf_t),
     .phase = HD_PHASE_CONTENT,
+    .follows_rewrite = true,
     .on_conf = on_try_conf,
     .on_request_headers = on_request_headers,
 };

@@ -339,6 +339,27 @@ static bool has_callbacks(const hd_module_t *m)
            m->on_log != NULL || m->on_pick != NULL || m->on_try_result != NULL;
 }
 
+/* Has this place settings that its server doesn't have? */
+static bool has_own_conf(const hd_conf_t *cf, uint16_t number)
+{
+    const hd_conf_t *server = cf;
+
+    while (server->outer != NULL && server->scope != HD_IN_SERVER)
+        server = server->outer;
+    return cf->confs[number] != server->confs[number];
+}
+
+/* Is it a module of this phase, or of location's filters?  */
+static bool is_of(const hd_conf_t *cf, uint16_t number, hd_filters_t which)
+{
+    const hd_module_t *m = hd_module_get(number);
+
+    if (m->phase != HD_PHASE_POST_READ || which == HD_FILTERS_POST_READ)
+        return (m->phase == HD_PHASE_POST_READ) == (which == HD_FILTERS_POST_READ);
+    return m->is_again_in_location && which == HD_FILTERS_OF_ROUTE &&
+           has_own_conf(cf, number);
+}
+
 /* Is the module used here? One without a conf is used wherever it is loaded; the proxy's
  * own part goes where proxy_pass is. */
 static bool is_used(const hd_conf_t *cf, uint16_t number, hd_filters_t which)
@@ -346,7 +367,7 @@ static bool is_used(const hd_conf_t *cf, uint16_t number, hd_filters_t which)
     const hd_module_t *m = hd_module_get(number);
 
     if (!has_callbacks(m) || m == &hd_proxy_module ||
-        (m->phase == HD_PHASE_POST_READ) != (which == HD_FILTERS_POST_READ) ||
+        !is_of(cf, number, which) ||
         (which == HD_FILTERS_LOG && m->on_log == NULL))
         return false;
     return m->conf_size == 0 || !is_zero(cf->confs[number], m->conf_size);
@@ -355,7 +376,10 @@ static bool is_used(const hd_conf_t *cf, uint16_t number, hd_filters_t which)
 static unsigned rank(const hd_module_t *m)
 {
     /* who only looks at the result comes last: NONE */
-    return m->phase == HD_PHASE_NONE ? HD_PHASE_CONTENT + 1u : (unsigned)m->phase;
+    unsigned phase =
+        m->phase == HD_PHASE_NONE ? HD_PHASE_CONTENT + 1u : (unsigned)m->phase;
+
+    return phase * HD_ORDERS + hd_min(m->order, HD_ORDERS - 1);
 }
 
 hd_rc_t hd_http_make_filters(hd_conf_t *cf, hd_filters_t which, const hd_route_t *route,
@@ -374,11 +398,11 @@ hd_rc_t hd_http_make_filters(hd_conf_t *cf, hd_filters_t which, const hd_route_t
     if (max > 255)
         return hd_err_set(err, HD_E_CONF, "more than 255 modules are used here");
     list = hd_pool_new_n(cf->pool, hd_filter_conf_t, max);
-    for (unsigned phase = 0; phase <= HD_PHASE_CONTENT + 1u; phase++) {
+    for (unsigned at = 0; at < (HD_PHASE_CONTENT + 2u) * HD_ORDERS; at++) {
         for (uint16_t i = 0; i < hd_modules_n(); i++) {
             const hd_module_t *m = hd_module_get(i);
 
-            if (rank(m) == phase && is_used(cf, i, which))
+            if (rank(m) == at && is_used(cf, i, which))
                 list[found++] = (hd_filter_conf_t){
                     .name = hd_str_c(m->name), .module = i, .conf = cf->confs[i]};
         }

@@ -310,11 +310,10 @@ static const hd_headers_t *received(const hd_req_t *req)
 
 GET(http)
 {
-    if (hd_str_eq_nocase(rest, HD_STR("host"))) { /* HTTP/2's is :authority */
-        set_if_any(out, of->req->head.authority);
-        return;
-    }
     set_field(of, received(of->req), rest, out);
+    if (out->type == HD_VAL_NONE &&
+        hd_str_eq_nocase(rest, HD_STR("host"))) /* HTTP/2's is :authority */
+        set_if_any(out, of->req->head.authority);
 }
 
 GET(sent_http)
@@ -618,6 +617,20 @@ FACT(ssl_client_v_start, HD_TLS_PEER_START)
 FACT(ssl_client_v_end, HD_TLS_PEER_END)
 FACT(ssl_client_v_remain, HD_TLS_PEER_REMAIN)
 
+/* What lies in memory of it, once it is all there. */
+GET(request_body)
+{
+    const hd_chain_t *body = hd_proxy_request_body(of->req);
+    char *text;
+
+    UNUSED_REST;
+    if (body == NULL || body->bytes == 0)
+        return;
+    text = hd_pool_alloc_unaligned(of->pool, body->bytes);
+    if (hd_chain_peek(body, text, body->bytes) == body->bytes)
+        set_str(out, hd_str_n(text, body->bytes));
+}
+
 GET(request_body_file)
 {
     UNUSED_REST;
@@ -796,11 +809,15 @@ GET_TCPINFO(rcv_space, tcpi_rcv_space)
 
 /* --- the response --- */
 
+/* On the way to an error page that error's. */
 GET(status)
 {
+    unsigned status =
+        of->req->error_status != 0 ? of->req->error_status : of->req->res.status;
+
     UNUSED_REST;
     out->type = HD_VAL_STR;
-    out->str = hd_str_printf(of->pool, "%03u", of->req->res.status);
+    out->str = hd_str_printf(of->pool, "%03u", status);
 }
 
 GET(body_bytes_sent)
@@ -857,7 +874,9 @@ static hd_str_t each_try(of_t *of, const hd_try_t *t, try_text_pt text)
     earlier = each_try(of, t->next, text);
     if (earlier.len == 0)
         return own;
-    return hd_str_printf(of->pool, "%.*s, %.*s", HD_STR_ARG(earlier), HD_STR_ARG(own));
+    /* an internal redirection leads to another group, behind a colon */
+    return hd_str_printf(of->pool, "%.*s%s%.*s", HD_STR_ARG(earlier),
+                         t->next->proxy == t->proxy ? ", " : " : ", HD_STR_ARG(own));
 }
 
 static hd_str_t addr_of_try(of_t *of, const hd_try_t *t)
@@ -1178,6 +1197,8 @@ static const hd_attr_def_t defs[] = {
     A("server_protocol", server_protocol, HD_VAL_STR, R, "HTTP/1.1, HTTP/2.0"),
     A("request", request, HD_VAL_STR, R, "the request line"),
     A("request_length", request_length, HD_VAL_INT, R, "bytes received, head and body"),
+    A("request_body", request_body, HD_VAL_STR, R | HD_ATTR_VOLATILE,
+      "the request's body, of up to 16k, once it is passed on"),
     A("request_body_file", request_body_file, HD_VAL_STR, R | HD_ATTR_VOLATILE,
       "file of the request's body, with client_body_in_file_only"),
     A("request_completion", request_completion, HD_VAL_STR, R, "OK if it was answered"),

@@ -291,10 +291,42 @@ static void hide_fields(hd_proxy_t *p)
     }
 }
 
+static void free_text(void *arg)
+{
+    hd_chain_free(arg);
+}
+
+/* A short body in memory stays to its request's end: $request_body of a log. */
+static void keep_text(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+
+    if (!p->body_complete || p->replay.bytes == 0 || p->replay.bytes > HD_BLOCK_BYTES ||
+        p->temp_fd >= 0 || req->http == NULL || req->http->is_xds)
+        return;
+    if (req->body_text == NULL) {
+        req->body_text = hd_pool_new(req->pool, hd_chain_t);
+        hd_pool_defer(req->pool, free_text, req->body_text);
+    }
+    hd_chain_free(req->body_text);
+    hd_chain_move(req->body_text, &p->replay);
+}
+
+const hd_chain_t *hd_proxy_request_body(const hd_req_t *req)
+{
+    const hd_proxy_t *p = req->action;
+
+    if (req->action_ops == &hd_proxy_action && p->body_complete && !p->replay_lost &&
+        p->temp_fd < 0 && p->replay.bytes <= HD_BLOCK_BYTES)
+        return &p->replay;
+    return req->body_text;
+}
+
 /* From now on nobody could ask for the body again. */
 static void lose_replay(hd_proxy_t *p)
 {
     p->replay_lost = true;
+    keep_text(p);
     hd_chain_free(&p->replay);
 }
 
@@ -317,7 +349,8 @@ void hd_proxy_put_kept(hd_req_t *req)
 
         if (f->id == HD_H_CONTENT_TYPE && req->is_local_reply && req->res.status >= 300)
             continue; /* an error page has its own */
-        if (f->id == HD_H_SET_COOKIE)
+        if (f->id == HD_H_SET_COOKIE ||
+            hd_str_eq_nocase(f->name, HD_STR("WWW-Authenticate")))
             hd_ignore(hd_headers_add(h, f->name, f->value) == NULL); /* full: as it is */
         else
             hd_ignore(hd_headers_set(h, f->name, f->value) == NULL);
@@ -1004,6 +1037,7 @@ static void cancel(hd_req_t *req)
     drop_retry(p);
     hd_timer_stop(req->loop, &req->deadline);
     give_back(p);
+    keep_text(p);
     hd_chain_free(&p->replay);
     hd_chain_free(&p->held);
     hd_temp_file_close(&p->temp_fd);

@@ -369,6 +369,7 @@ static bool begin_reroute(hd_req_t *req)
     req->route_wanted = false;
     req->states = NULL;
     take_path(req);
+    hd_header_ops_undo(req);
     if (req->attrs != NULL)
         hd_attrs_on_reroute(req->attrs);
     if (req->body_given) { /* it can't be given twice */

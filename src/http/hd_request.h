@@ -162,6 +162,7 @@ struct hd_req_s {
     const hd_headers_t *received; /* the client's fields before ours; NULL: unchanged */
     hd_res_head_t res;
     hd_headers_t res_trailers;
+    hd_chain_t *body_text;  /* of a short body that was passed on; NULL */
     hd_headers_t *kept;     /* X-Accel-Redirect: fields that go on to the answer; NULL */
     hd_str_t up_path;       /* path?query towards the upstream; empty: raw_path */
     hd_str_t up_host;       /* Host towards the upstream; empty: authority */
@@ -192,7 +193,8 @@ struct hd_req_s {
     bool client_gone, no_keepalive;
     bool route_wanted; /* a filter changed what routing looks at: find it anew */
     bool is_tunnel, is_logged, wants_upgrade;
-    bool has_error_page;   /* error_page was used: once a request */
+    bool has_error_page;   /* error_page was used */
+    bool no_more_pages;    /* … or could have been: once a request, unless recursive */
     bool body_given;       /* some of the body went to an action: no other one gets it */
     bool is_sub;           /* hd_sub.h */
     bool route_unknown;    /* a regex of the router was given up: no route is right */

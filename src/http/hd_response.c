@@ -181,6 +181,8 @@ void hd_response_start(hd_req_t *req)
     if (hd_unlikely(req->error_status != 0)) {
         req->res.status = req->error_status;
         req->res.reason = HD_STR_NONE;
+        if (req->error_status == 204) /* error_page … =204: nothing has no type */
+            hd_headers_remove(&req->res.headers, HD_STR("Content-Type"));
     }
     if (hd_unlikely(req->kept != NULL))
         hd_proxy_put_kept(req);

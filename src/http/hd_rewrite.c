@@ -1,4 +1,5 @@
 #include "http/hd_rewrite.h"
+#include "core/proc/hd_modules.h"
 #include "http/hd_chars.h"
 #include "http/hd_request_int.h"
 #include "http/hd_uri.h"
@@ -240,11 +241,46 @@ static hd_rc_t run_set(hd_req_t *req, const hd_rw_op_t *op)
     return HD_OK;
 }
 
+/* Where a list is. The settings of the last `if` that held are in force behind its block,
+ * too: for an answer that stands there. */
+typedef struct {
+    uint32_t at;
+    const hd_route_t *chosen; /* by that `if`; NULL: none held */
+    uint32_t chosen_end;      /* the last of its block */
+    bool changed;
+} run_t;
+
+/* <answer> with the settings of <chosen>. */
+static const hd_route_t *with_settings_of(hd_req_t *req, const hd_route_t *chosen,
+                                          const hd_route_t *answer)
+{
+    hd_route_t *r = hd_pool_new(req->pool, hd_route_t);
+    hd_filter_conf_t *list =
+        hd_pool_alloc(req->pool, (chosen->filters_n + 1) * sizeof(*list));
+
+    *r = *chosen;
+    r->filters_n = 0;
+    for (uint32_t i = 0; i < chosen->filters_n; i++) {
+        const hd_module_t *mod = hd_module_get(chosen->filters[i].module);
+
+        if (mod != NULL && !mod->follows_rewrite)
+            list[r->filters_n++] = chosen->filters[i];
+    }
+    r->filters = list;
+    r->proxy = NULL;
+    r->rewrite = NULL;
+    r->action = answer->action;
+    r->status = answer->status;
+    r->text = answer->text;
+    return r;
+}
+
 /* HD_DECLINED: the list ends here. */
 static hd_rc_t run_op(hd_req_t *req, const hd_rewrite_t *rw, const hd_rw_op_t *op,
-                      uint32_t *at, bool *changed)
+                      run_t *run)
 {
     bool holds = false;
+    hd_rc_t rc;
 
     switch (op->kind) {
     case HD_RW_SET:
@@ -252,32 +288,35 @@ static hd_rc_t run_op(hd_req_t *req, const hd_rewrite_t *rw, const hd_rw_op_t *o
     case HD_RW_IF:
         if (test(req, rw, op, &holds) != HD_OK)
             return HD_ERROR;
+        if (holds && op->route != NULL) {
+            req->route = run->chosen = op->route;
+            run->chosen_end = run->at + op->skip;
+        }
         if (!holds)
-            *at += op->skip;
-        else if (op->route != NULL)
-            req->route = op->route;
+            run->at += op->skip;
         return HD_OK;
     case HD_RW_REWRITE:
-        return run_rewrite(req, rw, op, changed);
+        rc = run_rewrite(req, rw, op, &run->changed);
+        break;
     case HD_RW_BREAK:
-        *changed = false;
+        run->changed = false;
         return HD_DECLINED;
     default:
         req->route = op->route;
-        return HD_DONE;
+        rc = HD_DONE;
     }
+    if (rc == HD_DONE && run->chosen != NULL && run->at > run->chosen_end)
+        req->route = with_settings_of(req, run->chosen, op->route);
+    return rc;
 }
 
 hd_rc_t hd_rewrite_run(hd_req_t *req, const hd_rewrite_t *rw, bool *changed)
 {
-    *changed = false;
-    for (uint32_t at = 0; at < rw->n; at++) {
-        hd_rc_t rc = run_op(req, rw, &rw->ops[at], &at, changed);
+    run_t run = {0};
+    hd_rc_t rc = HD_OK;
 
-        if (rc == HD_DECLINED)
-            return HD_OK;
-        if (rc != HD_OK)
-            return rc;
-    }
-    return HD_OK;
+    for (; rc == HD_OK && run.at < rw->n; run.at++)
+        rc = run_op(req, rw, &rw->ops[run.at], &run);
+    *changed = run.changed;
+    return rc == HD_DECLINED ? HD_OK : rc;
 }

@@ -61,5 +61,8 @@ extern const hd_action_ops_t
 
 /* Puts what X-Accel-Redirect kept (req->kept) into the answer. */
 void hd_proxy_put_kept(hd_req_t *req);
+/* The body that the request was passed on with, if it is complete, lies in memory and has
+ * at most HD_BLOCK_BYTES; NULL: none. */
+const hd_chain_t *hd_proxy_request_body(const hd_req_t *req);
 /* Fills what a log asks of the upstream. */
 void hd_proxy_get_info(hd_req_t *req, hd_req_info_t *info);

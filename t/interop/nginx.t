@@ -190,6 +190,7 @@ sub differences {
     my @found;
     for (['answer', \&answer_text, $error_page], ['upstream', \&upstream_text]) {
         my ($part, $text, @more) = @$_;
+        next if grep { $_->{what} eq $part } @rows;
         my ($text_a, $text_b) = map { $text->($_->{$part}, \@rows, @more) } $a, $b;
         push @found, [$part, $text_a, $text_b] if $text_a ne $text_b;
     }
