@@ -9,7 +9,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
-use JSON::PP;
+use JSON::XS;
 use Test::More;
 use Heddle;
 use Heddle::Envoy;
@@ -122,7 +122,7 @@ sub envoy {
 sub heddle {
     my ($kind, $account, $ip) = @_;
     my $hd = Heddle->new;
-    $hd->write('node.json', JSON::PP->new->canonical->encode(node($kind, $account, $ip)));
+    $hd->write('node.json', JSON::XS->new->canonical->encode(node($kind, $account, $ip)));
     secret($hd, 'token', "$token{$account}\n");
     my $port = $control->port('control');
     return $hd->conf("xds { server 127.0.0.1:$port; node %%DIR%%/node.json; token %%DIR%%/token; }\n");

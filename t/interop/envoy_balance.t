@@ -5,7 +5,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
-use JSON::PP;
+use JSON::XS;
 use Test::More;
 use Heddle;
 use Heddle::Envoy;
@@ -57,7 +57,7 @@ sub hcm {
         header => {header => {header_name => 'x-key'}},
         query => {query_parameter => {name => 'key'}},
         cookie => {cookie => {name => 'key'}},
-        address => {connection_properties => {source_ip => JSON::PP::true}},
+        address => {connection_properties => {source_ip => JSON::XS::true}},
     );
     my @routes = map {
         my $c = $_->{name};
@@ -80,7 +80,7 @@ sub listener {
 
 my $envoy = Heddle::Envoy->new($hd, 'peer', control => '127.0.0.1:1', node => {id => 'e', cluster => 'e'}, token => '-',
     admin => $hd->port('envoy_admin'));
-$hd->write('envoy-peer.json', JSON::PP->new->canonical->encode({
+$hd->write('envoy-peer.json', JSON::XS->new->canonical->encode({
     node => {id => 'e', cluster => 'e'}, admin => {address => address('envoy_admin')},
     static_resources => {clusters => \@clusters, listeners => [listener('envoy')]},
 }));

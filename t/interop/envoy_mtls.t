@@ -12,7 +12,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
-use JSON::PP;
+use JSON::XS;
 use Test::More;
 use Heddle;
 use Heddle::Cert;
@@ -144,7 +144,7 @@ my $envoy = Heddle::Envoy->new($control, 'spinner', control => '127.0.0.1:' . $c
     admin => $control->port('admin'));
 
 my $heddle = Heddle->new;
-$heddle->write('node.json', JSON::PP->new->canonical->encode(node('weaver')));
+$heddle->write('node.json', JSON::XS->new->canonical->encode(node('weaver')));
 $heddle->write('token', "the-token-of-weaver\n");
 private($heddle, 'token');
 my $port = $control->port('control');

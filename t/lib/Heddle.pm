@@ -250,6 +250,7 @@ sub pid { $_[0]{pid} }
 
 sub signal {
     my ($self, $sig) = @_;
+    $self->{is_told_to_end} = 1 if $sig =~ /^(?:QUIT|TERM|INT)$/;
     kill $sig, $self->{pid} or die "kill $sig $self->{pid}: $!\n";
 }
 
@@ -307,7 +308,7 @@ sub stop {
     }
     my $status = $self->{status};
     $self->problem(sprintf 'heddle ended by itself, status 0x%x', $status)
-        if $early && !defined $self->{exit_expected};
+        if $early && !defined $self->{exit_expected} && !($self->{is_told_to_end} && $status == 0);
     $self->problem(sprintf 'heddle ended with status 0x%x', $status)
         if !$early && $status != 0 && !defined $self->{exit_expected};
     $self->problem(sprintf 'heddle ended with status 0x%x, not %d', $status, $self->{exit_expected})

@@ -4,7 +4,7 @@
 use strict;
 use warnings;
 use lib 't/lib';
-use JSON::PP;
+use JSON::XS;
 use Test::More;
 use Heddle;
 use Heddle::Xds;

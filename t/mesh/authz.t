@@ -24,7 +24,7 @@ sub rbac {
     };
 }
 
-my $any = {any => JSON::PP::true()};
+my $any = {any => JSON::XS::true()};
 sub principal { {authenticated => {principal_name => {@_}}} }
 sub method { {header => {name => ':method', string_match => {exact => $_[0]}}} }
 sub path { {url_path => {path => {@_}}} }
@@ -153,8 +153,8 @@ $t->row('IP blocks (AP-FROM-5)', plain => 1,
 $t->row('host in any case (AP-TO-1)',
     file => 'authz allow host=shop.test,*.example.org;',
     xds => [rbac('ALLOW', ['h', {or_rules => {rules => [
-        {header => {name => ':authority', string_match => {exact => 'shop.test', ignore_case => JSON::PP::true()}}},
-        {header => {name => ':authority', string_match => {suffix => '.example.org', ignore_case => JSON::PP::true()}}},
+        {header => {name => ':authority', string_match => {exact => 'shop.test', ignore_case => JSON::XS::true()}}},
+        {header => {name => ':authority', string_match => {suffix => '.example.org', ignore_case => JSON::XS::true()}}},
         ]}}, $any])],
     ask => [
         ['GET', '/', {%let_in}, Host => 'Shop.Test'],

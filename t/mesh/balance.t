@@ -55,17 +55,17 @@ spread_row('a key, Maglev (DR-LB-7)', sub { $_[0] =~ /^\d:10$/ }, 10, upstream =
     route => {route => {hash_policy => [{query_parameter => {name => 'key'}}]}}, servers => [{}, {}, {}]);
 spread_row('by the client\'s address', sub { $_[0] =~ /^\d:10$/ }, 10, upstream => 'ip_hash;',
     cluster => {$typed->('ring', 'ring_hash.v3.RingHash', hash_function => 'MURMUR_HASH_2')},
-    route => {route => {hash_policy => [{connection_properties => {source_ip => JSON::PP::true()}}]}}, servers => [{}, {}, {}]);
+    route => {route => {hash_policy => [{connection_properties => {source_ip => JSON::XS::true()}}]}}, servers => [{}, {}, {}]);
 spread_row('a terminal policy that found something is the last', sub { $_[0] =~ /^\d:10$/ }, 10,
     upstream => 'hash $http_x_key;', headers => ['X-Key' => 'a', 'X-Other' => rand()], cluster => {lb_policy => 'RING_HASH'},
     route => {route => {hash_policy => [{header => {header_name => 'x-key',
-        regex_rewrite => {pattern => {regex => 'a'}, substitution => 'b'}}, terminal => JSON::PP::true()},
+        regex_rewrite => {pattern => {regex => 'a'}, substitution => 'b'}}, terminal => JSON::XS::true()},
         {header => {header_name => 'x-other'}}]}}, servers => [{}, {}, {}]);
 # 0 is slow: once that is known the other has it all.
 my $n_least = $rows++;
 $t->row('the least time', upstream => 'least_time header;',
     cluster => {$typed->('ewma', 'peak_ewma.v3alpha.PeakEwma', decay_time => '1000s')},
-    servers => [{backend => sub { select undef, undef, undef, 0.05; [200, [], 0] }}, {}],
+    servers => [{backend => sub { select undef, undef, undef, 0.4; [200, [], 0] }}, {}],
     ask => [['GET', '/', {check => sub {
         my ($res, $hd) = @_;
         my @got = ($res->body, map { $hd->get('/', {port => "r$n_least"})->body } 1 .. 9);
@@ -115,7 +115,7 @@ my $n = $rows++;
 {
     my $to = $n;
     $x->row('original destination by header', cluster => {type => 'ORIGINAL_DST', lb_policy => 'CLUSTER_PROVIDED',
-        original_dst_lb_config => {use_http_header => JSON::PP::true()}, load_assignment => undef},
+        original_dst_lb_config => {use_http_header => JSON::XS::true()}, load_assignment => undef},
         ask => [['GET', '/', {check => sub {
             my ($res, $hd) = @_;
             my $there = $hd->get('/over', {port => "r$to"}, 'x-envoy-original-dst-host' => '127.0.0.1:' . $hd->port("b$to"));
@@ -165,7 +165,7 @@ my $want = sub { (route => {route => {metadata_match => {filter_metadata => {'en
 my $subsets = sub { (cluster => {lb_subset_config => {subset_selectors => [{keys => ['version']}], @_}}, servers => \@versions) };
 spread_row_of($x, 'a subset', '0:3 1:3', 6, $subsets->(), $want->(version => 'v1'));
 spread_row_of($x, 'two keys, one of them a list', '3:4', 4, $want->(version => 'v2', stage => 'night'),
-    $subsets->(list_as_any => JSON::PP::true(), subset_selectors => [{keys => ['stage', 'version']}]));
+    $subsets->(list_as_any => JSON::XS::true(), subset_selectors => [{keys => ['stage', 'version']}]));
 spread_row_of($x, 'nobody is in it: ANY_ENDPOINT', '0:2 1:2 2:2 3:2', 8, $want->(version => 'v3'),
     $subsets->(fallback_policy => 'ANY_ENDPOINT'));
 spread_row_of($x, 'no labels: DEFAULT_SUBSET', '2:3 3:3', 6,

@@ -44,7 +44,7 @@ $t->row('a share of requests',
 $t->row('only some requests',
     file => 'fault abort=500 if=$http_x_test;',
     xds => fault(abort => {http_status => 500, percentage => percent(100)},
-        headers => [{name => 'x-test', present_match => JSON::PP::true()}]),
+        headers => [{name => 'x-test', present_match => JSON::XS::true()}]),
     ask => [
         ['GET', '/', {status => 200}],
         ['GET', '/', {status => 500, tries => 0}, 'X-Test' => 'yes'],

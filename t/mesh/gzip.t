@@ -70,7 +70,7 @@ $t->row('a type that is named', file => 'gzip on; gzip_vary on; gzip_types image
     ask => [['GET', '/', {check => unpacked($text)}, @wanted]]);
 $t->row('it is compressed already', file => $file, xds => compressor(), backend => answer('Content-Encoding' => 'br'),
     ask => [['GET', '/', {check => sub { $_[0]->body eq $text }}, @wanted]]);
-$t->row('off', file => 'gzip off;', xds => compressor(common_config => {enabled => {default_value => JSON::PP::false(), runtime_key => 'x'}}),
+$t->row('off', file => 'gzip off;', xds => compressor(common_config => {enabled => {default_value => JSON::XS::false(), runtime_key => 'x'}}),
     backend => answer(), ask => [['GET', '/', {check => plain($text)}, @wanted]]);
 $t->run;
 

@@ -64,7 +64,7 @@ EOC
     };
     $xds->serve(
         CDS => [
-            $cluster->('web', [1, 2], {unhealthy_threshold => 2, healthy_threshold => 2, reuse_connection => JSON::PP::false(),
+            $cluster->('web', [1, 2], {unhealthy_threshold => 2, healthy_threshold => 2, reuse_connection => JSON::XS::false(),
                 http_health_check => {path => '/health?x=1', host => 'check.example',
                     expected_statuses => [{start => 204, end => 205}, {start => 200, end => 202}],
                     retriable_statuses => [{start => 500, end => 600}],

@@ -56,7 +56,7 @@ my %self = (destination_workload => 'reviews-v1', destination_workload_namespace
 
 $t->row('inbound',
     file => 'metrics on reporter=destination;',
-    xds => [stats(disable_host_header_fallback => JSON::PP::true())],
+    xds => [stats(disable_host_header_fallback => JSON::XS::true())],
     listener => {traffic_direction => 'INBOUND'},
     ask => [
         ['GET', '/', {status => 200, client => 'page'}],

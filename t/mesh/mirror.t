@@ -39,7 +39,7 @@ $t->row('a copy, fire and forget (VS-MIRROR-2)', file => 'mirror /copy;', server
     ]);
 $t->row('where the copies go', backend => sub { [503, {}, 'nobody reads this'] }, ask => []);
 $t->row('Host as it is (VS-MIRROR-3)', file => 'mirror /copy;', server => $copy,
-    route => policy(disable_shadow_host_suffix_append => JSON::PP::true()),
+    route => policy(disable_shadow_host_suffix_append => JSON::XS::true()),
     ask => [['GET', '/h', {status => 200, check => copied(sub { $_[0]{head} =~ /^host: localhost(?::\d+)?\r$/mi })}]]);
 $t->row('what the route changes is changed before (VS-MIRROR-5)',
     file => 'mirror /copy;', server => $copy =~ s/\$request_uri/\/new\$request_uri/r,

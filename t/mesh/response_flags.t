@@ -8,9 +8,9 @@ use Test::More;
 use Heddle;
 use Heddle::Http;
 use Heddle::Xds;
-use JSON::PP ();
+use JSON::XS ();
 
-my ($true, $type) = (JSON::PP::true(), 'type.googleapis.com/');
+my ($true, $type) = (JSON::XS::true(), 'type.googleapis.com/');
 sub percent { {numerator => 100, denominator => 'HUNDRED'} }
 sub fault { (typed_per_filter_config => {'envoy.filters.http.fault' =>
     {'@type' => "${type}envoy.extensions.filters.http.fault.v3.HTTPFault", @_}}) }

@@ -8,7 +8,7 @@ use lib 't/lib';
 use Test::More;
 use Heddle;
 use Heddle::Xds;
-use JSON::PP;
+use JSON::XS;
 
 plan skip_all => $Heddle::Xds::missing if $Heddle::Xds::missing;
 plan skip_all => 'a sanitizer has memory of its own' if Heddle::is_sanitized();
@@ -30,7 +30,7 @@ for my $port (15001, 15006, 15021, 15090) {
     my $mine = $hd->port("of_$port");
     $text =~ s/("port_value"\s*:\s*)$port\b/$1$mine/g;
 }
-my $all = JSON::PP->new->utf8->decode($text);
+my $all = JSON::XS->new->utf8->decode($text);
 my %kinds = ('cluster.v3.Cluster' => 'CDS', 'endpoint.v3.ClusterLoadAssignment' => 'EDS',
     'listener.v3.Listener' => 'LDS', 'route.v3.RouteConfiguration' => 'RDS');
 my %world = map { ($kinds{$_} => [map { {%{$_->{resource}}} } @{$all->{"envoy.config.$_"}}]) } keys %kinds;

@@ -15,7 +15,7 @@ my $hd = Heddle->new(modules => ['stateful_session'], workers => 2)->conf(<<'EOC
 xds { server 127.0.0.1:%%PORT_xds%%; node_id sidecar~127.0.0.1~a.b~b.svc.cluster.local; }
 EOC
 my $xds = Heddle::Xds->new($hd, 'xds');
-my $true = JSON::PP::true;
+my $true = JSON::XS::true;
 my $type = 'type.googleapis.com/envoy.extensions';
 sub session {
     my ($state, %more) = @_;

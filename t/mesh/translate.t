@@ -3,12 +3,12 @@
 # %ignored, each with its reason; anything else is a failure.
 use strict;
 use warnings;
-use JSON::PP;
+use JSON::XS;
 use Test::More;
 
 my $build = $ENV{HD_BUILD} || 'objs';
 my $tool = "$build/tools/translate";
-my $json = JSON::PP->new->canonical->allow_nonref;
+my $json = JSON::XS->new->canonical->allow_nonref;
 my $recorded = 't/fixtures/istiod';
 
 # Resources that istiod sends and we don't, by name.

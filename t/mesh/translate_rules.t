@@ -2,11 +2,11 @@
 # (VS-DEL-*), policies of a port (DR-11), retry budgets (DR-CP-15), Sidecar (SC-*), tokens nobody checked.
 use strict;
 use warnings;
-use JSON::PP;
+use JSON::XS;
 use Test::More;
 
 my $build = $ENV{HD_BUILD} || 'objs';
-my $json = JSON::PP->new->canonical->allow_nonref;
+my $json = JSON::XS->new->canonical->allow_nonref;
 my $dir = "/tmp/heddle-translate-rules-$$";
 mkdir $dir or die "$dir: $!";
 END { unlink glob "$dir/*"; rmdir $dir if $dir }

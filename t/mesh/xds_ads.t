@@ -84,7 +84,7 @@ for my $protocol ('delta', 'sotw') {
 
     # ---- and with garbage
 
-    $xds->serve(%world, garbage => JSON::PP::true);
+    $xds->serve(%world, garbage => JSON::XS::true);
     $xds->start;
     $hd->wait_log(qr/an answer that can't be read/);
     is $hd->get('/')->body, 'from a', 'garbage changes nothing';

@@ -34,7 +34,7 @@ my $sds = sub { +{name => $_[0], sds_config => {initial_fetch_timeout => '0s', a
     api_type => 'GRPC', transport_api_version => 'V3',
     grpc_services => [{envoy_grpc => {cluster_name => 'sds-grpc'}}]}}} };
 my $tls = {name => 'tls', typed_config => {'@type' => $any . 'envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext',
-    require_client_certificate => JSON::PP::true,
+    require_client_certificate => JSON::XS::true,
     common_tls_context => {
         tls_certificate_sds_secret_configs => [$sds->('default')],
         combined_validation_context => {
@@ -48,7 +48,7 @@ my %world = (
             route_config => Heddle::Xds::routes('in', ['/' => 'a']))],
 );
 $hd->backend(1, sub { (200, [], 'from a') });
-$xds->serve(%world, ca_down => JSON::PP::true)->start;
+$xds->serve(%world, ca_down => JSON::XS::true)->start;
 $hd->start;
 
 $hd->wait_for(sub { Heddle::Port::is_listening($hd->port(0)) }, 'the plain listener');

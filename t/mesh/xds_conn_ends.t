@@ -14,7 +14,7 @@ my $hd = Heddle->new->conf(<<'EOC');
 xds { server 127.0.0.1:%%PORT_xds%%; node_id sidecar~127.0.0.1~a.b~b.svc.cluster.local; }
 EOC
 my $xds = Heddle::Xds->new($hd, 'xds');
-my $true = JSON::PP::true;
+my $true = JSON::XS::true;
 for my $name ('closes', 'keeps') {
     $hd->tcp_backend($name, sub { # HTTP/1; notes down when a connection that carried requests of ours has ended
         my ($sock) = @_;

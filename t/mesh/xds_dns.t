@@ -21,7 +21,7 @@ my $server = {socket_address => {address => '127.0.0.1', port_value => 0 + $dns-
 my $typed = sub {
     return (typed_dns_resolver_config => {name => 'envoy.network.dns_resolver.cares', typed_config => {
         '@type' => 'type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig',
-        resolvers => [$server], dns_resolver_options => {no_default_search_domain => JSON::PP::true, @_}}});
+        resolvers => [$server], dns_resolver_options => {no_default_search_domain => JSON::XS::true, @_}}});
 };
 my (@clusters, @routes);
 my $named = sub {
@@ -31,7 +31,7 @@ my $named = sub {
         load_assignment => {cluster_name => $name, endpoints => [{lb_endpoints => [{endpoint => {address =>
             {socket_address => {address => $host, port_value => 0 + $hd->port('back')}}}}]}]}, %more};
 };
-my $true = JSON::PP::true;
+my $true = JSON::XS::true;
 for my $addr ('127.0.0.1', '127.0.0.2') {
     my $listener = Heddle::Backend::listener($hd->port('back'), $addr);
     Heddle::Backend::spawn(sub { Heddle::Backend::http($listener, $hd->dir . "/back-$addr", sub { $addr }) });

@@ -28,7 +28,7 @@ my $sds = sub { +{name => $_[0], sds_config => {initial_fetch_timeout => '0s', a
     api_type => 'GRPC', transport_api_version => 'V3', grpc_services => [{envoy_grpc => {cluster_name => 'sds-grpc'}}]}}} };
 my $tls = {name => 'tls', typed_config => {
     '@type' => 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext',
-    require_client_certificate => JSON::PP::true,
+    require_client_certificate => JSON::XS::true,
     common_tls_context => {tls_certificate_sds_secret_configs => [$sds->('default')],
         validation_context_sds_secret_config => $sds->('ROOTCA')}}};
 $hd->backend(1, sub { (200, [], "from a\n") });

@@ -36,7 +36,7 @@ sub up { my ($type, %more) = @_; return {upgrade_type => $type, %more} }
 my %table = (name => 'table', virtual_hosts => [{name => 'all', domains => ['*'], routes => [
     {match => {connect_matcher => {}}, route => {cluster => 'raw',
         upgrade_configs => [up('CONNECT', connect_config => {})]}},
-    {match => {prefix => '/none'}, route => {cluster => 'web', upgrade_configs => [up('websocket', enabled => JSON::PP::false)]}},
+    {match => {prefix => '/none'}, route => {cluster => 'web', upgrade_configs => [up('websocket', enabled => JSON::XS::false)]}},
     {match => {prefix => '/spdy'}, route => {cluster => 'web', upgrade_configs => [up('spdy/3.1')]}},
     {match => {prefix => '/'}, route => {cluster => 'web'}},
 ]}]);

@@ -8,7 +8,7 @@ use lib 't/lib';
 use Test::More;
 use Heddle;
 use Heddle::TlsFront;
-use JSON::PP ();
+use JSON::XS ();
 use Heddle::Xds;
 
 plan skip_all => $Heddle::Xds::missing if $Heddle::Xds::missing;
@@ -31,7 +31,7 @@ my %who = (
 );
 my $crl = $ca->make_crl('crl', $who{other});
 my $server = $ca->make_cert('server', dns => 'localhost', spiffe => "$td/reviews");
-my ($yes, $no) = (JSON::PP::true(), JSON::PP::false());
+my ($yes, $no) = (JSON::XS::true(), JSON::XS::false());
 sub text { {inline_string => Heddle::Cert::slurp($_[0])} }
 sub type { "type.googleapis.com/$_[0]" }
 sub san { my ($type, %m) = @_; {match_typed_subject_alt_names => [{san_type => $type, matcher => {%m}}]} }

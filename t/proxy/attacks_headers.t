@@ -31,10 +31,10 @@ EOC
     my $xds = $hd->{xds} = Heddle::Xds->new($hd, 'xds');
     my $listener = sub {
         my ($port, %hcm) = @_;
-        return Heddle::Xds::listener("front-$port", $hd->port($port), generate_request_id => JSON::PP::true(), %hcm,
+        return Heddle::Xds::listener("front-$port", $hd->port($port), generate_request_id => JSON::XS::true(), %hcm,
             route_config => Heddle::Xds::routes("in-$port", ['/' => 'up']));
     };
-    my $true = JSON::PP::true();
+    my $true = JSON::XS::true();
     $xds->serve(CDS => [Heddle::Xds::cluster('up', $hd->port(9))], LDS => [
         $listener->(0, use_remote_address => $true),
         $listener->(1, use_remote_address => $true, xff_num_trusted_hops => 1),

@@ -67,7 +67,7 @@ for my $n (1, 5000, 200_001, 600_000) {
             my ($uri) = @_;
             my @how = $by eq 'chunks' ? ('-H', 'Transfer-Encoding: chunked', '--http1.1')
                 : $by eq 'length' ? '--http1.1' : '--http2-prior-knowledge';
-            my $out = $hd->curl('-s', '-H', 'Expect:', @how, '--data-binary', "\@$upload",
+            my $out = $hd->curl('-sS', '-H', 'Expect:', @how, '--data-binary', "\@$upload",
                 'http://127.0.0.1:' . $hd->port($by eq 'HTTP/2' ? 2 : 0) . $uri);
             return split ' ', $out;
         };

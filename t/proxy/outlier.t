@@ -70,7 +70,7 @@ EOC
             $cluster->('three', [1, 2, 3], consecutive_5xx => 3, base_ejection_time => $base, interval => '60s',
                 max_ejection_percent => 50),
             $cluster->('one', [4], consecutive_5xx => 2, base_ejection_time => '60s', max_ejection_percent => 100),
-            $cluster->('dead', [8, 2], split_external_local_origin_errors => JSON::PP::true(),
+            $cluster->('dead', [8, 2], split_external_local_origin_errors => JSON::XS::true(),
                 consecutive_local_origin_failure => 1, base_ejection_time => '60s', max_ejection_percent => 50),
         ],
         LDS => [Heddle::Xds::listener('front', $hd->port(0), route_config => Heddle::Xds::routes('in',

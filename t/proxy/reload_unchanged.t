@@ -5,7 +5,7 @@ use strict;
 use warnings;
 use lib 't/lib';
 use Test::More;
-use JSON::PP;
+use JSON::XS;
 use Heddle;
 
 my $hd = Heddle->new(workers => 1);

@@ -105,7 +105,7 @@ SKIP: {
     my $calls = slurp($out);
     my @asked = $calls =~ /^sendfile\(.*, (\d+)\)/mg;
     cmp_ok scalar(@asked), '>=', length($big) / 307200, 'sendfile is called';
-    is scalar(grep { $_ > 307200 } @asked), 0, 'for at most sendfile_max_chunk';
+    is scalar(grep { $_ > 307200 } @asked), 0, 'for at most sendfile_max_chunk' if $hd->is_heddle; # nginx: some more
     my $read = () = $calls =~ /^pread64/mg;
     cmp_ok $read, '>', 5_000_000 / 16384, 'and without it, and for what is small, files are read' if $hd->is_heddle;
 }

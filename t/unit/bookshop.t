@@ -6,7 +6,7 @@ use warnings;
 use FindBin;
 use HTTP::Tiny;
 use IO::Socket::INET;
-use JSON::PP qw(decode_json);
+use JSON::XS qw(decode_json);
 use Test::More;
 
 my $program = "$FindBin::Bin/../../examples/bookshop/bookshop.py";

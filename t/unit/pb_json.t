@@ -7,12 +7,12 @@ use strict;
 use warnings;
 use File::Find;
 use FindBin;
-use JSON::PP ();
+use JSON::XS ();
 use Test::More;
 
 my $top = "$FindBin::Bin/../..";
 my $tool = ($ENV{HD_BUILD} // "$top/objs") . '/tools/pb-paths';
-my $json = JSON::PP->new->canonical->utf8;
+my $json = JSON::XS->new->canonical->utf8;
 
 sub slurp {
     open(my $f, '<:raw', $_[0]) or die "$_[0]: $!";

@@ -19,13 +19,13 @@ package Heddle::Backend;
 use strict;
 use warnings;
 use IO::Socket::INET;
-use JSON::PP;
+use JSON::XS;
 use POSIX ();
 use Heddle::Watch;
 use Socket qw(SOL_SOCKET SO_LINGER);
 use Time::HiRes qw(time);
 
-my $json = JSON::PP->new->latin1->canonical;
+my $json = JSON::XS->new->latin1->canonical;
 
 sub listener {
     my ($port, $addr) = @_;
@@ -145,16 +145,20 @@ sub take_request {
         print {$c->{sock}} "HTTP/1.1 100 Continue\r\n\r\n";
     }
     if (($req->header('transfer-encoding') // '') =~ /chunked/i) {
+        my $so_far = $c->{chunks} //= {at => 0, body => ''}; # of what came after the head
+        pos($rest) = $so_far->{at};
         while (1) {
-            $rest =~ s/^([0-9a-fA-F]+)[^\r\n]*\r\n// or return undef;
-            my $len = hex $1;
+            $rest =~ /\G([0-9a-fA-F]+)[^\r\n]*\r\n/gc or return undef;
+            my ($len, $at) = (hex $1, pos $rest);
             last if $len == 0;
-            return undef if length $rest < $len + 2;
-            $req->{body} .= substr $rest, 0, $len;
-            substr $rest, 0, $len + 2, '';
+            return undef if length $rest < $at + $len + 2;
+            $so_far->{body} .= substr $rest, $at, $len;
+            $so_far->{at} = pos($rest) = $at + $len + 2;
         }
-        $rest =~ s/^((?:[^\r\n]+\r\n)*)\r\n// or return undef;
-        $req->{trailers} = $1;
+        $rest =~ /\G((?:[^\r\n]+\r\n)*)\r\n/gc or return undef;
+        @$req{'trailers', 'body'} = ($1, $so_far->{body});
+        $rest = substr $rest, pos $rest;
+        delete $c->{chunks};
     } elsif (my $len = $req->header('content-length')) {
         return undef if length $rest < $len;
         $req->{body} = substr $rest, 0, $len, '';

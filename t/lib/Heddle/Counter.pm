@@ -18,10 +18,10 @@ use warnings;
 use Heddle::Backend;
 use IO::Select;
 use IO::Socket::UNIX;
-use JSON::PP;
+use JSON::XS;
 use Time::HiRes qw(time);
 
-my $json = JSON::PP->new;
+my $json = JSON::XS->new;
 my $settle_s = 0.25; # for the end of a closed connection to arrive
 
 sub new {

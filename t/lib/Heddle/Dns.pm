@@ -17,13 +17,13 @@ use Heddle;
 use Heddle::Backend;
 use IO::Select;
 use IO::Socket::INET;
-use JSON::PP;
+use JSON::XS;
 use Socket qw(inet_aton inet_pton AF_INET6);
 
 my %TYPE = (A => 1, CNAME => 5, AAAA => 28, SRV => 33);
 my %NAME = reverse %TYPE;
 my %RCODE = (SERVFAIL => 2, NXDOMAIN => 3, REFUSED => 5);
-my $json = JSON::PP->new->canonical;
+my $json = JSON::XS->new->canonical;
 
 sub new {
     my ($class, $hd, $port) = @_;

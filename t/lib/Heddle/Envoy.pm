@@ -18,11 +18,11 @@ use warnings;
 use Heddle;
 use Heddle::Http;
 use Heddle::Watch;
-use JSON::PP;
+use JSON::XS;
 use POSIX ();
 
 our $missing;
-my $json = JSON::PP->new->canonical;
+my $json = JSON::XS->new->canonical;
 
 sub program {
     my $path = $ENV{HEDDLE_ENVOY};

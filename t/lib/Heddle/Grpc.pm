@@ -11,7 +11,7 @@ use strict;
 use warnings;
 use Heddle;
 use IPC::Open2;
-use JSON::PP;
+use JSON::XS;
 
 our $missing = 'python3-grpcio is not installed';
 my $program = "$Heddle::top/t/lib/grpc_peer.py";

@@ -14,7 +14,7 @@ use warnings;
 use Heddle;
 use Heddle::Watch;
 use IPC::Open2;
-use JSON::PP;
+use JSON::XS;
 
 my $python = '/usr/bin/python3';
 our $missing = system("$python -c 'import grpc.aio' >/dev/null 2>&1") == 0 ? undef : 'no python3-grpcio';
@@ -42,7 +42,7 @@ sub backend {
 sub clients {
     my ($class, $hd, %conf) = @_;
     $conf{$_} = $hd->port($conf{$_}) for grep { defined $conf{$_} } 'http', 'tls', 'grpc';
-    my $self = $class->_start($hd, 'clients', JSON::PP->new->encode({map { $_ => $conf{$_} + 0 } keys %conf}));
+    my $self = $class->_start($hd, 'clients', JSON::XS->new->encode({map { $_ => $conf{$_} + 0 } keys %conf}));
     $self->{kinds} = [grep { $conf{$_} } 'ws', 'talks', 'load', 'tls_load', 'calls'];
     $self->wait_for_more(@{$self->{kinds}});
     return $self;

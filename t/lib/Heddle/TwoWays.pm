@@ -31,7 +31,7 @@ use warnings;
 use Heddle;
 use Heddle::Http;
 use Heddle::Xds;
-use JSON::PP ();
+use JSON::XS ();
 use Test::More ();
 use Time::HiRes ();
 
@@ -135,7 +135,7 @@ sub transport_socket {
                 validation_context => {trusted_ca => $file->($certs->{ca}{cert})},
             },
             require_client_certificate =>
-                ($row->{xds_verify} // $row->{verify} // 'optional') eq 'on' ? JSON::PP::true() : JSON::PP::false(),
+                ($row->{xds_verify} // $row->{verify} // 'optional') eq 'on' ? JSON::XS::true() : JSON::XS::false(),
         }, $row->{tls} // {}),
     };
 }
@@ -155,7 +155,7 @@ sub xds_listener {
     my $hcm = merge({
         '@type' => type('envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager'),
         stat_prefix => 'test',
-        normalize_path => JSON::PP::true(),
+        normalize_path => JSON::XS::true(),
         route_config => {name => $cluster, virtual_hosts => [$vhost]},
         http_filters => [@{$row->{xds} // []}, {
             name => 'envoy.filters.http.router',

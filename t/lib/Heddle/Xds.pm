@@ -14,13 +14,13 @@ use warnings;
 use Heddle;
 use Heddle::Cert;
 use Heddle::Port;
-use JSON::PP;
+use JSON::XS;
 
 my $python = '/usr/bin/python3';
 our $missing = system("$python -c 'import grpc, google.protobuf' >/dev/null 2>&1") == 0
     ? undef : 'no python3-grpcio';
 
-my $json = JSON::PP->new->canonical;
+my $json = JSON::XS->new->canonical;
 
 sub new {
     my ($class, $hd, $port, %opt) = @_;
@@ -56,7 +56,7 @@ sub serve {
 
 sub start {
     my ($self) = @_;
-    my @ready = $self->events(rpc => 'server', ready => JSON::PP::true);
+    my @ready = $self->events(rpc => 'server', ready => JSON::XS::true);
     my $descriptors = descriptors();
     my $pid = fork // die "fork: $!";
     if (!$pid) {
@@ -70,7 +70,7 @@ sub start {
     $self->{pid} = $pid;
     $self->{hd}->wait_for(sub {
         die "the xDS server ended:\n" . $self->output if waitpid($pid, POSIX::WNOHANG()) == $pid;
-        return $self->events(rpc => 'server', ready => JSON::PP::true) > @ready;
+        return $self->events(rpc => 'server', ready => JSON::XS::true) > @ready;
     }, 'the xDS server');
     return $self;
 }
