@@ -64,7 +64,7 @@ sub await {
 sub ends { my ($c) = @_; my $had = $c->{got}; await($c, qr/\0never\0/); return 1 }
 
 open STDERR, '>>', $hd->dir . '/s_client.log';
-my $brief = $ca->make_cert('brief', cn => 'ann', lives_s => 6);
+my $brief = $ca->make_cert('brief', cn => 'ann', lives_s => 15);
 my $long = $ca->make_cert('long', cn => 'bob');
 my $theirs = $other->make_cert('theirs', cn => 'eve');
 my %c = (brief => open_conn(0, $brief), long => open_conn(0, $long), theirs => open_conn(0, $theirs), nobody => open_conn(0),
