@@ -19,10 +19,10 @@ typedef struct {
     int64_t file_at;      /* where it is written next */
     bool has_failed;      /* no file can be had: memory alone */
     /* The proxy's: whether the upstream is read ahead by now, or is still held back,
-     * since when, and what looks at that; how the body fails behind what is kept (0:
-     * not). */
+     * since when, for how long before that in all, and what looks at that; how the body
+     * fails behind what is kept (0: not). */
     bool is_on;
-    uint64_t paused_ns;
+    uint64_t paused_ns, waited_ns;
     hd_timer_t slow;
     unsigned cut_status;
     uint64_t cut_flag;

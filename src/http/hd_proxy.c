@@ -17,7 +17,10 @@
 #define REQUEST_BUFFER_BYTES 262144 /* buffer_request: beyond it, a temp file */
 #define HELD_BYTES 65536
 #define NO_BLOCK_MS 20 /* until one may be free */
-#define SLOW_MS 20     /* a client that takes nothing for so long isn't waited for */
+/* A client isn't waited for longer than this in all, during a response: then the upstream
+ * is read ahead of it. A whole MB for one of many clients at once takes less. */
+#define SLOW_MS 250
+#define SLOW_NS (SLOW_MS * UINT64_C(1000000))
 
 static hd_proxy_t *proxy_of(const hd_req_t *req)
 {
@@ -490,8 +493,17 @@ static void resume_upstream(hd_proxy_t *p)
     if (t == NULL || t->x == NULL || !t->is_paused || !has_room(p))
         return;
     t->is_paused = false;
+    if (p->ahead != NULL)
+        p->ahead->waited_ns += hd_loop_now_ns(p->req->loop) - p->ahead->paused_ns;
     hd_try_push_timer(t);
     t->x->upconn->codec->pause(t->x, false);
+}
+
+static void watch_slow(hd_ahead_t *a, uint64_t waited_ns)
+{
+    if (!hd_timer_is_set(&a->slow))
+        hd_timer_set(a->req->loop, &a->slow,
+                     waited_ns >= SLOW_NS ? 1 : (SLOW_NS - waited_ns) / 1000000 + 1);
 }
 
 /* proxy_limit_rate: has more of the response come than its time allows? A second's worth
@@ -513,21 +525,21 @@ static bool is_too_fast(hd_proxy_t *p, const hd_try_t *t)
     return true;
 }
 
-/* A client that let us wait for so long is slow: the upstream shall not be. Clients that
- * are as fast as it never cost a copy, nor a file. */
+/* A client that let us wait for so long is slow: the upstream shall not be. Those that
+ * are about as fast as it never cost a copy, nor a file. */
 static void on_slow(hd_timer_t *timer)
 {
     hd_ahead_t *a = hd_container_of(timer, hd_ahead_t, slow);
     hd_proxy_t *p = proxy_of(a->req);
     const hd_try_t *t = p->winner;
-    uint64_t waited_ms;
+    uint64_t waited_ns;
 
     if (p->is_over || a->req->response_ended || t == NULL || t->x == NULL ||
         !t->is_paused)
         return;
-    waited_ms = (hd_loop_now_ns(a->req->loop) - a->paused_ns) / 1000000;
-    if (waited_ms < SLOW_MS) { /* it is another pause */
-        hd_timer_set(a->req->loop, timer, SLOW_MS - waited_ms);
+    waited_ns = a->waited_ns + hd_loop_now_ns(a->req->loop) - a->paused_ns;
+    if (waited_ns < SLOW_NS) { /* it was resumed meanwhile */
+        watch_slow(a, waited_ns);
         return;
     }
     a->is_on = true;
@@ -548,8 +560,7 @@ static void pause_upstream(hd_proxy_t *p, hd_try_t *t)
         hd_timer_init(&p->ahead->slow, on_slow);
     }
     p->ahead->paused_ns = hd_loop_now_ns(req->loop);
-    if (!hd_timer_is_set(&p->ahead->slow))
-        hd_timer_set(req->loop, &p->ahead->slow, SLOW_MS);
+    watch_slow(p->ahead, p->ahead->waited_ns);
 }
 
 /* The client gets what it takes of what was read ahead; behind it, why there is no more.

@@ -204,6 +204,10 @@ void hd_conn_send(hd_conn_t *c, hd_chain_t *chain);
 bool hd_conn_sends_files(const hd_conn_t *c);
 /* Copies bytes to the queue. False: block ceiling. */
 bool hd_conn_try_send_copy(hd_conn_t *c, const char *data, size_t len) HD_MUST_CHECK;
+/* Offers bytes to the kernel at once, where nothing is queued and the stack is a bare
+ * socket: how many are done with (0: none), the rest is the caller's to send. A failure
+ * is told as that of a flush, with the bytes lost as if they had been queued. */
+size_t hd_conn_try_write(hd_conn_t *c, const char *data, size_t len) HD_MUST_CHECK;
 void hd_conn_flush(hd_conn_t *c); /* now rather than at the turn's end */
 /* By a layer that holds bytes back: it is flushed at the end of the turn. */
 void hd_conn_flush_later(hd_conn_t *c);

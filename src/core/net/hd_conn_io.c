@@ -468,3 +468,24 @@ void hd_conn_flush(hd_conn_t *c)
     if (hd_conn_may_tell_writable(c))
         hd_conn_tell_later(c, HD_TELL_WRITABLE);
 }
+
+size_t hd_conn_try_write(hd_conn_t *c, const char *data, size_t len)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+    ssize_t sent;
+
+    if (c->out.first != NULL || c->state != HD_CONN_OPEN || !c->is_writable ||
+        !may_send(c) || !hd_conn_sends_files(c))
+        return 0;
+    sent = hd_layer_socket_send(c->top, &iov, 1, false);
+    if (sent == HD_IO_ERROR) {
+        break_output(c);
+        return len;
+    }
+    if (sent < (ssize_t)len)
+        c->is_writable = false;
+    if (sent <= 0)
+        return 0;
+    c->bytes_out += (uint64_t)sent;
+    return (size_t)sent;
+}

@@ -128,16 +128,27 @@ static bool pass_end(hd_tunnel_t *t, way_t *w)
     return true;
 }
 
-static void queue(way_t *w, hd_block_t *b, size_t n)
+static void queue(way_t *w, hd_block_t *b, const char *data, size_t n)
 {
     hd_chain_t chain;
 
     if (n < COPY_BELOW && !hd_chain_is_empty(&w->to->out) &&
-        hd_conn_try_send_copy(w->to, b->data, n))
+        hd_conn_try_send_copy(w->to, data, n))
         return;
     hd_chain_init(&chain);
-    hd_chain_add(&chain, b, b->data, n, 0);
+    hd_chain_add(&chain, b, data, n, 0);
     hd_conn_send(w->to, &chain);
+}
+
+/* What emptied its socket goes at once, out of the block that all ways then share: it is
+ * still in the cache, and costs no slice. More may follow what filled a block: both go
+ * with one call at the turn's end. */
+static void pass_on(way_t *w, hd_block_t *b, size_t n)
+{
+    size_t sent = n < HD_BLOCK_BYTES ? hd_conn_try_write(w->to, b->data, n) : 0;
+
+    if (sent < n)
+        queue(w, b, b->data + sent, n - sent);
 }
 
 static void note_moved(hd_tunnel_t *t, way_t *w, size_t n)
@@ -176,7 +187,7 @@ static ssize_t copy_some(hd_tunnel_t *t, way_t *w, size_t max, bool *no_block)
         return HD_IO_AGAIN;
     n = hd_conn_read(w->from, b->data, hd_min(max, (size_t)HD_BLOCK_BYTES));
     if (n > 0) {
-        queue(w, b, (size_t)n);
+        pass_on(w, b, (size_t)n);
         note_moved(t, w, (size_t)n);
         w->full_reads = n == HD_BLOCK_BYTES ? w->full_reads + 1 : 0;
     }
