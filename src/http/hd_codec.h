@@ -35,6 +35,9 @@ typedef struct {
      * res.has_body is false. After END <x> is dead, whatever of the request is left. */
     void (*on_body)(hd_exchange_t *x, hd_chain_t *body);
     void (*on_writable)(hd_exchange_t *x); /* room for request bytes again */
+    /* May the next bytes of the body be slices of a pipe, which come out once and unseen?
+     * NULL: no. */
+    bool (*takes_pipes)(const hd_exchange_t *x);
     /* Ended before completion; after it the exchange is dead. <reusable> false always. */
     void (*on_end)(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err);
 } hd_exchange_user_t;

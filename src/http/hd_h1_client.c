@@ -26,9 +26,15 @@ typedef struct {
     bool was_head, was_connect, keep_alive, paused;
     bool request_chunked, request_done, response_done;
     bool wants_upgrade, is_http10;
+    bool much_comes; /* the last read filled all its room */
 } h1_client_t;
 
 #define INTERIMS_MAX 1000 /* each takes memory of its request */
+#define SPLICE_ABOVE 65536 /* that much of a body must be to come */
+/* The last bytes of a body are read: so what lies behind it is seen, too, and the socket
+ * is known to be empty. */
+#define SPLICE_NOT_LAST 4096
+#define SPLICE_LITTLE 8192 /* when so few come, it isn't worth it */
 
 static const hd_h1_limits_t limits = {
     .bytes_max = HD_BLOCK_BYTES, .fields_max = HD_FIELDS_MAX, .underscores = true};
@@ -365,6 +371,51 @@ static void on_end_of_stream(h1_client_t *h)
     end_badly(h, HD_XR_CLOSED, &err);
 }
 
+/* Much of a body is to come, at once, and nobody looks at it: it needn't come up here. */
+static bool may_splice(const h1_client_t *h)
+{
+    return h->much_comes && h->state == LENGTH && h->left >= SPLICE_ABOVE &&
+           h->from == h->to && h->x->user->takes_pipes != NULL &&
+           hd_conn_splices(h->up->conn) && h->x->user->takes_pipes(h->x);
+}
+
+/* As hd_conn_read, with what came given away; HD_IO_AGAIN also without a pipe, and then
+ * <much_comes> no longer holds. */
+static ssize_t splice_body(h1_client_t *h)
+{
+    hd_pipe_t *pipe = hd_pipe_try_take();
+    hd_chain_t body;
+    ssize_t n;
+
+    if (pipe == NULL) {
+        h->much_comes = false;
+        return HD_IO_AGAIN;
+    }
+    n = hd_conn_read_pipe(h->up->conn, pipe,
+                          (size_t)hd_min(h->left - SPLICE_NOT_LAST,
+                                         (uint64_t)HD_PIPE_BYTES));
+    hd_chain_init(&body);
+    if (n > 0)
+        hd_chain_add_pipe(&body, pipe, (size_t)n, 0);
+    hd_pipe_unref(pipe);
+    if (n > 0) {
+        h->left -= (uint64_t)n;
+        h->much_comes = n >= SPLICE_LITTLE;
+        h->x->user->on_body(h->x, &body);
+        hd_chain_free(&body);
+    }
+    return n;
+}
+
+/* The conn has ended, or failed. */
+static void end_reading(h1_client_t *h, ssize_t n)
+{
+    if (n == HD_IO_ERROR)
+        end_badly(h, HD_XR_RESET, h->up->conn->err);
+    else
+        on_end_of_stream(h);
+}
+
 static void on_readable(hd_conn_t *c)
 {
     h1_client_t *h = c->owner;
@@ -378,21 +429,29 @@ static void on_readable(hd_conn_t *c)
     read_on(h); /* left over from a pause */
     while (h->x != NULL && !h->paused && h->state != TUNNEL && c->is_readable) {
         ssize_t n;
+        size_t room;
 
+        if (hd_unlikely(may_splice(h))) {
+            n = splice_body(h);
+            if (n > 0 || (n == HD_IO_AGAIN && !h->much_comes))
+                continue;
+            if (n != HD_IO_AGAIN)
+                end_reading(h, n);
+            return;
+        }
         if (!make_room(h)) {
             refuse_long(h, HD_BLOCK_BYTES);
             return;
         }
-        n = hd_conn_read(c, h->block->data + h->to, HD_BLOCK_BYTES - h->to);
+        room = HD_BLOCK_BYTES - h->to;
+        n = hd_conn_read(c, h->block->data + h->to, room);
         if (n == HD_IO_AGAIN)
             return;
         if (n <= 0) {
-            if (n == HD_IO_ERROR)
-                end_badly(h, HD_XR_RESET, c->err);
-            else
-                on_end_of_stream(h);
+            end_reading(h, n);
             return;
         }
+        h->much_comes = (size_t)n == room;
         h->to += (size_t)n;
         read_on(h);
     }

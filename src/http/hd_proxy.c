@@ -592,6 +592,12 @@ void hd_proxy_cut_body(hd_proxy_t *p, unsigned status, uint64_t flag, const char
     p->ahead->cut_details = details;
 }
 
+bool hd_proxy_takes_pipes(const hd_proxy_t *p, const hd_try_t *t)
+{
+    return t == p->winner && !is_reading_ahead(p) && p->conf->limit_rate == NULL &&
+           p->req->pace == NULL && hd_response_takes_files(p->req);
+}
+
 void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body)
 {
     hd_req_t *req = p->req;

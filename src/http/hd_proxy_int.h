@@ -81,6 +81,8 @@ void hd_try_push_timer(hd_try_t *t); /* something moved */
 /* --- hd_proxy.c: what tries tell --- */
 void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t);
 void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body);
+/* May bytes of <t>'s body come in a pipe: they go to the client unseen, and at once. */
+bool hd_proxy_takes_pipes(const hd_proxy_t *p, const hd_try_t *t);
 /* The upstream's body ends early: as hd_response_fail, after what was read of it. */
 void hd_proxy_cut_body(hd_proxy_t *p, unsigned status, uint64_t flag,
                        const char *details);

@@ -161,6 +161,13 @@ static void on_body(hd_exchange_t *x, hd_chain_t *body)
     hd_proxy_on_body(t->proxy, t, body);
 }
 
+static bool takes_pipes(const hd_exchange_t *x)
+{
+    const hd_try_t *t = x->owner;
+
+    return t->step == HD_TRY_STEP_BODY && hd_proxy_takes_pipes(t->proxy, t);
+}
+
 static void on_writable(hd_exchange_t *x)
 {
     hd_try_t *t = x->owner;
@@ -260,6 +267,7 @@ static const hd_exchange_user_t exchange_user = {
     .on_head = on_head,
     .on_body = on_body,
     .on_writable = on_writable,
+    .takes_pipes = takes_pipes,
     .on_end = on_end,
 };
 

@@ -3,6 +3,7 @@
 #include "core/base/hd_spare.h"
 #include "tap.h"
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 static char out[256 * 1024];
@@ -280,6 +281,57 @@ static void test_against_model(void)
     hd_blocks_trim(0);
 }
 
+static void fill(hd_pipe_t *p, const char *text)
+{
+    ssize_t n = write(p->fd[1], text, strlen(text));
+
+    p->in += n > 0 ? (uint64_t)n : 0;
+}
+
+static void test_pipes(void)
+{
+    hd_pipe_t *a = hd_pipe_try_take(), *b;
+    hd_chain_t c, d;
+    char bytes[8];
+
+    ok(a != NULL && hd_pipes_in_use() == 1, "a pipe");
+    fill(a, "abcdef");
+    hd_chain_init(&c);
+    hd_chain_init(&d);
+    hd_chain_add_pipe(&c, a, 6, HD_SLICE_END);
+    hd_pipe_unref(a);
+    is_int(c.bytes, 6, "its bytes are the chain's");
+    is_int(hd_chain_peek(&c, out, 6), 0, "and not seen");
+    hd_chain_move_bytes(&d, &c, 2);
+    ok(d.bytes == 2 && c.bytes == 4 && d.first->offset == 0 && c.first->offset == 2,
+       "in two chains, each knows its place");
+    is_int(read(a->fd[0], bytes, 2), 2, "the first are taken out");
+    a->out += 2;
+    hd_chain_free(&d);
+    is_int(hd_pipes_in_use(), 1, "the other's remain");
+    is_int(read(a->fd[0], bytes, 4), 4, "all are");
+    a->out += 4;
+    hd_chain_drop(&c, 4);
+    is_int(hd_chain_take_flags(&c), HD_SLICE_END, "then comes the flag");
+    is_int(hd_pipes_in_use(), 0, "none is in use");
+    b = hd_pipe_try_take();
+    ok(b == a && b->in == 0 && b->out == 0, "an empty one is used again");
+    fill(b, "xyz");
+    hd_chain_add_pipe(&c, b, 3, 0);
+    hd_pipe_unref(b);
+    hd_chain_free(&c);
+    a = hd_pipe_try_take();
+    ok(a != NULL && read(a->fd[0], bytes, 1) < 0 && errno == EAGAIN,
+       "nothing that was left in one comes out of another");
+    hd_pipe_unref(a);
+    hd_pipes_set_max(0);
+    ok(hd_pipe_try_take() == NULL, "ceiling");
+    hd_pipes_set_max(SIZE_MAX);
+    is_int(hd_pipes_in_use(), 0, "none");
+    hd_ignore(hd_spares_trim() > 0); /* the first look notes how few were wanted */
+    ok(hd_spares_trim() >= sizeof(hd_pipe_t), "spare ones are closed");
+}
+
 int main(void)
 {
     test_blocks();
@@ -289,5 +341,6 @@ int main(void)
     test_copy();
     test_move();
     test_against_model();
+    test_pipes();
     return done_testing();
 }

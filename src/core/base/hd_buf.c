@@ -165,7 +165,7 @@ static hd_slice_t *take_slice(hd_chain_t *c)
     s = free_slices;
     free_slices = s->next;
     hd_asan_unpoison(s, sizeof(*s));
-    *s = (hd_slice_t){.fd = -1};
+    *s = (hd_slice_t){.kind = HD_SLICE_BLOCK};
     if (c->last != NULL)
         c->last->next = s;
     else
@@ -181,6 +181,8 @@ static void ref_slice(const hd_slice_t *s)
         hd_block_ref(s->block);
     else if (s->kind == HD_SLICE_FILE)
         hd_open_file_ref(s->file);
+    else if (s->kind == HD_SLICE_PIPE)
+        hd_pipe_ref(s->pipe);
 }
 
 static void free_slice(hd_slice_t *s)
@@ -189,6 +191,8 @@ static void free_slice(hd_slice_t *s)
         hd_block_unref(s->block);
     else if (hd_unlikely(s->kind == HD_SLICE_FILE))
         hd_open_file_unref(s->file);
+    else if (hd_unlikely(s->kind == HD_SLICE_PIPE))
+        hd_pipe_unref(s->pipe);
     give_slice(s);
 }
 
@@ -334,6 +338,21 @@ void hd_chain_add_file(hd_chain_t *c, hd_open_file_t *file, int64_t offset, size
     s->flags = (uint8_t)flags;
 }
 
+void hd_chain_add_pipe(hd_chain_t *c, hd_pipe_t *pipe, size_t len, unsigned flags)
+{
+    hd_slice_t *s;
+
+    hd_assert(len > 0 && len <= pipe->in - pipe->out);
+    c->bytes += len;
+    hd_pipe_ref(pipe);
+    s = take_slice(c);
+    s->kind = HD_SLICE_PIPE;
+    s->pipe = pipe;
+    s->offset = (int64_t)(pipe->in - len);
+    s->len = len;
+    s->flags = (uint8_t)flags;
+}
+
 void hd_chain_set_flags(hd_chain_t *c, unsigned flags)
 {
     if (c->last == NULL)
@@ -422,6 +441,7 @@ void hd_chain_share(hd_chain_t *to, const hd_chain_t *from)
     for (const hd_slice_t *s = from->first; s != NULL; s = s->next) {
         hd_slice_t *copy = take_slice(to);
 
+        hd_bug_on(s->kind == HD_SLICE_PIPE); /* comes out once */
         *copy = *s;
         copy->next = NULL;
         copy->_owns_tail = false;

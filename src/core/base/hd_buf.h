@@ -15,6 +15,7 @@
  */
 #pragma once
 #include "core/base/hd_list.h"
+#include "core/base/hd_pipe.h"
 #include "core/base/hd_str.h"
 #include <sys/uio.h>
 
@@ -37,7 +38,7 @@ typedef struct {
 typedef enum {
     HD_SLICE_BLOCK, /* data/len inside <block> (or static memory when block is NULL) */
     HD_SLICE_FILE,  /* file (a reference of its own), offset, len */
-    HD_SLICE_PIPE,  /* a splice pipe's content */
+    HD_SLICE_PIPE,  /* the next len bytes of <pipe> (a reference of its own) */
 } hd_slice_kind_t;
 
 enum {
@@ -53,10 +54,10 @@ typedef struct hd_slice_s {
     union {
         const char *data;     /* HD_SLICE_BLOCK */
         hd_open_file_t *file; /* HD_SLICE_FILE */
+        hd_pipe_t *pipe;      /* HD_SLICE_PIPE */
     };
     size_t len;
-    int64_t offset; /* HD_SLICE_FILE */
-    int fd;         /* HD_SLICE_PIPE */
+    int64_t offset; /* HD_SLICE_FILE; HD_SLICE_PIPE: of all that was ever in it */
     uint8_t kind, flags;
     bool _owns_tail; /* the block's room behind it is this slice's to fill */
 } hd_slice_t;
@@ -100,6 +101,10 @@ bool hd_chain_try_add_copy(hd_chain_t *c, const char *data, size_t len) HD_MUST_
  * the slice is gone. */
 void hd_chain_add_file(hd_chain_t *c, hd_open_file_t *file, int64_t offset, size_t len,
                        unsigned flags);
+/* The last <len> bytes that went into <pipe>, taking a reference of its own. They can be
+ * taken out only in order, and once: no share of such a chain, and what is freed unsent
+ * takes with it all that came behind. */
+void hd_chain_add_pipe(hd_chain_t *c, hd_pipe_t *pipe, size_t len, unsigned flags);
 void hd_chain_set_flags(hd_chain_t *c,
                         unsigned flags);      /* on the last slice; adds an empty one */
 unsigned hd_chain_flags(const hd_chain_t *c); /* of all slices, or-ed */

@@ -188,6 +188,11 @@ void hd_conn_trim(hd_conn_t *c);
 
 /* >0 bytes; 0: the peer's end; HD_IO_AGAIN; HD_IO_ERROR. <len> not 0. */
 ssize_t hd_conn_read(hd_conn_t *c, void *to, size_t len);
+/* As hd_conn_read, of at most <max> bytes, but from the socket into <pipe>, without
+ * coming up here. Only while hd_conn_splices. */
+ssize_t hd_conn_read_pipe(hd_conn_t *c, hd_pipe_t *pipe, size_t max);
+/* Is it a bare socket of which nothing was read ahead? */
+bool hd_conn_splices(const hd_conn_t *c);
 /* For inspectors: reads what is there but leaves it to be read; *bytes is all that was
  * peeked so far, one run of at most HD_BLOCK_BYTES. HD_OK: new bytes came; HD_AGAIN:
  * none; HD_DONE: the peer's end; HD_ERROR: c->err (also when the block is full). */
@@ -199,7 +204,7 @@ void hd_conn_unread(hd_conn_t *c, hd_block_t *block, const char *data, size_t le
 /* Moves <chain> to the output queue; flushed at the end of the turn. Ranges of files in
  * it are read when their turn comes; one that can't be read breaks the conn. */
 void hd_conn_send(hd_conn_t *c, hd_chain_t *chain);
-/* Do ranges of files go from the file to the socket, without a copy here? Not to be
+/* Do ranges of files, and pipes, go to the socket without a copy here? Not to be
  * given to in-process pipes, whose other end couldn't read them. */
 bool hd_conn_sends_files(const hd_conn_t *c);
 /* Copies bytes to the queue. False: block ceiling. */

@@ -81,6 +81,8 @@ hd_rc_t hd_conn_shut_layers(hd_conn_t *c);
 bool hd_layer_is_socket(const hd_layer_t *l);
 ssize_t hd_layer_socket_send(hd_layer_t *l, const struct iovec *iov, int n, bool more);
 ssize_t hd_layer_socket_sendfile(hd_layer_t *l, int fd, int64_t offset, size_t len);
+ssize_t hd_layer_socket_splice_in(hd_layer_t *l, hd_pipe_t *pipe, size_t max);
+ssize_t hd_layer_socket_splice_out(hd_layer_t *l, hd_pipe_t *pipe, size_t len);
 bool hd_layer_socket_has_unread(const hd_layer_t *l);
 /* hd_layer_pipe.c */
 bool hd_layer_is_pipe(const hd_layer_t *l);

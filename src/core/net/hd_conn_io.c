@@ -95,6 +95,28 @@ ssize_t hd_conn_read(hd_conn_t *c, void *to, size_t len)
     return (ssize_t)got;
 }
 
+bool hd_conn_splices(const hd_conn_t *c)
+{
+    return c->state == HD_CONN_OPEN && c->_in == NULL && hd_conn_bare_fd(c) >= 0 &&
+           (c->_flags & (HD_CF_END_READ | HD_CF_READ_FAILED)) == 0;
+}
+
+ssize_t hd_conn_read_pipe(hd_conn_t *c, hd_pipe_t *pipe, size_t max)
+{
+    ssize_t n = HD_IO_AGAIN;
+
+    hd_assert(hd_conn_splices(c) && pipe->in == pipe->out);
+    if ((c->_flags & HD_CF_DRAINED) == 0)
+        n = hd_layer_socket_splice_in(c->top, pipe, hd_min(max, (size_t)HD_PIPE_BYTES));
+    if (n > 0)
+        c->bytes_in += (uint64_t)n;
+    else if (n == HD_IO_AGAIN)
+        c->is_readable = false;
+    else
+        return read_end(c, n != 0);
+    return n;
+}
+
 static hd_str_t peeked(const hd_conn_t *c)
 {
     const hd_slice_t *s = c->_in != NULL ? c->_in->first : NULL;
@@ -287,8 +309,22 @@ void hd_conn_flush_later(hd_conn_t *c)
 
 /* Flushing */
 
-/* A file's bytes for a stack that can't take a file: its next piece becomes memory. */
-static hd_rc_t load_file(hd_conn_t *c)
+static ssize_t read_piece(hd_slice_t *s, char *to, size_t want)
+{
+    ssize_t n;
+
+    do
+        n = s->kind == HD_SLICE_FILE ? pread(s->file->fd, to, want, s->offset)
+                                     : read(s->pipe->fd[0], to, want);
+    while (n < 0 && errno == EINTR);
+    if (n > 0 && s->kind == HD_SLICE_PIPE)
+        s->pipe->out += (size_t)n;
+    return n;
+}
+
+/* The bytes of a file or a pipe for a stack that can't take those: the next piece becomes
+ * memory. */
+static hd_rc_t load_piece(hd_conn_t *c)
 {
     hd_slice_t *s = c->out.first;
     size_t want = hd_min(s->len, (size_t)HD_BLOCK_BYTES);
@@ -298,12 +334,10 @@ static hd_rc_t load_file(hd_conn_t *c)
 
     if (b == NULL)
         return hd_conn_fail(c, HD_E_LIMIT, "no block left for a file's bytes");
-    do
-        n = pread(s->file->fd, b->data, want, s->offset);
-    while (n < 0 && errno == EINTR);
+    n = read_piece(s, b->data, want);
     if (n <= 0) {
         hd_block_unref(b);
-        return hd_conn_fail(c, HD_E_SYS, "reading a file: %s",
+        return hd_conn_fail(c, HD_E_SYS, "reading a file or pipe: %s",
                             n < 0 ? strerror(errno) : "it has become shorter");
     }
     hd_chain_init(&head);
@@ -315,9 +349,19 @@ static hd_rc_t load_file(hd_conn_t *c)
     return HD_OK;
 }
 
-static bool is_file(const hd_slice_t *s)
+static bool is_memory(const hd_slice_t *s)
 {
-    return s != NULL && s->kind == HD_SLICE_FILE && s->len > 0;
+    return s->kind == HD_SLICE_BLOCK || s->len == 0;
+}
+
+/* The first slice, of a file or a pipe, to a bare socket. */
+static ssize_t write_kernels(hd_conn_t *c)
+{
+    const hd_slice_t *s = c->out.first;
+
+    if (s->kind == HD_SLICE_FILE)
+        return hd_layer_socket_sendfile(c->top, s->file->fd, s->offset, s->len);
+    return hd_layer_socket_splice_out(c->top, s->pipe, s->len);
 }
 
 /* One system call's worth of the queue: bytes sent, HD_IO_…; *all: nothing of what was
@@ -336,15 +380,14 @@ static ssize_t write_some(hd_conn_t *c, bool *all)
         *all = sent == (ssize_t)bytes;
         return sent;
     }
-    if (is_file(c->out.first)) {
-        bytes = c->out.first->len;
+    if (hd_unlikely(!is_memory(c->out.first))) {
+        hd_bug_on(c->out.first->kind == HD_SLICE_PIPE &&
+                  (uint64_t)c->out.first->offset != c->out.first->pipe->out);
         if (bare && hd_layer_is_socket(c->top)) {
-            sent = hd_layer_socket_sendfile(c->top, c->out.first->file->fd,
-                                            c->out.first->offset, bytes);
             *all = true; /* less may be the file's end: the next call tells */
-            return sent;
+            return write_kernels(c);
         }
-        if (load_file(c) != HD_OK)
+        if (load_piece(c) != HD_OK)
             return HD_IO_ERROR;
     }
     n = hd_chain_to_iov(&c->out, iov, IOV_MAX_N, &bytes);

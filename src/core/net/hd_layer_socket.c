@@ -1,8 +1,10 @@
 /* The bottom layer over a descriptor, and how it comes to be: accepted or connected. */
 #include "core/base/hd_log.h"
 #include "core/net/hd_conn_int.h"
+#include "core/net/hd_splice.h"
 #include "core/os/hd_os.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -125,6 +127,43 @@ ssize_t hd_layer_socket_sendfile(hd_layer_t *l, int fd, int64_t offset, size_t l
     hd_log_conn(HD_LOG_ERROR, l->conn->id, "%s",
                 l->conn->err->text); /* no peer's fault */
     return HD_IO_ERROR;
+}
+
+static ssize_t splice_some(int from, int to, size_t len)
+{
+    ssize_t n;
+
+    do
+        n = splice(from, NULL, to, NULL, len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+ssize_t hd_layer_socket_splice_in(hd_layer_t *l, hd_pipe_t *pipe, size_t max)
+{
+    ssize_t n = splice_some(fd_of(l), pipe->fd[1], max);
+
+    if (n > 0)
+        pipe->in += (size_t)n;
+    if (n >= 0)
+        return n;
+    if (errno != EAGAIN)
+        return fail_io(l->conn, "splice", errno);
+    l->conn->_flags |= HD_CF_DRAINED; /* the pipe was empty: it was the socket */
+    return HD_IO_AGAIN;
+}
+
+ssize_t hd_layer_socket_splice_out(hd_layer_t *l, hd_pipe_t *pipe, size_t len)
+{
+    ssize_t n = splice_some(pipe->fd[0], fd_of(l), len);
+
+    if (n > 0) {
+        pipe->out += (size_t)n;
+        hd_splice_count(hd_loop_member(l->conn->loop), (size_t)n);
+        return n;
+    }
+    hd_bug_on(n == 0); /* we hold the end that goes in, and there are bytes */
+    return errno == EAGAIN ? HD_IO_AGAIN : fail_io(l->conn, "splice", errno);
 }
 
 bool hd_layer_socket_has_unread(const hd_layer_t *l)

@@ -1,4 +1,5 @@
 #include "core/net/hd_splice.h"
+#include "core/loom/hd_series.h"
 #include "core/net/hd_conn_int.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -143,4 +144,24 @@ hd_splice_end_t hd_splice_run(hd_splice_t *s, hd_conn_t *from, hd_conn_t *to,
         if (rc == HD_ERROR)
             return HD_SPLICE_FROM_FAILED;
     }
+}
+
+void hd_splice_count(hd_member_t *m, size_t bytes)
+{
+    static const char *const labels[] = {NULL};
+    static const hd_family_t family = {
+        .name = "heddle_spliced_bytes_total",
+        .help = "Bytes that went from socket to socket without coming up here (splice).",
+        .kind = HD_COUNTER,
+        .labels = labels};
+    static _Thread_local hd_series_t series;
+    static _Thread_local const hd_member_t *of;
+
+    if (m == NULL)
+        return;
+    if (of != m) {
+        series = hd_series_enter(m, hd_family_enter(m, &family), NULL);
+        of = m;
+    }
+    hd_counter_add(m, series, bytes);
 }

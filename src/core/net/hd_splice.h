@@ -35,3 +35,5 @@ hd_splice_end_t hd_splice_run(hd_splice_t *s, hd_conn_t *from, hd_conn_t *to,
 /* Little came several times running: recv and send are cheaper. The pipe is empty. */
 bool hd_splice_is_idle(const hd_splice_t *s);
 void hd_splice_close(hd_splice_t *s);
+/* For heddle_spliced_bytes_total; <m> NULL: counts nowhere. */
+void hd_splice_count(hd_member_t *m, size_t bytes);

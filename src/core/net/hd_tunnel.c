@@ -1,5 +1,4 @@
 #include "core/net/hd_tunnel.h"
-#include "core/loom/hd_series.h"
 #include "core/net/hd_loop_int.h"
 #include "core/net/hd_splice.h"
 #include <stdlib.h>
@@ -252,26 +251,6 @@ static bool copy(hd_tunnel_t *t, way_t *w)
     return true;
 }
 
-static void count_spliced(hd_member_t *m, size_t bytes)
-{
-    static const char *const labels[] = {NULL};
-    static const hd_family_t family = {
-        .name = "heddle_spliced_bytes_total",
-        .help = "Bytes that went from socket to socket without coming up here (splice).",
-        .kind = HD_COUNTER,
-        .labels = labels};
-    static _Thread_local hd_series_t series;
-    static _Thread_local const hd_member_t *of;
-
-    if (m == NULL)
-        return;
-    if (of != m) {
-        series = hd_series_enter(m, hd_family_enter(m, &family), NULL);
-        of = m;
-    }
-    hd_counter_add(m, series, bytes);
-}
-
 static bool run_splice(hd_tunnel_t *t, way_t *w)
 {
     size_t moved;
@@ -279,7 +258,7 @@ static bool run_splice(hd_tunnel_t *t, way_t *w)
 
     if (moved > 0) {
         note_moved(t, w, moved);
-        count_spliced(hd_loop_member(t->loop), moved);
+        hd_splice_count(hd_loop_member(t->loop), moved);
         touch(t);
     }
     switch (end) {
