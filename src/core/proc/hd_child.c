@@ -1,5 +1,6 @@
 /* Worker, agent, control: from the fork to the end. */
 #include "core/proc/hd_process_int.h"
+#include "core/proc/hd_surroundings.h"
 #include "core/base/hd_buf.h"
 #include "core/os/hd_os.h"
 #include "hd_auto_config.h"
@@ -50,8 +51,10 @@ static hd_rc_t restrict_self(hd_err_t *err)
 {
     bool keeps_secrets = p->kind == HD_PROC_AGENT || p->kind == HD_PROC_CONTROL;
 
+    hd_surroundings_take(p);
     if (set_rlimits(p->settings, err) != HD_OK ||
-        drop_privileges(p->settings, err) != HD_OK)
+        drop_privileges(p->settings, err) != HD_OK ||
+        hd_surroundings_enter_directory(p->settings, err) != HD_OK)
         return HD_ERROR;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return hd_err_set_sys(err, errno, "prctl(PR_SET_NO_NEW_PRIVS) failed");

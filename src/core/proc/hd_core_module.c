@@ -1,5 +1,6 @@
 /* The main level's directives: process-level settings, and events {}. */
 #include "core/proc/hd_process_int.h"
+#include "core/proc/hd_surroundings.h"
 #include "core/conf/hd_conf_log.h"
 #include "core/net/hd_syslog.h"
 #include <errno.h>
@@ -203,6 +204,37 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .set = set_nofile,
      .help = "N: how many files and sockets a worker may have open"},
+    {.name = "worker_rlimit_core",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = set_size,
+     .offset = SETTING(core_bytes),
+     .help = "SIZE: how large a core file of a process may be"},
+    {.name = "worker_priority",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = hd_set_priority,
+     .help = "N: the scheduling priority of workers, as nice(1) has it: -20 to 20"},
+    {.name = "worker_cpu_affinity",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .set = hd_set_affinity,
+     .help = "MASK … | auto [MASK]: CPUs of each worker, a binary digit for each CPU, "
+             "the first one's last; the last mask is that of all further workers; auto: "
+             "a CPU for each"},
+    {.name = "working_directory",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = hd_set_directory,
+     .help = "DIR: where processes are, and their core files"},
+    {.name = "env",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .repeats = true,
+     .set = hd_set_env,
+     .help = "NAME | NAME=VALUE: what processes keep of the environment, or have instead; "
+             "without it they keep TZ alone"},
     {.name = "worker_shutdown_timeout",
      .scope = HD_IN_MAIN,
      .args_n = 1,

@@ -17,6 +17,7 @@ void hd_settings_init(hd_settings_t *s)
         s->uid = nobody != NULL ? nobody->pw_uid : 65534;
         s->gid = nobody != NULL ? nobody->pw_gid : 65534;
     }
+    s->core_bytes = UINT64_MAX;
     s->loom_bytes_max = (uint64_t)1 << 30;
     s->daemon = true;
     s->master_process = true;
@@ -73,6 +74,22 @@ bool hd_settings_same_error_logs(const hd_settings_t *a, const hd_settings_t *b)
     return true;
 }
 
+static const char *surroundings_differ(const hd_settings_t *a, const hd_settings_t *b)
+{
+    if (a->priority != b->priority)
+        return "worker_priority";
+    if (a->core_bytes != b->core_bytes)
+        return "worker_rlimit_core";
+    if (strcmp(a->directory, b->directory) != 0)
+        return "working_directory";
+    if (a->envs_bytes != b->envs_bytes || memcmp(a->envs, b->envs, a->envs_bytes) != 0)
+        return "env";
+    if (a->cpus_auto != b->cpus_auto || a->cpus_n != b->cpus_n ||
+        memcmp(a->cpus, b->cpus, a->cpus_n * sizeof(a->cpus[0])) != 0)
+        return "worker_cpu_affinity";
+    return NULL;
+}
+
 const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t *next)
 {
     if (running->workers_n != next->workers_n)
@@ -87,7 +104,7 @@ const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t
         return "worker_rlimit_nofile";
     if (running->shutdown_timeout_ms != next->shutdown_timeout_ms)
         return "worker_shutdown_timeout";
-    return NULL;
+    return surroundings_differ(running, next);
 }
 
 const char *hd_settings_refused(const hd_settings_t *running, const hd_settings_t *next)

@@ -13,6 +13,12 @@
 #define HD_ERROR_LOGS_MAX 8
 #define HD_MODULES_MAX 64
 #define HD_PATH_MAX_BYTES 512
+#define HD_ENVS_BYTES 8192
+#define HD_CPUS_MAX 1024 /* as the system's sched_setaffinity has */
+
+typedef struct {
+    uint64_t bits[HD_CPUS_MAX / 64];
+} hd_cpus_t;
 
 /* One of several error_log lines, as it is told from process to process. */
 typedef struct {
@@ -34,7 +40,15 @@ typedef struct hd_settings_s {
     uint64_t rlimit_nofile;      /* generation; 0: leave */
     uint32_t uid, gid; /* generation; of workers, agent, control; UINT32_MAX: keep */
     uint64_t shutdown_timeout_ms; /* generation; worker_shutdown_timeout; 0: none */
-    uint64_t loom_bytes_max;      /* generation */
+    int32_t priority;             /* generation; of workers; 0: leave */
+    uint64_t core_bytes;          /* generation; UINT64_MAX: leave */
+    char directory[HD_PATH_MAX_BYTES]; /* generation; where processes are; empty: leave */
+    uint32_t envs_bytes;               /* generation; of <envs>: */
+    char envs[HD_ENVS_BYTES]; /* NAME: as it was, or NAME=VALUE; each with its zero */
+    bool cpus_auto; /* generation; a CPU for each worker, of cpus[0] if there is any */
+    uint32_t cpus_n; /* generation; of <cpus>; 0, not auto: leave */
+    hd_cpus_t cpus[HD_WORKERS_MAX]; /* by worker; the last is that of all others */
+    uint64_t loom_bytes_max;        /* generation */
     uint64_t load_lines;          /* generation: of load_module's lines in their order */
     bool daemon, master_process;  /* start */
     bool has_agent;           /* xds, admin, checks, names at run time: an agent runs */

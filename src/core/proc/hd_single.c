@@ -1,6 +1,7 @@
 /* master_process off: everything in one process, for debugging. A reload builds in the
  * loop: traffic waits meanwhile. */
 #include "core/proc/hd_process_int.h"
+#include "core/proc/hd_surroundings.h"
 #include "core/base/hd_buf.h"
 #include "core/os/hd_clock.h"
 #include <errno.h>
@@ -219,6 +220,7 @@ int hd_single_main(hd_proc_t *proc, const hd_options_t *o)
     if (rc == HD_OK)
         rc = hd_use_error_log(in_force.error_log, &err);
     if (rc == HD_OK) {
+        hd_surroundings_take(p);
         hd_settings_use_levels(&in_force);
         hd_ignore(hd_loading_publish(&l, p));
         rc = hd_serve_start(p, &err);

@@ -10,11 +10,12 @@
  *
  * A conn is greeted with "PID TEXT\n" and gets back what it sends, with TEXT as in force
  * when it was accepted; each greeting is a line in LOG. A line "segv" is answered by a
- * crash; TEXT die-at-reload kills the loader, TEXT own… asks for SO_REUSEPORT. */
+ * crash, "env NAME" by that variable before it comes back; TEXT die-at-reload kills the loader, TEXT own… asks for SO_REUSEPORT. */
 #include "hd_module.h"
 #include "core/proc/hd_process.h"
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 typedef struct {
@@ -25,6 +26,20 @@ typedef struct {
     hd_str_t agent_address, agent_text, low_port, cold, worker;
 } main_conf_t;
 
+/* Of "env NAME\n". */
+static void tell_env(hd_conn_t *c, char *bytes, size_t n)
+{
+    const char *value;
+    char line[300];
+    int len;
+
+    bytes[n - 1] = '\0';
+    value = getenv(bytes + 4);
+    len = snprintf(line, sizeof(line), "%.200s\n", value != NULL ? value : "(none)");
+    hd_ignore(!hd_conn_try_send_copy(c, line, (size_t)len));
+    bytes[n - 1] = '\n';
+}
+
 static void on_readable(hd_conn_t *c)
 {
     char bytes[256];
@@ -33,6 +48,8 @@ static void on_readable(hd_conn_t *c)
     while (c->is_readable && (n = hd_conn_read(c, bytes, sizeof(bytes))) > 0) {
         if (n >= 4 && memcmp(bytes, "segv", 4) == 0)
             raise(SIGSEGV);
+        if (n > 5 && memcmp(bytes, "env ", 4) == 0)
+            tell_env(c, bytes, (size_t)n);
         hd_ignore(!hd_conn_try_send_copy(c, bytes, (size_t)n));
     }
     if (c->peer_closed || c->err != NULL)
