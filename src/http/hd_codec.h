@@ -11,8 +11,9 @@
 /* Server side: takes <c> (its handler becomes the codec's) and what <entry> holds. */
 void hd_h1_serve(hd_conn_t *c, const hd_http_entry_t *entry);
 void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry);
-void hd_h1_drain(hd_loop_t *loop); /* idle conns close, busy ones say Connection: close */
-void hd_h2_drain(hd_loop_t *loop); /* GOAWAY */
+/* The next response says Connection: close; conns that get no request are closed. */
+void hd_h1_drain(hd_loop_t *loop, const hd_drain_round_t *round);
+void hd_h2_drain(hd_loop_t *loop, const hd_drain_round_t *round); /* GOAWAY */
 
 /* --- client side: one exchange --- */
 typedef struct hd_exchange_s hd_exchange_t;

@@ -586,13 +586,16 @@ static bool is_idle(const hd_h1_idle_t *idle)
     return idle->busy == NULL || idle->busy->state == HD_H1S_IDLE;
 }
 
+static void end_if_idle(hd_conn_t *c)
+{
+    if (is_idle(c->owner) && !c->is_readable)
+        end_idle(c, true);
+}
+
 static void on_stale(hd_conn_t *c)
 {
-    hd_h1_idle_t *idle = c->owner;
-
-    idle->is_draining = true;
-    if (is_idle(idle) && !c->is_readable)
-        end_idle(c, true);
+    ((hd_h1_idle_t *)c->owner)->is_draining = true;
+    end_if_idle(c);
 }
 
 static uint64_t idle_since(const hd_conn_t *c)
@@ -709,14 +712,47 @@ void hd_h1_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     hd_conn_set_timer(c, timeout_ms);
 }
 
-static void drain_one(hd_conn_t *c, void *arg)
+typedef struct {
+    const hd_drain_round_t *round;
+    size_t n; /* not told yet */
+} draining_t;
+
+/* HTTP/1 has no word for an idle conn. So one that was told has a while for a request,
+ * whose response says Connection: close (RFC 9112 §9.6): a client that is about to send
+ * one is not cut off. */
+static void end_or_count(hd_conn_t *c, void *arg)
 {
-    (void)arg;
-    if (c->handler == &handler)
-        on_stale(c);
+    draining_t *d = arg;
+    hd_h1_idle_t *idle = c->owner;
+
+    if (c->handler != &handler)
+        return;
+    if (!idle->is_draining) {
+        d->n++;
+        return;
+    }
+    if (idle->told_rounds < UINT8_MAX)
+        idle->told_rounds++;
+    if (idle->told_rounds >= d->round->patience)
+        end_if_idle(c);
 }
 
-void hd_h1_drain(hd_loop_t *loop)
+static void tell_one(hd_conn_t *c, void *arg)
 {
-    hd_conns_each(loop, drain_one, NULL);
+    draining_t *d = arg;
+    hd_h1_idle_t *idle = c->owner;
+
+    if (d->n == 0 || c->handler != &handler || idle->is_draining)
+        return;
+    idle->is_draining = true;
+    d->n--;
+}
+
+void hd_h1_drain(hd_loop_t *loop, const hd_drain_round_t *round)
+{
+    draining_t d = {.round = round};
+
+    hd_conns_each(loop, end_or_count, &d);
+    d.n = hd_drain_share(round, d.n);
+    hd_conns_each(loop, tell_one, &d);
 }

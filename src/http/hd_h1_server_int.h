@@ -26,7 +26,8 @@ typedef struct {
     struct hd_h1_server_s *busy;               /* NULL: idle */
     uint32_t send_timeout_ms, idle_timeout_ms; /* of the last request's location */
     uint32_t requests_n;
-    bool is_draining;
+    bool is_draining;    /* the next response says so */
+    uint8_t told_rounds; /* of the graceful end, since it is */
 } hd_h1_idle_t;
 
 /* From a request's first byte to its response's end. The conn's timer is this state's. */

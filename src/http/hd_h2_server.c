@@ -1110,14 +1110,30 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
         hd_conn_wake(c);
 }
 
-void hd_h2_drain(hd_loop_t *loop)
+static bool is_untold(const h2_server_t *h, const hd_loop_t *loop)
 {
+    return h->s.conn->loop == loop && !h->is_draining;
+}
+
+/* Not in the first round: a conn that is new has its first requests on their way. */
+void hd_h2_drain(hd_loop_t *loop, const hd_drain_round_t *round)
+{
+    size_t n = 0;
+
+    hd_list_each(link, &conns)
+    {
+        n += is_untold(hd_list_entry(link, h2_server_t, link), loop);
+    }
+    n = round->no > 0 ? hd_drain_share(round, n) : 0;
     hd_list_each(link, &conns)
     {
         h2_server_t *h = hd_list_entry(link, h2_server_t, link);
 
-        if (h->s.conn->loop != loop || h->is_draining)
+        if (n == 0)
+            break;
+        if (!is_untold(h, loop))
             continue;
+        n--;
         begin_drain(h);
     }
 }

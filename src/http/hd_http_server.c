@@ -221,11 +221,11 @@ static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
     }
 }
 
-static void drain(hd_loop_t *loop)
+static void drain(hd_loop_t *loop, const hd_drain_round_t *round)
 {
-    hd_h1_drain(loop);
-    hd_h2_drain(loop);
-    hd_weft_drain(loop);
+    hd_h1_drain(loop, round);
+    hd_h2_drain(loop, round);
+    hd_weft_drain(loop, round);
 }
 
 static const hd_protocol_t protocol = {

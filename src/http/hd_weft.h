@@ -156,5 +156,5 @@ hd_rc_t hd_weft_fail(hd_weft_t *w, const char *why);
 
 /* Server side, and client side of a conn that agreed on it (hd_codec.h). */
 void hd_weft_serve(hd_conn_t *c, const hd_http_entry_t *entry);
-void hd_weft_drain(hd_loop_t *loop);
+void hd_weft_drain(hd_loop_t *loop, const hd_drain_round_t *round);
 hd_rc_t hd_weft_client_open(hd_upconn_t *u, hd_err_t *err) HD_MUST_CHECK;

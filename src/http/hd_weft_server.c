@@ -453,14 +453,30 @@ void hd_weft_serve(hd_conn_t *c, const hd_http_entry_t *entry)
         hd_conn_wake(c);
 }
 
-void hd_weft_drain(hd_loop_t *loop)
+static bool is_untold(const weft_server_t *h, const hd_loop_t *loop)
 {
+    return h->w.conn->loop == loop && !h->is_draining;
+}
+
+/* Not in the first round: what comes over a link that is new is served. */
+void hd_weft_drain(hd_loop_t *loop, const hd_drain_round_t *round)
+{
+    size_t n = 0;
+
+    hd_list_each(link, &conns)
+    {
+        n += is_untold(hd_list_entry(link, weft_server_t, link), loop);
+    }
+    n = round->no > 0 ? hd_drain_share(round, n) : 0;
     hd_list_each(link, &conns)
     {
         weft_server_t *h = hd_list_entry(link, weft_server_t, link);
 
-        if (h->w.conn->loop != loop || h->is_draining)
+        if (n == 0)
+            break;
+        if (!is_untold(h, loop))
             continue;
+        n--;
         h->is_draining = true;
         hd_weft_goaway(&h->w);
         if (is_idle(h))

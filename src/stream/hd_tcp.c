@@ -275,9 +275,10 @@ static void on_refused(hd_conn_t *c, const hd_slot_t *listener,
 }
 
 /* Sessions end by themselves, as in nginx; worker_shutdown_timeout bounds the wait. */
-static void drain(hd_loop_t *loop)
+static void drain(hd_loop_t *loop, const hd_drain_round_t *round)
 {
     (void)loop;
+    (void)round;
 }
 
 uint16_t hd_tcp_protocol(void)

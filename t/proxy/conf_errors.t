@@ -41,6 +41,8 @@ my @rows = (
     ["events { worker_connections 1; }", 1, '"worker_connections 1" is out of range: from 16 to 16777216'],
     ["events { use poll; }", 1, 'invalid event type "poll": there is "epoll"'],
     ["worker_shutdown_timeout soon;", 1, '"soon" is not a time: seconds, or with a unit'],
+    ["worker_shutdown_delay soon;", 1, '"soon" is not a time: seconds, or with a unit'],
+    ["worker_drain_time -1;", 1, '"-1" is not a time: seconds, or with a unit'],
     ["loom_size 1x;", 1, '"1x" is not a size: bytes, or with k, m or g'],
     ["loom_size 1k;", 1, '"loom_size 1k" is out of range: from 4194304'],
     ["error_log x.log loud;", 1, 'invalid log level "loud": it must be one of debug, info,'],

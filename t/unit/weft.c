@@ -375,7 +375,7 @@ static void test_drain(void)
     hello();
     text(HEAD | END, 0x10000, GET);
     hd_ignore(heard() == NULL);
-    hd_weft_drain(loop);
+    hd_weft_drain(loop, &(hd_drain_round_t){.no = 1, .left = 1});
     is_str(heard(), "GOAWAY/0:0", "GOAWAY");
     text(HEAD | END, 0x10001, GET);
     is_str(heard(), "RESET/1:4", "the next one is refused");

@@ -91,6 +91,21 @@ typedef struct hd_listener_s {
     const hd_filter_chain_t *default_chain; /* NULL: a conn that matches none is closed */
 } hd_listener_t;
 
+/* Conns are drained in rounds, a fixed time apart, until all have ended. */
+typedef struct {
+    uint32_t no;       /* from 0: right behind the last accept */
+    uint32_t left;     /* with this one; in each an equal share is told. 1: all, from now on
+                        */
+    uint32_t patience; /* so many rounds later one that is idle, and has no word for it, is
+                          closed */
+} hd_drain_round_t;
+
+/* How many of <n> conns that are left are told in this round. */
+static inline size_t hd_drain_share(const hd_drain_round_t *round, size_t n)
+{
+    return (n + round->left - 1) / round->left;
+}
+
 /* A protocol's server. Numbers are equal in all processes of a generation, since
  * registration order is. */
 typedef struct {
@@ -106,8 +121,9 @@ typedef struct {
      */
     void (*on_refused)(hd_conn_t *c, const hd_slot_t *listener,
                        const hd_filter_chain_t *chain, unsigned status);
-    /* Begins to drain its conns of this process: idle ones now, others when they may. */
-    void (*drain)(hd_loop_t *loop);
+    /* A round of the graceful end: its share of this process's conns is told of it, as the
+     * protocol has a word for that, and ends when it may. */
+    void (*drain)(hd_loop_t *loop, const hd_drain_round_t *round);
 } hd_protocol_t;
 
 /* Within on_conn: the version that <chain> lies in, to be pinned. NULL outside of it. */

@@ -42,6 +42,7 @@ typedef enum {
     HD_MSG_READY,
     HD_MSG_ASK,  /* worker -> master -> agent: what hd_process_ask says; not looked at */
     HD_MSG_WARM, /* agent, control: after READY, once (hd_process_hooks_t.is_warm) */
+    HD_MSG_LEAVING, /* the program is about to end: it isn't ready any more */
     HD_MSG_TYPES_N,
 } hd_msg_type_t;
 

@@ -149,6 +149,9 @@ static void on_message(void *arg, const hd_msg_head_t *head, const void *payload
         if (p->kind == HD_PROC_AGENT && !p->is_quitting)
             hd_hooks_ask(p, payload, head->len);
         break;
+    case HD_MSG_LEAVING:
+        hd_serve_leave(p);
+        break;
     case HD_MSG_PREPARED:
         hd_prepare_done(hd_str_n(payload, head->len));
         break;

@@ -17,6 +17,7 @@
 #define QUICK_NS 1000000000u /* a death within this of the start is a quick one */
 #define BACK_OFF_MS 100
 #define BACK_OFF_MAX_MS 5000
+#define KILL_AGAIN_MS 1000
 #define KILL_MS 10000 /* what doesn't end on TERM is killed after this */
 
 hd_master_t hd_master;
@@ -80,7 +81,7 @@ bool hd_child_is_wanted(const hd_child_t *c)
     const hd_settings_t *s = &c->gen->settings;
     hd_gen_step_t step = c->gen->step;
 
-    if (hd_master.phase > HD_MASTER_RUNNING || hd_master.is_wound_down)
+    if (hd_master.phase > HD_MASTER_LEAVING || hd_master.is_wound_down)
         return false;
     switch (c->kind) {
     case HD_PROC_WORKER:
@@ -260,7 +261,7 @@ static void on_closed(void *arg)
     hd_child_t *c = arg;
 
     if (c->pid != 0 && c->is_ready && !c->was_told &&
-        hd_master.phase <= HD_MASTER_RUNNING)
+        hd_master.phase <= HD_MASTER_LEAVING)
         hd_ignore(kill(c->pid, SIGKILL)); /* a zombie doesn't mind */
 }
 
@@ -371,7 +372,7 @@ void hd_master_spawn_all(hd_generation_t *g)
 
 static void log_death(const hd_child_t *c, int status)
 {
-    bool was_told = (hd_master.phase > HD_MASTER_RUNNING || c->was_told) &&
+    bool was_told = (hd_master.phase > HD_MASTER_LEAVING || c->was_told) &&
                     WIFSIGNALED(status) && (WTERMSIG(status) == SIGTERM || c->was_told);
 
     if (WIFSIGNALED(status) && !was_told)
@@ -411,7 +412,7 @@ static void look_whether_over(void)
 {
     bool workers_left = false, any_left = false;
 
-    if (hd_master.phase <= HD_MASTER_RUNNING)
+    if (hd_master.phase <= HD_MASTER_LEAVING)
         return;
     hd_each_child(g, c)
     {
@@ -520,10 +521,12 @@ static void signal_all(int signo)
     }
 }
 
+/* Again until they have: nothing that was missed may keep us. */
 static void on_kill_due(hd_timer_t *t)
 {
-    (void)t;
+    reap_children();
     signal_all(SIGKILL);
+    hd_timer_set(hd_master.loop, t, KILL_AGAIN_MS);
 }
 
 void hd_master_stop(int status)
@@ -537,17 +540,11 @@ void hd_master_stop(int status)
     look_whether_over();
 }
 
-static void quit(void)
+/* The listening sockets close, and workers drain. */
+static void begin_quitting(void)
 {
-    if (hd_master.phase == HD_MASTER_STARTING) {
-        hd_master_stop(0);
-        return;
-    }
-    if (hd_master.phase != HD_MASTER_RUNNING)
-        return;
-    hd_log(HD_LOG_NOTICE, "gracefully shutting down");
+    hd_timer_stop(hd_master.loop, &hd_master.leave_timer);
     hd_master.phase = HD_MASTER_QUITTING;
-    hd_generation_abandon();
     hd_generation_release(); /* figures are there to the end */
     hd_sockets_close_all();
     hd_each_child(g, c)
@@ -558,6 +555,64 @@ static void quit(void)
             hd_child_tell(c, SIGQUIT);
     }
     look_whether_over();
+}
+
+static void on_leave_due(hd_timer_t *t)
+{
+    (void)t;
+    begin_quitting();
+}
+
+/* So long we go on, not ready; 0 where somebody else has the sockets, too: whoever comes
+ * finds that one. */
+static uint64_t leave_ms(void)
+{
+    const hd_settings_t *s = &hd_master.gen->settings;
+
+    if (hd_upgrade_shares_sockets() || hd_master.is_wound_down)
+        return 0;
+    return s->shutdown_timeout_ms > 0
+               ? hd_min(s->shutdown_delay_ms, s->shutdown_timeout_ms)
+               : s->shutdown_delay_ms;
+}
+
+/* Until the last worker has ended the agent says that we aren't ready, unless another
+ * program has taken over and is. */
+static void tell_leaving(void)
+{
+    if (hd_upgrade_shares_sockets())
+        return;
+    hd_master.p->is_leaving = true; /* for those that start yet */
+    hd_each_child(g, c)
+    {
+        if (c->kind != HD_PROC_LOADER && c->channel != NULL)
+            hd_ignore(hd_child_send(c, HD_MSG_LEAVING, NULL, 0, NULL, 0));
+    }
+}
+
+static void quit(void)
+{
+    uint64_t ms;
+
+    if (hd_master.phase == HD_MASTER_STARTING) {
+        hd_master_stop(0);
+        return;
+    }
+    if (hd_master.phase == HD_MASTER_LEAVING) {
+        begin_quitting(); /* told twice: at once */
+        return;
+    }
+    if (hd_master.phase != HD_MASTER_RUNNING)
+        return;
+    hd_log(HD_LOG_NOTICE, "gracefully shutting down");
+    hd_master.phase = HD_MASTER_LEAVING;
+    hd_generation_abandon();
+    tell_leaving();
+    ms = leave_ms();
+    if (ms == 0)
+        begin_quitting();
+    else
+        hd_timer_set(hd_master.loop, &hd_master.leave_timer, ms);
 }
 
 static void on_signal(int signo)
@@ -586,9 +641,9 @@ static void on_signal(int signo)
             hd_upgrade_wind_down();
         break;
     case SIGUSR1:
-        if (hd_master.phase != HD_MASTER_RUNNING)
+        if (hd_master.phase == HD_MASTER_STARTING)
             break;
-        hd_log(HD_LOG_NOTICE, "reopening logs");
+        hd_log(HD_LOG_NOTICE, "reopening logs"); /* what drains writes there, too */
         hd_sockets_reopen_logs();
         break;
     default:
@@ -617,6 +672,7 @@ static hd_rc_t start(hd_err_t *err)
     int state;
 
     hd_tls_make_ticket_seed();
+    hd_timer_init(&hd_master.leave_timer, on_leave_due);
     hd_timer_init(&hd_master.kill_timer, on_kill_due);
     hd_master.gen = hd_generation_create(hd_master.shared, err);
     if (hd_master.gen == NULL)

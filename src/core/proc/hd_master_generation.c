@@ -310,7 +310,7 @@ void hd_generation_on_carried(void)
         remove_generation(g);
     if (g == NULL)
         hd_timer_stop(hd_master.loop, &carry_timer);
-    else if (hd_master.phase <= HD_MASTER_RUNNING)
+    else if (hd_master.phase <= HD_MASTER_LEAVING)
         hd_timer_set(hd_master.loop, &carry_timer, CARRY_MS);
     g = last_draining();
     if (g != NULL && has_agent(g))

@@ -33,6 +33,7 @@ typedef struct {
 typedef enum {
     HD_MASTER_STARTING, /* until all are ready */
     HD_MASTER_RUNNING,
+    HD_MASTER_LEAVING,  /* QUIT: not ready any more, but all goes on for a while */
     HD_MASTER_QUITTING, /* workers drain; then the others end */
     HD_MASTER_STOPPING,
 } hd_master_phase_t;
@@ -89,7 +90,7 @@ typedef struct hd_master_s {
     bool is_wound_down; /* WINCH: nothing runs, until HUP */
     int started_fd;
     int status;
-    hd_timer_t kill_timer;
+    hd_timer_t leave_timer, kill_timer;
 } hd_master_t;
 
 extern hd_master_t hd_master;

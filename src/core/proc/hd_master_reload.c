@@ -23,8 +23,10 @@ static hd_generation_t *at_work(void)
 
 void hd_master_reload(void)
 {
-    if (hd_master.phase > HD_MASTER_RUNNING)
+    if (hd_master.phase > HD_MASTER_RUNNING) {
+        hd_log(HD_LOG_NOTICE, "nothing is read any more: the program is ending");
         return;
+    }
     if (hd_master.loader_state != HD_LOADER_NONE || hd_master.next != NULL) {
         hd_master.reload_again = true;
         /* It only waits for what it retired: the next one takes that over. */
@@ -239,7 +241,7 @@ void hd_master_on_loader_end(int wait_status)
     char why[128];
 
     hd_master.loader_state = HD_LOADER_NONE;
-    if (state != HD_LOADER_RECLAIMING && hd_master.phase <= HD_MASTER_RUNNING) {
+    if (state != HD_LOADER_RECLAIMING && hd_master.phase <= HD_MASTER_LEAVING) {
         (void)snprintf(why, sizeof(why), "the loader %s %d while it was at work",
                        WIFSIGNALED(wait_status) ? "exited on signal" : "exited with code",
                        WIFSIGNALED(wait_status) ? WTERMSIG(wait_status)

@@ -37,7 +37,8 @@ typedef struct hd_proc_s {
     const hd_settings_t *settings;
     hd_acceptor_t *acceptor; /* workers, agent and control (their own ports) */
     hd_channel_t *to_master; /* NULL in the master */
-    bool is_quitting;
+    bool is_leaving;  /* the program is about to end: readiness fails, all goes on */
+    bool is_quitting; /* this process drains */
     hd_str_t prefix, conf_path;
 } hd_proc_t;
 

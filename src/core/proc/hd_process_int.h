@@ -97,7 +97,9 @@ void hd_drop_shared(hd_proc_t *p); /* not the rings */
 
 /* What children and SINGLE have in common: member, arenas, loop, acceptor are there. */
 hd_rc_t hd_serve_start(hd_proc_t *p, hd_err_t *err) HD_MUST_CHECK;
-/* Begins the graceful end; <shutdown> ends the loop when idle or late. */
+/* The program is about to end: worker_shutdown_timeout counts from here. */
+void hd_serve_leave(hd_proc_t *p);
+/* Begins the graceful end: the loop ends when idle or late. */
 void hd_serve_quit(hd_proc_t *p);
 void hd_serve_stop(hd_proc_t *p);
 void hd_on_ring(void *arg);

@@ -10,11 +10,14 @@
 
 #define TRIM_MS 10000 /* memory that was of no use for so long is given back */
 
-/* Idle conns end so long after the last was accepted: of one that has just come the first
- * request is on its way, and nobody could repeat it for the client. */
-#define DRAIN_MS 200
+/* Between two rounds of draining. Idle conns end one round at least after the last was
+ * accepted: of one that has just come the first request is on its way, and nobody could
+ * repeat it for the client. */
+#define ROUND_MS 200
+#define PATIENCE 5 /* rounds, where there is time for it */
 
 static hd_timer_t quit_timer, drain_timer, late_timer, trim_timer;
+static hd_drain_round_t drain_round;
 
 /* --- L4 filters of modules --- */
 
@@ -63,6 +66,16 @@ static void on_trim(hd_timer_t *t)
     hd_timer_set(hd_proc.loop, t, TRIM_MS);
 }
 
+static void on_late(hd_timer_t *t)
+{
+    (void)t;
+    hd_log(HD_LOG_NOTICE,
+           "%zu connections are still open after worker_shutdown_timeout: "
+           "they are closed",
+           hd_conns_open(hd_proc.loop));
+    hd_loop_stop(hd_proc.loop);
+}
+
 hd_rc_t hd_serve_start(hd_proc_t *p, hd_err_t *err)
 {
     hd_listener_run_filters = run_filters;
@@ -75,6 +88,7 @@ hd_rc_t hd_serve_start(hd_proc_t *p, hd_err_t *err)
     hd_turn_begin(p->member); /* hooks that had a turn of their own have ended it */
     hd_on_ring(p);
     hd_turn_sleep(p->member);
+    hd_timer_init(&late_timer, on_late);
     hd_timer_init(&trim_timer, on_trim);
     hd_timer_set(p->loop, &trim_timer, TRIM_MS);
     return HD_OK;
@@ -92,20 +106,42 @@ static void on_quit_look(hd_timer_t *t)
 
 static void on_drain_due(hd_timer_t *t)
 {
-    (void)t;
     for (uint16_t i = 1; hd_protocol_get(i) != NULL; i++)
         if (hd_protocol_get(i)->drain != NULL)
-            hd_protocol_get(i)->drain(hd_proc.loop);
+            hd_protocol_get(i)->drain(hd_proc.loop, &drain_round);
+    drain_round.no++;
+    if (drain_round.left > 1)
+        drain_round.left--;
+    hd_timer_set(hd_proc.loop, t, ROUND_MS);
 }
 
-static void on_late(hd_timer_t *t)
+/* Only clients of workers come in such numbers that it helps to spread them. */
+static void begin_draining(const hd_proc_t *p)
 {
-    (void)t;
-    hd_log(HD_LOG_NOTICE,
-           "%zu connections are still open after worker_shutdown_timeout: "
-           "they are closed",
-           hd_conns_open(hd_proc.loop));
-    hd_loop_stop(hd_proc.loop);
+    bool is_spread = p->settings->drain_time_ms >= ROUND_MS &&
+                     (p->kind == HD_PROC_WORKER || p->kind == HD_PROC_SINGLE);
+    uint64_t rounds = is_spread ? p->settings->drain_time_ms / ROUND_MS : 1;
+
+    drain_round = (hd_drain_round_t){
+        .left = (uint32_t)hd_min(rounds, (uint64_t)UINT32_MAX),
+        .patience = is_spread ? (uint32_t)hd_min(rounds, (uint64_t)PATIENCE) : 1};
+    hd_timer_init(&drain_timer, on_drain_due);
+    hd_timer_set(p->loop, &drain_timer, 0);
+}
+
+static void bound(const hd_proc_t *p)
+{
+    if (p->settings->shutdown_timeout_ms > 0 && !hd_timer_is_set(&late_timer))
+        hd_timer_set(p->loop, &late_timer, p->settings->shutdown_timeout_ms);
+}
+
+/* The agent and control are there until the last worker has ended: their time begins when
+ * they are told to quit. */
+void hd_serve_leave(hd_proc_t *p)
+{
+    p->is_leaving = true;
+    if (p->kind == HD_PROC_WORKER || p->kind == HD_PROC_SINGLE)
+        bound(p);
 }
 
 void hd_serve_quit(hd_proc_t *p)
@@ -115,14 +151,11 @@ void hd_serve_quit(hd_proc_t *p)
     p->is_quitting = true;
     if (p->acceptor != NULL)
         hd_acceptor_stop(p->acceptor);
-    hd_timer_init(&drain_timer, on_drain_due);
-    hd_timer_set(p->loop, &drain_timer, DRAIN_MS);
+    begin_draining(p);
     hd_hooks_quit(p);
     hd_timer_init(&quit_timer, on_quit_look);
     hd_timer_set(p->loop, &quit_timer, 0);
-    hd_timer_init(&late_timer, on_late);
-    if (p->settings->shutdown_timeout_ms > 0)
-        hd_timer_set(p->loop, &late_timer, p->settings->shutdown_timeout_ms);
+    bound(p);
 }
 
 void hd_serve_stop(hd_proc_t *p)

@@ -104,6 +104,10 @@ const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t
         return "worker_rlimit_nofile";
     if (running->shutdown_timeout_ms != next->shutdown_timeout_ms)
         return "worker_shutdown_timeout";
+    if (running->shutdown_delay_ms != next->shutdown_delay_ms)
+        return "worker_shutdown_delay";
+    if (running->drain_time_ms != next->drain_time_ms)
+        return "worker_drain_time";
     return surroundings_differ(running, next);
 }
 

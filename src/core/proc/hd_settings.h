@@ -40,6 +40,8 @@ typedef struct hd_settings_s {
     uint64_t rlimit_nofile;      /* generation; 0: leave */
     uint32_t uid, gid; /* generation; of workers, agent, control; UINT32_MAX: keep */
     uint64_t shutdown_timeout_ms; /* generation; worker_shutdown_timeout; 0: none */
+    uint64_t shutdown_delay_ms; /* generation; worker_shutdown_delay */
+    uint64_t drain_time_ms;     /* generation; worker_drain_time */
     int32_t priority;             /* generation; of workers; 0: leave */
     uint64_t core_bytes;          /* generation; UINT64_MAX: leave */
     char directory[HD_PATH_MAX_BYTES]; /* generation; where processes are; empty: leave */

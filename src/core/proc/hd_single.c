@@ -16,7 +16,7 @@ static const hd_options_t *options;
 static hd_settings_t in_force, next;
 static hd_member_t *writer; /* of files' resources; p->member of the dynamic ones */
 static hd_signals_t signals;
-static hd_timer_t reclaim_timer;
+static hd_timer_t reclaim_timer, leave_timer;
 
 /* What this process listens on, so that a reload opens only what is new. */
 static hd_listen_item_t open_items[HD_LISTENS_MAX];
@@ -151,6 +151,29 @@ static void reopen(void)
         hd_log(HD_LOG_EMERG, "%s", err.text);
 }
 
+static void on_leave_due(hd_timer_t *t)
+{
+    (void)t;
+    hd_serve_quit(p);
+}
+
+/* As hd_master.c's: not ready, but all goes on for a while; told twice: at once. */
+static void quit(void)
+{
+    uint64_t ms = in_force.shutdown_delay_ms;
+
+    if (in_force.shutdown_timeout_ms > 0)
+        ms = hd_min(ms, in_force.shutdown_timeout_ms);
+    if (p->is_leaving) {
+        hd_serve_quit(p);
+        return;
+    }
+    hd_log(HD_LOG_NOTICE, "gracefully shutting down");
+    hd_serve_leave(p);
+    hd_timer_init(&leave_timer, on_leave_due);
+    hd_timer_set(p->loop, &leave_timer, ms);
+}
+
 static void on_signal(int signo)
 {
     hd_err_t err = {0};
@@ -161,8 +184,7 @@ static void on_signal(int signo)
         hd_loop_stop(p->loop);
         break;
     case SIGQUIT:
-        hd_log(HD_LOG_NOTICE, "gracefully shutting down");
-        hd_serve_quit(p);
+        quit();
         break;
     case SIGHUP:
         if (reload(&err) != HD_OK)

@@ -61,6 +61,9 @@ bool hd_admin_is_ready(const char **why)
     const hd_xstream_t *stream = hd_xds_agent_stream();
     hd_xstream_stats_t stats = {0};
 
+    *why = "DRAINING: the program is about to end";
+    if (hd_proc.is_leaving)
+        return false;
     *why = "LIVE";
     if (store == NULL)
         return true;
