@@ -22,7 +22,8 @@ package Heddle;
 #   lines are put before it, each unless the text has that directive itself.
 #   HD_PROGRAM=/usr/sbin/nginx runs a test with nginx, where its configuration is nginx's too.
 #   new() takes: modules => [names], workers => n, program => path (nginx will do: then there are no
-#   modules), log_level => 'info', args => [...], env => {...}.
+#   modules), log_level => 'info', args => [...], env => {...},
+#   on_spawn => sub { ... } (in the child, right before it becomes heddle).
 #   conf($text) also after start: for a reload. write($name, $text) another file, replaced in
 #   the same way; returns its path. dir() port($n) admin_port() program() conf_path().
 #
@@ -204,6 +205,7 @@ sub _spawn {
     open STDIN, '<', '/dev/null';
     open STDOUT, '>>', $out;
     open STDERR, '>>', $out;
+    $self->{on_spawn}->() if $self->{on_spawn};
     exec $self->_command(@args) or POSIX::_exit(127);
 }
 

@@ -183,6 +183,7 @@ static void tell_started(void)
     }
     hd_master.phase = HD_MASTER_RUNNING;
     hd_log(HD_LOG_NOTICE, "all processes are ready");
+    hd_master_tell_serving();
     if (hd_master.started_fd < 0)
         return;
     hd_ignore(write(hd_master.started_fd, "", 1) != 1); /* whoever started us has gone */
@@ -209,8 +210,10 @@ static void leave_inherited(void)
     const hd_generation_t *g = hd_master.gen;
 
     if (hd_master.phase == HD_MASTER_RUNNING &&
-        (g->agent.is_warm || !g->settings.has_agent))
+        (g->agent.is_warm || !g->settings.has_agent)) {
+        hd_inherited_tell_unused();
         hd_inherited_close();
+    }
 }
 
 static void on_message(void *arg, const hd_msg_head_t *head, const void *payload,
@@ -533,6 +536,8 @@ void hd_master_stop(int status)
 {
     if (hd_master.phase == HD_MASTER_STOPPING)
         return;
+    if (hd_master.phase <= HD_MASTER_RUNNING)
+        hd_master_tell_ending();
     hd_master.phase = HD_MASTER_STOPPING;
     hd_master.status = status;
     signal_all(SIGTERM);
@@ -605,6 +610,7 @@ static void quit(void)
     if (hd_master.phase != HD_MASTER_RUNNING)
         return;
     hd_log(HD_LOG_NOTICE, "gracefully shutting down");
+    hd_master_tell_ending();
     hd_master.phase = HD_MASTER_LEAVING;
     hd_generation_abandon();
     tell_leaving();
@@ -629,8 +635,11 @@ static void on_signal(int signo)
         quit();
         break;
     case SIGHUP:
-        if (!hd_upgrade_on_hup())
-            hd_master_reload(); /* while all starts, too: then once that is published */
+        if (hd_upgrade_on_hup())
+            break;
+        if (hd_master.phase == HD_MASTER_RUNNING)
+            hd_master_tell_reloading();
+        hd_master_reload(); /* while all starts, too: then once that is published */
         break;
     case SIGUSR2:
         hd_upgrade_start();
@@ -681,6 +690,7 @@ static hd_rc_t start(hd_err_t *err)
     hd_master.loop = hd_loop_create(NULL, 4 * HD_CHILDREN_MAX + 16, err);
     if (hd_master.loop == NULL)
         return HD_ERROR;
+    hd_master_start_alive();
     state = hd_inherited_state();
     if (state >= 0)
         hd_generation_add_foreign(state);

@@ -211,6 +211,8 @@ static void switch_over(void)
     begin_draining(old);
     hd_log(HD_LOG_NOTICE, "reload done: generation %u is in force, %u drains", next->no,
            old->no);
+    if (hd_master.phase == HD_MASTER_RUNNING && !hd_master.reload_again)
+        hd_master_tell_serving();
     if (old->agent.pid == 0)
         hd_carry_start();
     hd_master_reload_again();

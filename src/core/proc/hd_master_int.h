@@ -90,7 +90,7 @@ typedef struct hd_master_s {
     bool is_wound_down; /* WINCH: nothing runs, until HUP */
     int started_fd;
     int status;
-    hd_timer_t leave_timer, kill_timer;
+    hd_timer_t leave_timer, kill_timer, alive_timer;
 } hd_master_t;
 
 extern hd_master_t hd_master;
@@ -168,6 +168,16 @@ bool hd_upgrade_is_old_there(void);
 /* Another master has the same sockets: their files (unix) aren't ours to remove. */
 bool hd_upgrade_shares_sockets(void);
 
+/* The new binary's master; 0: none. */
+pid_t hd_upgrade_successor(void);
+
+/* --- hd_master_notify.c: what the service manager hears --- */
+void hd_master_tell_serving(void);
+void hd_master_tell_failed(const char *why); /* a reload */
+void hd_master_tell_reloading(void);
+void hd_master_tell_ending(void); /* or who goes on in its place */
+void hd_master_start_alive(void); /* the watchdog's sign of life */
+
 /* --- hd_master_reload.c --- */
 void hd_master_reload(void);
 void hd_master_reload_again(void); /* if HUP came meanwhile, and nothing is at work */
@@ -197,6 +207,6 @@ void hd_sockets_release(hd_child_t *c);
 void hd_sockets_on_ack(hd_child_t *c, uint64_t seq);
 void hd_sockets_on_death(hd_child_t *c);
 void hd_sockets_close_all(void);
-void hd_sockets_each(void (*visit)(void *arg, int fd), void *arg);
+void hd_sockets_each(void (*visit)(void *arg, int fd, bool is_lent), void *arg);
 /* USR1: all logs anew, in all processes. */
 void hd_sockets_reopen_logs(void);

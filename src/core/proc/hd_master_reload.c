@@ -47,6 +47,8 @@ void hd_master_fail(const char *why)
     if (hd_master.was_published) {
         hd_log(HD_LOG_EMERG,
                "reload failed: %s; the configuration in force before stays so", why);
+        if (hd_master.phase == HD_MASTER_RUNNING && !hd_master.reload_again)
+            hd_master_tell_failed(why);
     } else {
         hd_tell(HD_LOG_EMERG, "%s", why);
         hd_master_stop(1);
@@ -182,6 +184,8 @@ static void on_published(uint64_t changed)
                (unsigned long long)changed);
     if (hd_master.phase <= HD_MASTER_RUNNING)
         hd_master_spawn_all(hd_master.gen);
+    if (hd_master.phase == HD_MASTER_RUNNING && !is_first && !hd_master.reload_again)
+        hd_master_tell_serving();
     if (hd_master.reload_again)
         hd_ignore(hd_child_send(&at_work()->loader, HD_MSG_STOP, NULL, 0, NULL, 0));
 }

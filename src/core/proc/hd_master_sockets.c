@@ -17,6 +17,7 @@
 typedef struct socket_s {
     hd_listen_item_t item;
     unsigned wanted, asked; /* bits of hd_requester_t */
+    bool is_lent;           /* the service manager's: its file isn't ours to remove */
     uint32_t fds_n;         /* 0: not open yet */
     int fds[HD_WORKERS_MAX];
     uint32_t given_roles; /* HD_ROLE_… that have it by now: */
@@ -90,7 +91,7 @@ static void close_socket(socket_t *s)
     for (uint32_t i = 0; i < s->fds_n; i++)
         hd_ignore(close(s->fds[i])); /* a listening socket */
     if (s->fds_n > 0 && s->item.spec.bind.family == AF_UNIX && s->item.path[0] != '@' &&
-        !hd_upgrade_shares_sockets())
+        !s->is_lent && !hd_upgrade_shares_sockets())
         hd_ignore(unlink(s->item.path)); /* may be gone already */
     s->fds_n = 0;
 }
@@ -111,7 +112,7 @@ static hd_rc_t open_socket(socket_t *s, hd_err_t *err)
     if (s->fds_n == 0) {
         bool own;
 
-        s->fds_n = hd_inherited_take(spec, s->fds, HD_WORKERS_MAX, &own);
+        s->fds_n = hd_inherited_take(spec, s->fds, HD_WORKERS_MAX, &own, &s->is_lent);
         s->item.exclusive = !own || !spec->reuseport || s->item.roles != HD_ROLE_WORKERS;
     }
     before = s->fds_n;
@@ -431,11 +432,11 @@ void hd_sockets_free(hd_requester_t by, const hd_listen_item_t *item)
     drop_unwanted();
 }
 
-void hd_sockets_each(void (*visit)(void *arg, int fd), void *arg)
+void hd_sockets_each(void (*visit)(void *arg, int fd, bool is_lent), void *arg)
 {
     for (const socket_t *s = sockets; s != NULL; s = s->next)
         for (uint32_t i = 0; i < s->fds_n; i++)
-            visit(arg, s->fds[i]);
+            visit(arg, s->fds[i], s->is_lent);
 }
 
 void hd_sockets_close_all(void)

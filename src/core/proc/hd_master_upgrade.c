@@ -13,6 +13,7 @@
  */
 #include "core/proc/hd_inherited.h"
 #include "core/proc/hd_master_int.h"
+#include "core/proc/hd_notify.h"
 #include "core/proc/hd_pid_file.h"
 #include "core/base/hd_buf.h"
 #include <errno.h>
@@ -37,6 +38,11 @@ bool hd_upgrade_is_old_there(void)
     return old_master > 1 && getppid() == old_master;
 }
 
+pid_t hd_upgrade_successor(void)
+{
+    return new_binary;
+}
+
 bool hd_upgrade_shares_sockets(void)
 {
     return new_binary != 0 || hd_upgrade_is_old_there();
@@ -46,21 +52,24 @@ bool hd_upgrade_shares_sockets(void)
 
 typedef struct {
     hd_pool_t *pool;
-    hd_str_t list;
+    hd_str_t list, lent;
 } environment_t;
 
-static void add_socket(void *arg, int fd)
+static void add_socket(void *arg, int fd, bool is_lent)
 {
     environment_t *e = arg;
 
     e->list = hd_str_printf(e->pool, "%.*s%d;", HD_STR_ARG(e->list), fd);
+    if (is_lent)
+        e->lent = hd_str_printf(e->pool, "%.*s%d;", HD_STR_ARG(e->lent), fd);
     hd_ignore(fcntl(fd, F_SETFD, 0)); /* not closed on exec; if it were, it is missed */
 }
 
 /* In a child of its own. Everything else is closed on exec. */
 HD_NORETURN static void execute(void)
 {
-    environment_t e = {.pool = hd_pool_create(0)};
+    environment_t e = {
+        .pool = hd_pool_create(0), .list = HD_STR(""), .lent = HD_STR("")};
     const hd_options_t *o = hd_master.options;
     int state;
 
@@ -69,7 +78,9 @@ HD_NORETURN static void execute(void)
     signal(SIGPIPE, SIG_DFL);
     state = hd_state_fd(hd_master.gen->state);
     hd_ignore(fcntl(state, F_SETFD, 0)); /* closed on exec, it is missed */
-    if (setenv(HD_INHERITED_NAME, e.list.len > 0 ? e.list.data : "", 1) == 0 &&
+    hd_notify_hand_on();
+    if (setenv(HD_INHERITED_NAME, e.list.data, 1) == 0 &&
+        setenv(HD_INHERITED_LENT_NAME, e.lent.data, 1) == 0 &&
         setenv(HD_INHERITED_STATE_NAME, hd_str_printf(e.pool, "%d", state).data, 1) == 0)
         execv(o->program.data, o->argv);
     hd_log(HD_LOG_ALERT, "execve() \"%s\" failed: %s", o->program.data, strerror(errno));

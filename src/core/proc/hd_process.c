@@ -1,4 +1,5 @@
 #include "core/proc/hd_inherited.h"
+#include "core/proc/hd_notify.h"
 #include "core/proc/hd_process_int.h"
 #include "core/net/hd_syslog.h"
 #include "core/proc/hd_publish.h"
@@ -400,6 +401,7 @@ int hd_process_main(const hd_options_t *options)
         hd_tell(HD_LOG_EMERG, "mmap() failed: %s", strerror(errno));
         return 1;
     }
+    hd_notify_init();
     is_inheriting = hd_inherited_read();
     if (probe(options, shared, &status) != HD_OK)
         return status;

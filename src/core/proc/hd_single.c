@@ -1,5 +1,7 @@
 /* master_process off: everything in one process, for debugging. A reload builds in the
  * loop: traffic waits meanwhile. */
+#include "core/proc/hd_inherited.h"
+#include "core/proc/hd_notify.h"
 #include "core/proc/hd_process_int.h"
 #include "core/proc/hd_surroundings.h"
 #include "core/base/hd_buf.h"
@@ -16,27 +18,30 @@ static const hd_options_t *options;
 static hd_settings_t in_force, next;
 static hd_member_t *writer; /* of files' resources; p->member of the dynamic ones */
 static hd_signals_t signals;
-static hd_timer_t reclaim_timer, leave_timer;
+static hd_timer_t reclaim_timer, leave_timer, alive_timer;
 
 /* What this process listens on, so that a reload opens only what is new. */
-static hd_listen_item_t open_items[HD_LISTENS_MAX];
+static hd_listen_item_t open_items[HD_LISTENS_MAX + 1]; /* the next is tried there */
 static uint32_t open_items_n;
 
-static hd_rc_t open_listen(const hd_listen_item_t *item, hd_err_t *err)
+static hd_rc_t open_listen(const hd_listen_item_t *asked, hd_err_t *err)
 {
+    hd_listen_item_t *item = &open_items[open_items_n];
     hd_addr_t addr;
+    bool own, lent;
     int fd;
 
+    *item = *asked;
+    hd_ignore(!hd_listen_item_fix(item)); /* it was whole */
     for (uint32_t i = 0; i < open_items_n; i++)
         if (hd_listen_item_same(&open_items[i], item))
             return HD_OK;
     if (open_items_n == HD_LISTENS_MAX)
         return hd_err_set(err, HD_E_LIMIT, "more than %d listening sockets",
                           HD_LISTENS_MAX);
-    if (hd_socket_make(&item->spec, &fd, err) != HD_OK)
+    if (hd_inherited_take(&item->spec, &fd, 1, &own, &lent) == 0 &&
+        hd_socket_make(&item->spec, &fd, err) != HD_OK)
         return HD_ERROR;
-    open_items[open_items_n] = *item;
-    hd_ignore(!hd_listen_item_fix(&open_items[open_items_n])); /* it was whole */
     open_items_n++;
     addr = hd_addr_keep(&item->spec.bind);
     hd_acceptor_add_fd(p->acceptor, &addr, item->spec.type, fd, false);
@@ -112,6 +117,12 @@ static void on_reclaim_due(hd_timer_t *t)
     hd_timer_set(p->loop, t, RECLAIM_MS);
 }
 
+static void on_alive_due(hd_timer_t *t)
+{
+    hd_notify_alive();
+    hd_timer_set(p->loop, t, hd_notify_alive_ms());
+}
+
 static hd_rc_t reload(hd_err_t *err)
 {
     hd_loading_t l = {.options = options, .settings = &next, .running = &in_force};
@@ -169,6 +180,7 @@ static void quit(void)
         return;
     }
     hd_log(HD_LOG_NOTICE, "gracefully shutting down");
+    hd_notify_stopping();
     hd_serve_leave(p);
     hd_timer_init(&leave_timer, on_leave_due);
     hd_timer_set(p->loop, &leave_timer, ms);
@@ -181,16 +193,19 @@ static void on_signal(int signo)
     switch (signo) {
     case SIGTERM:
     case SIGINT:
+        hd_notify_stopping();
         hd_loop_stop(p->loop);
         break;
     case SIGQUIT:
         quit();
         break;
     case SIGHUP:
+        hd_notify_reloading();
         if (reload(&err) != HD_OK)
             hd_log(HD_LOG_EMERG,
                    "reload failed: %s; the configuration in force before stays so",
                    err.text);
+        hd_notify_ready(err.code == HD_E_NONE ? "Serving" : err.text);
         break;
     case SIGUSR1:
         reopen();
@@ -254,6 +269,12 @@ int hd_single_main(hd_proc_t *proc, const hd_options_t *o)
     }
     hd_timer_init(&reclaim_timer, on_reclaim_due);
     hd_timer_set(p->loop, &reclaim_timer, RECLAIM_MS);
+    hd_inherited_tell_unused();
+    hd_inherited_close();
+    hd_notify_ready("Serving");
+    hd_timer_init(&alive_timer, on_alive_due);
+    if (hd_notify_alive_ms() > 0)
+        hd_timer_set(p->loop, &alive_timer, hd_notify_alive_ms());
     hd_loop_run(p->loop);
     is_at_work = hd_conns_open(p->loop) > 0;
     hd_serve_stop(p);
