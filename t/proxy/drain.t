@@ -24,7 +24,9 @@ http {
     server { listen 127.0.0.1:%%PORT_0%%; http2 on; location / { return 200 answer; } @{[$more // '']} }
 }
 EOC
-    return $hd->start;
+    $hd->start;
+    $hd->wait_log(qr/all processes are ready/) if $main !~ /master_process off/; # before it, QUIT is TERM
+    return $hd;
 }
 
 sub ready { my ($hd) = @_; return $hd->admin('/ready') }
@@ -214,6 +216,7 @@ EOC
     };
     $conf->(2);
     $hd->start;
+    $hd->wait_log(qr/all processes are ready/);
     my %old = map { $_ => 1 } $hd->workers;
     my $clients = Heddle::Streams->clients($hd, http => 0, grpc => 3, tls => 4, ws => 3, talks => 3, uploads => 1, load => 4,
         tls_load => 2, calls => 2, strict => 1);
