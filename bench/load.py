@@ -73,7 +73,9 @@ def _start(scenario, host, port, requests, log_path, rate=None):
     argv = ["h2load", "-n", str(requests), "-c", str(connections), "-m", str(streams),
             "-t", "1", "--log-file=" + log_path]
     if rate:
-        argv.append("--rps=%.3f" % (rate / connections))
+        # Each connection has a clock of 10 ms of its own: those that began together would
+        # send in bursts of all of them for ever. So they begin one a millisecond.
+        argv += ["--rps=%.3f" % (rate / connections), "-r", "1", "--rate-period=1ms"]
     if scenario != "h2":
         argv.append("--h1")
     if scenario in TLS:
