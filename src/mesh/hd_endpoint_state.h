@@ -12,8 +12,11 @@ void hd_endpoints_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoints_t 
 /* The same for one that belongs to no list. */
 void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e,
                               bool shared);
-/* By its writer, when the endpoint is in no version any more. */
-void hd_endpoint_drop_state(hd_member_t *m, hd_str_t cluster, const hd_addr_t *addr);
+/* By the writer <m> of <a>: the cells of endpoints that are in no version any more, nor
+ * counted, go. None if something is being built. It is done by itself now and then, once
+ * registered at the program's start. */
+void hd_endpoint_states_sweep(hd_member_t *m, hd_arena_t *a);
+void hd_endpoint_state_register(void);
 /* Has it as many requests (of all workers) as its max_conns allows? */
 bool hd_endpoint_is_full(hd_member_t *m, const hd_endpoint_t *e);
 bool hd_endpoint_is_ejected(const hd_endpoint_t *e, uint64_t now_ns);

@@ -12,6 +12,7 @@
 #define WEIGHT_MAX 100000000u
 #define RETRY_MS 1000 /* after a failure, doubled with each … */
 #define RETRY_MAX_MS 30000
+#define RECLAIM_MS 200
 #define NO_TTL_MS 1000 /* of an answer whose TTL is 0, and of NXDOMAIN */
 
 /* A resource of the files arena, as the agent knows it. */
@@ -28,6 +29,7 @@ static struct {
     hd_proc_t *proc;
     hd_dns_t *dns; /* NULL: no name was needed */
     hd_link_t all;
+    hd_timer_t reclaim; /* set while something that was replaced may be in use */
 } agent;
 
 hd_dns_conf_t hd_named_dns_conf(const hd_resolver_t *r)
@@ -222,6 +224,14 @@ static const hd_region_t *region_of(const hd_slot_t *slot)
                : NULL;
 }
 
+static void on_reclaim(hd_timer_t *t)
+{
+    hd_proc_t *p = agent.proc;
+
+    if (hd_arena_reclaim(p->arenas[HD_ARENA_DYNAMIC], hd_loop_now_ns(p->loop)) > 0)
+        hd_timer_set(p->loop, t, RECLAIM_MS);
+}
+
 static void on_names(void *arg);
 
 static bool has_dns(void)
@@ -276,8 +286,10 @@ static void refresh(hd_proc_t *p, bool all)
             batch = hd_batch_begin(p->arenas[HD_ARENA_DYNAMIC]);
         end_named(batch, n);
     }
-    if (batch != NULL && hd_batch_publish(batch, hd_loop_now_ns(p->loop)) > 0)
+    if (batch != NULL && hd_batch_publish(batch, hd_loop_now_ns(p->loop)) > 0) {
         hd_process_ring(p);
+        hd_timer_set(p->loop, &agent.reclaim, RECLAIM_MS);
+    }
     if (agent.dns != NULL)
         hd_dns_forget(agent.dns);
 }
@@ -295,6 +307,7 @@ static hd_rc_t on_start(hd_proc_t *p, hd_err_t *err)
     (void)err;
     agent.proc = p;
     hd_list_init(&agent.all);
+    hd_timer_init(&agent.reclaim, on_reclaim);
     hd_turn_begin(p->member);
     refresh(p, false);
     return HD_OK;
@@ -308,9 +321,9 @@ static void on_batch(hd_proc_t *p)
 
 static void on_stop(hd_proc_t *p)
 {
-    (void)p;
     if (agent.proc == NULL)
         return;
+    hd_timer_stop(p->loop, &agent.reclaim);
     while (!hd_list_is_empty(&agent.all))
         end_named(NULL, hd_list_entry(agent.all.next, named_t, link));
     if (agent.dns != NULL)

@@ -103,6 +103,17 @@ void hd_arena_get_stats(const hd_arena_t *a, uint64_t now_ns, hd_arena_stats_t *
 void hd_pin(hd_member_t *m, const hd_region_t *r);
 void hd_unpin(hd_member_t *m, const hd_region_t *r);
 
+/* By the writer: calls for each region of <type> that somebody may use: in force, or
+ * retired and not yet freed. False: one of them is being built, nothing was called. */
+bool hd_arena_each_used(hd_arena_t *a, hd_res_type_t type,
+                        void (*visit)(const hd_region_t *r)) HD_MUST_CHECK;
+bool hd_arena_is_writer(const hd_arena_t *a, const hd_member_t *m);
+
+/* Who keeps cells for what lies in regions is called after each reclaim that freed some,
+ * in whatever process writes: <n> regions of <a>. Set once, before an arena is opened. */
+typedef void hd_arena_freed_pt(hd_member_t *writer, hd_arena_t *a, size_t n);
+void hd_arena_on_freed(hd_arena_freed_pt *freed);
+
 /* By the writer, on a timer and after each batch: frees what every member has passed a
  * turn since and nobody pins. Returns how many are still retired. */
 size_t hd_arena_reclaim(hd_arena_t *a, uint64_t now_ns);

@@ -520,6 +520,52 @@ void hd_cell_drop(hd_member_t *m, uint32_t kind, hd_str_t name)
     drop(m, kind, name);
 }
 
+bool hd_cell_is_own(const hd_member_t *m, const void *cell)
+{
+    const char *at = cell;
+
+    for (int i = 0; i < HD_ARENAS_MAX; i++) {
+        const char *from = (const char *)m->state->parts[i];
+
+        if (m->parts[i] != NULL && at >= from && at < from + m->state->part_bytes)
+            return true;
+    }
+    return false;
+}
+
+static uint32_t drop_if(hd_member_t *m, hd_part_t *p, uint32_t kind,
+                        bool (*is_over)(hd_member_t *m, hd_str_t name, void *cell))
+{
+    uint32_t n = hd_load(&p->shared->records_n, relaxed), left = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        record_t *r = record_at(p->shared, i);
+        hd_str_t name;
+        _Atomic uint64_t *where;
+
+        if (hd_load(&r->state, relaxed) != RECORD_USED || r->kind != kind)
+            continue;
+        name = hd_str_n(name_of(p->shared, r), r->name_len);
+        if (is_over(m, name, (char *)p->shared + r->at) &&
+            find(p->shared, kind, name, &where) == r)
+            drop_record(p, r, where);
+        else
+            left++;
+    }
+    return left;
+}
+
+uint32_t hd_cells_drop_if(hd_member_t *m, uint32_t kind,
+                          bool (*is_over)(hd_member_t *m, hd_str_t name, void *cell))
+{
+    uint32_t left = 0;
+
+    for (int i = 0; i < HD_ARENAS_MAX; i++)
+        if (m->parts[i] != NULL)
+            left += drop_if(m, m->parts[i], kind, is_over);
+    return left;
+}
+
 hd_gauge_id_t hd_cell_gauges(hd_member_t *m, uint32_t kind, hd_str_t name, uint32_t n)
 {
     _Atomic uint64_t *where;

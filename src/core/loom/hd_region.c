@@ -379,14 +379,46 @@ static bool is_pinned(const hd_arena_t *a, uint32_t index)
     return false;
 }
 
+static hd_arena_freed_pt *on_freed; /* of the program: set at its start */
+
+void hd_arena_on_freed(hd_arena_freed_pt *freed)
+{
+    on_freed = freed;
+}
+
+bool hd_arena_is_writer(const hd_arena_t *a, const hd_member_t *m)
+{
+    return a->writer == m;
+}
+
+bool hd_arena_each_used(hd_arena_t *a, hd_res_type_t type,
+                        void (*visit)(const hd_region_t *r))
+{
+    uint32_t n = hd_load(&a->head->regions_n, relaxed);
+
+    for (uint32_t i = 0; i < n; i++)
+        if (hd_entry_state(hd_load(&a->regions[i].word, relaxed)) == HD_REGION_BUILDING)
+            return false;
+    for (uint32_t i = 0; i < n; i++) {
+        const hd_region_t *r;
+
+        if (hd_entry_state(hd_load(&a->regions[i].word, relaxed)) == HD_REGION_FREE)
+            continue;
+        r = region_of(a, i);
+        if (r->type == type)
+            visit(r);
+    }
+    return true;
+}
+
 size_t hd_arena_reclaim(hd_arena_t *a, uint64_t now_ns)
 {
     uint64_t floor = lowest_turn(a->state, (int)a->id);
     uint64_t oldest_ns = 0;
-    size_t kept = 0;
+    size_t kept = 0, n = a->retired_n;
 
     (void)now_ns;
-    for (size_t i = 0; i < a->retired_n; i++) {
+    for (size_t i = 0; i < n; i++) {
         hd_retired_t it = a->retired[i];
         hd_region_t *r = region_of(a, it.index);
 
@@ -403,6 +435,8 @@ size_t hd_arena_reclaim(hd_arena_t *a, uint64_t now_ns)
     a->retired_n = kept;
     if (hd_load(&a->shared->retired_since_ns, relaxed) != oldest_ns)
         hd_store(&a->shared->retired_since_ns, oldest_ns, relaxed);
+    if (n > kept && on_freed != NULL)
+        on_freed(a->writer, a, n - kept);
     if (a->writer->parts[a->id] != NULL)
         hd_part_reclaim(a->writer->parts[a->id], floor, &a->shared->seq);
     return kept;

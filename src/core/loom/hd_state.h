@@ -44,3 +44,9 @@ size_t hd_state_bytes_used(const hd_state_t *state);
 void *hd_cell_get(hd_member_t *m, uint32_t kind, hd_str_t name, size_t bytes);
 /* By its writer, when no resource names it and its counts are 0. */
 void hd_cell_drop(hd_member_t *m, uint32_t kind, hd_str_t name);
+/* By a writer: drops the cells of <kind> among its own of which <is_over> says so. The
+ * name is lent until then; it may drop gauges. Returns how many are left. */
+uint32_t hd_cells_drop_if(hd_member_t *m, uint32_t kind,
+                          bool (*is_over)(hd_member_t *m, hd_str_t name, void *cell));
+/* Did <m>, a writer, make it, and not the other one? */
+bool hd_cell_is_own(const hd_member_t *m, const void *cell);

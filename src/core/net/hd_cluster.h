@@ -89,6 +89,9 @@ typedef struct hd_endpoints_state_s {
     uint64_t built_ns;          /* when a version was last built; its writer's */
     _Atomic uint32_t ejected_n; /* by outlier detection, over all of them */
     _Atomic uint32_t is_used;   /* something was asked of it once */
+    /* Its writer's: is it in a version? The other writer's: it is used there, too. */
+    bool is_marked;
+    _Atomic bool is_lent;
     /* the agent's own */
     uint32_t ejected_wrong, ejected_shown;
     uint64_t compare_at_ns;
@@ -100,6 +103,8 @@ typedef struct hd_endpoint_state_s {
     hd_gauge_id_t conns;     /* where max_conns limits them; else HD_GAUGE_NONE */
     _Atomic uint32_t health; /* active health checks' word: hd_checked_t */
     bool has_total; /* <requests> is shared; its writer's, who doesn't look it up then */
+    bool is_marked; /* as in hd_endpoints_state_t */
+    _Atomic bool is_lent;
     /* outlier detection: out until then, 0: not; how often before; failures in a row;
      * [requests:32][good:32] of the interval */
     _Atomic uint64_t ejected_until_ns;
