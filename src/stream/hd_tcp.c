@@ -13,6 +13,8 @@ typedef struct {
     hd_conn_t *up;  /* NULL: none yet */
     bool header_sent;
     hd_tunnel_t *tunnel; /* has both conns from then on */
+    hd_timer_t lifetime;
+    bool is_over; /* its time is */
     hd_err_t end_err;
 } tcp_t;
 
@@ -41,6 +43,7 @@ static void answer(hd_session_t *s, hd_str_t text)
 /* An answer isn't lost to a reset for what the client still says. */
 static void close_down(hd_session_t *s)
 {
+    hd_timer_stop(s->loop, &tcp_of(s)->lifetime);
     hd_conn_close(s->down, s->conf->answer != NULL ? ANSWER_LINGER_MS : 0);
 }
 
@@ -67,6 +70,7 @@ static void on_tunnel_end(void *arg, const hd_tunnel_result_t *result)
     tcp_t *t = arg;
     hd_session_t *s = &t->s;
 
+    hd_timer_stop(s->loop, &t->lifetime);
     s->ended_by = result->ended_by;
     if (result->err == NULL) { /* what is queued still goes, and counts */
         hd_conn_flush(t->up);
@@ -80,6 +84,7 @@ static void on_tunnel_end(void *arg, const hd_tunnel_result_t *result)
                                                                                : "DC";
     } else {
         s->down->bytes_out = hd_max(s->down->bytes_out, result->bytes_up_down);
+        s->flags = t->is_over ? "DT" : s->flags;
     }
     hd_session_end(s, HD_RESULT_OK);
     t->up = NULL;
@@ -249,6 +254,33 @@ static void on_down_closed(hd_conn_t *c)
 static const hd_conn_handler_t down_handler = {
     .on_readable = ignore, .on_writable = ignore, .on_closed = on_down_closed};
 
+static void on_time_over(hd_timer_t *timer)
+{
+    tcp_t *t = hd_container_of(timer, tcp_t, lifetime);
+
+    t->is_over = true;
+    if (t->tunnel != NULL) {
+        hd_tunnel_stop(t->tunnel, false);
+        return;
+    }
+    t->s.flags = "DT";
+    hd_ignore(hd_err_set(&t->s.err, HD_E_TIMEOUT, "the connection's time is over"));
+    hd_session_fail(&t->s, HD_RESULT_CANCELLED);
+}
+
+/* The pool that a session lies in may go by other ways. */
+static void stop_lifetime(void *session)
+{
+    hd_timer_stop(((tcp_t *)session)->s.loop, &((tcp_t *)session)->lifetime);
+}
+
+static void start_lifetime(tcp_t *t)
+{
+    hd_timer_init(&t->lifetime, on_time_over);
+    hd_pool_defer(hd_conn_pool(t->s.down), stop_lifetime, t);
+    hd_timer_set(t->s.loop, &t->lifetime, t->s.conf->lifetime_ms);
+}
+
 static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
                     const hd_filter_chain_t *chain)
 {
@@ -257,6 +289,8 @@ static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
     if (s == NULL)
         return;
     hd_conn_set_handler(c, &down_handler, s);
+    if (s->conf->lifetime_ms > 0)
+        start_lifetime(tcp_of(s));
     hd_session_start(s);
 }
 

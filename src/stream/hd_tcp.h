@@ -48,6 +48,7 @@ typedef struct hd_tcp_conf_s {
     uint32_t tries_max;            /* servers asked; 0: each one once */
     uint64_t tries_time_ms;        /* no further one is asked after it; 0: no limit */
     uint64_t idle_timeout_ms;      /* no byte either way; 0: none */
+    uint64_t lifetime_ms;          /* of the client's connection; 0: no limit */
     const hd_expr_t *upload_rate, *download_rate; /* sizes a second; NULL: no limit */
     const hd_expr_t *bind; /* where conns come from; NULL: as the cluster says */
     bool transparent;      /* it may be no address of this machine */

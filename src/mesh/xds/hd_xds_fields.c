@@ -157,7 +157,7 @@ static const entry_t entries[] = {
      "!strict_check_headers !upstream_http_filters"},
     {TCP "TcpProxy",
      "stat_prefix cluster weighted_clusters access_log max_connect_attempts idle_timeout "
-     "metadata_match hash_policy !tunneling_config !max_downstream_connection_duration"},
+     "metadata_match hash_policy !tunneling_config max_downstream_connection_duration"},
     {TCP "TcpProxy.WeightedCluster", "clusters"},
     {TCP "TcpProxy.WeightedCluster.ClusterWeight", "name weight metadata_match"},
 

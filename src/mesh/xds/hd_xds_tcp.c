@@ -111,8 +111,14 @@ hd_rc_t hd_xds_tcp_proxy(hd_xds_t *x, const Pb__Any *any, hd_filter_chain_t *cha
     conf->tries_max = hd_max(hd_pb_u32(msg->max_connect_attempts, 1), 1u);
     if (set_targets(x, msg, conf, err) != HD_OK || set_hash(msg, conf, err) != HD_OK ||
         hd_xds_ms64(msg->idle_timeout, IDLE_TIMEOUT_MS, "idle_timeout",
-                    &conf->idle_timeout_ms, err) != HD_OK)
+                    &conf->idle_timeout_ms, err) != HD_OK ||
+        hd_xds_ms64(msg->max_downstream_connection_duration, 0,
+                    "max_downstream_connection_duration", &conf->lifetime_ms,
+                    err) != HD_OK)
         return HD_ERROR;
+    if (msg->max_downstream_connection_duration != NULL && conf->lifetime_ms == 0)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "max_downstream_connection_duration: 1 ms at least");
     chain->protocol_conf = conf;
     return add_logs(x, msg, chain, err);
 }
