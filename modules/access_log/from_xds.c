@@ -4,6 +4,7 @@
 #include "hd_pb_value.h"
 #include "lib/pb_unpack.h"
 #include "xds/accesslog.pb-c.h"
+#include <string.h>
 
 /* Envoy's, where no format is given. */
 static const char envoy_default[] =
@@ -13,8 +14,16 @@ static const char envoy_default[] =
     "\"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" "
     "\"%UPSTREAM_HOST%\"\n";
 
+/* A log that we can't write is left out, and told of: what it would have said is no reason to
+ * refuse the listener that it belongs to. */
+static hd_rc_t leave_out(const char *why)
+{
+    hd_log(HD_LOG_WARN, "an access log by xDS isn't written: %s", why);
+    return HD_DECLINED;
+}
+
 static hd_rc_t read_text(const PbLogFile__FileAccessLog *f, hd_str_t *text,
-                         bool *omit_empty, hd_err_t *err)
+                         bool *omit_empty)
 {
     const PbCore__SubstitutionFormatString *s;
 
@@ -43,7 +52,7 @@ static hd_rc_t read_text(const PbLogFile__FileAccessLog *f, hd_str_t *text,
     default:
         break;
     }
-    return hd_err_set(err, HD_E_RESOURCE, "the format must be text: JSON isn't written");
+    return leave_out("its format is JSON");
 }
 
 static hd_rc_t read_file(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena,
@@ -51,6 +60,7 @@ static hd_rc_t read_file(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena
 {
     const PbLogFile__FileAccessLog *f;
     hd_str_t format;
+    hd_rc_t rc;
 
     if (any == NULL || !hd_pb_any_is(any, HD_PB(pb_log_file__file_access_log)))
         return hd_err_set(err, HD_E_RESOURCE, "only FileAccessLog is known, not \"%s\"",
@@ -60,16 +70,14 @@ static hd_rc_t read_file(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena
                   err);
     if (f == NULL)
         return HD_ERROR;
-    to->path = hd_str_dup(cf->pool, hd_str_c(f->path));
-    if (!hd_str_eq(to->path, HD_STR("/dev/stdout")) &&
-        !hd_str_eq(to->path, HD_STR("/dev/stderr")))
-        return hd_err_set(err, HD_E_RESOURCE,
-                          "path \"%s\": /dev/stdout and /dev/stderr can be written to: "
-                          "files are opened by the master, before configuration comes",
-                          f->path);
-    return read_text(f, &format, &to->format.omit_empty, err) == HD_OK
-               ? log_operators_compile(cf, format, &to->format, err)
-               : HD_ERROR;
+    if (strcmp(f->path, "/dev/stdout") != 0 && strcmp(f->path, "/dev/stderr") != 0)
+        return leave_out("/dev/stdout and /dev/stderr can be written to, no other file");
+    rc = read_text(f, &format, &to->format.omit_empty);
+    if (rc == HD_OK)
+        rc = log_operators_compile(cf, format, &to->format, err);
+    if (rc == HD_OK)
+        to->path = hd_str_dup(cf->pool, hd_str_c(f->path));
+    return rc;
 }
 
 hd_rc_t log_from_xds(hd_conf_t *cf, hd_str_t bytes, log_xds_t *to, hd_err_t *err)
@@ -83,8 +91,7 @@ hd_rc_t log_from_xds(hd_conf_t *cf, hd_str_t bytes, log_xds_t *to, hd_err_t *err
     if (log == NULL) {
         rc = HD_ERROR;
     } else if (log->filter != NULL) {
-        hd_log(HD_LOG_WARN, "an access log by xDS isn't written: it has a filter");
-        rc = HD_OK;
+        rc = leave_out("it has a filter");
     } else {
         rc = read_file(cf,
                        log->config_type_case ==
@@ -94,5 +101,5 @@ hd_rc_t log_from_xds(hd_conf_t *cf, hd_str_t bytes, log_xds_t *to, hd_err_t *err
                        &arena, to, err);
     }
     hd_pb_arena_deinit(&arena);
-    return rc;
+    return rc == HD_DECLINED ? HD_OK : rc;
 }
