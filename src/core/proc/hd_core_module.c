@@ -183,6 +183,14 @@ static hd_rc_t check_flag(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     return hd_set_flag(cf, args, flag, err);
 }
 
+static hd_rc_t check_time(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    uint64_t ms[8]; /* .offset is 0 */
+
+    (void)conf;
+    return hd_set_msec(cf, args, ms, err);
+}
+
 static const hd_conf_limits_t connections_limits = {16, 1 << 24};
 static const hd_conf_limits_t loom_limits = {(uint64_t)1 << 22, (uint64_t)32 << 30};
 
@@ -331,6 +339,11 @@ static const hd_directive_t directives[] = {
      .set = check_flag,
      .help =
          "on | off: accepted without effect: the kernel wakes one worker a connection"},
+    {.name = "accept_mutex_delay",
+     .scope = HD_IN_EVENTS,
+     .args_n = 1,
+     .set = check_time,
+     .help = "TIME: accepted without effect: there is no accept mutex"},
     {0},
 };
 
