@@ -1,4 +1,5 @@
 /* What modules see of a request (core/hd_module.h). */
+#include "core/loom/hd_region.h"
 #include "core/proc/hd_modules.h"
 #include "http/hd_request_int.h"
 #include "http/hd_try.h"
@@ -592,10 +593,7 @@ static const hd_region_t *region_of(const hd_req_t *req, const void *p)
     const hd_region_t *const regions[] = {req->routes_region, req->listener_region};
 
     for (unsigned i = 0; i < hd_countof(regions); i++) {
-        const char *from = (const char *)regions[i];
-
-        if (from != NULL && (const char *)p >= from &&
-            (const char *)p < from + regions[i]->bytes)
+        if (regions[i] != NULL && hd_region_holds(req->member, regions[i], p))
             return regions[i];
     }
     return NULL;
@@ -603,5 +601,6 @@ static const hd_region_t *region_of(const hd_req_t *req, const void *p)
 
 bool hd_req_match(hd_req_t *req, const hd_match_t *p, hd_str_t s)
 {
-    return hd_match(req->member, region_of(req, p), p, s, NULL);
+    return hd_match(req->member, p->kind == HD_MATCH_REGEX ? region_of(req, p) : NULL, p,
+                    s, NULL);
 }

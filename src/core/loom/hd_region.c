@@ -7,6 +7,7 @@
  * reads of slots: they find the new version. If it sees seq or more, the member began
  * after the slot was stored. Only then its pins are read: it can add none any more.
  */
+#include "core/loom/hd_region.h"
 #include "core/loom/hd_arena_int.h"
 #include "core/os/hd_os.h"
 #include <stdlib.h>
@@ -74,6 +75,21 @@ static void note_reserved(hd_arena_t *a)
 
     if (hd_load(&a->shared->bytes_reserved, relaxed) != bytes)
         hd_store(&a->shared->bytes_reserved, bytes, relaxed);
+}
+
+bool hd_region_holds(hd_member_t *m, const hd_region_t *r, const void *p)
+{
+    const hd_arena_t *a = m->arenas[r->arena];
+    const hd_piece_t *piece = (const hd_piece_t *)r - 1;
+
+    for (;;) {
+        if ((const char *)p >= (const char *)piece &&
+            (const char *)p < (const char *)piece + piece->bytes)
+            return true;
+        if (piece->next == 0)
+            return false;
+        piece = (const hd_piece_t *)(a->base + piece->next);
+    }
 }
 
 /* Freeing */
