@@ -181,7 +181,7 @@ static void find_facts(hd_req_t *req, const metrics_conf_t *mc, const hd_req_inf
         f->source_principal = info->upstream_self;
         f->destination_principal = info->upstream_peer;
         if (info->endpoint != NULL)
-            workload_read_endpoint(info->endpoint->workload, endpoint);
+            workload_read_endpoint(hd_endpoint_more(info->endpoint)->workload, endpoint);
         f->peer = st != NULL && st->upstream != NULL ? &st->upstream->names : endpoint;
         return;
     }

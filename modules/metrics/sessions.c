@@ -36,7 +36,7 @@ static void fill(const state_t *st, const hd_session_info_t *info, hd_str_t *val
             f.destination_principal = up->peer_principal;
         }
         if (info->endpoint != NULL)
-            workload_read_endpoint(info->endpoint->workload, &peer);
+            workload_read_endpoint(hd_endpoint_more(info->endpoint)->workload, &peer);
     } else if (down != NULL && down->peer_principal.len > 0) {
         f.source_principal = down->peer_principal;
         f.destination_principal = down->local_principal;

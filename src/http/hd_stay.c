@@ -123,9 +123,9 @@ void hd_stay_head(hd_proxy_t *p, hd_try_t *t)
     if (s == NULL)
         return;
     if (s->kind == HD_STICKY_COOKIE)
-        set_cookie(p->req, s, t->pick.endpoint->route);
+        set_cookie(p->req, s, hd_endpoint_more(t->pick.endpoint)->route);
     else if (s->kind == HD_STICKY_LEARN && s->at_head)
-        learn(p->req, s, t->pick.endpoint->route);
+        learn(p->req, s, hd_endpoint_more(t->pick.endpoint)->route);
 }
 
 void hd_stay_end(hd_proxy_t *p, hd_try_t *t)
@@ -133,5 +133,5 @@ void hd_stay_end(hd_proxy_t *p, hd_try_t *t)
     const hd_sticky_t *s = sticky_of(t);
 
     if (s != NULL && s->kind == HD_STICKY_LEARN && !s->at_head)
-        learn(p->req, s, t->pick.endpoint->route);
+        learn(p->req, s, hd_endpoint_more(t->pick.endpoint)->route);
 }

@@ -68,11 +68,13 @@ static bool has_labels(const hd_kv_t *have, uint32_t have_n, const hd_kv_t *want
 
 const hd_transport_match_t *hd_lb_transport(const hd_cluster_t *c, const hd_endpoint_t *e)
 {
+    const hd_kv_t *have = e != NULL ? hd_endpoint_more(e)->transport_match : NULL;
+    uint32_t have_n = e != NULL ? hd_endpoint_more(e)->transport_match_n : 0;
+
     for (uint32_t i = 0; i < c->transports_n; i++) {
         const hd_transport_match_t *t = &c->transports[i];
 
-        if (has_labels(e != NULL ? e->transport_match : NULL,
-                       e != NULL ? e->transport_match_n : 0, t->match, t->match_n))
+        if (has_labels(have, have_n, t->match, t->match_n))
             return t;
     }
     return NULL;
@@ -313,9 +315,10 @@ static void take_versions(hd_lb_view_t *v, const hd_pick_t *p)
 
 static uint64_t route_of(const hd_endpoint_t *e)
 {
+    hd_str_t route = hd_endpoint_more(e)->route;
     char text[HD_ADDR_TEXT_MAX];
 
-    return hd_sticky_hash(e->route.len > 0 ? e->route : hd_addr_print(&e->addr, text));
+    return hd_sticky_hash(route.len > 0 ? route : hd_addr_print(&e->addr, text));
 }
 
 static void index_routes(hd_lb_view_t *v)
@@ -393,9 +396,9 @@ hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
     g->labels_n = n;
     g->members = hd_pool_alloc(v->pool, (v->eps->n + 1) * sizeof(*g->members));
     for (uint32_t i = 0; i < v->eps->n; i++) {
-        const hd_endpoint_t *e = &v->eps->items[i];
+        const hd_endpoint_more_t *more = hd_endpoint_more(&v->eps->items[i]);
 
-        if (has_labels(e->labels, e->labels_n, labels, n))
+        if (has_labels(more->labels, more->labels_n, labels, n))
             g->members[g->members_n++] = i;
     }
     fill_group(v, g, now_ns);

@@ -51,11 +51,18 @@ static struct {
     hd_map_t *targets;
 } checker;
 
+static bool is_checked(const hd_endpoint_t *e)
+{
+    const hd_endpoint_check_t *own = hd_endpoint_more(e)->check;
+
+    return own == NULL || !own->is_unchecked;
+}
+
 bool hd_check_may_serve(const hd_cluster_t *c, const hd_endpoint_t *e)
 {
     uint32_t state;
 
-    if (c->check == NULL || e->state == NULL)
+    if (c->check == NULL || e->state == NULL || !is_checked(e))
         return true;
     state = atomic_load_explicit(&e->state->health, memory_order_relaxed);
     return state == HD_CHECK_HEALTHY ||
@@ -383,8 +390,48 @@ static bool add_grpc_request(hd_chain_t *body, hd_str_t service)
     return hd_grpc_try_add_message(body, bytes, len);
 }
 
+/* Where the check goes: the endpoint may say, else the check does. */
+static hd_addr_t addr_of(const view_t *v)
+{
+    const hd_endpoint_check_t *own = hd_endpoint_more(v->endpoint)->check;
+    bool has_addr = own != NULL && own->addr.family != AF_UNSPEC;
+    hd_addr_t addr = has_addr ? own->addr : v->endpoint->addr;
+    uint16_t port = own != NULL && own->port != 0 ? own->port
+                    : has_addr                    ? 0
+                                                  : v->cluster->check->port;
+
+    if (port != 0 && addr.family != AF_UNIX)
+        addr.port = port;
+    return addr;
+}
+
+static const hd_tls_conf_t *tls_of(const view_t *v)
+{
+    const hd_check_conf_t *k = v->cluster->check;
+    hd_endpoint_more_t more = *hd_endpoint_more(v->endpoint);
+    hd_endpoint_t like = *v->endpoint;
+
+    if (k->transport_match_n > 0) {
+        more.transport_match = k->transport_match;
+        more.transport_match_n = k->transport_match_n;
+        like.more = &more;
+    }
+    return hd_balancer->tls_of(v->cluster, &like);
+}
+
+static hd_str_t host_of(const view_t *v)
+{
+    const hd_endpoint_check_t *own = hd_endpoint_more(v->endpoint)->check;
+
+    if (own != NULL && own->host.len > 0)
+        return own->host;
+    if (v->cluster->check->host.len > 0)
+        return v->cluster->check->host;
+    return v->endpoint->hostname.len > 0 ? v->endpoint->hostname : v->cluster->name;
+}
+
 /* The cluster as it is for checks: without limits, with connections of its own. */
-static void fix_pick(target_t *t, const view_t *v, const hd_addr_t *addr)
+static void fix_pick(target_t *t, const view_t *v)
 {
     const hd_check_conf_t *k = v->cluster->check;
 
@@ -397,8 +444,8 @@ static void fix_pick(target_t *t, const view_t *v, const hd_addr_t *addr)
     t->cluster.keepalive = UINT32_MAX;
     t->fixed = (hd_fixed_pick_t){.cluster = &t->cluster,
                                  .endpoint = v->endpoint,
-                                 .addr = *addr,
-                                 .tls = hd_balancer->tls_of(v->cluster, v->endpoint)};
+                                 .addr = addr_of(v),
+                                 .tls = tls_of(v)};
     t->region = v->region;
     hd_pin(checker.proc->member, t->region);
 }
@@ -412,9 +459,7 @@ static void start_call(target_t *t, const view_t *v)
         .fixed = &t->fixed,
         .method = is_grpc ? HD_STR("POST") : k->method,
         .path = is_grpc ? HD_STR("/grpc.health.v1.Health/Check") : k->path,
-        .authority = k->host.len > 0                 ? k->host
-                     : v->endpoint->hostname.len > 0 ? v->endpoint->hostname
-                                                     : v->cluster->name,
+        .authority = host_of(v),
         .scheme = t->fixed.tls != NULL ? HD_STR("https") : HD_STR("http"),
         .headers = k->headers,
         .headers_n = k->headers_n,
@@ -531,14 +576,11 @@ static void start_tcp(target_t *t, const view_t *v)
 static void on_due(hd_timer_t *timer)
 {
     target_t *t = hd_container_of(timer, target_t, timer);
-    hd_addr_t addr = t->addr;
     view_t v;
 
     if (t->call != NULL || t->conn != NULL || !look(t, &v))
         return;
-    if (v.cluster->check->port != 0 && addr.family != AF_UNIX)
-        addr.port = v.cluster->check->port;
-    fix_pick(t, &v, &addr);
+    fix_pick(t, &v);
     if (v.cluster->check->kind == HD_CHECK_TCP)
         start_tcp(t, &v);
     else
@@ -602,7 +644,8 @@ static void want_cluster(const hd_slot_t *slot, const hd_region_t *r)
     r = c->check != NULL ? hd_cluster_endpoints(m, c) : NULL;
     eps = r != NULL ? r->root : NULL;
     for (uint32_t i = 0; eps != NULL && i < eps->n; i++) {
-        if (eps->items[i].state != NULL && !eps->items[i].down)
+        if (eps->items[i].state != NULL && !eps->items[i].down &&
+            is_checked(&eps->items[i]))
             want_target(slot, c, &eps->items[i]);
     }
 }

@@ -39,7 +39,11 @@ typedef struct hd_check_conf_s {
     bool is_h2;
     bool log_failures, log_successes; /* all of them, not only changes */
     /* HTTP, gRPC */
-    hd_str_t method, host, path;
+    hd_str_t method, path;
+    hd_str_t host; /* empty: the endpoint's name, or the cluster's */
+    /* Instead of the endpoint's, where a transport is chosen by labels; NULL: those */
+    const hd_kv_t *transport_match;
+    uint32_t transport_match_n;
     const hd_kv_t *headers;
     uint32_t headers_n;
     const hd_status_range_t *expected, *retriable;

@@ -71,6 +71,7 @@ static hd_rc_t set_slow_start(hd_str_t text, hd_endpoint_t *e, hd_err_t *err)
 /* What `server` says beside the endpoint. */
 typedef struct {
     hd_endpoint_t e;
+    hd_endpoint_more_t more;
     bool resolves;
     hd_str_t service; /* empty: none */
 } server_t;
@@ -102,7 +103,7 @@ static hd_rc_t set_parameter(hd_str_t arg, server_t *s, hd_err_t *err)
         return HD_OK;
     }
     if (eq > 0 && hd_str_eq(name, HD_STR("route"))) {
-        e->route = value;
+        s->more.route = value;
         return value.len > 0 && value.len <= HD_ROUTE_MAX
                    ? HD_OK
                    : hd_err_set(err, HD_E_CONF, "route=: 1 to %d characters",
@@ -239,6 +240,7 @@ static hd_rc_t set_server(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     uint16_t default_port = cf->scope == HD_IN_STREAM_UPSTREAM ? 0 : 80;
     upstream_conf_t *uc = conf;
     server_t s = {.e = plain_endpoint()};
+    hd_endpoint_more_t *more;
     hd_addr_t addr;
     size_t before;
 
@@ -253,6 +255,11 @@ static hd_rc_t set_server(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     if (s.service.len > 0 && !s.resolves)
         return hd_err_set(err, HD_E_CONF, "service \"%.*s\" requires \"resolve\"",
                           HD_STR_ARG(s.service));
+    if (s.more.route.len > 0) {
+        more = hd_pool_new(cf->temp, hd_endpoint_more_t);
+        *more = s.more;
+        s.e.more = more;
+    }
     uc->resolves |= s.resolves;
     if (s.resolves &&
         (s.service.len > 0 || hd_addr_parse(cf->temp, args[0], 1, &addr, NULL) != HD_OK))
@@ -413,18 +420,18 @@ static uint64_t mix(uint64_t h, const void *bytes, size_t len)
 static uint64_t hash_server(uint64_t h, const hd_endpoint_t *e)
 {
     char text[HD_ADDR_TEXT_MAX];
-    hd_str_t addr = hd_addr_print(&e->addr, text);
+    hd_str_t addr = hd_addr_print(&e->addr, text), route = hd_endpoint_more(e)->route;
     uint32_t facts[] = {e->weight,
                         e->max_conns,
                         e->max_fails,
                         e->fail_timeout_s,
                         e->slow_start_ms,
                         (uint32_t)e->backup << 1 | e->down,
-                        (uint32_t)e->route.len};
+                        (uint32_t)route.len};
 
     h = mix(h, addr.data, addr.len);
     h = mix(h, e->hostname.data, e->hostname.len);
-    h = mix(h, e->route.data, e->route.len);
+    h = mix(h, route.data, route.len);
     return mix(h, facts, sizeof(facts));
 }
 
@@ -473,7 +480,7 @@ static hd_rc_t put_named(hd_conf_t *cf, hd_str_t name, hd_str_t place,
 
         servers[i].host = hd_str_dup(pool, servers[i].host);
         e->hostname = hd_str_dup(pool, e->hostname);
-        e->route = hd_str_dup(pool, e->route);
+        e->more = hd_endpoint_copy_more(pool, e, false);
         if (e->addr.family == AF_UNIX)
             e->addr.path = hd_str_dup(pool, e->addr.path);
     }
@@ -506,8 +513,7 @@ static hd_rc_t put_endpoints(hd_conf_t *cf, hd_str_t name, hd_str_t place,
         hd_endpoint_t *e = (hd_endpoint_t *)&eps->items[i];
 
         e->hostname = hd_str_dup(pool, e->hostname);
-        e->route = uc->is_sticky && e->route.len == 0 ? hd_sticky_route(pool, &e->addr)
-                                                      : hd_str_dup(pool, e->route);
+        e->more = hd_endpoint_copy_more(pool, e, uc->is_sticky);
         if (e->addr.family == AF_UNIX)
             e->addr.path = hd_str_dup(pool, e->addr.path);
         if (eps->n == 1) /* who is alone is never given up, as in nginx */

@@ -158,8 +158,7 @@ static hd_rc_t put(hd_batch_t *batch, named_t *n, const hd_named_t *conf, const 
         hd_endpoint_t *e = (hd_endpoint_t *)&eps->items[i];
 
         e->hostname = hd_str_dup(pool, e->hostname);
-        e->route = conf->is_sticky && e->route.len == 0 ? hd_sticky_route(pool, &e->addr)
-                                                        : hd_str_dup(pool, e->route);
+        e->more = hd_endpoint_copy_more(pool, e, conf->is_sticky);
         if (e->addr.family == AF_UNIX)
             e->addr.path = hd_str_dup(pool, e->addr.path);
         if (eps->n == 1) /* who is alone is never given up, as in nginx */

@@ -19,9 +19,11 @@ bool hd_table_spec_eq(const hd_table_spec_t *a, const hd_table_spec_t *b)
 static hd_str_t name_of(const hd_table_spec_t *spec, const hd_endpoint_t *e,
                         char room[HD_ADDR_TEXT_MAX])
 {
-    for (uint32_t i = 0; i < e->labels_n; i++) {
-        if (hd_str_eq(e->labels[i].key, HD_STR("hash_key")))
-            return e->labels[i].value;
+    const hd_endpoint_more_t *more = hd_endpoint_more(e);
+
+    for (uint32_t i = 0; i < more->labels_n; i++) {
+        if (hd_str_eq(more->labels[i].key, HD_STR("hash_key")))
+            return more->labels[i].value;
     }
     if (spec->by_hostname && e->hostname.len > 0)
         return e->hostname;

@@ -575,14 +575,14 @@ static void test_labels(void)
                             .fallback = HD_SUBSET_FALLBACK_NONE,
                             .default_labels = v2,
                             .default_labels_n = 1};
+    hd_endpoint_more_t of_v1 = {.labels = v1, .labels_n = 1};
+    hd_endpoint_more_t of_v2 = {.labels = v2, .labels_n = 1};
     hd_pick_t want = {.subset = v1, .subset_n = 1};
 
     reset(4);
     conf.subsets = &subsets;
-    for (uint32_t i = 0; i < 4; i++) {
-        items[i].labels = i < 3 ? v1 : v2;
-        items[i].labels_n = 1;
-    }
+    for (uint32_t i = 0; i < 4; i++)
+        items[i].more = i < 3 ? &of_v1 : &of_v2;
     publish();
     memset(counts, 0, sizeof(counts));
     for (int i = 0; i < 30; i++)

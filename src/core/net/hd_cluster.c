@@ -118,3 +118,17 @@ void hd_conn_count(hd_conn_t *c, hd_member_t *m, hd_gauge_id_t counted)
     *count = (count_t){m, counted};
     hd_pool_defer(hd_conn_pool(c), uncount, count);
 }
+
+const hd_endpoint_more_t *hd_endpoint_copy_more(hd_pool_t *pool, const hd_endpoint_t *e,
+                                                bool is_sticky)
+{
+    hd_str_t route = hd_endpoint_more(e)->route;
+    hd_endpoint_more_t *more;
+
+    if (route.len == 0 && !is_sticky)
+        return NULL;
+    more = hd_pool_new(pool, hd_endpoint_more_t);
+    more->route =
+        route.len > 0 ? hd_str_dup(pool, route) : hd_sticky_route(pool, &e->addr);
+    return more;
+}

@@ -43,6 +43,24 @@ typedef struct {
     hd_str_t key, value;
 } hd_kv_t;
 
+/* How active checks ask an endpoint, where not as all others. */
+typedef struct {
+    hd_addr_t addr;    /* AF_UNSPEC: as requests */
+    uint16_t port;     /* 0: the check's, or the address's */
+    bool is_unchecked; /* none are made: it counts as well */
+    hd_str_t host;     /* empty: the check's */
+} hd_endpoint_check_t;
+
+/* What few endpoints have. */
+typedef struct {
+    hd_str_t route;        /* nginx's `route=` of sticky sessions; empty: none */
+    hd_str_t workload;     /* istio's "name;namespace;canonical;revision;cluster" */
+    const hd_kv_t *labels; /* envoy.lb: for subsets */
+    const hd_kv_t *transport_match; /* envoy.transport_socket_match: tlsMode, tunnel */
+    uint32_t labels_n, transport_match_n;
+    const hd_endpoint_check_t *check; /* NULL: as all others */
+} hd_endpoint_more_t;
+
 typedef struct {
     hd_addr_t addr;
     uint32_t weight; /* at least 1 */
@@ -51,17 +69,24 @@ typedef struct {
     bool backup, down;
     uint8_t priority;
     uint16_t locality;     /* index into localities */
-    hd_str_t hostname;     /* as configured; for logs and auto SNI/host */
-    hd_str_t route;        /* nginx's `route=` of sticky sessions; empty: none */
-    const hd_kv_t *labels; /* envoy.lb: for subsets */
-    uint32_t labels_n;
-    const hd_kv_t *transport_match; /* envoy.transport_socket_match: tlsMode, tunnel */
-    uint32_t transport_match_n;
-    hd_str_t workload; /* istio's "name;namespace;canonical;revision;cluster" */
     uint32_t max_conns, max_fails, fail_timeout_s; /* nginx's; 0: none */
     uint32_t slow_start_ms; /* nginx's: after it was given up for a while; 0: none */
+    hd_str_t hostname;      /* as configured; for logs and auto SNI/host */
+    const hd_endpoint_more_t *more;    /* NULL: all of it is empty */
     struct hd_endpoint_state_s *state; /* its cell in the state arena */
 } hd_endpoint_t;
+
+/* Never NULL. */
+static inline const hd_endpoint_more_t *hd_endpoint_more(const hd_endpoint_t *e)
+{
+    static const hd_endpoint_more_t none;
+
+    return e->more != NULL ? e->more : &none;
+}
+/* A copy, in <pool>, of what a file says of <e>; <is_sticky>: it has a route, by its
+ * address if no other. NULL: nothing. */
+const hd_endpoint_more_t *hd_endpoint_copy_more(hd_pool_t *pool, const hd_endpoint_t *e,
+                                                bool is_sticky);
 
 typedef struct {
     hd_str_t region, zone, subzone;

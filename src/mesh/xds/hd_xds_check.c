@@ -213,5 +213,9 @@ hd_rc_t hd_xds_health_check(hd_xds_t *x, const PbCluster__Cluster *msg, hd_clust
     k->port = (uint16_t)hd_pb_u32(check->alt_port, 0);
     if (set_times(check, k, err) != HD_OK || set_kind(x, check, k, err) != HD_OK)
         return hd_err_prefix(err, "health_checks: ");
+    if (k->host.len == 0)
+        k->host = c->name;
+    hd_xds_labels(x, check->transport_socket_match_criteria, &k->transport_match,
+                  &k->transport_match_n);
     return HD_OK;
 }

@@ -98,6 +98,46 @@ static hd_rc_t add_address(list_t *l, hd_endpoint_t *e, const PbCore__Address *a
     return add_item(l, e, err);
 }
 
+static hd_rc_t read_check(hd_xds_t *x,
+                          const PbEndpoint__Endpoint__HealthCheckConfig *msg,
+                          const hd_endpoint_check_t **check, hd_err_t *err)
+{
+    hd_endpoint_check_t *to;
+
+    if (msg == NULL)
+        return HD_OK;
+    *check = to = hd_pool_new(x->cf.pool, hd_endpoint_check_t);
+    if (msg->port_value > 65535)
+        return hd_err_set(err, HD_E_RESOURCE, "health_check_config: port_value %u",
+                          msg->port_value);
+    if (msg->address != NULL && hd_xds_addr(x, msg->address, &to->addr, err) != HD_OK)
+        return hd_err_prefix(err, "health_check_config: ");
+    to->port = (uint16_t)msg->port_value;
+    to->host = hd_xds_str(x, msg->hostname);
+    to->is_unchecked = msg->disable_active_health_check;
+    return HD_OK;
+}
+
+static hd_rc_t read_more(hd_xds_t *x, const PbCore__Metadata *md,
+                         const PbEndpoint__Endpoint *ep, const hd_endpoint_more_t **more,
+                         hd_err_t *err)
+{
+    const Pb__Struct *istio = hd_xds_metadata(md, "istio");
+    hd_endpoint_more_t m = {0}, *to;
+
+    hd_xds_labels(x, hd_xds_metadata(md, "envoy.transport_socket_match"),
+                  &m.transport_match, &m.transport_match_n);
+    hd_xds_labels(x, hd_xds_metadata(md, "envoy.lb"), &m.labels, &m.labels_n);
+    m.workload = hd_xds_str(x, hd_pb_struct_text(istio, "workload", ""));
+    if (read_check(x, ep->health_check_config, &m.check, err) != HD_OK)
+        return HD_ERROR;
+    if (m.transport_match_n + m.labels_n == 0 && m.workload.len == 0 && m.check == NULL)
+        return HD_OK;
+    *more = to = hd_pool_new(x->cf.pool, hd_endpoint_more_t);
+    *to = m;
+    return HD_OK;
+}
+
 static hd_rc_t add_endpoint(list_t *l, const PbEndpoint__LbEndpoint *msg,
                             uint8_t priority, uint16_t locality, hd_err_t *err)
 {
@@ -106,19 +146,14 @@ static hd_rc_t add_endpoint(list_t *l, const PbEndpoint__LbEndpoint *msg,
                        .priority = priority,
                        .locality = locality};
     const PbEndpoint__Endpoint *ep = msg->endpoint;
-    const Pb__Struct *istio;
 
     if (msg->host_identifier_case != PB_ENDPOINT__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT)
         return hd_err_set(err, HD_E_RESOURCE, "an endpoint by name: not supported");
     if (e.weight == 0)
         return hd_err_set(err, HD_E_RESOURCE, "an endpoint of weight 0");
     e.hostname = hd_xds_str(l->x, ep->hostname);
-    hd_xds_labels(l->x, hd_xds_metadata(msg->metadata, "envoy.transport_socket_match"),
-                  &e.transport_match, &e.transport_match_n);
-    hd_xds_labels(l->x, hd_xds_metadata(msg->metadata, "envoy.lb"), &e.labels,
-                  &e.labels_n);
-    istio = hd_xds_metadata(msg->metadata, "istio");
-    e.workload = hd_xds_str(l->x, hd_pb_struct_text(istio, "workload", ""));
+    if (read_more(l->x, msg->metadata, ep, &e.more, err) != HD_OK)
+        return HD_ERROR;
     return add_address(l, &e, ep->address, err);
 }
 

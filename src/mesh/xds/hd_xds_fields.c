@@ -83,7 +83,7 @@ static const entry_t entries[] = {
      "reuse_connection http_health_check tcp_health_check grpc_health_check "
      "!custom_health_check no_traffic_interval unhealthy_interval "
      "unhealthy_edge_interval healthy_edge_interval interval_jitter_percent "
-     "always_log_health_check_failures initial_jitter !transport_socket_match_criteria "
+     "always_log_health_check_failures initial_jitter transport_socket_match_criteria "
      "no_traffic_healthy_interval always_log_health_check_success"},
     {CORE "HealthCheck.HttpHealthCheck",
      "host path receive request_headers_to_add !request_headers_to_remove "
@@ -111,7 +111,9 @@ static const entry_t entries[] = {
      "!leds_cluster_locality_config"},
     {ENDPOINT "LbEndpoint",
      "endpoint !endpoint_name health_status metadata load_balancing_weight"},
-    {ENDPOINT "Endpoint", "address hostname"},
+    {ENDPOINT "Endpoint", "address hostname health_check_config"},
+    {ENDPOINT "Endpoint.HealthCheckConfig",
+     "port_value hostname address disable_active_health_check"},
 
     {LISTENER "Listener",
      "name address filter_chains use_original_dst per_connection_buffer_limit_bytes "
