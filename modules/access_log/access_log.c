@@ -309,8 +309,9 @@ static void log_by_xds(const log_xds_t *xds, const hd_attr_of_t *of)
 
     if (file == NULL)
         return;
-    log_operators_render(&xds->format, of, &line);
-    hd_file_write(file, hd_str_n(line.data, line.len), true);
+    log_xds_render(xds, of, &line);
+    if (line.len > 0)
+        hd_file_write(file, hd_str_n(line.data, line.len), true);
 }
 
 /* nginx: a site whose root isn't there gets no files for whatever name it is asked by. */

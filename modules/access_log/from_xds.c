@@ -4,7 +4,6 @@
 #include "hd_pb_value.h"
 #include "lib/pb_unpack.h"
 #include "xds/accesslog.pb-c.h"
-#include <string.h>
 
 /* Envoy's, where no format is given. */
 static const char envoy_default[] =
@@ -22,44 +21,60 @@ static hd_rc_t leave_out(const char *why)
     return HD_DECLINED;
 }
 
-static hd_rc_t read_text(const PbLogFile__FileAccessLog *f, hd_str_t *text,
-                         bool *omit_empty)
+static hd_rc_t read_text(hd_conf_t *cf, const char *text, log_xds_t *to, hd_err_t *err)
 {
-    const PbCore__SubstitutionFormatString *s;
+    return log_operators_compile(cf, hd_str_c(text), &to->text, err);
+}
 
-    switch (f->access_log_format_case) {
-    case PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT__NOT_SET:
-        *text = hd_str_c(envoy_default);
-        return HD_OK;
-    case PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_FORMAT:
-        *text = hd_str_c(f->format);
-        return HD_OK;
-    case PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT:
-        s = f->log_format;
-        *omit_empty = s->omit_empty_values;
-        if (s->format_case == PB_CORE__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT) {
-            *text = hd_str_c(s->text_format);
-            return HD_OK;
-        }
-        if (s->format_case ==
-                PB_CORE__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT_SOURCE &&
-            s->text_format_source->specifier_case ==
-                PB_CORE__DATA_SOURCE__SPECIFIER_INLINE_STRING) {
-            *text = hd_str_c(s->text_format_source->inline_string);
-            return HD_OK;
-        }
+static hd_rc_t read_json(hd_conf_t *cf, const Pb__Struct *s, bool keeps_types,
+                         log_xds_t *to, hd_err_t *err)
+{
+    to->how.keeps_types = keeps_types;
+    return log_json_compile(cf, s, &to->json, err);
+}
+
+static hd_rc_t read_string(hd_conf_t *cf, const PbCore__SubstitutionFormatString *s,
+                           log_xds_t *to, hd_err_t *err)
+{
+    to->how.omit_empty = s->omit_empty_values != 0;
+    switch (s->format_case) {
+    case PB_CORE__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT:
+        return read_text(cf, s->text_format, to, err);
+    case PB_CORE__SUBSTITUTION_FORMAT_STRING__FORMAT_JSON_FORMAT:
+        return read_json(cf, s->json_format, true, to, err);
+    case PB_CORE__SUBSTITUTION_FORMAT_STRING__FORMAT_TEXT_FORMAT_SOURCE:
+        if (s->text_format_source->specifier_case ==
+            PB_CORE__DATA_SOURCE__SPECIFIER_INLINE_STRING)
+            return read_text(cf, s->text_format_source->inline_string, to, err);
         break;
     default:
         break;
     }
-    return leave_out("its format is JSON");
+    return hd_err_set(err, HD_E_RESOURCE,
+                      "the format must be text, inline, or JSON: files aren't read");
+}
+
+static hd_rc_t read_format(hd_conf_t *cf, const PbLogFile__FileAccessLog *f,
+                           log_xds_t *to, hd_err_t *err)
+{
+    switch (f->access_log_format_case) {
+    case PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_FORMAT:
+        return read_text(cf, f->format, to, err);
+    case PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_JSON_FORMAT:
+        return read_json(cf, f->json_format, false, to, err);
+    case PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_TYPED_JSON_FORMAT:
+        return read_json(cf, f->typed_json_format, true, to, err);
+    case PB_LOG_FILE__FILE_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT:
+        return read_string(cf, f->log_format, to, err);
+    default:
+        return read_text(cf, envoy_default, to, err);
+    }
 }
 
 static hd_rc_t read_file(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena,
                          log_xds_t *to, hd_err_t *err)
 {
     const PbLogFile__FileAccessLog *f;
-    hd_str_t format;
     hd_rc_t rc;
 
     if (any == NULL || !hd_pb_any_is(any, HD_PB(pb_log_file__file_access_log)))
@@ -72,12 +87,25 @@ static hd_rc_t read_file(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena
         return HD_ERROR;
     if (strcmp(f->path, "/dev/stdout") != 0 && strcmp(f->path, "/dev/stderr") != 0)
         return leave_out("/dev/stdout and /dev/stderr can be written to, no other file");
-    rc = read_text(f, &format, &to->format.omit_empty);
-    if (rc == HD_OK)
-        rc = log_operators_compile(cf, format, &to->format, err);
+    rc = read_format(cf, f, to, err);
     if (rc == HD_OK)
         to->path = hd_str_dup(cf->pool, hd_str_c(f->path));
     return rc;
+}
+
+static hd_rc_t read_log(hd_conf_t *cf, const PbAccesslog__AccessLog *log,
+                        hd_pb_arena_t *arena, log_xds_t *to, hd_err_t *err)
+{
+    bool is_typed = log->config_type_case ==
+                    PB_ACCESSLOG__ACCESS_LOG__CONFIG_TYPE_TYPED_CONFIG;
+    hd_rc_t rc = log->filter == NULL
+                     ? HD_OK
+                     : log_filter_compile(cf, log->filter, &to->filter, err);
+
+    if (rc == HD_DECLINED)
+        return leave_out("its filter is of a kind that isn't known here");
+    return rc == HD_OK ? read_file(cf, is_typed ? log->typed_config : NULL, arena, to, err)
+                       : rc;
 }
 
 hd_rc_t log_from_xds(hd_conf_t *cf, hd_str_t bytes, log_xds_t *to, hd_err_t *err)
@@ -88,18 +116,22 @@ hd_rc_t log_from_xds(hd_conf_t *cf, hd_str_t bytes, log_xds_t *to, hd_err_t *err
 
     hd_pb_arena_init(&arena, 1 << 20);
     log = pb_unpack(HD_PB(pb_accesslog__access_log), bytes, &arena, "", err);
-    if (log == NULL) {
-        rc = HD_ERROR;
-    } else if (log->filter != NULL) {
-        rc = leave_out("it has a filter");
-    } else {
-        rc = read_file(cf,
-                       log->config_type_case ==
-                               PB_ACCESSLOG__ACCESS_LOG__CONFIG_TYPE_TYPED_CONFIG
-                           ? log->typed_config
-                           : NULL,
-                       &arena, to, err);
-    }
+    rc = log != NULL ? read_log(cf, log, &arena, to, err) : HD_ERROR;
     hd_pb_arena_deinit(&arena);
     return rc == HD_DECLINED ? HD_OK : rc;
+}
+
+void log_xds_render(const log_xds_t *xds, const hd_attr_of_t *of, log_line_t *line)
+{
+    log_facts_t facts;
+
+    log_facts_init(&facts, of);
+    if (xds->filter != NULL && !log_filter_wants(xds->filter, &facts))
+        return;
+    if (xds->json != NULL)
+        log_json_render(xds->json, &xds->how, &facts, line);
+    else
+        log_operators_render(&xds->text, &facts, xds->how.omit_empty, line);
+    if (line->len == 0 || line->data[line->len - 1] != '\n')
+        log_add(line, HD_STR("\n"));
 }

@@ -25,7 +25,16 @@ typedef enum {
     OP_FAILURE,
     OP_PROTOCOL,
     OP_LOCAL,
+    OP_LOCAL_PORT,
     OP_REMOTE,
+    OP_DIRECT,
+    OP_DIRECT_IP,
+    OP_REQ_PATH, /* of REQ_WITHOUT_QUERY */
+    OP_FLAGS_LONG,
+    OP_ATTEMPTS,
+    OP_GRPC_NAME,
+    OP_GRPC_NUMBER,
+    OP_UPSTREAM_SAN,
 } op_t;
 
 struct log_operator_s {
@@ -61,7 +70,57 @@ static const struct {
     {"ROUTE_NAME", OP_ROUTE, NULL},
     {"PROTOCOL", OP_PROTOCOL, NULL},
     {"HOSTNAME", OP_ATTR, "hostname"},
+    {"RESPONSE_FLAGS_LONG", OP_FLAGS_LONG, NULL},
+    {"UPSTREAM_REMOTE_ADDRESS", OP_UPSTREAM_HOST, NULL},
+    {"UPSTREAM_REQUEST_ATTEMPT_COUNT", OP_ATTEMPTS, NULL},
+    {"UPSTREAM_PEER_URI_SAN", OP_UPSTREAM_SAN, NULL},
+    {"GRPC_STATUS", OP_GRPC_NAME, NULL},
+    {"GRPC_STATUS_NUMBER", OP_GRPC_NUMBER, NULL},
+    {"DOWNSTREAM_LOCAL_PORT", OP_LOCAL_PORT, NULL},
+    {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS", OP_DIRECT, NULL},
+    {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", OP_DIRECT_IP, NULL},
+    {"DOWNSTREAM_LOCAL_URI_SAN", OP_ATTR, "local_principal"},
+    {"DOWNSTREAM_PEER_SUBJECT", OP_ATTR, "ssl_client_s_dn"},
+    {"DOWNSTREAM_TLS_VERSION", OP_ATTR, "ssl_protocol"},
+    {"DOWNSTREAM_TLS_CIPHER", OP_ATTR, "ssl_cipher"},
+    {"DOWNSTREAM_PEER_CERT_V_START", OP_ATTR, "ssl_client_v_start"},
+    {"DOWNSTREAM_PEER_CERT_V_END", OP_ATTR, "ssl_client_v_end"},
+    {"CONNECTION_ID", OP_ATTR, "connection"},
 };
+
+/* RFLAG-1 to -27, those that we set. */
+static const struct {
+    const char *flag, *name;
+} long_names[] = {
+    {"UH", "NoHealthyUpstream"},
+    {"UF", "UpstreamConnectionFailure"},
+    {"UO", "UpstreamOverflow"},
+    {"NR", "NoRouteFound"},
+    {"URX", "UpstreamRetryLimitExceeded"},
+    {"NC", "NoClusterFound"},
+    {"DC", "DownstreamConnectionTermination"},
+    {"UT", "UpstreamRequestTimeout"},
+    {"UR", "UpstreamRemoteReset"},
+    {"UC", "UpstreamConnectionTermination"},
+    {"LR", "LocalReset"},
+    {"DI", "DelayInjected"},
+    {"FI", "FaultInjected"},
+    {"RL", "RateLimited"},
+    {"UAEX", "UnauthorizedExternalService"},
+    {"SI", "StreamIdleTimeout"},
+    {"DPE", "DownstreamProtocolError"},
+    {"UPE", "UpstreamProtocolError"},
+    {"DT", "DurationTimeout"},
+    {"OM", "OverloadManagerTerminated"},
+};
+
+/* Of gRPC's codes, by number, as Envoy spells them. */
+static const char *const grpc_names[] = {
+    "OK",           "Canceled",         "Unknown",           "InvalidArgument",
+    "DeadlineExceeded", "NotFound",     "AlreadyExists",     "PermissionDenied",
+    "ResourceExhausted", "FailedPrecondition", "Aborted",    "OutOfRange",
+    "Unimplemented", "Internal",        "Unavailable",       "DataLoss",
+    "Unauthenticated"};
 
 /* --- compiling --- */
 
@@ -82,6 +141,12 @@ static void set_header(hd_conf_t *cf, hd_str_t arg, log_operator_t *part)
         part->other =
             hd_str_dup_lower(cf->pool, hd_str_sub(arg, (size_t)mark + 1, SIZE_MAX));
 }
+
+static const struct {
+    const char *name;
+    op_t op;
+} with_header[] = {
+    {"REQ", OP_REQ}, {"RESP", OP_RESP}, {"REQ_WITHOUT_QUERY", OP_REQ_PATH}};
 
 static hd_rc_t set_operator(hd_conf_t *cf, hd_str_t text, log_operator_t *part,
                             hd_err_t *err)
@@ -107,9 +172,10 @@ static hd_rc_t set_operator(hd_conf_t *cf, hd_str_t text, log_operator_t *part,
          !hd_str_to_u64(hd_str_sub(rest, 1, SIZE_MAX), UINT32_MAX, &max) || max == 0))
         return unknown(text, err);
     part->max_bytes = (uint32_t)max;
-    if (arg.len > 0 &&
-        (hd_str_eq(name, HD_STR("REQ")) || hd_str_eq(name, HD_STR("RESP")))) {
-        part->op = name.len == 3 ? OP_REQ : OP_RESP;
+    for (size_t i = 0; arg.len > 0 && i < hd_countof(with_header); i++) {
+        if (!hd_str_eq(name, hd_str_c(with_header[i].name)))
+            continue;
+        part->op = with_header[i].op;
         set_header(cf, arg, part);
         return HD_OK;
     }
@@ -181,8 +247,8 @@ static hd_str_t header(hd_req_t *req, const log_operator_t *part)
         hd_str_t name = i == 0 ? part->text : part->other, value = HD_STR_NONE;
 
         if (name.len > 0)
-            value = part->op == OP_REQ ? request_header(req, name)
-                                       : hd_res_header(req, name, NULL);
+            value = part->op == OP_RESP ? hd_res_header(req, name, NULL)
+                                        : request_header(req, name);
         if (value.len > 0)
             return value;
     }
@@ -214,18 +280,104 @@ static hd_str_t print(const hd_attr_of_t *of, const hd_addr_t *addr)
     return addr == NULL ? HD_STR_NONE : hd_str_dup(of->pool, hd_addr_print(addr, text));
 }
 
-static hd_str_t address(const hd_attr_of_t *of, bool is_local)
+static hd_str_t address(const hd_attr_of_t *of, op_t op)
 {
-    if (of->conn == NULL)
+    const hd_conn_t *c = of->conn;
+    char text[HD_ADDR_TEXT_MAX];
+
+    if (c == NULL)
         return HD_STR_NONE;
-    if (is_local)
-        return print(of, hd_conn_local(of->conn));
-    return print(of, of->req != NULL ? hd_req_remote(of->req) : hd_conn_remote(of->conn));
+    switch (op) {
+    case OP_LOCAL:
+        return print(of, hd_conn_local(c));
+    case OP_LOCAL_PORT:
+        return number(of, hd_conn_local(c)->port);
+    case OP_DIRECT:
+        return print(of, &c->remote);
+    case OP_DIRECT_IP:
+        return hd_str_dup(of->pool, hd_addr_print_ip(&c->remote, text));
+    default:
+        return print(of, of->req != NULL ? hd_req_remote(of->req) : hd_conn_remote(c));
+    }
 }
 
-static hd_str_t value_of(const log_operator_t *part, const hd_attr_of_t *of,
-                         const hd_req_info_t *info, const hd_conn_t *upstream)
+static hd_str_t without_query(hd_str_t path)
 {
+    ssize_t at = hd_str_find_char(path, '?');
+
+    return at < 0 ? path : hd_str_sub(path, 0, (size_t)at);
+}
+
+static hd_str_t long_name(hd_str_t flag)
+{
+    for (size_t i = 0; i < hd_countof(long_names); i++) {
+        if (hd_str_eq(flag, hd_str_c(long_names[i].flag)))
+            return hd_str_c(long_names[i].name);
+    }
+    return flag;
+}
+
+static hd_str_t long_flags(const log_facts_t *facts)
+{
+    hd_str_t rest = facts->info.flags, all = HD_STR_NONE;
+
+    while (rest.len > 0) {
+        ssize_t comma = hd_str_find_char(rest, ',');
+        size_t len = comma < 0 ? rest.len : (size_t)comma;
+
+        all = hd_str_printf(facts->of->pool, "%.*s%s%.*s", HD_STR_ARG(all),
+                            all.len > 0 ? "," : "",
+                            HD_STR_ARG(long_name(hd_str_sub(rest, 0, len))));
+        rest = hd_str_sub(rest, comma < 0 ? len : len + 1, SIZE_MAX);
+    }
+    return all;
+}
+
+/* gRPC's table of HTTP codes (doc/http-grpc-status-mapping.md). */
+static uint32_t grpc_of_http(unsigned status)
+{
+    switch (status) {
+    case 400:
+        return 13;
+    case 401:
+        return 16;
+    case 403:
+        return 7;
+    case 404:
+        return 12;
+    case 429:
+    case 502:
+    case 503:
+    case 504:
+        return 14;
+    default:
+        return 2;
+    }
+}
+
+uint32_t log_facts_grpc_status(const log_facts_t *facts)
+{
+    return facts->info.grpc_status != UINT32_MAX ? facts->info.grpc_status
+                                                 : grpc_of_http(facts->info.status);
+}
+
+static hd_str_t grpc_status(const log_facts_t *facts, op_t op)
+{
+    uint32_t status = facts->info.grpc_status;
+
+    if (facts->of->req == NULL || !facts->info.is_grpc)
+        return HD_STR_NONE;
+    if (status == UINT32_MAX)
+        status = grpc_of_http(facts->info.status);
+    if (op == OP_GRPC_NUMBER || status >= hd_countof(grpc_names))
+        return number(facts->of, status);
+    return hd_str_c(grpc_names[status]);
+}
+
+static hd_str_t value_of(const log_operator_t *part, const log_facts_t *facts)
+{
+    const hd_attr_of_t *of = facts->of;
+    const hd_req_info_t *info = &facts->info;
     hd_addr_t addr;
 
     switch (part->op) {
@@ -236,12 +388,16 @@ static hd_str_t value_of(const log_operator_t *part, const hd_attr_of_t *of,
     case OP_REQ:
     case OP_RESP:
         return of->req != NULL ? header(of->req, part) : HD_STR_NONE;
+    case OP_REQ_PATH:
+        return of->req != NULL ? without_query(header(of->req, part)) : HD_STR_NONE;
     case OP_START_TIME:
         return wall_time(of, info->start_wall_ns);
     case OP_STATUS:
         return number(of, info->status);
     case OP_FLAGS:
         return info->flags;
+    case OP_FLAGS_LONG:
+        return long_flags(facts);
     case OP_DETAILS:
         return info->details;
     case OP_BYTES_RECEIVED:
@@ -250,11 +406,16 @@ static hd_str_t value_of(const log_operator_t *part, const hd_attr_of_t *of,
         return number(of, info->bytes_sent);
     case OP_DURATION:
         return number(of, info->duration_ns / NS_PER_MS);
+    case OP_ATTEMPTS:
+        return number(of, info->tries);
     case OP_UPSTREAM_HOST:
         return info->upstream_host;
+    case OP_UPSTREAM_SAN:
+        return info->upstream_peer;
     case OP_UPSTREAM_LOCAL:
-        return upstream != NULL && hd_conn_ask_local(upstream, &addr) ? print(of, &addr)
-                                                                      : HD_STR_NONE;
+        return facts->upstream != NULL && hd_conn_ask_local(facts->upstream, &addr)
+                   ? print(of, &addr)
+                   : HD_STR_NONE;
     case OP_CLUSTER:
         return info->cluster;
     case OP_ROUTE:
@@ -263,9 +424,15 @@ static hd_str_t value_of(const log_operator_t *part, const hd_attr_of_t *of,
         return info->error;
     case OP_PROTOCOL:
         return info->protocol;
+    case OP_GRPC_NAME:
+    case OP_GRPC_NUMBER:
+        return grpc_status(facts, part->op);
     case OP_LOCAL:
+    case OP_LOCAL_PORT:
     case OP_REMOTE:
-        return address(of, part->op == OP_LOCAL);
+    case OP_DIRECT:
+    case OP_DIRECT_IP:
+        return address(of, part->op);
     case OP_UNTOLD:
         break;
     }
@@ -282,29 +449,68 @@ static void describe_session(const hd_session_info_t *s, hd_req_info_t *info)
                             .flags = s->flags,
                             .upstream_host = s->upstream_host,
                             .cluster = s->cluster,
+                            .grpc_status = UINT32_MAX,
                             .error = s->is_opened ? HD_STR_NONE : s->error};
 }
 
-void log_operators_render(const log_operators_t *format, const hd_attr_of_t *of,
-                          log_line_t *line)
+void log_facts_init(log_facts_t *facts, const hd_attr_of_t *of)
 {
     hd_session_info_t session = {.upstream = NULL};
-    hd_req_info_t info = {0};
 
-    if (of->req != NULL)
-        hd_req_get_info(of->req, &info);
-    else if (hd_session_get_info(of->conn, &session))
-        describe_session(&session, &info);
-    for (uint32_t i = 0; i < format->n; i++) {
-        const log_operator_t *part = &format->parts[i];
-        hd_str_t value = value_of(part, of, &info, session.upstream);
-
-        if (value.len == 0 && !format->omit_empty)
-            value = HD_STR("-");
-        if (part->max_bytes > 0 && part->max_bytes < value.len)
-            value.len = part->max_bytes;
-        log_add(line, value);
+    *facts = (log_facts_t){.of = of, .info = {.grpc_status = UINT32_MAX}};
+    if (of->req != NULL) {
+        hd_req_get_info(of->req, &facts->info);
+    } else if (hd_session_get_info(of->conn, &session)) {
+        describe_session(&session, &facts->info);
+        facts->upstream = session.upstream;
     }
-    if (line->len == 0 || line->data[line->len - 1] != '\n')
-        log_add(line, HD_STR("\n"));
+    if (hd_str_eq(facts->info.flags, HD_STR("-")))
+        facts->info.flags = HD_STR_NONE;
+}
+
+static hd_str_t bounded(const log_operator_t *part, hd_str_t value)
+{
+    if (part->max_bytes > 0 && part->max_bytes < value.len)
+        value.len = part->max_bytes;
+    return value;
+}
+
+void log_operators_render(const log_operators_t *format, const log_facts_t *facts,
+                          bool omit_empty, log_line_t *line)
+{
+    for (uint32_t i = 0; i < format->n; i++) {
+        hd_str_t value = value_of(&format->parts[i], facts);
+
+        if (value.len == 0 && !omit_empty)
+            value = HD_STR("-");
+        log_add(line, bounded(&format->parts[i], value));
+    }
+}
+
+static bool is_number(const log_operator_t *part)
+{
+    switch (part->op) {
+    case OP_STATUS:
+    case OP_BYTES_RECEIVED:
+    case OP_BYTES_SENT:
+    case OP_DURATION:
+    case OP_ATTEMPTS:
+    case OP_GRPC_NUMBER:
+    case OP_LOCAL_PORT:
+        return part->max_bytes == 0;
+    case OP_ATTR:
+        return hd_str_eq(part->attr.name, HD_STR("connection"));
+    default:
+        return false;
+    }
+}
+
+bool log_operators_single(const log_operators_t *format, const log_facts_t *facts,
+                          hd_str_t *value, bool *number)
+{
+    if (format->n != 1 || format->parts[0].op == OP_TEXT)
+        return false;
+    *value = bounded(&format->parts[0], value_of(&format->parts[0], facts));
+    *number = is_number(&format->parts[0]);
+    return true;
 }
