@@ -110,8 +110,14 @@ $held->reload;
 is ask_held('/free?k=a'), 503, 'a reload forgets none that are under way';
 shift(@conns)->close;
 $held->wait_for(sub { ask_held('/free?k=a') == 200 }, 'its place to be free');
-push @conns, hold('a');
-$held->wait_for(sub { 4 == -s $held->dir . '/held' }, 'another to be under way');
+$held->wait_for(sub { # who was let in to see that has left only after its answer
+    my $c = hold('a');
+    vec(my $its = '', fileno $c->{sock}, 1) = 1;
+    my $under_way = sub { 4 == -s $held->dir . '/held' };
+    $held->wait_for(sub { $under_way->() || select my $r = $its, undef, undef, 0 }, 'it to be under way or refused');
+    push @conns, $c if $under_way->();
+    return $under_way->();
+}, 'another to be under way');
 is ask_held('/free?k=a'), 503, 'full again';
 $held->expect_log(qr/exited on signal 9/);
 kill 'KILL', $held->processes('worker process');
