@@ -40,7 +40,7 @@ static bool is_plain(hd_str_t path)
     for (size_t i = 0; i < path.len; i++) {
         char c = path.data[i];
 
-        if (c == '%' || c == '\\')
+        if (c == '%' || c == '\\' || c == '\0')
             return false;
         if (c == '/' && i + 1 < path.len &&
             (path.data[i + 1] == '/' || path.data[i + 1] == '.'))
@@ -62,6 +62,8 @@ static hd_rc_t decode(hd_str_t in, const hd_http_conf_t *http, char *out, size_t
             out[n++] = '/'; /* as browsers and Envoy read it */
             continue;
         }
+        if (in.data[i] == '\0')
+            return HD_ERROR;
         if (in.data[i] != '%') {
             out[n++] = in.data[i];
             continue;
