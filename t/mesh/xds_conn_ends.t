@@ -52,7 +52,7 @@ ok $hd->wait_for(sub { -e $hd->dir . '/ended-closes' }, 'an end'), 'a check fail
 $hd->wait_log(qr/upstream "keeps": server \S+ is unhealthy/);
 ok !-e $hd->dir . '/ended-keeps', 'not where nothing says so';
 unlink $hd->dir . '/ill';
-$hd->wait_log(qr/upstream "closes": server \S+ is healthy/, 2);
+$hd->wait_for(sub { ($hd->log =~ /upstream "closes": server \S+ is (healthy|unhealthy)/g)[-1] eq 'healthy' }, 'it to be well again');
 is $hd->get('/closes')->status, 200, 'well again: new ones are made';
 $hd->stop;
 done_testing;
