@@ -109,6 +109,8 @@ static const struct {
     {"UAEX", "UnauthorizedExternalService"},
     {"SI", "StreamIdleTimeout"},
     {"DPE", "DownstreamProtocolError"},
+    {"UMSDR", "UpstreamMaxStreamDurationReached"},
+    {"DR", "DownstreamRemoteReset"},
     {"UPE", "UpstreamProtocolError"},
     {"DT", "DurationTimeout"},
     {"OM", "OverloadManagerTerminated"},

@@ -39,6 +39,7 @@ typedef struct {
     unsigned bad_status; /* the head breaks a rule of ours: answered with this */
     const char *bad_why;
     bool started, closed, remote_ended, in_trailers;
+    bool was_reset; /* by the client */
     bool end_sent;    /* our END_STREAM is out */
     bool is_aborted;  /* by us, for no fault of the client */
     bool is_large;    /* its head is: counted once */
@@ -797,7 +798,10 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
             hd_ignore(hd_h2_glitch(&h->s, HD_H2_EMPTY, 1));
         }
         return 0;
-    case NGHTTP2_RST_STREAM:
+    case NGHTTP2_RST_STREAM: /* on_stream_close follows */
+        st = stream_of(&h->s, frame->hd.stream_id);
+        if (st != NULL)
+            st->was_reset = true;
         hd_ignore(hd_h2_glitch(&h->s, HD_H2_RESETS, 1));
         return 0;
     case NGHTTP2_PING:
@@ -925,7 +929,10 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
     req = st->req;
     if (req != NULL && (error != NGHTTP2_NO_ERROR || !st->started || !st->out.ended)) {
         st->req = NULL;
-        hd_request_client_gone(req, HD_E_RESET, "client reset the stream");
+        if (st->was_reset)
+            hd_request_client_reset(req, error == NGHTTP2_REFUSED_STREAM);
+        else
+            hd_request_client_gone(req, HD_E_RESET, "the client's stream was reset");
     }
     free_if_over(st);
     return 0;

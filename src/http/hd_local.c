@@ -129,6 +129,8 @@ static hd_str_t plain_words(hd_req_t *req, unsigned status)
         return HD_STR("no healthy upstream");
     if (status == 504 && (f & HD_RF(UPSTREAM_TIMEOUT)))
         return HD_STR("upstream request timeout");
+    if (f & HD_RF(UPSTREAM_DURATION))
+        return HD_STR("upstream max stream duration reached");
     if (f & HD_RF(UPSTREAM_OVERFLOW))
         return HD_STR("upstream connect error or disconnect/reset before headers. reset "
                       "reason: overflow");

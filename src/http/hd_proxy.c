@@ -49,6 +49,8 @@ static const fail_answer_t answers[] = {
     [HD_FAIL_TIMEOUT] = {504, 504, HD_RF(UPSTREAM_TIMEOUT), "upstream_per_try_timeout"},
     [HD_FAIL_SILENT] = {504, 504, HD_RF(UPSTREAM_TIMEOUT), "response_timeout"},
     [HD_FAIL_IDLE] = {504, 504, HD_RF(STREAM_IDLE), "stream_idle_timeout"},
+    [HD_FAIL_DURATION] = {504, 504, HD_RF(UPSTREAM_DURATION),
+                          "upstream_max_stream_duration_reached"},
     [HD_FAIL_RESET] = {502, 503, HD_RF(UPSTREAM_RESET),
                        "upstream_reset_before_response_started{remote_reset}"},
     [HD_FAIL_CLOSED] = {502, 503, HD_RF(UPSTREAM_CLOSED),
@@ -67,8 +69,8 @@ static void answer_failure(hd_proxy_t *p, hd_fail_t why)
 
     if (why == HD_FAIL_NO_CLUSTER && p->conf->no_cluster_status != 0)
         status = p->conf->no_cluster_status;
-    if (why == HD_FAIL_IDLE && !req->body_ended)
-        status = 408; /* it was the client that idled */
+    if ((why == HD_FAIL_IDLE || why == HD_FAIL_DURATION) && !req->body_ended)
+        status = 408; /* it was the client that let us wait */
     p->is_over = true;
     hd_response_fail(req, status, a->flag, a->details);
 }

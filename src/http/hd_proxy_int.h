@@ -61,6 +61,7 @@ typedef enum {
     HD_FAIL_TIMEOUT, /* per try */
     HD_FAIL_SILENT,  /* between bytes: nginx's proxy_read_timeout, proxy_send_timeout */
     HD_FAIL_IDLE,    /* xDS's idle time-outs, which end the request itself */
+    HD_FAIL_DURATION, /* longer than its cluster's max_stream_duration */
     HD_FAIL_RESET,
     HD_FAIL_CLOSED,
     HD_FAIL_PROTOCOL,

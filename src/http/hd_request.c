@@ -696,15 +696,16 @@ bool hd_request_ends_with_client(hd_req_t *req)
            req->action_ops->ends_with_client(req);
 }
 
-void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why)
+static void lose_client(hd_req_t *req, hd_err_code_t code, const char *why, uint64_t flag,
+                        const char *details)
 {
     req->client = &hd_client_gone;
     if (req->step == HD_STEP_FINISH || req->response_ended)
         return;
     req->client_gone = true;
     hd_ignore(hd_req_err(req, code, "%s", why));
-    hd_request_add_flag(req, HD_RF(DOWNSTREAM_CLOSED));
-    req->details = "downstream_remote_disconnect";
+    hd_request_add_flag(req, flag);
+    req->details = details;
     if (!req->response_started) /* nginx's number for it; Envoy logs 0 */
         req->res.status = req->http != NULL && req->http->is_xds ? 0 : 499;
     req->response_ended = true;
@@ -712,6 +713,17 @@ void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why)
     hd_request_act(req, NULL);
     hd_request_log(req);
     hd_request_wake(req);
+}
+
+void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why)
+{
+    lose_client(req, code, why, HD_RF(DOWNSTREAM_CLOSED), "downstream_remote_disconnect");
+}
+
+void hd_request_client_reset(hd_req_t *req, bool is_refused)
+{
+    lose_client(req, HD_E_RESET, "client reset the stream", HD_RF(DOWNSTREAM_RESET),
+                is_refused ? "http2.remote_refuse" : "http2.remote_reset");
 }
 
 void hd_request_reject(hd_req_t *req, unsigned status, const char *why)

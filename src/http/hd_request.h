@@ -281,6 +281,8 @@ enum {
     X(RATE_LIMITED, "RL")                                                                \
     X(UNAUTHORIZED, "UAEX")                                                              \
     X(STREAM_IDLE, "SI")                                                                 \
+    X(UPSTREAM_DURATION, "UMSDR")                                                        \
+    X(DOWNSTREAM_RESET, "DR")                                                            \
     X(DOWNSTREAM_PROTOCOL, "DPE")                                                        \
     X(UPSTREAM_PROTOCOL, "UPE")                                                          \
     X(DURATION_TIMEOUT, "DT") X(OVERLOAD, "OM") X(DENIED, "RBAC")
@@ -334,6 +336,8 @@ bool hd_request_ends_with_client(hd_req_t *req);
 /* The client closed or reset. The request ends by itself; the codec must not use it
  * again. */
 void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why);
+/* The same, of a stream that the client reset (with REFUSED_STREAM: <is_refused>). */
+void hd_request_client_reset(hd_req_t *req, bool is_refused);
 /* A message that could not be parsed: answers <status> through the response filters and
  * log, then closes. */
 void hd_request_reject(hd_req_t *req, unsigned status, const char *why);

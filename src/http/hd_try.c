@@ -40,6 +40,14 @@ static const char *describe(const hd_try_t *t, char *text, size_t room)
 
 /* --- time-outs --- */
 
+/* <ms> (0: never), or what is left until <at_ns> if that is less. */
+static uint64_t sooner(uint64_t ms, uint64_t at_ns, uint64_t now_ns)
+{
+    uint64_t left_ms = at_ns > now_ns ? (at_ns - now_ns + 999999) / 1000000 : 1;
+
+    return ms == 0 ? left_ms : hd_min(ms, left_ms);
+}
+
 /* The next of: time between bytes, and the whole try's. */
 void hd_try_push_timer(hd_try_t *t)
 {
@@ -56,17 +64,38 @@ void hd_try_push_timer(hd_try_t *t)
         ms = idle_ms;
     if (t->is_paused) /* the client is slow: its codec watches it */
         ms = 0;
-    if (t->step != HD_TRY_STEP_BODY && t->until_ns != UINT64_MAX) {
-        uint64_t left_ms =
-            t->until_ns > now_ns ? (t->until_ns - now_ns + 999999) / 1000000 : 0;
-
-        if (ms == 0 || left_ms < ms)
-            ms = left_ms > 0 ? left_ms : 1;
-    }
+    if (t->step != HD_TRY_STEP_BODY && t->until_ns != UINT64_MAX)
+        ms = sooner(ms, t->until_ns, now_ns);
+    if (hd_unlikely(t->over_ns != UINT64_MAX))
+        ms = sooner(ms, t->over_ns, now_ns);
     if (ms > 0)
         hd_timer_set(t->req->loop, &t->timer, ms);
     else if (hd_timer_is_set(&t->timer))
         hd_timer_stop(t->req->loop, &t->timer);
+}
+
+/* Longer than its cluster allows: we end it ourselves, which says nothing about the
+ * endpoint. Another try may follow, as after a reset (Envoy). */
+static void on_over(hd_try_t *t)
+{
+    hd_try_result_t r = {.result = HD_RESULT_RESET,
+                         .status = t->status,
+                         .grpc_status = UINT32_MAX,
+                         .attempt = t->attempt,
+                         .head_sent = t->x != NULL && t->x->head_written,
+                         .is_reused_conn = t->was_reused};
+    bool is_body = t->step == HD_TRY_STEP_BODY;
+    char text[96];
+
+    hd_ignore(hd_req_err(t->req, HD_E_TIMEOUT,
+                         "upstream takes longer than max_stream_duration allows, %s",
+                         describe(t, text, sizeof(text))));
+    hd_try_end(t, HD_RESULT_CANCELLED);
+    if (is_body)
+        hd_proxy_cut_body(t->proxy, 504, HD_RF(UPSTREAM_DURATION),
+                          "upstream_max_stream_duration_reached");
+    else
+        hd_proxy_on_fail(t->proxy, t, HD_FAIL_DURATION, &r);
 }
 
 static void on_timer(hd_timer_t *timer)
@@ -75,6 +104,10 @@ static void on_timer(hd_timer_t *timer)
     hd_req_t *req = t->req;
     char text[96];
 
+    if (hd_unlikely(hd_loop_now_ns(req->loop) >= t->over_ns)) {
+        on_over(t);
+        return;
+    }
     if (t->step == HD_TRY_STEP_BODY) {
         hd_ignore(hd_req_err(req, HD_E_TIMEOUT,
                              "upstream timed out while reading response, %s",
@@ -332,7 +365,7 @@ static bool try_count_request(hd_try_t *t)
 static void set_original_dst(hd_try_t *t, const hd_cluster_t *c)
 {
     bool found;
-    hd_str_t value = hd_req_header(t->req, c->original_dst_header, &found);
+    hd_str_t value = hd_req_header(t->req, c->more->original_dst_header, &found);
     hd_addr_t addr;
 
     if (found && hd_addr_parse(t->req->pool, value, 0, &addr, NULL) == HD_OK &&
@@ -352,7 +385,7 @@ static void set_key(hd_try_t *t)
         return;
     if (c->hash_key != NULL && hd_expr_eval(c->hash_key, req, &t->pick.key) != HD_OK)
         t->pick.key = HD_STR_NONE;
-    if (c->original_dst_header.len > 0)
+    if (hd_unlikely(c->more != NULL) && c->more->original_dst_header.len > 0)
         set_original_dst(t, c);
     if (hd_unlikely(c->sticky != NULL))
         hd_stay_ask(t, c);
@@ -586,6 +619,9 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
         t->pick.try_timeout_ms > 0 ? t->pick.try_timeout_ms : p->conf->try_timeout_ms;
     if (timeout_ms > 0)
         t->until_ns = t->connected_ns + timeout_ms * 1000000;
+    if (hd_unlikely(t->pick.cluster->more != NULL) &&
+        t->pick.cluster->more->stream_ms > 0)
+        t->over_ns = t->connected_ns + t->pick.cluster->more->stream_ms * UINT64_C(1000000);
     if (!has_body) {
         t->step = HD_TRY_STEP_HEAD;
         hd_try_push_timer(t);
@@ -684,7 +720,7 @@ void hd_try_start(hd_proxy_t *p)
     req->tries_n++;
     t->attempt = ++p->attempts;
     t->start_ns = hd_loop_now_ns(req->loop);
-    t->until_ns = UINT64_MAX;
+    t->until_ns = t->over_ns = UINT64_MAX;
     t->result = HD_RESULT_CANCELLED;
     t->counted_retry = p->retry_counted;
     p->retry_counted = HD_GAUGE_NONE; /* the try's now */

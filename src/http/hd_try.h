@@ -41,6 +41,7 @@ typedef struct hd_try_s {
     uint32_t attempt; /* 1: the first */
     uint64_t start_ns, sent_ns, connected_ns, head_ns, end_ns;
     uint64_t until_ns;          /* per-try time-out; UINT64_MAX: none */
+    uint64_t over_ns;           /* its cluster's max_stream_duration; UINT64_MAX: none */
     hd_timer_t timer;           /* the next of: per-try, send, read time-out */
     uint64_t body_bytes;        /* of its response */
     uint64_t conn_in, conn_out; /* its conn's counts when it was sent on it … */

@@ -722,6 +722,8 @@ static bool try_count_conn(upool_t *p, hd_gauge_id_t counted[2])
 static void fill_spec(const upool_t *p, const hd_cluster_t *cluster,
                       hd_socket_spec_t *spec)
 {
+    const hd_cluster_more_t *more = hd_cluster_more(cluster);
+
     *spec = (hd_socket_spec_t){
         .bind = p->key.bind,
         .family = p->key.addr.family,
@@ -730,9 +732,9 @@ static void fill_spec(const upool_t *p, const hd_cluster_t *cluster,
         .transparent = p->key.transparent,
         .mark = p->key.mark,
         .netns = p->key.netns,
-        .keepalive_idle_s = cluster->tcp_keepalive_idle_s,
-        .keepalive_interval_s = cluster->tcp_keepalive_interval_s,
-        .keepalive_probes = cluster->tcp_keepalive_probes,
+        .keepalive_idle_s = more->tcp_keepalive_idle_s,
+        .keepalive_interval_s = more->tcp_keepalive_interval_s,
+        .keepalive_probes = more->tcp_keepalive_probes,
     };
 }
 

@@ -365,8 +365,10 @@ static void on_reset(hd_weft_t *w, hd_weft_stream_t *st, uint32_t code)
     stream_t *s = (stream_t *)st;
 
     (void)w;
-    lose_request(s, code == HD_WEFT_PROTOCOL ? HD_E_PROTOCOL : HD_E_RESET,
-                 "client reset the stream");
+    if (code == HD_WEFT_PROTOCOL)
+        lose_request(s, HD_E_PROTOCOL, "client reset the stream");
+    else if (s->req != NULL)
+        hd_request_client_reset(take_request(s), false);
     settle(s);
 }
 

@@ -28,6 +28,7 @@ typedef struct {
     uint32_t lb, keepalive, keepalive_requests;
     uint64_t keepalive_timeout_ms, keepalive_time_ms;
     uint64_t ping_ms, ping_timeout_ms; /* 0: none */
+    uint64_t stream_ms;                /* max_stream_duration; 0: none */
     bool has_keepalive, looks_at_all, is_consistent, by_last_byte, resolves, is_sticky;
     const hd_guard_conf_t *guard; /* NULL: no block */
     const hd_node_t *sticky;      /* NULL: none */
@@ -319,6 +320,20 @@ static hd_rc_t set_ping(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
     return HD_OK;
 }
 
+static hd_rc_t set_stream_ms(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err)
+{
+    upstream_conf_t *uc = conf;
+
+    (void)cf;
+    if (hd_parse_msec(args[0], &uc->stream_ms, err) != HD_OK)
+        return HD_ERROR;
+    return uc->stream_ms <= UINT32_MAX
+               ? HD_OK
+               : hd_err_set(err, HD_E_CONF, "\"%.*s\": up to 49 days; 0 for no limit",
+                            HD_STR_ARG(args[0]));
+}
+
 static hd_rc_t set_least_conn(hd_conf_t *cf, const hd_str_t *args, void *conf,
                               hd_err_t *err)
 {
@@ -540,6 +555,7 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
     hd_region_t *r;
     hd_cluster_t *c;
     hd_mesh_cluster_t *mesh;
+    hd_cluster_more_t *more;
     hd_pool_t *pool;
     hd_rc_t rc;
 
@@ -593,6 +609,10 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
     if (uc->is_consistent)
         mesh->table = ketama;
     c->mesh = mesh;
+    if (uc->stream_ms > 0) {
+        c->more = more = hd_pool_new(pool, hd_cluster_more_t);
+        more->stream_ms = (uint32_t)uc->stream_ms;
+    }
     if (uc->hash_key.len > 0) {
         hd_conf_t inside = *cf;
         hd_expr_t *key;
@@ -751,6 +771,13 @@ static const hd_directive_t directives[] = {
      .help =
          "TIME [timeout=TIME]: HTTP/2 connections get a PING so often, and are closed "
          "where none answers in time (20s); 0, none, if not given"},
+    {.name = "max_stream_duration",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 1,
+     .set = set_stream_ms,
+     .help = "TIME: how long a request may take once it is sent, the answer's body "
+             "included; then it is ended: 504 (408 while the client's body isn't all "
+             "here), or another try. 0, for ever, if not given"},
     {.name = "least_conn",
      .scope = IN_UPSTREAM,
      .args_n = 0,

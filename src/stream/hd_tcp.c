@@ -206,14 +206,15 @@ static void connect_upstream(hd_session_t *s)
 {
     tcp_t *t = tcp_of(s);
     const hd_cluster_t *cluster = s->pick.cluster;
+    const hd_cluster_more_t *more = hd_cluster_more(cluster);
     uint64_t timeout_ms = s->conf->connect_timeout_ms > 0 ? s->conf->connect_timeout_ms
                                                           : cluster->connect_timeout_ms;
     hd_socket_spec_t bind = {.bind = cluster->bind,
                              .type = SOCK_STREAM,
                              .nodelay = !s->conf->no_nodelay,
-                             .keepalive_idle_s = cluster->tcp_keepalive_idle_s,
-                             .keepalive_interval_s = cluster->tcp_keepalive_interval_s,
-                             .keepalive_probes = cluster->tcp_keepalive_probes};
+                             .keepalive_idle_s = more->tcp_keepalive_idle_s,
+                             .keepalive_interval_s = more->tcp_keepalive_interval_s,
+                             .keepalive_probes = more->tcp_keepalive_probes};
 
     bind.family = s->pick.addr.family;
     if (s->conf->keepalive && bind.keepalive_idle_s == 0)

@@ -6,6 +6,7 @@ use warnings;
 use lib 't/lib';
 use Test::More;
 use Heddle;
+use Heddle::H2;
 use Heddle::Http;
 use Heddle::Xds;
 use JSON::XS ();
@@ -24,12 +25,43 @@ my $leave = sub { my ($hd, $uri) = @_;
     $hd->wait_for(sub { grep { $_->{uri} eq $uri } $hd->requests(1) }, "$uri upstream");
     $c->close;
 };
+my $half_post = sub { my ($hd, $uri) = @_;
+    my $c = $hd->connect(0);
+    $c->send("POST $uri HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
+    eval { $c->response };
+};
+my $reset = sub { my ($error) = @_; return sub { my ($hd, $uri) = @_;
+    my $c = Heddle::H2->new($hd->port(0));
+    $c->request(1, $uri, end => 1);
+    $hd->wait_for(sub { grep { $_->{uri} eq $uri } $hd->requests(1) }, "$uri upstream");
+    $c->frame('RST_STREAM', 0, 1, pack 'N', $error);
+    $c->frame('PING', 0, 0, 'whatever');
+    $c->until(sub { $_->{type} eq 'PING' });
+    $c->close;
+} };
+# What ends a request that lasts too long, by file and by xDS.
+my @lasting = (file_upstream => 'max_stream_duration 100ms;', cluster => {typed_extension_protocol_options => {
+    'envoy.extensions.upstreams.http.v3.HttpProtocolOptions' => {
+        '@type' => "${type}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        common_http_protocol_options => {max_stream_duration => '0.1s'}, explicit_http_config => {http_protocol_options => {}}}}});
 my $before = 'upstream_reset_before_response_started';
 my @rows = (
     {name => 'fine', log => '200 - via_upstream'},
     {name => 'status', does => [503, [], 'no'], log => '503 - via_upstream'},
     {name => 'left', does => {hang => 1}, ask => $leave,
         log => '499 DC downstream_remote_disconnect', xds => '0 DC downstream_remote_disconnect', error => 'client closed the connection'},
+    {name => 'h2_reset', does => {hang => 1}, ask => $reset->(8), log => '499 DR http2.remote_reset', xds => '0 DR http2.remote_reset',
+        error => 'client reset the stream'},
+    {name => 'h2_refused', does => {hang => 1}, ask => $reset->(7), log => '499 DR http2.remote_refuse', xds => '0 DR http2.remote_refuse'},
+    {name => 'lasting', does => {hang => 1}, @lasting, log => '504 UMSDR upstream_max_stream_duration_reached',
+        error => 'longer than max_stream_duration allows, \d+ ms after it was sent on a new connection'},
+    {name => 'lasting_body', does => {raw => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"}, @lasting,
+        log => '200 UMSDR upstream_max_stream_duration_reached', error => 'longer than max_stream_duration allows'},
+    {name => 'lasting_client', @lasting, ask => $half_post, file => 'proxy_request_buffering off;',
+        log => '408 UMSDR upstream_max_stream_duration_reached'},
+    {name => 'lasting_twice', does => {hang => 1}, @lasting, file => 'retry reset attempts=1 backoff=1ms;',
+        route => {retry_policy => {num_retries => 1, retry_on => 'reset', retry_back_off => {base_interval => '0.001s'}}},
+        log => '504 URX,UMSDR upstream_max_stream_duration_reached'},
     {name => 'refused', port => 9, log => "502 UF $before\{remote_connection_failure}",
         xds => "503 UF $before\{remote_connection_failure}", error => 'Connection refused\) while connecting to upstream'},
     {name => 'closed', does => {close => 1}, log => "502 UC $before\{connection_termination}",
@@ -120,6 +152,7 @@ http {
     $upstreams
     server {
         listen 127.0.0.1:%%PORT_0%%;
+        http2 on;
         set \$nobody "nobody.invalid";
         $locations
         location = /no { internal; return 403; }

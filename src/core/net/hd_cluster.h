@@ -156,6 +156,15 @@ typedef struct {
     bool is_unsupported;      /* endpoints that it fits aren't used (tunnels) */
 } hd_transport_match_t;
 
+/* What few clusters have. */
+typedef struct {
+    hd_str_t original_dst_header; /* HD_LB_ORIGINAL_DST: may name another; empty: none */
+    uint32_t tcp_keepalive_idle_s, tcp_keepalive_interval_s, tcp_keepalive_probes;
+    /* How long a request may take of one of its conns, the answer's body included
+     * (Envoy's max_stream_duration); 0: as long as it likes. */
+    uint32_t stream_ms;
+} hd_cluster_more_t;
+
 typedef struct hd_cluster_s {
     hd_str_t name;
     hd_str_t alt_stat_name;
@@ -167,7 +176,6 @@ typedef struct hd_cluster_s {
     uint32_t lb_choices; /* least request: how many are compared; 2 */
     /* What is hashed when the route doesn't say (nginx's hash); NULL: nothing. */
     const struct hd_expr_s *hash_key;
-    hd_str_t original_dst_header; /* HD_LB_ORIGINAL_DST: may name another; empty: none */
     hd_up_protocol_t protocol;
     uint32_t connect_timeout_ms;
     uint32_t max_conns, max_pending, max_requests, max_retries; /* UINT32_MAX: none */
@@ -189,7 +197,7 @@ typedef struct hd_cluster_s {
     bool is_logical;    /* its one endpoint moves, and conns to where it was go on */
     uint8_t proxy_version; /* as <tls>: PROXY protocol, 1 or 2; 0: none */
     hd_addr_t bind;        /* AF_UNSPEC: any */
-    uint32_t tcp_keepalive_idle_s, tcp_keepalive_interval_s, tcp_keepalive_probes;
+    const hd_cluster_more_t *more; /* NULL: all of it is 0 */
     /* What telemetry says of the destination (metadata "istio".services[0]) */
     hd_str_t service_host, service_name, service_namespace;
     bool is_external;
@@ -200,6 +208,14 @@ typedef struct hd_cluster_s {
     const void
         *mesh; /* what only src/mesh reads (subsets, slow start …); in the region */
 } hd_cluster_t;
+
+/* Never NULL. */
+static inline const hd_cluster_more_t *hd_cluster_more(const hd_cluster_t *c)
+{
+    static const hd_cluster_more_t none;
+
+    return c->more != NULL ? c->more : &none;
+}
 
 /* The endpoints' current version; NULL: there are none, or none are known yet. */
 const hd_region_t *hd_cluster_endpoints(hd_member_t *m, const hd_cluster_t *c);

@@ -17,6 +17,14 @@
 
 typedef PbCluster__Cluster cluster_t;
 
+/* c->more, made with the first setting that lies there. */
+static hd_cluster_more_t *get_more(hd_xds_t *x, hd_cluster_t *c)
+{
+    if (c->more == NULL)
+        c->more = hd_pool_new(x->cf.pool, hd_cluster_more_t);
+    return (hd_cluster_more_t *)c->more;
+}
+
 /* --- limits and health --- */
 
 static void set_budget(const PbCluster__CircuitBreakers__Thresholds__RetryBudget *msg,
@@ -205,16 +213,22 @@ static hd_rc_t set_outlier(hd_xds_t *x, const PbCluster__OutlierDetection *msg,
 
 /* --- protocol --- */
 
-static hd_rc_t set_common_http(const PbCore__HttpProtocolOptions *msg, hd_cluster_t *c,
-                               hd_err_t *err)
+static hd_rc_t set_common_http(hd_xds_t *x, const PbCore__HttpProtocolOptions *msg,
+                               hd_cluster_t *c, hd_err_t *err)
 {
+    uint32_t stream_ms;
+
     if (msg == NULL)
         return HD_OK;
     c->requests_per_conn =
         hd_pb_u32(msg->max_requests_per_connection, c->requests_per_conn);
     if (hd_xds_ms(msg->idle_timeout, IDLE_TIMEOUT_MS, "idle_timeout", &c->idle_timeout_ms,
-                  err) != HD_OK)
+                  err) != HD_OK ||
+        hd_xds_ms(msg->max_stream_duration, 0, "max_stream_duration", &stream_ms, err) !=
+            HD_OK)
         return HD_ERROR;
+    if (stream_ms > 0)
+        get_more(x, c)->stream_ms = stream_ms;
     return hd_xds_ms(msg->max_connection_duration, 0, "max_connection_duration",
                      &c->conn_lifetime_ms, err);
 }
@@ -248,13 +262,14 @@ set_explicit(const PbUpstreamHttp__HttpProtocolOptions__ExplicitHttpConfig *m,
     }
 }
 
-static hd_rc_t set_http_options(const http_options_t *m, hd_cluster_t *c, hd_err_t *err)
+static hd_rc_t set_http_options(hd_xds_t *x, const http_options_t *m, hd_cluster_t *c,
+                                hd_err_t *err)
 {
     if (m->upstream_http_protocol_options != NULL) {
         c->auto_sni = m->upstream_http_protocol_options->auto_sni;
         c->auto_san = m->upstream_http_protocol_options->auto_san_validation;
     }
-    if (set_common_http(m->common_http_protocol_options, c, err) != HD_OK)
+    if (set_common_http(x, m->common_http_protocol_options, c, err) != HD_OK)
         return HD_ERROR;
     switch (m->upstream_protocol_options_case) {
     case PB_UPSTREAM_HTTP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_EXPLICIT_HTTP_CONFIG:
@@ -290,7 +305,7 @@ static hd_rc_t set_protocol(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
         c->auto_sni = msg->upstream_http_protocol_options->auto_sni;
         c->auto_san = msg->upstream_http_protocol_options->auto_san_validation;
     }
-    if (set_common_http(msg->common_http_protocol_options, c, err) != HD_OK)
+    if (set_common_http(x, msg->common_http_protocol_options, c, err) != HD_OK)
         return HD_ERROR;
     for (size_t i = 0; i < msg->n_typed_extension_protocol_options; i++) {
         const Pb__Any *any = msg->typed_extension_protocol_options[i]->value;
@@ -299,7 +314,7 @@ static hd_rc_t set_protocol(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
             return hd_err_set(err, HD_E_RESOURCE, "protocol options %s aren't known here",
                               msg->typed_extension_protocol_options[i]->key);
         m = hd_xds_unpack(x, any, HD_PB(pb_upstream_http__http_protocol_options), err);
-        if (m == NULL || set_http_options(m, c, err) != HD_OK)
+        if (m == NULL || set_http_options(x, m, c, err) != HD_OK)
             return HD_ERROR;
     }
     return HD_OK;
@@ -316,16 +331,18 @@ static hd_rc_t set_bind(const PbCore__BindConfig *msg, hd_cluster_t *c, hd_err_t
     return HD_OK;
 }
 
-static void set_keepalive(const PbCluster__UpstreamConnectionOptions *msg,
+static void set_keepalive(hd_xds_t *x, const PbCluster__UpstreamConnectionOptions *msg,
                           hd_cluster_t *c)
 {
     const PbCore__TcpKeepalive *k = msg != NULL ? msg->tcp_keepalive : NULL;
+    hd_cluster_more_t *more;
 
     if (k == NULL)
         return;
-    c->tcp_keepalive_idle_s = hd_pb_u32(k->keepalive_time, 7200);
-    c->tcp_keepalive_interval_s = hd_pb_u32(k->keepalive_interval, 75);
-    c->tcp_keepalive_probes = hd_pb_u32(k->keepalive_probes, 9);
+    more = get_more(x, c);
+    more->tcp_keepalive_idle_s = hd_pb_u32(k->keepalive_time, 7200);
+    more->tcp_keepalive_interval_s = hd_pb_u32(k->keepalive_interval, 75);
+    more->tcp_keepalive_probes = hd_pb_u32(k->keepalive_probes, 9);
 }
 
 static hd_rc_t set_transports(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
@@ -385,7 +402,7 @@ static hd_rc_t set_original_dst(hd_xds_t *x, const cluster_t *msg, hd_cluster_t 
 
         if (!hd_http_is_field_name(name))
             return hd_err_set(err, HD_E_RESOURCE, "http_header_name: not a field name");
-        c->original_dst_header = hd_str_dup_lower(x->cf.pool, name);
+        get_more(x, c)->original_dst_header = hd_str_dup_lower(x->cf.pool, name);
     }
     if (od == NULL || od->upstream_port_override == NULL)
         return HD_OK;
@@ -516,7 +533,7 @@ hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
     c->closes_failed = msg->close_connections_on_host_health_failure;
     if (set_breakers(x, c->name, msg->circuit_breakers, c, err) != HD_OK)
         return HD_ERROR;
-    set_keepalive(msg->upstream_connection_options, c);
+    set_keepalive(x, msg->upstream_connection_options, c);
     set_service(x, msg->metadata, c);
     if (hd_xds_health_check(x, msg, c, err) != HD_OK ||
         set_outlier(x, msg->outlier_detection, c, err) != HD_OK ||
