@@ -1,5 +1,6 @@
 /* nginx's variables of stream: of the ClientHello that was looked at, and of sessions.
- * Those of a conn (client, server, TLS, time) are HTTP's, too: src/http/hd_http_attrs.c.
+ * Those of a conn (client, server, TLS, time) are HTTP's, too:
+ * src/http/hd_http_attrs_*.c
  */
 #include "stream/hd_session.h"
 #include "stream/hd_udp.h"
@@ -8,25 +9,6 @@
 
 #define GET(name)                                                                        \
     static void get_##name(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
-
-static void put_text(hd_val_t *out, hd_str_t text)
-{
-    out->type = HD_VAL_STR;
-    out->str = text;
-}
-
-static void put_number(hd_val_t *out, uint64_t n)
-{
-    out->type = HD_VAL_INT;
-    out->num = (int64_t)n;
-}
-
-static hd_str_t seconds(hd_pool_t *pool, uint64_t ns)
-{
-    unsigned long long ms = ns / 1000000;
-
-    return hd_str_printf(pool, "%llu.%03llu", ms / 1000, ms % 1000);
-}
 
 /* --- the ClientHello --- */
 
@@ -43,7 +25,7 @@ GET(preread_name)
 
     (void)rest;
     if (f != NULL)
-        put_text(out, f->sni);
+        hd_val_set_str(out, f->sni);
 }
 
 /* From wire form (RFC 7301 §3.1) to a list with commas, which has the same length but
@@ -63,7 +45,7 @@ GET(preread_alpn)
     for (at = (unsigned char)wire.data[0]; at < wire.len - 1;
          at += 1 + (unsigned char)wire.data[1 + at])
         text[at] = ',';
-    put_text(out, hd_str_n(text, wire.len - 1));
+    hd_val_set_str(out, hd_str_n(text, wire.len - 1));
 }
 
 GET(preread_protocol)
@@ -75,7 +57,7 @@ GET(preread_protocol)
     (void)rest;
     if (f != NULL && f->offered_version >= 0x0300 &&
         f->offered_version < 0x0300 + hd_countof(names))
-        put_text(out, hd_str_c(names[f->offered_version - 0x0300]));
+        hd_val_set_str(out, hd_str_c(names[f->offered_version - 0x0300]));
 }
 
 /* --- the session --- */
@@ -94,7 +76,7 @@ GET(bytes_received)
     const hd_session_t *s = counted_session(of);
 
     (void)rest;
-    put_number(out, s != NULL ? s->count.bytes_received : 0);
+    hd_val_set_int(out, s != NULL ? s->count.bytes_received : 0);
 }
 
 GET(bytes_sent)
@@ -102,14 +84,14 @@ GET(bytes_sent)
     const hd_session_t *s = counted_session(of);
 
     (void)rest;
-    put_number(out, s != NULL ? s->count.bytes_sent : 0);
+    hd_val_set_int(out, s != NULL ? s->count.bytes_sent : 0);
 }
 
 GET(session_time)
 {
     (void)rest;
-    put_text(out,
-             seconds(of->pool, hd_loop_now_ns(of->conn->loop) - of->conn->opened_ns));
+    hd_val_set_str(out, hd_attr_seconds(of->pool, hd_loop_now_ns(of->conn->loop) -
+                                                      of->conn->opened_ns));
 }
 
 GET(status)
@@ -117,7 +99,7 @@ GET(status)
     const hd_session_t *s = hd_session_of(of->conn);
 
     (void)rest;
-    put_text(out, hd_str_printf(of->pool, "%03u", s != NULL ? s->status : 0u));
+    hd_val_set_str(out, hd_str_printf(of->pool, "%03u", s != NULL ? s->status : 0u));
 }
 
 GET(protocol)
@@ -125,9 +107,9 @@ GET(protocol)
     hd_session_info_t info;
 
     (void)rest;
-    put_text(out, of->conn != NULL && hd_session_get_info(of->conn, &info)
-                      ? info.protocol
-                      : HD_STR("TCP"));
+    hd_val_set_str(out, of->conn != NULL && hd_session_get_info(of->conn, &info)
+                            ? info.protocol
+                            : HD_STR("TCP"));
 }
 
 GET(flags)
@@ -135,7 +117,7 @@ GET(flags)
     const hd_session_t *s = hd_session_of(of->conn);
 
     (void)rest;
-    put_text(out, s != NULL && s->flags != NULL ? hd_str_c(s->flags) : HD_STR("-"));
+    hd_val_set_str(out, s != NULL && s->flags != NULL ? hd_str_c(s->flags) : HD_STR("-"));
 }
 
 GET(cluster)
@@ -144,7 +126,7 @@ GET(cluster)
 
     (void)rest;
     if (s != NULL && s->target != NULL)
-        put_text(out, s->target->name);
+        hd_val_set_str(out, s->target->name);
 }
 
 /* --- map, geo, split_clients; groups of their regular expressions --- */
@@ -226,13 +208,13 @@ static void put_tries(const hd_attr_of_t *of, hd_val_t *out, try_text_pt text_of
                             : hd_str_printf(of->pool, "%.*s, %.*s", HD_STR_ARG(all),
                                             HD_STR_ARG(one));
     }
-    put_text(out, all);
+    hd_val_set_str(out, all);
 }
 
 static hd_str_t since_start(const hd_attr_of_t *of, const hd_session_try_t *t,
                             uint64_t at_ns)
 {
-    return at_ns == 0 ? HD_STR("-") : seconds(of->pool, at_ns - t->start_ns);
+    return at_ns == 0 ? HD_STR("-") : hd_attr_seconds(of->pool, at_ns - t->start_ns);
 }
 
 static hd_str_t try_addr(const hd_attr_of_t *of, const hd_session_try_t *t)

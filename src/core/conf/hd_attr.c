@@ -112,6 +112,14 @@ hd_rc_t hd_attr_key(hd_pool_t *pool, hd_str_t name, bool declare, hd_attr_t *key
     return HD_OK;
 }
 
+hd_str_t hd_attr_seconds(hd_pool_t *pool, uint64_t ns)
+{
+    uint64_t ms = ns / 1000000;
+
+    return hd_str_printf(pool, "%llu.%03u", (unsigned long long)(ms / 1000),
+                         (unsigned)(ms % 1000));
+}
+
 void hd_attr_get_by_name(const hd_attr_of_t *of, hd_str_t name, hd_val_t *out)
 {
     hd_attr_t key;

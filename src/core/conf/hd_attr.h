@@ -36,6 +36,26 @@ typedef struct {
     };
 } hd_val_t;
 
+/* A string isn't copied: it lives as long as whom it is asked of, or in of->pool. */
+static inline void hd_val_set_str(hd_val_t *out, hd_str_t s)
+{
+    out->type = HD_VAL_STR;
+    out->str = s;
+}
+
+/* An empty value counts as none, as in nginx's log ("-"). */
+static inline void hd_val_set_if_any(hd_val_t *out, hd_str_t s)
+{
+    if (s.len > 0)
+        hd_val_set_str(out, s);
+}
+
+static inline void hd_val_set_int(hd_val_t *out, int64_t n)
+{
+    out->type = HD_VAL_INT;
+    out->num = n;
+}
+
 /* Whom a value is asked of. req NULL: on a conn (stream). conn NULL: a request without a
  * client conn. */
 typedef struct {
@@ -91,6 +111,8 @@ void hd_attr_get(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out);
 hd_rc_t hd_attr_set(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t value);
 /* As text; empty when there is none. Numbers are printed into of->pool. */
 hd_str_t hd_attr_text(const hd_attr_of_t *of, const hd_attr_t *key);
+/* Nanoseconds as seconds with three decimals, the way of nginx's variables of time. */
+hd_str_t hd_attr_seconds(hd_pool_t *pool, uint64_t ns);
 /* By name at run time (Lua, metadata): slow path. */
 void hd_attr_get_by_name(const hd_attr_of_t *of, hd_str_t name, hd_val_t *out);
 
