@@ -1,5 +1,11 @@
-/* hd_proxy_int: what hd_proxy.c (the action), hd_try.c (one attempt) and hd_proxy_uri.c
- * share. */
+/* hd_proxy_int: a request that goes to an upstream, a file a noun:
+ *   hd_proxy.c           the action: its beginning, its wakes, its end
+ *   hd_try.c             one attempt
+ *   hd_proxy_retry.c     what becomes of an attempt that failed
+ *   hd_proxy_body.c      the request's body
+ *   hd_proxy_response.c  the winner's response
+ *   hd_proxy_accel.c     its X-Accel-… fields
+ *   hd_proxy_uri.c       which cluster; path and head towards it */
 #pragma once
 #include "http/hd_ahead.h"
 #include "http/hd_request_int.h"
@@ -79,7 +85,52 @@ void hd_try_end(hd_try_t *t, hd_pick_result_t result);
 void hd_try_release(hd_try_t *t);    /* its pick; once */
 void hd_try_push_timer(hd_try_t *t); /* something moved */
 
-/* --- hd_proxy.c: what tries tell --- */
+/* --- hd_proxy.c --- */
+#define HD_PROXY_NO_BLOCK_MS 20 /* until a block may be free */
+
+static inline hd_proxy_t *hd_proxy_of(const hd_req_t *req)
+{
+    return req->action;
+}
+/* The first try, if nothing else is waited for; the body is there as far as it must be.
+ */
+void hd_proxy_begin(hd_proxy_t *p);
+/* The request is all there: its time begins, tries included. */
+void hd_proxy_set_deadline(hd_proxy_t *p);
+
+/* --- hd_proxy_retry.c --- */
+void hd_proxy_answer_failure(hd_proxy_t *p, hd_fail_t why);
+/* What modules say of a result; the first that wants more is heard. Not HD_TRY_DONE:
+ * there may be another try, for which a place is taken, after <wait_ms>. */
+hd_verdict_t hd_proxy_judge(hd_proxy_t *p, const hd_try_result_t *r, uint64_t *wait_ms);
+void hd_proxy_schedule_try(hd_proxy_t *p, uint64_t wait_ms);
+void hd_proxy_start_try(hd_proxy_t *p);
+void hd_proxy_drop_retry(hd_proxy_t *p); /* none follows; its place is given back */
+/* By tries. The request's next step is a retry, or an answer if no other try goes on. */
+void hd_proxy_on_fail(hd_proxy_t *p, hd_try_t *t, hd_fail_t why,
+                      const hd_try_result_t *r);
+void hd_proxy_on_timeout(hd_proxy_t *p, hd_try_t *t);
+
+/* --- hd_proxy_body.c --- */
+/* Of hd_action_ops_t. */
+void hd_proxy_give_body(hd_req_t *req, hd_chain_t *body);
+bool hd_proxy_is_full(hd_req_t *req);
+void hd_proxy_on_writable(hd_proxy_t *p); /* by tries */
+/* What <t> takes now of the part of the body that lies in a temp file. */
+void hd_proxy_send_temp(hd_proxy_t *p, hd_try_t *t);
+void hd_proxy_send_temps(hd_proxy_t *p); /* the same, of each try that takes body */
+/* From now on nobody could ask for the body again. */
+void hd_proxy_lose_replay(hd_proxy_t *p);
+/* A short body in memory stays to its request's end: $request_body of a log. */
+void hd_proxy_keep_text(hd_proxy_t *p);
+/* client_body_in_file_only: what is buffered goes to a file that has a name. */
+hd_rc_t hd_proxy_open_body_file(hd_proxy_t *p) HD_MUST_CHECK;
+/* Another action may follow (a reroute): what was read of the body is its to have, if it
+ * is all there. */
+void hd_proxy_give_back(hd_proxy_t *p);
+
+/* --- hd_proxy_response.c --- */
+/* By tries: a head; some of the body (taken), or its end. */
 void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t);
 void hd_proxy_on_body(hd_proxy_t *p, hd_try_t *t, hd_chain_t *body);
 /* May bytes of <t>'s body come in a pipe: they go to the client unseen, and at once. */
@@ -87,12 +138,13 @@ bool hd_proxy_takes_pipes(const hd_proxy_t *p, const hd_try_t *t);
 /* The upstream's body ends early: as hd_response_fail, after what was read of it. */
 void hd_proxy_cut_body(hd_proxy_t *p, unsigned status, uint64_t flag,
                        const char *details);
-void hd_proxy_on_fail(hd_proxy_t *p, hd_try_t *t, hd_fail_t why,
-                      const hd_try_result_t *r);
-void hd_proxy_on_timeout(hd_proxy_t *p, hd_try_t *t);
-void hd_proxy_on_writable(hd_proxy_t *p);
-/* What <t> takes now of the part of the body that lies in a temp file. */
-void hd_proxy_send_temp(hd_proxy_t *p, hd_try_t *t);
+void hd_proxy_on_drained(hd_req_t *req); /* of hd_action_ops_t */
+
+/* --- hd_proxy_accel.c --- */
+/* Out of the response's head into <p>. */
+void hd_proxy_take_accel(hd_proxy_t *p);
+/* X-Accel-Redirect: the answer is another location's, or 404. */
+void hd_proxy_redirect(hd_proxy_t *p);
 
 /* --- hd_proxy_uri.c --- */
 /* Path and host towards the upstream, header changes. */

@@ -1,0 +1,110 @@
+/* X-Accel-…: the upstream's word on how its answer is passed on, and on who is to answer
+ * in its place. nginx keeps these fields of an upstream to itself. */
+#include "http/hd_proxy_int.h"
+#include "http/hd_uri.h"
+
+static void obey_field(hd_proxy_t *p, hd_field_t *f)
+{
+    uint64_t rate;
+
+    f->flags |= HD_FIELD_REMOVED;
+    if (hd_str_eq_nocase(f->name, HD_STR("X-Accel-Limit-Rate")) &&
+        !(p->conf->ignores & HD_IGNORES_LIMIT_RATE) &&
+        hd_str_to_u64(f->value, INT64_MAX, &rate)) {
+        p->req->rate = rate;
+        p->req->has_rate = true;
+    }
+    if (hd_str_eq_nocase(f->name, HD_STR("X-Accel-Buffering")) &&
+        !(p->conf->ignores & HD_IGNORES_BUFFERING)) {
+        if (hd_str_eq_nocase(f->value, HD_STR("no")))
+            p->buffers = false;
+        else if (hd_str_eq_nocase(f->value, HD_STR("yes")))
+            p->buffers = true;
+    }
+}
+
+void hd_proxy_take_accel(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    hd_headers_t *h = &req->res.headers;
+    const hd_field_t *redirect;
+
+    if (req->http == NULL || req->http->is_xds)
+        return;
+    redirect = hd_headers_get(h, HD_H_X_ACCEL_REDIRECT);
+    if (redirect != NULL && !(p->conf->ignores & HD_IGNORES_REDIRECT))
+        p->redirect = redirect->value;
+    for (unsigned i = 0; i < h->n; i++) {
+        hd_field_t *f = &h->fields[i];
+
+        if (f->id == HD_H_OTHER && hd_str_has_prefix_nocase(f->name, HD_STR("X-Accel-")))
+            obey_field(p, f);
+        else if (f->id == HD_H_X_ACCEL_REDIRECT ||
+                 (f->id == HD_H_OTHER && hd_str_eq_nocase(f->name, HD_STR("X-Pad"))))
+            f->flags |= HD_FIELD_REMOVED;
+    }
+}
+
+/* Of the upstream's answer these stay when another answers in its place, as in nginx. */
+static bool is_kept(const hd_field_t *f)
+{
+    return f->id == HD_H_CONTENT_TYPE || f->id == HD_H_SET_COOKIE ||
+           f->id == HD_H_CACHE_CONTROL ||
+           hd_str_eq_nocase(f->name, HD_STR("Content-Disposition")) ||
+           hd_str_eq_nocase(f->name, HD_STR("Accept-Ranges")) ||
+           hd_str_eq_nocase(f->name, HD_STR("Expires"));
+}
+
+void hd_proxy_put_kept(hd_req_t *req)
+{
+    hd_headers_t *h = &req->res.headers;
+
+    for (unsigned i = 0; i < req->kept->n; i++) {
+        const hd_field_t *f = &req->kept->fields[i];
+
+        if (f->id == HD_H_CONTENT_TYPE && req->is_local_reply && req->res.status >= 300)
+            continue; /* an error page has its own */
+        if (f->id == HD_H_SET_COOKIE ||
+            hd_str_eq_nocase(f->name, HD_STR("WWW-Authenticate")))
+            hd_ignore(hd_headers_add(h, f->name, f->value) == NULL); /* full: as it is */
+        else
+            hd_ignore(hd_headers_set(h, f->name, f->value) == NULL);
+    }
+    req->kept = NULL;
+}
+
+void hd_proxy_redirect(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    const hd_headers_t *h = &req->res.headers;
+    hd_str_t to = p->redirect, path, query;
+
+    if (to.data[0] == '/' && !hd_uri_has_bad_bytes(to) &&
+        hd_http_normalize_path(to, req->http, req->pool, &path, &query) == HD_OK) {
+        to = path;
+        if (query.len > 0)
+            to = hd_str_printf(req->pool, "%.*s?%.*s", HD_STR_ARG(path),
+                               HD_STR_ARG(query));
+    } else if (to.data[0] != '@') {
+        hd_ignore(hd_req_err(req, HD_E_PROTOCOL,
+                             "upstream sent an unsafe X-Accel-Redirect \"%.*s\"",
+                             HD_STR_ARG(to)));
+        p->is_over = true;
+        hd_response_fail(req, 404, HD_RF(UPSTREAM_PROTOCOL), "bad_redirect");
+        return;
+    }
+    req->kept = hd_pool_new(req->pool, hd_headers_t);
+    hd_headers_init(req->kept, req->pool, 4);
+    for (unsigned i = 0; i < h->n; i++) {
+        const hd_field_t *f = &h->fields[i];
+
+        if (!(f->flags & (HD_FIELD_REMOVED | HD_FIELD_HOP)) && is_kept(f))
+            hd_ignore(hd_headers_add(req->kept, f->name, f->value) == NULL);
+    }
+    if (req->head.method_id != HD_M_HEAD) {
+        req->head.method = HD_STR("GET");
+        req->head.method_id = HD_M_GET;
+    }
+    req->up_method = HD_STR_NONE;
+    hd_request_reroute(req, to);
+}
