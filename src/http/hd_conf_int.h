@@ -117,7 +117,7 @@ const hd_place_t *hd_http_location_of(const hd_place_t *place);
  * inherited otherwise? */
 bool hd_http_is_of(const hd_place_t *place, uint32_t id);
 
-/* --- hd_conf_proxy.c --- */
+/* --- hd_conf_proxy_route.c --- */
 /* <conf>, the proxy module's or one like it, passes requests from just here. */
 bool hd_http_proxy_passes(const void *conf, const hd_place_t *place);
 /* HD_DECLINED: there is no proxy_pass in this place. */

@@ -1,0 +1,229 @@
+/* A resource of the store: what it holds, whom it needs, and its end. */
+#include "mesh/xds/hd_xds_store_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+hd_str_t hd_xres_keep_str(hd_str_t s)
+{
+    char *copy = malloc(s.len + 1);
+
+    hd_bug_on(copy == NULL);
+    if (s.len > 0)
+        memcpy(copy, s.data, s.len);
+    copy[s.len] = '\0';
+    return hd_str_n(copy, s.len);
+}
+
+void hd_xres_free_str(hd_str_t *s)
+{
+    free((char *)s->data);
+    *s = HD_STR_NONE;
+}
+
+void hd_xres_replace_str(hd_str_t *to, hd_str_t by)
+{
+    hd_str_t copy = hd_xres_keep_str(by);
+
+    hd_xres_free_str(to);
+    *to = copy;
+}
+
+hd_xres_t *hd_xstore_find_or_add(hd_xstore_t *s, hd_xds_kind_t kind, hd_str_t name)
+{
+    hd_xres_t *r = hd_xstore_find(s, kind, name);
+
+    if (r != NULL)
+        return r;
+    r = calloc(1, sizeof(*r));
+    hd_bug_on(r == NULL);
+    r->kind = kind;
+    r->name = hd_xres_keep_str(name);
+    hd_list_add_last(&s->lists[kind], &r->link);
+    hd_bug_on(hd_map_put(s->by_name[kind], r->name, r) != NULL);
+    return r;
+}
+
+static void free_notes(hd_xres_t *r)
+{
+    for (uint32_t i = 0; i < r->notes_n; i++)
+        hd_xres_free_str(&r->notes[i]);
+    free(r->notes);
+    r->notes = NULL;
+    r->notes_n = 0;
+}
+
+void hd_xres_set_notes(hd_xres_t *r, const hd_xds_built_t *out)
+{
+    const hd_str_t *from = out->notes.items;
+
+    free_notes(r);
+    if (out->notes.n == 0)
+        return;
+    r->notes = calloc(out->notes.n, sizeof(*r->notes));
+    hd_bug_on(r->notes == NULL);
+    for (size_t i = 0; i < out->notes.n; i++)
+        r->notes[i] = hd_xres_keep_str(from[i]);
+    r->notes_n = (uint32_t)out->notes.n;
+}
+
+void hd_xres_drop_before(hd_xres_t *r)
+{
+    hd_xres_free_str(&r->before);
+    hd_xres_free_str(&r->before_version);
+}
+
+void hd_xres_free(hd_xres_t *r)
+{
+    hd_xres_drop_before(r);
+    hd_list_remove(&r->link);
+    hd_xres_free_str(&r->name);
+    hd_xres_free_str(&r->bytes);
+    hd_xres_free_str(&r->version);
+    hd_xres_free_str(&r->refused_version);
+    hd_xres_free_str(&r->refused_why);
+    free_notes(r);
+    free(r->needs);
+    hd_dns_names_clear(&r->names);
+    free(r);
+}
+
+static void drop_unneeded(hd_xstore_t *s, hd_xres_t *r);
+
+static void unref(hd_xstore_t *s, hd_xres_t *r)
+{
+    hd_bug_on(r->refs == 0);
+    if (--r->refs == 0) {
+        s->needs_changed[r->kind] = true;
+        drop_unneeded(s, r);
+    }
+}
+
+static void clear_needs(hd_xstore_t *s, hd_xres_t *r)
+{
+    hd_xneed_t *old = r->needs;
+    uint32_t n = r->needs_n;
+
+    r->needs = NULL;
+    r->needs_n = 0;
+    for (uint32_t i = 0; i < n; i++)
+        unref(s, old[i].res);
+    free(old);
+}
+
+/* New ones are taken before old ones go, so that what both name stays. */
+void hd_xres_set_needs(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
+{
+    const hd_xds_need_t *from = out->needs.items;
+    hd_xneed_t *list = out->needs.n > 0 ? calloc(out->needs.n, sizeof(*list)) : NULL;
+
+    hd_bug_on(out->needs.n > 0 && list == NULL);
+    for (size_t i = 0; i < out->needs.n; i++) {
+        hd_xres_t *other = hd_xstore_find_or_add(s, from[i].kind, from[i].name);
+
+        if (other->refs++ == 0 && !from[i].is_local)
+            s->needs_changed[other->kind] = true;
+        other->is_local |= from[i].is_local;
+        list[i].res = other;
+        list[i].wait_until_ns =
+            from[i].wait_ms > 0
+                ? hd_xstore_now_ns(s) + (uint64_t)from[i].wait_ms * 1000000
+                : UINT64_MAX;
+    }
+    clear_needs(s, r);
+    r->needs = list;
+    r->needs_n = (uint32_t)out->needs.n;
+}
+
+/* New ones are held before old ones are let go of, so that what both name stays. */
+void hd_xres_set_names(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
+{
+    const hd_xds_name_t *from = out->names.items;
+    hd_dns_names_t names = {0};
+
+    for (size_t i = 0; i < out->names.n && s->dns != NULL; i++)
+        hd_dns_names_add(s->dns, &names, from[i].host, from[i].how);
+    hd_dns_names_clear(&r->names);
+    r->names = names;
+}
+
+bool hd_xres_is_there(const hd_xres_t *r)
+{
+    return r->is_staged || r->state == HD_XRES_LIVE || r->state == HD_XRES_ABSENT;
+}
+
+bool hd_xres_is_warm(const hd_xstore_t *s, const hd_xres_t *r)
+{
+    for (uint32_t i = 0; i < r->needs_n; i++) {
+        if (!hd_xres_is_there(r->needs[i].res) &&
+            r->needs[i].wait_until_ns > hd_xstore_now_ns(s))
+            return false;
+    }
+    return true;
+}
+
+void hd_xres_release_socket(hd_xstore_t *s, hd_xres_t *r)
+{
+    hd_socket_spec_t *spec;
+
+    if (!r->is_listening)
+        return;
+    r->is_listening = false;
+    spec = hd_array_add(&s->released);
+    if (spec != NULL)
+        *spec = r->socket;
+}
+
+static void remove_slot(hd_xstore_t *s, hd_xres_t *r)
+{
+    hd_slot_t *inline_slot;
+
+    r->is_staged = false;
+    if (r->slot == NULL)
+        return;
+    if (r->kind == HD_XDS_CLUSTER &&
+        hd_xstore_find(s, HD_XDS_ENDPOINTS, r->name) == NULL) {
+        inline_slot = hd_slot_find(s->proc->member, s->proc->arenas[HD_ARENA_DYNAMIC],
+                                   HD_RES_ENDPOINTS, r->name);
+        if (inline_slot != NULL && inline_slot->arena == HD_ARENA_DYNAMIC &&
+            hd_slot_state(inline_slot) == HD_SLOT_LIVE)
+            hd_batch_remove(s->batch, inline_slot);
+    }
+    hd_batch_remove(s->batch, r->slot);
+    r->slot = NULL;
+}
+
+/* Nobody has a use for it: it goes with this batch. */
+static void forget(hd_xstore_t *s, hd_xres_t *r)
+{
+    hd_xres_t **gone = hd_array_add(&s->gone);
+
+    hd_bug_on(gone == NULL || hd_map_remove(s->by_name[r->kind], r->name) != r);
+    *gone = r;
+    hd_list_remove(&r->link);
+    remove_slot(s, r);
+    hd_xres_release_socket(s, r);
+    clear_needs(s, r);
+    hd_dns_names_clear(&r->names);
+}
+
+static void drop_unneeded(hd_xstore_t *s, hd_xres_t *r)
+{
+    if (r->refs == 0 && !r->is_asked_for && !r->is_local)
+        forget(s, r);
+}
+
+void hd_xres_remove(hd_xstore_t *s, hd_xres_t *r)
+{
+    r->is_asked_for = false;
+    if (r->refs == 0) {
+        forget(s, r);
+        return;
+    }
+    remove_slot(s, r);
+    clear_needs(s, r);
+    hd_dns_names_clear(&r->names);
+    hd_xres_free_str(&r->bytes);
+    hd_xres_free_str(&r->version);
+    r->state = HD_XRES_ABSENT;
+}
