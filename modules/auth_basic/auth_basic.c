@@ -189,25 +189,20 @@ static bool read_credentials(hd_req_t *req, hd_str_t *user, hd_str_t *password)
     hd_str_t field = hd_req_header(req, HD_STR("Authorization"), NULL);
     ssize_t colon;
     char *text;
-    int n;
+    size_t n;
 
     if (!hd_str_has_prefix_nocase(field, HD_STR("Basic ")) || field.len > CREDENTIALS_MAX)
         return false;
     field = hd_str_trim(hd_str_sub(field, 6, field.len));
-    text = hd_pool_alloc(hd_req_pool(req), field.len + 1);
-    n = field.len == 0 ? -1
-                       : EVP_DecodeBlock((uint8_t *)text, (const uint8_t *)field.data,
-                                         (int)field.len);
-    while (n > 0 && field.data[field.len - 1] == '=') {
-        field.len--;
-        n--;
-    }
-    colon = n <= 0 ? -1 : hd_str_find_char(hd_str_n(text, (size_t)n), ':');
+    text = hd_pool_alloc(hd_req_pool(req), HD_BASE64_BYTES_MAX(field.len));
+    if (!hd_base64_decode(field, HD_BASE64, HD_BASE64_LOOSE, text, &n))
+        return false;
+    colon = hd_str_find_char(hd_str_n(text, n), ':');
     if (colon <= 0)
         return false;
     *user = hd_str_dup(hd_req_pool(req), hd_str_n(text, (size_t)colon));
     *password =
-        hd_str_dup(hd_req_pool(req), hd_str_n(text + colon + 1, (size_t)(n - colon - 1)));
+        hd_str_dup(hd_req_pool(req), hd_str_n(text + colon + 1, n - (size_t)colon - 1));
     return true;
 }
 

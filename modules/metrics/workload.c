@@ -70,59 +70,6 @@ hd_str_t workload_namespace_of(hd_str_t principal)
 
 /* --- the header: base64 (RFC 4648 §4) of a Struct --- */
 
-static const char digits[] =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-static hd_str_t encode64(const uint8_t *in, size_t len, hd_pool_t *pool)
-{
-    char *out = hd_pool_alloc_unaligned(pool, (len + 2) / 3 * 4 + 1);
-    size_t n = 0;
-
-    for (size_t i = 0; i < len; i += 3) {
-        uint32_t bits = (uint32_t)in[i] << 16 |
-                        (i + 1 < len ? (uint32_t)in[i + 1] << 8 : 0) |
-                        (i + 2 < len ? in[i + 2] : 0);
-
-        out[n++] = digits[bits >> 18];
-        out[n++] = digits[bits >> 12 & 63];
-        out[n++] = i + 1 < len ? digits[bits >> 6 & 63] : '=';
-        out[n++] = i + 2 < len ? digits[bits & 63] : '=';
-    }
-    return hd_str_n(out, n);
-}
-
-/* <out> has room for in.len / 4 * 3. False: not base64. */
-static bool decode64(hd_str_t in, uint8_t *out, size_t *len)
-{
-    uint32_t bits = 0, n = 0;
-
-    *len = 0;
-    while (in.len > 0 && in.data[in.len - 1] == '=')
-        in.len--;
-    for (size_t i = 0; i < in.len; i++) {
-        const char *d = in.data[i] != '\0' ? strchr(digits, in.data[i]) : NULL;
-
-        if (d == NULL)
-            return false;
-        bits = bits << 6 | (uint32_t)(d - digits);
-        if (++n == 4) {
-            out[(*len)++] = (uint8_t)(bits >> 16);
-            out[(*len)++] = (uint8_t)(bits >> 8);
-            out[(*len)++] = (uint8_t)bits;
-            bits = n = 0;
-        }
-    }
-    if (n == 1)
-        return false;
-    if (n == 2)
-        out[(*len)++] = (uint8_t)(bits >> 4);
-    if (n == 3) {
-        out[(*len)++] = (uint8_t)(bits >> 10);
-        out[(*len)++] = (uint8_t)(bits >> 2);
-    }
-    return true;
-}
-
 typedef struct {
     Pb__Struct__FieldsEntry entry;
     Pb__Value value;
@@ -170,7 +117,7 @@ hd_str_t workload_encode(const workload_names_t *names, hd_pool_t *pool)
     top.fields[top.n_fields++] = &m[7].entry;
     hd_pb_arena_init(&arena, 1 << 16);
     if (hd_pb_pack(&top, &arena, &bytes))
-        text = encode64(bytes.data, bytes.len, pool);
+        text = hd_base64_encode(pool, HD_BASE64, bytes.data, bytes.len);
     hd_pb_arena_deinit(&arena);
     return text;
 }
@@ -215,7 +162,7 @@ static workload_t *make_workload(hd_str_t header, const workload_names_t *from)
 
 static workload_t *decode(hd_str_t header)
 {
-    uint8_t *bytes = malloc(header.len / 4 * 3 + 3);
+    uint8_t *bytes = malloc(HD_BASE64_BYTES_MAX(header.len));
     workload_t *w = NULL;
     workload_names_t names;
     hd_pb_arena_t arena;
@@ -224,7 +171,7 @@ static workload_t *decode(hd_str_t header)
 
     hd_bug_on(bytes == NULL);
     hd_pb_arena_init(&arena, 1 << 18);
-    s = decode64(header, bytes, &len)
+    s = hd_base64_decode(header, HD_BASE64, HD_BASE64_LOOSE, bytes, &len)
             ? hd_pb_unpack(HD_PB(pb__struct), bytes, len, &arena, NULL)
             : NULL;
     if (s != NULL) {

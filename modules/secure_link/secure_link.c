@@ -95,42 +95,18 @@ static hd_str_t link_of(const link_conf_t *lc, hd_req_t *req)
 
 /* --- the newer way --- */
 
-static int base64url_digit(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '-' ? 62 : c == '_' ? 63 : -1;
-}
-
-/* Base64url (RFC 4648 §5) of just an MD5, with or without its padding. */
+/* Base64url of just an MD5, with or without its padding. */
 static bool decode(hd_str_t text, uint8_t sum[MD5_BYTES])
 {
-    uint32_t bits = 0, bits_n = 0;
-    size_t n = 0;
+    uint8_t bytes[HD_BASE64_BYTES_MAX(MD5_BASE64_MAX)];
+    size_t n;
 
-    if (text.len > MD5_BASE64_MAX)
+    if (text.len > MD5_BASE64_MAX ||
+        !hd_base64_decode(text, HD_BASE64URL, HD_BASE64_LOOSE, bytes, &n) ||
+        n != MD5_BYTES)
         return false;
-    for (int i = 0; i < 2 && text.len > 0 && text.data[text.len - 1] == '='; i++)
-        text.len--;
-    for (size_t i = 0; i < text.len; i++) {
-        int digit = base64url_digit(text.data[i]);
-
-        if (digit < 0)
-            return false;
-        bits = bits << 6 | (uint32_t)digit;
-        bits_n += 6;
-        if (bits_n < 8)
-            continue;
-        if (n == MD5_BYTES)
-            return false;
-        bits_n -= 8;
-        sum[n++] = (uint8_t)(bits >> bits_n);
-    }
-    return n == MD5_BYTES;
+    memcpy(sum, bytes, MD5_BYTES);
+    return true;
 }
 
 static bool split_link(const link_conf_t *lc, hd_req_t *req, hd_str_t *sum,
@@ -143,8 +119,7 @@ static bool split_link(const link_conf_t *lc, hd_req_t *req, hd_str_t *sum,
         return false;
     comma = hd_str_find_char(value, ',');
     *sum = comma < 0 ? value : hd_str_sub(value, 0, (size_t)comma);
-    *expires =
-        comma < 0 ? HD_STR_NONE : hd_str_sub(value, (size_t)comma + 1, value.len);
+    *expires = comma < 0 ? HD_STR_NONE : hd_str_sub(value, (size_t)comma + 1, value.len);
     return true;
 }
 
@@ -236,7 +211,8 @@ static void set_text(hd_val_t *out, hd_str_t s)
     out->str = s;
 }
 
-/* Variables may be made of each other in a circle: a value that is being made is empty. */
+/* Variables may be made of each other in a circle: a value that is being made is empty.
+ */
 static void get_link(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
 {
     static bool is_being_made;

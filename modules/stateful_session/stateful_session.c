@@ -15,6 +15,7 @@
 #include "ext/session_header.pb-c.h"
 
 #define VALUE_MAX 512 /* bytes of a cookie or header of ours */
+#define ROOM HD_BASE64_BYTES_MAX(VALUE_MAX)
 #define TAG_ADDRESS 0x0a
 #define TAG_EXPIRES 0x10
 
@@ -25,61 +26,6 @@ typedef struct {
     uint64_t ttl_s;
     hd_str_t header;
 } session_conf_t;
-
-/* --- base64 (RFC 4648 §4) --- */
-
-static const char digits[] =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-static int digit_of(char c)
-{
-    const char *at = c != '\0' ? strchr(digits, c) : NULL;
-
-    return at != NULL ? (int)(at - digits) : -1;
-}
-
-static bool decode(hd_str_t text, uint8_t *out, size_t *n)
-{
-    uint32_t bits = 0;
-    unsigned have = 0;
-
-    *n = 0;
-    if (text.len == 0 || text.len > VALUE_MAX)
-        return false;
-    while (text.len > 0 && text.data[text.len - 1] == '=')
-        text.len--;
-    for (size_t i = 0; i < text.len; i++) {
-        int d = digit_of(text.data[i]);
-
-        if (d < 0)
-            return false;
-        bits = bits << 6 | (uint32_t)d;
-        have += 6;
-        if (have >= 8) {
-            have -= 8;
-            out[(*n)++] = (uint8_t)(bits >> have);
-        }
-    }
-    return true;
-}
-
-static hd_str_t encode(hd_pool_t *pool, const uint8_t *from, size_t n)
-{
-    char *out = hd_pool_alloc(pool, (n + 2) / 3 * 4 + 1);
-    size_t len = 0;
-
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t bits = (uint32_t)from[i] << 16 |
-                        (i + 1 < n ? (uint32_t)from[i + 1] << 8 : 0u) |
-                        (i + 2 < n ? from[i + 2] : 0u);
-
-        out[len++] = digits[bits >> 18];
-        out[len++] = digits[bits >> 12 & 63];
-        out[len++] = i + 1 < n ? digits[bits >> 6 & 63] : '=';
-        out[len++] = i + 2 < n ? digits[bits & 63] : '=';
-    }
-    return hd_str_n(out, len);
-}
 
 /* --- a cookie's message --- */
 
@@ -161,7 +107,7 @@ static bool find_cookie(hd_req_t *req, hd_str_t name, hd_str_t *value)
     return false;
 }
 
-/* The address that the client brings, in <room> (VALUE_MAX bytes); empty: none. */
+/* The address that the client brings, in <room> (ROOM bytes); empty: none. */
 static hd_str_t address_of(hd_req_t *req, const session_conf_t *sc, uint8_t *room)
 {
     hd_str_t value, address;
@@ -173,7 +119,8 @@ static hd_str_t address_of(hd_req_t *req, const session_conf_t *sc, uint8_t *roo
         found = find_cookie(req, sc->cookie, &value);
     else
         value = hd_req_header(req, sc->header, &found);
-    if (!found || !decode(value, room, &n))
+    if (!found || value.len == 0 || value.len > VALUE_MAX ||
+        !hd_base64_decode(value, HD_BASE64, HD_BASE64_LOOSE, room, &n))
         return HD_STR_NONE;
     if (sc->cookie.len == 0 || !read_message(room, n, &address, &expires_s))
         return hd_str_n((const char *)room, n);
@@ -197,7 +144,7 @@ static bool is_meant(hd_req_t *req, const session_conf_t *sc)
 static hd_rc_t on_pick(hd_req_t *req, const void *conf, hd_pick_t *pick)
 {
     const session_conf_t *sc = conf;
-    uint8_t room[VALUE_MAX];
+    uint8_t room[ROOM];
     hd_str_t address;
 
     if (!is_meant(req, sc))
@@ -227,7 +174,7 @@ static void set_cookie(hd_req_t *req, const session_conf_t *sc, hd_str_t address
         message[n++] = TAG_EXPIRES;
         n += put_varint(message + n, (uint64_t)now_s(req) + sc->ttl_s);
     }
-    value = encode(pool, message, n);
+    value = hd_base64_encode(pool, HD_BASE64, message, n);
     hd_ignore(hd_res_add_header(req, HD_STR("set-cookie"),
                                 hd_str_printf(pool, "%.*s=\"%.*s\"%.*s; HttpOnly",
                                               HD_STR_ARG(sc->cookie), HD_STR_ARG(value),
@@ -238,7 +185,7 @@ static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
 {
     const session_conf_t *sc = conf;
     hd_req_info_t info;
-    uint8_t room[VALUE_MAX];
+    uint8_t room[ROOM];
 
     if (!is_meant(req, sc))
         return HD_OK;
@@ -251,9 +198,9 @@ static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
         set_cookie(req, sc, info.upstream_host);
     else
         hd_ignore(hd_res_set_header(req, sc->header,
-                                    encode(hd_req_pool(req),
-                                           (const uint8_t *)info.upstream_host.data,
-                                           info.upstream_host.len)));
+                                    hd_base64_encode(hd_req_pool(req), HD_BASE64,
+                                                     info.upstream_host.data,
+                                                     info.upstream_host.len)));
     return HD_OK;
 }
 

@@ -1,6 +1,7 @@
 /* VirtualService (VS-*). */
 #include "control/hd_decode_int.h"
 #include "control/hd_model_traffic.h"
+#include "core/base/hd_base64.h"
 
 #define SECOND_NS INT64_C(1000000000)
 
@@ -252,38 +253,16 @@ static void check_redirect(hd_decoder_t *d, const hd_yaml_t *node, void *obj)
 static const hd_schema_t redirect_schema = {sizeof(hd_redirect_t), redirect_fields, NULL,
                                             check_redirect};
 
-static int base64_digit(char c)
-{
-    return c >= 'A' && c <= 'Z'   ? c - 'A'
-           : c >= 'a' && c <= 'z' ? c - 'a' + 26
-           : c >= '0' && c <= '9' ? c - '0' + 52
-           : c == '+'             ? 62
-           : c == '/'             ? 63
-                                  : -1;
-}
-
-/* Standard base64 (RFC 4648 §4), padded or not. */
+/* Standard base64, padded or not. */
 static bool decode_base64(hd_pool_t *pool, hd_str_t s, hd_str_t *out)
 {
-    char *to;
-    size_t n = 0;
-    uint32_t bits = 0;
-    unsigned bits_n = 0;
+    char *to = hd_pool_alloc_unaligned(pool, HD_BASE64_BYTES_MAX(s.len));
+    size_t n;
 
-    while (s.len > 0 && s.data[s.len - 1] == '=')
-        s.len--;
-    to = hd_pool_alloc_unaligned(pool, s.len + 1);
-    for (size_t i = 0; i < s.len; i++) {
-        int digit = base64_digit(s.data[i]);
-
-        if (digit < 0)
-            return false;
-        bits = bits << 6 | (uint32_t)digit;
-        if ((bits_n += 6) >= 8)
-            to[n++] = (char)(bits >> (bits_n -= 8));
-    }
+    if (!hd_base64_decode(s, HD_BASE64, HD_BASE64_LOOSE, to, &n))
+        return false;
     *out = hd_str_n(to, n);
-    return s.len % 4 != 1;
+    return true;
 }
 
 static void read_body(hd_decoder_t *d, const hd_yaml_t *node, void *into)

@@ -22,6 +22,7 @@
  */
 #pragma once
 #include "core/base/hd_array.h"
+#include "core/base/hd_base64.h"
 #include "core/base/hd_buf.h"
 #include "core/base/hd_hashes.h"
 #include "core/base/hd_list.h"

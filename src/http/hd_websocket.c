@@ -1,4 +1,5 @@
 #include "http/hd_websocket.h"
+#include "core/base/hd_base64.h"
 #include "core/os/hd_os.h"
 
 #include <openssl/evp.h>
@@ -6,14 +7,6 @@
 #define KEY_BYTES 16
 
 static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"; /* RFC 6455 §1.3 */
-
-static hd_str_t base64(hd_pool_t *pool, const unsigned char *bytes, size_t n)
-{
-    char *out = hd_pool_alloc_unaligned(pool, 4 * ((n + 2) / 3) + 1);
-    int len = EVP_EncodeBlock((unsigned char *)out, bytes, (int)n);
-
-    return hd_str_n(out, (size_t)len);
-}
 
 static bool is_websocket(const hd_req_t *req)
 {
@@ -32,7 +25,8 @@ void hd_websocket_from_h2(hd_req_t *req)
     if (!is_websocket(req) || hd_headers_find(h, HD_STR("sec-websocket-key")) != NULL)
         return;
     hd_os_random(key, sizeof(key));
-    hd_headers_add(h, HD_STR("sec-websocket-key"), base64(req->pool, key, sizeof(key)));
+    hd_headers_add(h, HD_STR("sec-websocket-key"),
+                   hd_base64_encode(req->pool, HD_BASE64, key, sizeof(key)));
 }
 
 void hd_websocket_answer_h2(hd_req_t *req)
@@ -56,5 +50,5 @@ void hd_websocket_from_h2_answer(const hd_req_t *req, hd_res_head_t *res, hd_poo
     text = hd_str_printf(pool, "%.*s%s", HD_STR_ARG(key->value), guid);
     if (EVP_Digest(text.data, text.len, sum, &n, EVP_sha1(), NULL) == 1)
         hd_headers_add(&res->headers, HD_STR("sec-websocket-accept"),
-                       base64(pool, sum, n));
+                       hd_base64_encode(pool, HD_BASE64, sum, n));
 }

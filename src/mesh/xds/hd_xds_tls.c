@@ -3,10 +3,10 @@
 #include "ext/internal_upstream.pb-c.h"
 #include "ext/proxy_upstream.pb-c.h"
 #include "ext/raw_buffer.pb-c.h"
+#include "core/base/hd_base64.h"
 #include "http/hd_weft.h"
 
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <string.h>
 
 #define PEER_EXCHANGE "istio-peer-exchange"
@@ -180,11 +180,12 @@ static bool read_hex(const char *text, unsigned char out[32])
 
 static bool read_base64(const char *text, unsigned char out[32])
 {
-    unsigned char bytes[48];
-    size_t len = strlen(text);
+    unsigned char bytes[HD_BASE64_BYTES_MAX(44)];
+    size_t n;
 
-    if (len != 44 || text[43] != '=' ||
-        EVP_DecodeBlock(bytes, (const unsigned char *)text, (int)len) != 33)
+    if (strlen(text) != 44 ||
+        !hd_base64_decode(hd_str_c(text), HD_BASE64, HD_BASE64_EXACT, bytes, &n) ||
+        n != 32)
         return false;
     memcpy(out, bytes, 32);
     return true;
