@@ -279,10 +279,7 @@ static hd_rc_t on_response_body(hd_req_t *req, const void *conf, hd_chain_t *bod
         hd_ignore(hd_req_fail(req, 502, HD_E_PROTOCOL, "gunzip: the body ends early"));
         goto failed;
     }
-    hd_chain_free(body);
-    hd_chain_move(body, &out);
-    if (flags != 0)
-        hd_chain_set_flags(body, flags);
+    bodies_replace(body, &out);
     return HD_OK;
 failed:
     hd_chain_free(&out);

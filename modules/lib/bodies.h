@@ -57,6 +57,17 @@ __attribute__((unused)) static bool types_have(const types_t *t, hd_str_t type)
     return false;
 }
 
+/* <out> in <body>'s place, whose bytes are all used: as much of a message as it was. */
+__attribute__((unused)) static void bodies_replace(hd_chain_t *body, hd_chain_t *out)
+{
+    unsigned flags = hd_chain_flags(body);
+
+    hd_chain_free(body);
+    hd_chain_move(body, out);
+    if (flags != 0)
+        hd_chain_set_flags(body, flags);
+}
+
 /* A response whose bytes change: a validator of other bytes is a weak one (RFC 9110
  * §8.8.1). */
 __attribute__((unused)) static hd_rc_t bodies_weaken_etag(hd_req_t *req)

@@ -28,26 +28,28 @@ typedef struct {
 } table_t;
 
 typedef struct {
-    hd_str_t name;
-    const hd_expr_t *key;
+    limit_zone_t base;
     table_t *table; /* NULL: nothing but a test of the file */
-    size_t bytes;
 } zone_t;
 
 typedef struct {
-    hd_str_t zone_name;
-    const zone_t *zone;
+    limit_use_t use;
     uint32_t max;
 } limit_t;
 
 typedef struct {
-    const zone_t *const *zones;
+    limit_zones_t zones;
     limit_t *limits;
-    uint32_t zones_n, limits_n;
+    uint32_t limits_n;
     hd_attr_t told; /* $limit_conn_status */
     uint32_t status, log_level;
     bool dry_run;
 } limit_conf_t;
+
+static const zone_t *zone_of(const limit_t *l)
+{
+    return (const zone_t *)l->use.zone;
+}
 
 /* --- directives --- */
 
@@ -61,18 +63,19 @@ static hd_rc_t parse_zone(hd_conf_t *cf, hd_str_t arg, zone_t *zone, hd_err_t *e
         return hd_err_set(err, HD_E_CONF,
                           "invalid parameter \"%.*s\": zone=NAME:SIZE is meant",
                           HD_STR_ARG(arg));
-    return limit_parse_zone(cf, text, (size_t)colon, ZONE_BYTES_MIN, &zone->name,
-                            &zone->bytes, err);
+    return limit_parse_zone(cf, text, (size_t)colon, ZONE_BYTES_MIN, &zone->base.name,
+                            &zone->base.bytes, err);
 }
 
 /* Its memory and gauges: found again by the next configuration if key and size are the
  * same. */
 static hd_rc_t make_table(hd_conf_t *cf, hd_str_t key, zone_t *zone, hd_err_t *err)
 {
-    hd_str_t name = hd_str_printf(cf->temp, "%slimit_conn %.*s %zu %.*s",
-                                  (cf->scope & HD_IN_STREAM) != 0 ? "stream " : "",
-                                  HD_STR_ARG(zone->name), zone->bytes, HD_STR_ARG(key));
-    uint32_t n = (uint32_t)hd_min(zone->bytes / 64, (size_t)KEYS_MAX) / WAYS * WAYS;
+    hd_str_t name =
+        hd_str_printf(cf->temp, "%slimit_conn %.*s %zu %.*s",
+                      (cf->scope & HD_IN_STREAM) != 0 ? "stream " : "",
+                      HD_STR_ARG(zone->base.name), zone->base.bytes, HD_STR_ARG(key));
+    uint32_t n = (uint32_t)hd_min(zone->base.bytes / 64, (size_t)KEYS_MAX) / WAYS * WAYS;
     table_t *t;
 
     if (cf->member == NULL)
@@ -91,41 +94,21 @@ static hd_rc_t make_table(hd_conf_t *cf, hd_str_t key, zone_t *zone, hd_err_t *e
         return hd_err_set(err, HD_E_LIMIT,
                           "no room for zone \"%.*s\" of %u keys: all zones and clusters "
                           "together have some 65000 gauges",
-                          HD_STR_ARG(zone->name), n);
+                          HD_STR_ARG(zone->base.name), n);
     zone->table = t;
     return HD_OK;
-}
-
-static const zone_t *find_zone(const limit_conf_t *lc, hd_str_t name)
-{
-    for (uint32_t i = 0; i < lc->zones_n; i++) {
-        if (hd_str_eq(lc->zones[i]->name, name))
-            return lc->zones[i];
-    }
-    return NULL;
 }
 
 static hd_rc_t add_zone(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     limit_conf_t *lc = conf;
     zone_t *zone = hd_pool_new(cf->pool, zone_t);
-    const zone_t **list = hd_pool_new_n(cf->pool, const zone_t *, lc->zones_n + 1);
-    hd_expr_t *key;
 
     if (parse_zone(cf, args[1], zone, err) != HD_OK)
         return HD_ERROR;
-    if (find_zone(lc, zone->name) != NULL)
-        return hd_err_set(err, HD_E_CONF, "limit_conn_zone \"%.*s\" is there already",
-                          HD_STR_ARG(zone->name));
-    if (hd_expr_compile(cf, args[0], &key, err) != HD_OK ||
-        make_table(cf, args[0], zone, err) != HD_OK)
+    if (limit_add_zone(cf, &lc->zones, &zone->base, args[0], err) != HD_OK)
         return HD_ERROR;
-    zone->key = key;
-    if (lc->zones_n > 0)
-        memcpy(list, lc->zones, lc->zones_n * sizeof(const zone_t *));
-    list[lc->zones_n++] = zone;
-    lc->zones = list;
-    return HD_OK;
+    return make_table(cf, args[0], zone, err);
 }
 
 static hd_rc_t add_limit(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
@@ -144,11 +127,12 @@ static hd_rc_t add_limit(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err
     if (n > 0)
         memcpy(list, lc->limits, n * sizeof(*list));
     for (uint32_t i = 0; i < n; i++) {
-        if (hd_str_eq(list[i].zone_name, args[0]))
+        if (hd_str_eq(list[i].use.name, args[0]))
             return hd_err_set(err, HD_E_CONF, "zone \"%.*s\" is used here already",
                               HD_STR_ARG(args[0]));
     }
-    list[n] = (limit_t){.zone_name = hd_str_dup(cf->pool, args[0]), .max = (uint32_t)max};
+    list[n] =
+        (limit_t){.use = {.name = hd_str_dup(cf->pool, args[0])}, .max = (uint32_t)max};
     if (hd_attr_key(cf->pool, HD_STR("limit_conn_status"), false, &lc->told, err) !=
         HD_OK)
         return HD_ERROR;
@@ -163,14 +147,8 @@ static hd_rc_t on_conf(hd_conf_t *cf, void *conf, hd_err_t *err)
 
     (void)cf;
     for (uint32_t i = 0; i < lc->limits_n; i++) {
-        limit_t *l = &lc->limits[i];
-
-        if (l->zone == NULL)
-            l->zone = find_zone(lc, l->zone_name);
-        if (l->zone == NULL)
-            return hd_err_set(err, HD_E_CONF,
-                              "limit_conn: there is no limit_conn_zone \"%.*s\"",
-                              HD_STR_ARG(l->zone_name));
+        if (limit_use_zone(&lc->zones, &lc->limits[i].use, "limit_conn", err) != HD_OK)
+            return HD_ERROR;
     }
     return HD_OK;
 }
@@ -224,7 +202,7 @@ static void give_back(void *arg)
 /* A place until <pool> ends, the request's or conn's. */
 static bool try_enter(hd_member_t *m, hd_pool_t *pool, const limit_t *l, hd_str_t name)
 {
-    table_t *t = l->zone->table;
+    table_t *t = zone_of(l)->table;
     uint64_t key = hash_key(t, name);
 
     for (int tries = 0; tries < TRIES_MAX; tries++) {
@@ -253,7 +231,7 @@ static void log_limit(hd_req_t *req, const limit_conf_t *lc, const limit_t *l)
     hd_log_level_t level = lc->log_level != 0 ? lc->log_level : HD_LOG_ERROR;
 
     hd_req_log(req, level, "limiting connections%s by zone \"%.*s\"",
-               lc->dry_run ? ", dry run," : "", HD_STR_ARG(l->zone_name));
+               lc->dry_run ? ", dry run," : "", HD_STR_ARG(l->use.name));
 }
 
 static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
@@ -266,7 +244,8 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
     for (uint32_t i = 0; i < lc->limits_n; i++) {
         const limit_t *l = &lc->limits[i];
 
-        if (l->zone->table == NULL || hd_expr_eval(l->zone->key, req, &key) != HD_OK ||
+        if (zone_of(l)->table == NULL ||
+            hd_expr_eval(l->use.zone->key, req, &key) != HD_OK ||
             key.len == 0) /* no key, no limit */
             continue;
         if (try_enter(hd_req_member(req), hd_req_pool(req), l, key)) {
@@ -295,16 +274,17 @@ static hd_rc_t on_conn(hd_conn_t *c, const void *conf)
     for (uint32_t i = 0; i < lc->limits_n; i++) {
         const limit_t *l = &lc->limits[i];
 
-        if (l->zone->table == NULL || hd_expr_eval_of(l->zone->key, &of, &key) != HD_OK ||
-            key.len == 0 || try_enter(of.member, of.pool, l, key))
+        if (zone_of(l)->table == NULL ||
+            hd_expr_eval_of(l->use.zone->key, &of, &key) != HD_OK || key.len == 0 ||
+            try_enter(of.member, of.pool, l, key))
             continue;
         hd_log_conn(lc->log_level != 0 ? lc->log_level : HD_LOG_ERROR, c->id,
                     "limiting connections%s by zone \"%.*s\", client: %.*s",
-                    lc->dry_run ? ", dry run," : "", HD_STR_ARG(l->zone_name),
+                    lc->dry_run ? ", dry run," : "", HD_STR_ARG(l->use.name),
                     HD_STR_ARG(hd_addr_print_ip(hd_conn_remote(c), text)));
         return lc->dry_run ? HD_OK
                            : hd_conn_fail(c, HD_E_LIMIT, "limited by zone \"%.*s\"",
-                                          HD_STR_ARG(l->zone_name));
+                                          HD_STR_ARG(l->use.name));
     }
     return HD_OK;
 }

@@ -12,28 +12,30 @@
 #define NO_DELAY UINT32_MAX
 
 typedef struct {
-    hd_str_t name;
-    const hd_expr_t *key;
+    limit_zone_t base;
     hd_rates_t *table; /* in the state arena; NULL: nothing but a test of the file */
-    size_t bytes;
     uint64_t token_ns;
 } zone_t;
 
 typedef struct {
-    hd_str_t zone_name;
-    const zone_t *zone;
+    limit_use_t use;
     uint32_t burst;
     uint32_t delay; /* so many in excess don't wait */
 } limit_t;
 
 typedef struct {
-    const zone_t *const *zones;
+    limit_zones_t zones;
     limit_t *limits;
-    uint32_t zones_n, limits_n;
+    uint32_t limits_n;
     hd_attr_t told; /* $limit_req_status */
     uint32_t status, log_level;
     bool dry_run;
 } limit_conf_t;
+
+static const zone_t *zone_of(const limit_t *l)
+{
+    return (const zone_t *)l->use.zone;
+}
 
 /* --- directives --- */
 
@@ -54,8 +56,8 @@ static hd_rc_t parse_zone(hd_conf_t *cf, hd_str_t text, zone_t *zone, hd_err_t *
         return hd_err_set(err, HD_E_CONF,
                           "invalid zone \"%.*s\": zone=NAME:SIZE is meant",
                           HD_STR_ARG(text));
-    return limit_parse_zone(cf, text, (size_t)colon, HD_RATES_BYTES_MIN, &zone->name,
-                            &zone->bytes, err);
+    return limit_parse_zone(cf, text, (size_t)colon, HD_RATES_BYTES_MIN, &zone->base.name,
+                            &zone->base.bytes, err);
 }
 
 static hd_rc_t parse_rate(hd_str_t text, uint64_t *token_ns, hd_err_t *err)
@@ -74,36 +76,25 @@ static hd_rc_t parse_rate(hd_str_t text, uint64_t *token_ns, hd_err_t *err)
 /* Its memory: found again by the next configuration if key and size are the same. */
 static hd_rc_t make_table(hd_conf_t *cf, hd_str_t key, zone_t *zone, hd_err_t *err)
 {
-    hd_str_t name = hd_str_printf(cf->temp, "%.*s %zu %.*s", HD_STR_ARG(zone->name),
-                                  zone->bytes, HD_STR_ARG(key));
+    hd_str_t name = hd_str_printf(cf->temp, "%.*s %zu %.*s", HD_STR_ARG(zone->base.name),
+                                  zone->base.bytes, HD_STR_ARG(key));
 
     if (cf->member == NULL)
         return HD_OK;
-    zone->table = hd_cell_get(cf->member, CELL_KIND, name, zone->bytes);
+    zone->table = hd_cell_get(cf->member, CELL_KIND, name, zone->base.bytes);
     if (zone->table == NULL)
         return hd_err_set(err, HD_E_LIMIT,
                           "no room for zone \"%.*s\" of %zu bytes: all zones together "
                           "have some 60 MB",
-                          HD_STR_ARG(zone->name), zone->bytes);
+                          HD_STR_ARG(zone->base.name), zone->base.bytes);
     hd_rates_init(zone->table, rand_next());
     return HD_OK;
-}
-
-static const zone_t *find_zone(const limit_conf_t *lc, hd_str_t name)
-{
-    for (uint32_t i = 0; i < lc->zones_n; i++) {
-        if (hd_str_eq(lc->zones[i]->name, name))
-            return lc->zones[i];
-    }
-    return NULL;
 }
 
 static hd_rc_t add_zone(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     limit_conf_t *lc = conf;
     zone_t *zone = hd_pool_new(cf->pool, zone_t);
-    const zone_t **list = hd_pool_new_n(cf->pool, const zone_t *, lc->zones_n + 1);
-    hd_expr_t *key;
 
     for (uint32_t i = 1; i < cf->node->args_n; i++) {
         hd_str_t arg = args[i];
@@ -119,20 +110,11 @@ static hd_rc_t add_zone(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
         if (rc != HD_OK)
             return rc;
     }
-    if (zone->name.len == 0 || zone->token_ns == 0)
+    if (zone->base.name.len == 0 || zone->token_ns == 0)
         return hd_err_set(err, HD_E_CONF, "both zone=NAME:SIZE and rate= are needed");
-    if (find_zone(lc, zone->name) != NULL)
-        return hd_err_set(err, HD_E_CONF, "limit_req_zone \"%.*s\" is there already",
-                          HD_STR_ARG(zone->name));
-    if (hd_expr_compile(cf, args[0], &key, err) != HD_OK ||
-        make_table(cf, args[0], zone, err) != HD_OK)
+    if (limit_add_zone(cf, &lc->zones, &zone->base, args[0], err) != HD_OK)
         return HD_ERROR;
-    zone->key = key;
-    if (lc->zones_n > 0)
-        memcpy(list, lc->zones, lc->zones_n * sizeof(const zone_t *));
-    list[lc->zones_n++] = zone;
-    lc->zones = list;
-    return HD_OK;
+    return make_table(cf, args[0], zone, err);
 }
 
 static hd_rc_t parse_limit(hd_conf_t *cf, hd_str_t arg, limit_t *l, hd_err_t *err)
@@ -141,7 +123,7 @@ static hd_rc_t parse_limit(hd_conf_t *cf, hd_str_t arg, limit_t *l, hd_err_t *er
     uint64_t n;
 
     if (take_prefix(&value, "zone=") && value.len > 0) {
-        l->zone_name = hd_str_dup(cf->pool, value);
+        l->use.name = hd_str_dup(cf->pool, value);
         return HD_OK;
     }
     if (hd_str_eq(arg, HD_STR("nodelay"))) {
@@ -179,12 +161,12 @@ static hd_rc_t add_limit(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err
         if (parse_limit(cf, args[i], &list[n], err) != HD_OK)
             return HD_ERROR;
     }
-    if (list[n].zone_name.len == 0)
+    if (list[n].use.name.len == 0)
         return hd_err_set(err, HD_E_CONF, "zone=NAME is needed");
     for (uint32_t i = 0; i < n; i++) {
-        if (hd_str_eq(list[i].zone_name, list[n].zone_name))
+        if (hd_str_eq(list[i].use.name, list[n].use.name))
             return hd_err_set(err, HD_E_CONF, "zone \"%.*s\" is used here already",
-                              HD_STR_ARG(list[n].zone_name));
+                              HD_STR_ARG(list[n].use.name));
     }
     if (hd_attr_key(cf->pool, HD_STR("limit_req_status"), false, &lc->told, err) != HD_OK)
         return HD_ERROR;
@@ -199,14 +181,8 @@ static hd_rc_t on_conf(hd_conf_t *cf, void *conf, hd_err_t *err)
 
     (void)cf;
     for (uint32_t i = 0; i < lc->limits_n; i++) {
-        limit_t *l = &lc->limits[i];
-
-        if (l->zone == NULL)
-            l->zone = find_zone(lc, l->zone_name);
-        if (l->zone == NULL)
-            return hd_err_set(err, HD_E_CONF,
-                              "limit_req: there is no limit_req_zone \"%.*s\"",
-                              HD_STR_ARG(l->zone_name));
+        if (limit_use_zone(&lc->zones, &lc->limits[i].use, "limit_req", err) != HD_OK)
+            return HD_ERROR;
     }
     return HD_OK;
 }
@@ -226,7 +202,7 @@ static uint64_t wait_for(const limit_t *l, uint64_t excess)
 
     if (l->delay == NO_DELAY || excess <= free)
         return 0;
-    return (excess - free) * (l->zone->token_ns / 1000) / 1000000;
+    return (excess - free) * (zone_of(l)->token_ns / 1000) / 1000000;
 }
 
 /* All limits or none: who is refused by one hasn't used up the others. */
@@ -238,20 +214,21 @@ static outcome_t ask(hd_req_t *req, const limit_conf_t *lc)
 
     for (uint32_t i = 0; i < lc->limits_n; i++) {
         const limit_t *l = &lc->limits[i];
-        const zone_t *z = l->zone;
+        const zone_t *z = zone_of(l);
         hd_rate_conf_t rate = {.token_ns = z->token_ns, .burst = l->burst};
         uint64_t excess, ms;
 
-        if (hd_expr_eval(z->key, req, &keys[i]) != HD_OK || z->table == NULL)
+        if (hd_expr_eval(z->base.key, req, &keys[i]) != HD_OK || z->table == NULL)
             keys[i] = HD_STR_NONE;
         if (keys[i].len == 0) /* no key, no limit */
             continue;
-        if (!hd_rates_try_take(z->table, z->bytes, keys[i], &rate, now_ns, &excess)) {
+        if (!hd_rates_try_take(z->table, z->base.bytes, keys[i], &rate, now_ns,
+                               &excess)) {
             for (uint32_t k = 0; k < i; k++) {
-                z = lc->limits[k].zone;
+                z = zone_of(&lc->limits[k]);
                 rate.token_ns = z->token_ns;
                 if (keys[k].len > 0)
-                    hd_rates_give_back(z->table, z->bytes, keys[k], &rate);
+                    hd_rates_give_back(z->table, z->base.bytes, keys[k], &rate);
             }
             return (outcome_t){.limit = l, .excess = excess, .is_refused = true};
         }
@@ -271,7 +248,7 @@ static void log_outcome(hd_req_t *req, const limit_conf_t *lc, const outcome_t *
     hd_req_log(req, level, "%s requests%s, excess: %llu.%03llu by zone \"%.*s\"",
                o->is_refused ? "limiting" : "delaying", lc->dry_run ? ", dry run" : "",
                (unsigned long long)(o->excess / 1000),
-               (unsigned long long)(o->excess % 1000), HD_STR_ARG(o->limit->zone_name));
+               (unsigned long long)(o->excess % 1000), HD_STR_ARG(o->limit->use.name));
 }
 
 static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
