@@ -22,42 +22,34 @@ static const double buckets[] = {0.5,   1,      5,      10,      25,     50,    
                                  250,   500,    1000,   2500,    5000,   10000, 30000,
                                  60000, 300000, 600000, 1800000, 3600000};
 
-#define HISTOGRAM                                                                        \
-    .kind = HD_HISTOGRAM, .buckets = buckets, .buckets_n = hd_countof(buckets)
+#define HTTP_HISTOGRAM(what, about)                                                      \
+    {                                                                                    \
+        .name = "istio_" what, .help = about, .kind = HD_HISTOGRAM, .buckets = buckets,  \
+        .buckets_n = hd_countof(buckets), .labels = http_labels                          \
+    }
+#define TCP_COUNTER(what, about)                                                         \
+    {                                                                                    \
+        .name = "istio_tcp_" what, .help = about, .kind = HD_COUNTER,                    \
+        .labels = tcp_labels                                                             \
+    }
 
 const hd_family_t metrics_families[M_N] = {
     [M_REQUESTS] = {.name = "istio_requests_total",
                     .help = "Requests that ended",
                     .kind = HD_COUNTER,
                     .labels = http_labels},
-    [M_DURATION] = {.name = "istio_request_duration_milliseconds",
-                    .help = "From a request's first byte to its response's last",
-                    HISTOGRAM,
-                    .labels = http_labels},
-    [M_REQUEST_BYTES] = {.name = "istio_request_bytes",
-                         .help = "Size of requests, head and body",
-                         HISTOGRAM,
-                         .labels = http_labels},
-    [M_RESPONSE_BYTES] = {.name = "istio_response_bytes",
-                          .help = "Size of responses, head and body",
-                          HISTOGRAM,
-                          .labels = http_labels},
-    [M_TCP_OPENED] = {.name = "istio_tcp_connections_opened_total",
-                      .help = "Connections that were set up",
-                      .kind = HD_COUNTER,
-                      .labels = tcp_labels},
-    [M_TCP_CLOSED] = {.name = "istio_tcp_connections_closed_total",
-                      .help = "Connections that ended",
-                      .kind = HD_COUNTER,
-                      .labels = tcp_labels},
-    [M_TCP_SENT] = {.name = "istio_tcp_sent_bytes_total",
-                    .help = "Bytes sent to the client",
-                    .kind = HD_COUNTER,
-                    .labels = tcp_labels},
-    [M_TCP_RECEIVED] = {.name = "istio_tcp_received_bytes_total",
-                        .help = "Bytes received from the client",
-                        .kind = HD_COUNTER,
-                        .labels = tcp_labels},
+    [M_DURATION] = HTTP_HISTOGRAM("request_duration_milliseconds",
+                                  "From a request's first byte to its response's last"),
+    [M_REQUEST_BYTES] =
+        HTTP_HISTOGRAM("request_bytes", "Size of requests, head and body"),
+    [M_RESPONSE_BYTES] =
+        HTTP_HISTOGRAM("response_bytes", "Size of responses, head and body"),
+    [M_TCP_OPENED] =
+        TCP_COUNTER("connections_opened_total", "Connections that were set up"),
+    [M_TCP_CLOSED] = TCP_COUNTER("connections_closed_total", "Connections that ended"),
+    [M_TCP_SENT] = TCP_COUNTER("sent_bytes_total", "Bytes sent to the client"),
+    [M_TCP_RECEIVED] =
+        TCP_COUNTER("received_bytes_total", "Bytes received from the client"),
 };
 
 static void put(hd_str_t *values, unsigned label, hd_str_t value)
@@ -65,24 +57,31 @@ static void put(hd_str_t *values, unsigned label, hd_str_t value)
     values[label] = value.len > 0 ? value : HD_STR("unknown"); /* MLABEL-17 */
 }
 
+static const struct {
+    unsigned source, destination;
+    size_t at; /* in workload_names_t */
+} workload_labels[] = {
+    {L_SOURCE_WORKLOAD, L_DESTINATION_WORKLOAD, offsetof(workload_names_t, name)},
+    {L_SOURCE_WORKLOAD_NAMESPACE, L_DESTINATION_WORKLOAD_NAMESPACE,
+     offsetof(workload_names_t, namespace)},
+    {L_SOURCE_APP, L_DESTINATION_APP, offsetof(workload_names_t, app)},
+    {L_SOURCE_VERSION, L_DESTINATION_VERSION, offsetof(workload_names_t, version)},
+    {L_SOURCE_CANONICAL_SERVICE, L_DESTINATION_CANONICAL_SERVICE,
+     offsetof(workload_names_t, service)},
+    {L_SOURCE_CANONICAL_REVISION, L_DESTINATION_CANONICAL_REVISION,
+     offsetof(workload_names_t, revision)},
+    {L_SOURCE_CLUSTER, L_DESTINATION_CLUSTER, offsetof(workload_names_t, cluster)},
+};
+
 static void put_workload(hd_str_t *values, bool is_source, const workload_names_t *w)
 {
     static const workload_names_t nobody;
+    const char *names = (const char *)(w != NULL ? w : &nobody);
 
-    if (w == NULL)
-        w = &nobody;
-    put(values, is_source ? L_SOURCE_WORKLOAD : L_DESTINATION_WORKLOAD, w->name);
-    put(values,
-        is_source ? L_SOURCE_WORKLOAD_NAMESPACE : L_DESTINATION_WORKLOAD_NAMESPACE,
-        w->namespace);
-    put(values, is_source ? L_SOURCE_APP : L_DESTINATION_APP, w->app);
-    put(values, is_source ? L_SOURCE_VERSION : L_DESTINATION_VERSION, w->version);
-    put(values, is_source ? L_SOURCE_CANONICAL_SERVICE : L_DESTINATION_CANONICAL_SERVICE,
-        w->service);
-    put(values,
-        is_source ? L_SOURCE_CANONICAL_REVISION : L_DESTINATION_CANONICAL_REVISION,
-        w->revision);
-    put(values, is_source ? L_SOURCE_CLUSTER : L_DESTINATION_CLUSTER, w->cluster);
+    for (size_t i = 0; i < hd_countof(workload_labels); i++)
+        put(values,
+            is_source ? workload_labels[i].source : workload_labels[i].destination,
+            *(const hd_str_t *)(names + workload_labels[i].at));
 }
 
 static hd_str_t without_port(hd_str_t host)
