@@ -20,7 +20,9 @@
 #include "mesh/hd_endpoint_state.h"
 #include "mesh/hd_health.h"
 #include "mesh/hd_named.h"
+#include "mesh/hd_ocsp_fetch.h"
 #include "mesh/hd_resolving.h"
+#include "mesh/hd_stapling.h"
 #include "mesh/xds/hd_xds_agent.h"
 #include "stream/hd_conf_stream.h"
 #include "stream/hd_udp.h"
@@ -95,6 +97,8 @@ static void register_parts(void)
     hd_resolving = &hd_mesh_resolving;
     hd_named_register();
     hd_resolving_register();
+    hd_ocsp_fetcher = &hd_mesh_ocsp_fetcher;
+    hd_stapling_register();
     hd_http_conf_register();
     hd_ignore(hd_module_add(&hd_stream_module) == 0);
     hd_process_add_hooks(&serving);

@@ -37,7 +37,7 @@ hd_dns_conf_t hd_named_dns_conf(const hd_resolver_t *r)
     hd_dns_conf_t conf = {
         .servers_n = hd_min(r->servers_n, (uint32_t)HD_DNS_SERVERS_MAX),
         .has_no_search = true,
-        .has_no_files = true,
+        .has_no_files = r->servers_n > 0,
         .family = r->no_ipv4   ? HD_DNS_V6_ONLY
                   : r->no_ipv6 ? HD_DNS_V4_ONLY
                                : HD_DNS_ALL,

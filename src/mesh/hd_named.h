@@ -33,7 +33,7 @@ typedef struct {
 
 #define HD_NAMED_PREFIX "servers of "
 
-/* How hd_dns is to ask, where a file says so. */
+/* How hd_dns is to ask, where a file says so; without servers: as the system does. */
 hd_dns_conf_t hd_named_dns_conf(const hd_resolver_t *r);
 
 void hd_named_register(void); /* at process start: the agent's part */

@@ -464,7 +464,7 @@ static bool is_good(const question_t *q)
     hd_str_t host;
     uint16_t port;
 
-    if (r->servers_n == 0 || r->servers_n > HD_RESOLVER_SERVERS_MAX ||
+    if (r->servers_n > HD_RESOLVER_SERVERS_MAX ||
         q->host_len > HOST_MAX ||
         !hd_resolve_split(hd_str_n(q->host, q->host_len), 1, &host, &port) ||
         host.len != q->host_len)

@@ -1,4 +1,7 @@
 #include "core/conf/hd_conf_secret.h"
+#include "core/conf/hd_conf_cluster.h"
+#include "core/conf/hd_conf_resolver.h"
+#include "core/net/hd_ocsp.h"
 #include "core/net/hd_tls.h"
 #include "core/os/hd_os.h"
 
@@ -193,6 +196,7 @@ static uint64_t hash_secret(const hd_secret_t *s)
     h = hd_hash64(s->more_trust_pem.data, s->more_trust_pem.len, h);
     h = hd_hash64(s->ticket_keys.data, s->ticket_keys.len, h);
     h = hd_hash64(s->ocsp_der.data, s->ocsp_der.len, h);
+    h = hd_hash64(s->staple.data, s->staple.len, h);
     return hd_hash64(s->crl_pem.data, s->crl_pem.len, h) | 1;
 }
 
@@ -202,6 +206,98 @@ static hd_str_t name_of(hd_conf_t *cf, hd_str_t path)
                ? hd_str_printf(cf->temp, "data:%016llx",
                                (unsigned long long)hd_hash64(path.data, path.len, 1))
                : path;
+}
+
+/* --- stapling --- */
+
+static hd_rc_t put_task(hd_conf_t *cf, hd_str_t secret_name, const hd_stapling_t *task,
+                        hd_err_t *err)
+{
+    hd_str_t name =
+        hd_str_printf(cf->temp, HD_STAPLING_PREFIX "%.*s", HD_STR_ARG(secret_name));
+    hd_slot_t *slot = hd_slot_find_or_add(cf->arena, HD_RES_POLICY, name, err);
+    hd_stapling_t *copy;
+    hd_region_t *r;
+    hd_pool_t *pool;
+    hd_rc_t rc;
+
+    if (slot == NULL)
+        return HD_ERROR;
+    r = hd_batch_region(cf->batch, HD_RES_POLICY, name, hd_conf_place(cf), 0, &pool, err);
+    if (r == NULL)
+        return HD_ERROR;
+    copy = hd_pool_new(pool, hd_stapling_t);
+    copy->staple = hd_str_dup(pool, task->staple);
+    copy->label = hd_str_dup(pool, task->label);
+    copy->chain_pem = hd_str_dup(pool, task->chain_pem);
+    copy->trust_pem = hd_str_dup(pool, task->trust_pem);
+    copy->verifies = task->verifies;
+    copy->url = hd_str_dup(pool, task->url);
+    copy->resolver = task->resolver;
+    copy->cluster = task->cluster;
+    rc = hd_batch_put(cf->batch, slot, r, copy, HD_CONTENT_BUILT, err);
+    return rc == HD_DONE ? HD_OK : rc;
+}
+
+/* As in nginx a certificate that nobody can be asked about is served without. */
+static hd_rc_t add_stapling(hd_conf_t *cf, const hd_conf_secret_t *files,
+                            hd_str_t secret_name, hd_pool_t *pool, hd_secret_t *s,
+                            hd_err_t *err)
+{
+    hd_str_t cert = shown(files->cert), trust_pem = HD_STR_NONE;
+    hd_ocsp_url_t url;
+    hd_err_t why = {0};
+    hd_ocsp_t *o;
+    hd_stapling_t task;
+    hd_rc_t rc = HD_OK;
+
+    if (read_file(cf, files->stapling->trust, "trusted certificates", cf->temp, NULL,
+                  &trust_pem, err) != HD_OK)
+        return HD_ERROR;
+    o = hd_ocsp_create(s->chain_pem, trust_pem, files->stapling->verifies, &why);
+    if (o == NULL && why.code != HD_E_CONF)
+        return hd_err_set(err, HD_E_CONF, "%s", why.text);
+    task = (hd_stapling_t){
+        .staple = hd_str_printf(cf->temp, HD_STAPLE_PREFIX "%.*s",
+                                HD_STR_ARG(secret_name)),
+        .label = cert,
+        .chain_pem = s->chain_pem,
+        .trust_pem = trust_pem,
+        .verifies = files->stapling->verifies,
+        .url = files->stapling->responder,
+        .resolver = hd_conf_resolver_of(cf->confs),
+    };
+    if (o != NULL && task.url.len == 0)
+        task.url = hd_str_dup(cf->temp, hd_ocsp_responder(o));
+    hd_ocsp_destroy(o);
+    if (o == NULL)
+        hd_conf_warn(cf, "\"ssl_stapling\" ignored, %s for certificate \"%.*s\"",
+                     why.text, HD_STR_ARG(cert));
+    else if (task.url.len == 0)
+        hd_conf_warn(cf,
+                     "\"ssl_stapling\" ignored, no OCSP responder URL in the certificate "
+                     "\"%.*s\"",
+                     HD_STR_ARG(cert));
+    else if (hd_ocsp_parse_url(task.url, &url, &why) != HD_OK)
+        hd_conf_warn(cf, "\"ssl_stapling\" ignored, %s in the certificate \"%.*s\"",
+                     why.text, HD_STR_ARG(cert));
+    else
+        rc = hd_conf_cluster->any_slot(cf, false, &task.cluster, err);
+    if (rc != HD_OK || task.cluster == NULL)
+        return rc;
+    cf->build->needs_agent = true;
+    s->staple = hd_str_dup(pool, task.staple);
+    return put_task(cf, secret_name, &task, err);
+}
+
+static hd_str_t add_stapling_name(hd_conf_t *cf, hd_str_t name,
+                                  const hd_conf_stapling_t *s)
+{
+    hd_resolver_t r = hd_conf_resolver_of(cf->confs);
+
+    return hd_str_printf(cf->temp, "%.*s|ocsp:%.*s|%.*s|%d|%llx", HD_STR_ARG(name),
+                         HD_STR_ARG(s->responder), HD_STR_ARG(s->trust), s->verifies,
+                         (unsigned long long)r.id);
 }
 
 hd_rc_t hd_conf_secret_slot(hd_conf_t *cf, const hd_conf_secret_t *files,
@@ -224,6 +320,8 @@ hd_rc_t hd_conf_secret_slot(hd_conf_t *cf, const hd_conf_secret_t *files,
     for (uint32_t i = 0; i < files->ticket_keys_n; i++)
         name = hd_str_printf(cf->temp, "%.*s|ticket:%.*s", HD_STR_ARG(name),
                              HD_STR_ARG(files->ticket_keys[i]));
+    if (files->stapling != NULL)
+        name = add_stapling_name(cf, name, files->stapling);
     s = hd_slot_find_or_add(cf->arena, HD_RES_SECRET, name, err);
     if (s == NULL)
         return HD_ERROR;
@@ -234,7 +332,9 @@ hd_rc_t hd_conf_secret_slot(hd_conf_t *cf, const hd_conf_secret_t *files,
     if (r == NULL)
         return HD_ERROR;
     secret = hd_pool_new(pool, hd_secret_t);
-    if (read_secret(cf, files, r, pool, secret, err) != HD_OK) {
+    if (read_secret(cf, files, r, pool, secret, err) != HD_OK ||
+        (files->stapling != NULL &&
+         add_stapling(cf, files, name, pool, secret, err) != HD_OK)) {
         hd_batch_drop(cf->batch, r);
         return HD_ERROR;
     }

@@ -3,11 +3,19 @@
 #pragma once
 #include "core/conf/hd_conf.h"
 
+/* The issuer's responder is asked about <cert>, and its answer stapled. */
+typedef struct {
+    hd_str_t responder; /* URL; empty: the certificate says */
+    hd_str_t trust;     /* path: issuers, and roots that answers are verified by */
+    bool verifies;
+} hd_conf_stapling_t;
+
 /* Absolute paths; empty: none. <cert> and <key> may be "data:" and the text itself. */
 typedef struct {
     hd_str_t cert, key;          /* both or none */
     hd_str_t passwords;          /* of the key, a line each */
-    hd_str_t ocsp;               /* DER: what is stapled to the certificate */
+    hd_str_t ocsp;               /* DER: what is stapled to the certificate, or … */
+    const hd_conf_stapling_t *stapling; /* … who is asked for it; NULL: nobody */
     hd_str_t trust, crls;        /* roots to verify peers by */
     const hd_str_t *ticket_keys; /* nginx's files of 48 or 80 bytes */
     uint32_t ticket_keys_n;

@@ -2,6 +2,7 @@
 #include "core/conf/hd_conf_secret.h"
 #include "core/conf/hd_conf_ssl_int.h"
 #include "core/conf/hd_module_table.h"
+#include "core/net/hd_ocsp.h"
 #include "core/net/hd_tls_cache.h"
 
 /* Lists and texts lie in cf->pool. Zero is the default of each. */
@@ -14,6 +15,7 @@ typedef struct {
     uint64_t zone_bytes;
     hd_str_t ciphers, groups, client_ca, trusted_ca, crls, dhparam, passwords, stapling,
         commands;
+    hd_str_t responder;            /* of stapling: URL */
     hd_str_t alpn;                 /* wire form */
     uint64_t session_timeout_ms;   /* 0: 5 minutes */
     uint64_t handshake_timeout_ms; /* 0: 60 s */
@@ -21,7 +23,8 @@ typedef struct {
     uint32_t verify;               /* hd_tls_verify_t */
     uint32_t verify_depth;
     uint8_t versions; /* bits; 0: both */
-    bool prefer_server_ciphers, cache, no_tickets, rejects, staples, no_revalidation;
+    bool prefer_server_ciphers, cache, no_tickets, rejects, staples, verifies_staples,
+        no_revalidation;
 } ssl_conf_t;
 
 enum { TLS_1_2 = 1, TLS_1_3 = 2 };
@@ -152,17 +155,14 @@ static hd_rc_t set_early_data(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return HD_OK;
 }
 
-static hd_rc_t set_stapling(hd_conf_t *cf, const hd_str_t *args, void *conf,
-                            hd_err_t *err)
+static hd_rc_t set_responder(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                             hd_err_t *err)
 {
-    const ssl_conf_t *sc = conf;
+    ssl_conf_t *sc = conf;
+    hd_ocsp_url_t url;
 
-    if (hd_set_flag(cf, args, conf, err) != HD_OK)
-        return HD_ERROR;
-    if (sc->staples && cf->node->uses == 1)
-        hd_conf_warn(cf, "responders aren't asked: what ssl_stapling_file holds is "
-                         "stapled");
-    return HD_OK;
+    sc->responder = hd_str_dup(cf->pool, args[0]);
+    return hd_ocsp_parse_url(sc->responder, &url, err);
 }
 
 static hd_rc_t set_alpn(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
@@ -308,6 +308,9 @@ static hd_rc_t put_certs(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls
 {
     const hd_slot_t **certs =
         hd_pool_new_n(cf->pool, const hd_slot_t *, hd_max(sc->certs_n, 1u));
+    hd_conf_stapling_t how = {.responder = sc->responder,
+                              .trust = sc->trusted_ca,
+                              .verifies = sc->verifies_staples};
 
     if (sc->stapling.len > 0 && sc->certs_n > 1)
         return hd_err_set(err, HD_E_CONF,
@@ -323,6 +326,9 @@ static hd_rc_t put_certs(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls
                                   .key = sc->keys[i],
                                   .passwords = sc->passwords,
                                   .ocsp = sc->staples ? sc->stapling : HD_STR_NONE};
+
+        if (sc->staples && sc->stapling.len == 0)
+            files.stapling = &how;
 
         if (hd_conf_secret_slot(cf, &files, &certs[i], err) != HD_OK)
             return HD_ERROR;
@@ -540,28 +546,30 @@ static const hd_directive_t directives[] = {
     {.name = "ssl_stapling",
      .scope = IN_SERVERS,
      .args_n = 1,
-     .set = set_stapling,
+     .set = hd_set_flag,
      .offset = AT(staples),
-     .help = "on|off: an OCSP response is stapled to the certificate; off"},
+     .help = "on|off: the answer of the issuer's OCSP responder is stapled to the "
+             "certificate: the agent asks for it; off"},
     {.name = "ssl_stapling_file",
      .scope = IN_SERVERS,
      .args_n = 1,
      .set = set_path,
      .offset = AT(stapling),
      .help = "FILE: the OCSP response, DER (openssl ocsp -respout), read with the "
-             "configuration"},
+             "configuration; nobody is asked"},
     {.name = "ssl_stapling_responder",
      .scope = IN_SERVERS,
      .args_n = 1,
-     .set = hd_conf_tls_no_effect,
-     .post = "responders aren't asked: ssl_stapling_file",
-     .help = "URL: accepted; responders aren't asked"},
+     .set = set_responder,
+     .help = "http://HOST[:PORT][/PATH]: who is asked, in place of whom the certificate "
+             "names"},
     {.name = "ssl_stapling_verify",
      .scope = IN_SERVERS,
      .args_n = 1,
-     .set = hd_conf_tls_only_off,
-     .post = "a response of ssl_stapling_file is checked to be about the certificate",
-     .help = "off: responses aren't verified, but checked to be about the certificate"},
+     .set = hd_set_flag,
+     .offset = AT(verifies_staples),
+     .help = "on|off: who signed an answer needs a path to ssl_trusted_certificate; off: "
+             "the certificate's issuer, or whom it has made a responder, is enough"},
     {.name = "ssl_ocsp",
      .scope = IN_SERVERS,
      .args_n = 1,

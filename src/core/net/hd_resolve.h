@@ -15,7 +15,8 @@
 /* nginx's resolver and resolver_timeout; data in a region, flat: it may be copied. */
 typedef struct hd_resolver_s {
     hd_addr_t servers[HD_RESOLVER_SERVERS_MAX]; /* IP addresses */
-    uint32_t servers_n;                         /* 0: there is no resolver */
+    uint32_t servers_n; /* 0: there is no resolver; who looks a name up all the same, asks
+                           the system's */
     uint32_t valid_ms;                          /* instead of answers' TTL; 0: the TTL */
     uint32_t timeout_ms;                        /* how long a request waits */
     bool no_ipv4, no_ipv6;

@@ -45,6 +45,8 @@ typedef struct hd_secret_s {
     hd_str_t ticket_keys; /* HD_TLS_TICKET_KEY_BYTES each, the first writes; in the secret
                              area; empty: none here */
     hd_str_t ocsp_der;    /* stapled to the certificate; empty: none */
+    hd_str_t staple;      /* HD_RES_POLICY that the agent keeps up to date (hd_ocsp.h), to
+                             be stapled in place of ocsp_der; empty: none */
     int64_t not_after_s;  /* of the leaf, Unix time; 0: unknown */
     hd_str_t spiffe_id;   /* of the leaf */
 } hd_secret_t;

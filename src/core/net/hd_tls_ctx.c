@@ -1,5 +1,6 @@
 #include "core/net/hd_tls_int.h"
 #include "core/base/hd_log.h"
+#include "core/net/hd_ocsp.h"
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -244,22 +245,42 @@ static int on_reject(SSL *ssl, int *alert, void *arg)
     return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
+/* What the agent was answered last, if it is about this very certificate, and still true:
+ * rather none than a wrong one. */
+static hd_str_t find_staple(const hd_tls_layer_t *l, const hd_tls_cert_t *cert)
+{
+    const hd_slot_t *slot = cert->staple.len > 0
+                                ? hd_slot_find(l->ctx->member, NULL, HD_RES_POLICY,
+                                               cert->staple)
+                                : NULL;
+    const hd_region_t *r = slot != NULL ? hd_slot_get(l->ctx->member, slot) : NULL;
+    const hd_staple_t *s = r != NULL ? r->root : NULL;
+
+    if (s == NULL || s->until_s <= hd_tls_now_s(l) ||
+        memcmp(s->fingerprint, cert->fingerprint, sizeof(s->fingerprint)) != 0)
+        return cert->ocsp_der;
+    return s->der;
+}
+
 /* The answer of the certificate's issuer that it isn't revoked (RFC 6066 §8), where a
  * client asks for it. */
 static int on_status(SSL *ssl, void *arg)
 {
     const hd_tls_ctx_t *ctx = arg;
+    const hd_tls_layer_t *l = hd_tls_layer_of(ssl);
     const X509 *leaf = SSL_get_certificate(ssl);
 
     for (uint32_t i = 0; i < ctx->conf.certs_n && leaf != NULL; i++) {
-        const hd_tls_cert_t *cert = hd_tls_cert_of(hd_tls_layer_of(ssl), i, NULL);
+        const hd_tls_cert_t *cert = hd_tls_cert_of(l, i, NULL);
         unsigned char *copy;
+        hd_str_t der;
 
-        if (cert == NULL || cert->ocsp_der.len == 0 || X509_cmp(cert->leaf, leaf) != 0)
+        if (cert == NULL || X509_cmp(cert->leaf, leaf) != 0 ||
+            (der = find_staple(l, cert)).len == 0)
             continue;
-        copy = OPENSSL_memdup(cert->ocsp_der.data, cert->ocsp_der.len);
+        copy = OPENSSL_memdup(der.data, der.len);
         hd_bug_on(copy == NULL);
-        SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)cert->ocsp_der.len); /* taken */
+        SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)der.len); /* taken */
         return SSL_TLSEXT_ERR_OK;
     }
     return SSL_TLSEXT_ERR_NOACK;

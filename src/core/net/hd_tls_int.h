@@ -32,7 +32,9 @@ typedef struct {
     X509 *leaf;
     STACK_OF(X509) * chain;
     EVP_PKEY *key;
-    hd_str_t ocsp_der; /* its own copy; empty: none */
+    hd_str_t ocsp_der;       /* its own copy; empty: none */
+    hd_str_t staple;         /* its own copy of the secret's; empty: none */
+    uint8_t fingerprint[32]; /* SHA-256 of the leaf, where there is <staple> */
 } hd_tls_cert_t;
 
 typedef struct {
@@ -132,6 +134,8 @@ void hd_tls_let_go(hd_tls_layer_t *l); /* harmless when nothing is held */
 const hd_tls_cert_t *hd_tls_cert_of(const hd_tls_layer_t *l, uint32_t i, hd_err_t *err);
 const hd_tls_trust_t *hd_tls_trust_of(const hd_tls_layer_t *l, hd_err_t *err);
 int64_t hd_tls_time_s(const ASN1_TIME *t); /* Unix time; 0: unreadable */
+/* All certificates of <pem>, the caller's; NULL: <err>, which calls the whole <what>. */
+STACK_OF(X509) * hd_tls_read_certs(hd_str_t pem, const char *what, hd_err_t *err);
 
 /* --- verify --- */
 int hd_tls_verify(X509_STORE_CTX *store_ctx, void *arg);

@@ -62,8 +62,7 @@ int64_t hd_tls_time_s(const ASN1_TIME *t)
     return t != NULL && ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : 0;
 }
 
-/* All certificates of <pem>; NULL: <err>, which calls the whole <what>. */
-static STACK_OF(X509) * read_certs(hd_str_t pem, const char *what, hd_err_t *err)
+STACK_OF(X509) * hd_tls_read_certs(hd_str_t pem, const char *what, hd_err_t *err)
 {
     STACK_OF(X509) *certs = sk_X509_new_null();
     BIO *bio = open_text(pem);
@@ -129,6 +128,7 @@ static void free_cert(hd_tls_cert_t *cert)
     sk_X509_pop_free(cert->chain, X509_free);
     EVP_PKEY_free(cert->key);
     free((char *)(uintptr_t)cert->ocsp_der.data);
+    free((char *)(uintptr_t)cert->staple.data);
     free(cert);
 }
 
@@ -176,18 +176,28 @@ static hd_rc_t check_ocsp(const hd_tls_cert_t *cert, hd_str_t der, hd_err_t *err
     return is_about ? HD_OK : fail(err, "the OCSP response is about another certificate");
 }
 
-static hd_rc_t take_ocsp(hd_tls_cert_t *cert, hd_str_t der, hd_err_t *err)
+static hd_str_t copy_text(hd_str_t text)
 {
-    char *copy;
+    char *copy = malloc(text.len + 1);
 
-    if (der.len == 0)
-        return HD_OK;
-    if (check_ocsp(cert, der, err) != HD_OK)
-        return HD_ERROR;
-    copy = malloc(der.len);
     hd_bug_on(copy == NULL);
-    memcpy(copy, der.data, der.len);
-    cert->ocsp_der = hd_str_n(copy, der.len);
+    memcpy(copy, text.data, text.len);
+    return hd_str_n(copy, text.len);
+}
+
+static hd_rc_t take_ocsp(hd_tls_cert_t *cert, const hd_secret_t *s, hd_err_t *err)
+{
+    unsigned n = 0;
+
+    if (s->staple.len > 0) {
+        cert->staple = copy_text(s->staple);
+        hd_bug_on(X509_digest(cert->leaf, EVP_sha256(), cert->fingerprint, &n) != 1);
+    }
+    if (s->ocsp_der.len == 0)
+        return HD_OK;
+    if (check_ocsp(cert, s->ocsp_der, err) != HD_OK)
+        return HD_ERROR;
+    cert->ocsp_der = copy_text(s->ocsp_der);
     return HD_OK;
 }
 
@@ -196,10 +206,11 @@ static hd_tls_cert_t *make_cert(const hd_secret_t *s, hd_err_t *err)
     hd_tls_cert_t *cert = calloc(1, sizeof(*cert));
 
     hd_bug_on(cert == NULL);
-    if ((cert->chain = read_certs(s->chain_pem, "the certificate chain", err)) != NULL &&
+    if ((cert->chain = hd_tls_read_certs(s->chain_pem, "the certificate chain", err)) !=
+            NULL &&
         (cert->key = read_key(s->key_pem, err)) != NULL) {
         cert->leaf = sk_X509_shift(cert->chain);
-        if (check_fit(cert, err) == HD_OK && take_ocsp(cert, s->ocsp_der, err) == HD_OK)
+        if (check_fit(cert, err) == HD_OK && take_ocsp(cert, s, err) == HD_OK)
             return cert;
     }
     free_cert(cert);
@@ -247,7 +258,7 @@ static hd_rc_t add_roots(hd_tls_trust_t *trust, X509_STORE *store, hd_str_t pem,
 
     if (pem.len == 0)
         return HD_OK;
-    if ((certs = read_certs(pem, "the trusted roots", err)) == NULL)
+    if ((certs = hd_tls_read_certs(pem, "the trusted roots", err)) == NULL)
         return HD_ERROR;
     for (int i = 0; i < sk_X509_num(certs); i++) {
         X509 *cert = sk_X509_value(certs, i);

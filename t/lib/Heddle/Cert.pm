@@ -7,7 +7,8 @@ package Heddle::Cert;
 #   my $c = $ca->make_cert('page', spiffe => 'spiffe://cluster.local/ns/shop/sa/page');
 #       spiffe => [two, of them]  dns => [...]  ip => [...]  email => [...]  expired => 1  not_yet => 1
 #       lives_s => 5 (valid for so long from now)
-#       rsa => 1 (else EC P-256)  cn => 'name'
+#       rsa => 1 (else EC P-256)  cn => 'name'  ocsp => 'http://…' (its responder)
+#       signs_ocsp => 1 (is a responder's)
 #
 # Each has cert, key and chain (cert, then the intermediates, in one file): paths in the test's
 # directory. A root's `cert` is what a peer trusts. $ca->make_crl('name', $c, ...) is the path of a list of
@@ -121,7 +122,8 @@ commonName = optional
 basicConstraints = critical, CA:@{[$opt{ca} ? 'TRUE' : 'FALSE']}
 keyUsage = critical, @{[$opt{ca} ? 'keyCertSign, cRLSign' : 'digitalSignature, keyEncipherment']}
 subjectKeyIdentifier = hash
-@{[$opt{ca} ? '' : 'extendedKeyUsage = serverAuth, clientAuth']}
+@{[$opt{ca} ? '' : 'extendedKeyUsage = ' . ($opt{signs_ocsp} ? 'OCSPSigning' : 'serverAuth, clientAuth')]}
+@{[$opt{ocsp} ? "authorityInfoAccess = OCSP;URI:$opt{ocsp}" : '']}
 @{[@san ? 'subjectAltName = ' . join ', ', @san : '']}
 EOC
     run('openssl', 'genpkey', '-out', $self->{key}, $opt{rsa}
