@@ -132,6 +132,13 @@ typedef struct {
 hd_h1_rc_t hd_h1_scan_head(hd_str_t bytes, size_t *scan_from, size_t bytes_max,
                            size_t *head_len, const char **why);
 uint8_t hd_http_method_id(hd_str_t method); /* hd_method_t; case-sensitive */
+/* The method's towards the upstream: whose answer it says how to read, and whether it may
+ * be repeated. */
+static inline uint8_t hd_req_up_method_id(const hd_req_t *req)
+{
+    return hd_likely(req->up_method.len == 0) ? req->head.method_id
+                                              : hd_http_method_id(req->up_method);
+}
 
 /* Parses a whole head at the start of <bytes>; *used: its length with the empty line.
  * <scan_from>: in/out, where the search for the end goes on (0 at first), so that a slow

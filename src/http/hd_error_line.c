@@ -24,7 +24,7 @@ static hd_str_t upstream_text(hd_req_t *req, const hd_req_info_t *info)
 {
     const hd_try_t *t = req->tries;
     hd_str_t host = info->upstream_host;
-    hd_str_t uri = req->up_path.len > 0 ? req->up_path : req->head.raw_path;
+    hd_str_t uri = hd_req_up_path(req);
     const char *scheme = "http";
 
     if (t == NULL)

@@ -523,9 +523,7 @@ static void put_framing(hd_h1_writer_t *w, h1_client_t *h, const hd_req_t *req,
         hd_h1_put_lit(w, "Transfer-Encoding: chunked\r\n");
     } else if (has_body || (length == 0 && hd_headers_get(&req->head.headers,
                                                           HD_H_CONTENT_LENGTH) != NULL)) {
-        hd_h1_put_lit(w, "Content-Length: ");
-        hd_h1_put_u64(w, (uint64_t)length);
-        hd_h1_put(w, "\r\n", 2);
+        hd_h1_put_length(w, length);
     }
 }
 
@@ -533,11 +531,7 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
 {
     h1_client_t *h = x->upconn->_codec;
     const hd_req_head_t *head = &req->head;
-    hd_str_t host = req->up_host.len > 0 ? req->up_host : head->authority;
-    hd_str_t path = req->up_path.len > 0 ? req->up_path : head->raw_path;
-    hd_str_t method = req->up_method.len > 0 ? req->up_method : head->method;
-    uint8_t method_id =
-        req->up_method.len > 0 ? hd_http_method_id(method) : head->method_id;
+    uint8_t method_id = hd_req_up_method_id(req);
     hd_chain_t out;
     hd_h1_writer_t w;
 
@@ -558,14 +552,14 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
 
     hd_chain_init(&out);
     hd_h1_writer_init(&w, &out);
-    hd_h1_put_str(&w, method);
+    hd_h1_put_str(&w, hd_req_up_method(req));
     hd_h1_put(&w, " ", 1);
-    hd_h1_put_str(&w, h->was_connect ? head->authority : path);
+    hd_h1_put_str(&w, h->was_connect ? head->authority : hd_req_up_path(req));
     if (hd_unlikely(x->is_http10))
         hd_h1_put_lit(&w, " HTTP/1.0\r\nConnection: close\r\nHost: ");
     else
         hd_h1_put_lit(&w, " HTTP/1.1\r\nHost: ");
-    hd_h1_put_str(&w, host);
+    hd_h1_put_str(&w, hd_req_up_host(req));
     hd_h1_put(&w, "\r\n", 2);
     if (head->is_upgrade) {
         hd_h1_put_lit(&w, "Connection: upgrade\r\nUpgrade: ");

@@ -19,15 +19,10 @@ static void put_framing(hd_h1_server_t *h, hd_h1_writer_t *w, const hd_req_t *re
     h->response_chunked = false;
     if (!may_have_body(req)) {
         /* what a GET would have had (RFC 9110 §8.6); never with 1xx and 204 */
-        if (length >= 0 && req->res.status != 204 && req->res.status >= 200) {
-            hd_h1_put_lit(w, "Content-Length: ");
-            hd_h1_put_u64(w, (uint64_t)length);
-            hd_h1_put(w, "\r\n", 2);
-        }
+        if (length >= 0 && req->res.status != 204 && req->res.status >= 200)
+            hd_h1_put_length(w, length);
     } else if (length >= 0) {
-        hd_h1_put_lit(w, "Content-Length: ");
-        hd_h1_put_u64(w, (uint64_t)length);
-        hd_h1_put(w, "\r\n", 2);
+        hd_h1_put_length(w, length);
     } else if (req->head.version >= HD_HTTP_11 && !req->loc->no_chunked) {
         hd_h1_put_lit(w, "Transfer-Encoding: chunked\r\n");
         h->response_chunked = true;

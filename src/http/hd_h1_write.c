@@ -70,6 +70,13 @@ void hd_h1_put_u64(hd_h1_writer_t *w, uint64_t n)
     hd_h1_put_str(w, hd_str_from_u64(n, digits));
 }
 
+void hd_h1_put_length(hd_h1_writer_t *w, int64_t length)
+{
+    hd_h1_put_lit(w, "Content-Length: ");
+    hd_h1_put_u64(w, (uint64_t)length);
+    hd_h1_put(w, "\r\n", 2);
+}
+
 static bool may_forward(const hd_field_t *f)
 {
     return (f->flags & (HD_FIELD_REMOVED | HD_FIELD_HOP)) == 0 &&

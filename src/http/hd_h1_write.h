@@ -27,6 +27,7 @@ static inline void hd_h1_put_str(hd_h1_writer_t *w, hd_str_t s)
     hd_h1_put(w, s.data, s.len);
 }
 #define hd_h1_put_lit(w, lit) hd_h1_put(w, "" lit, sizeof(lit) - 1)
+void hd_h1_put_length(hd_h1_writer_t *w, int64_t length); /* the field; from 0 on */
 /* Room for <len> bytes in one piece, to be filled in later; <len> at most a block. NULL:
  * failed. */
 char *hd_h1_reserve(hd_h1_writer_t *w, size_t len);

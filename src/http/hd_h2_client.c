@@ -112,17 +112,14 @@ static void end_conn(h2_client_t *h, hd_exchange_end_t why, const hd_err_t *err)
 static size_t put_pseudo(nghttp2_nv *nv, const hd_req_t *req, hd_str_t scheme)
 {
     const hd_req_head_t *head = &req->head;
-    hd_str_t host = req->up_host.len > 0 ? req->up_host : head->authority;
-    hd_str_t path = req->up_path.len > 0 ? req->up_path : head->raw_path;
     size_t n = 0;
 
-    nv[n++] = hd_h2_nv(HD_STR(":method"),
-                       req->up_method.len > 0 ? req->up_method : head->method);
+    nv[n++] = hd_h2_nv(HD_STR(":method"), hd_req_up_method(req));
     if (head->method_id != HD_M_CONNECT) {
         nv[n++] = hd_h2_nv(HD_STR(":scheme"), scheme);
-        nv[n++] = hd_h2_nv(HD_STR(":path"), path);
+        nv[n++] = hd_h2_nv(HD_STR(":path"), hd_req_up_path(req));
     }
-    nv[n++] = hd_h2_nv(HD_STR(":authority"), host);
+    nv[n++] = hd_h2_nv(HD_STR(":authority"), hd_req_up_host(req));
     if (head->is_upgrade) { /* RFC 8441 §4 */
         nv[0] = hd_h2_nv(HD_STR(":method"), HD_STR("CONNECT"));
         nv[n++] = hd_h2_nv(HD_STR(":protocol"), head->protocol);

@@ -119,8 +119,10 @@ static uint32_t kind_of(const hd_try_result_t *r)
 /* RFC 9110 §9.2.2; nginx: POST, LOCK and PATCH aren't. */
 static bool is_idempotent(const hd_req_t *req)
 {
-    return req->head.method_id != HD_M_POST && req->head.method_id != HD_M_PATCH &&
-           !hd_str_eq(req->head.method, HD_STR("LOCK"));
+    uint8_t id = hd_req_up_method_id(req);
+
+    return id != HD_M_POST && id != HD_M_PATCH &&
+           !hd_str_eq(hd_req_up_method(req), HD_STR("LOCK"));
 }
 
 /* Each server is asked once. */

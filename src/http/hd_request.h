@@ -252,6 +252,22 @@ struct hd_req_s {
     hd_err_t *err; /* NULL: none; in the pool */
 };
 
+/* Towards the upstream: what was set for it, else the client's. */
+static inline hd_str_t hd_req_up_path(const hd_req_t *req)
+{
+    return req->up_path.len > 0 ? req->up_path : req->head.raw_path;
+}
+
+static inline hd_str_t hd_req_up_host(const hd_req_t *req)
+{
+    return req->up_host.len > 0 ? req->up_host : req->head.authority;
+}
+
+static inline hd_str_t hd_req_up_method(const hd_req_t *req)
+{
+    return req->up_method.len > 0 ? req->up_method : req->head.method;
+}
+
 /* Callbacks of a filter chain, and which of them waits. */
 enum {
     HD_HOOK_REQUEST = 1,

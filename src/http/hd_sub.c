@@ -257,7 +257,7 @@ static void start_shadow(hd_req_t *parent, const hd_shadow_t *shadow)
 {
     hd_sub_t *sub = create(parent, true);
     hd_req_t *req = sub->req;
-    hd_str_t host = parent->up_host.len > 0 ? parent->up_host : parent->head.authority;
+    hd_str_t host = hd_req_up_host(parent);
 
     sub->is_background = true;
     copy_fields(req, &parent->head.headers);

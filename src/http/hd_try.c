@@ -220,7 +220,7 @@ static bool may_repeat(const hd_try_t *t, hd_exchange_end_t why)
         return true;
     if (!t->was_reused || (why != HD_XR_CLOSED && why != HD_XR_RESET))
         return false;
-    return hd_method_is_idempotent(t->req->head.method_id) || !t->x->head_written;
+    return hd_method_is_idempotent(hd_req_up_method_id(t->req)) || !t->x->head_written;
 }
 
 /* It is within the budget of retries, and given back with them. */
@@ -484,8 +484,7 @@ static void fill_tls_key(const hd_try_t *t, hd_upool_key_t *key)
     key->tls_hash = tls->hash;
     key->sni = tls->sni;
     if (t->pick.cluster->auto_sni)
-        key->sni =
-            sni_of(t->req->up_host.len > 0 ? t->req->up_host : t->req->head.authority);
+        key->sni = sni_of(hd_req_up_host(t->req));
     if (t->proxy->conf->tls_by_host && t->proxy->addrs_n > 0)
         fill_tls_host(t, key);
     if (tls->certs_n == 0)
@@ -678,9 +677,10 @@ static void get_conn(hd_try_t *t)
     fill_key(t, &key);
     t->wait.on_conn = on_conn;
     rc = hd_upool_get(t->req->loop, t->req->member, &key, &t->pick, ms,
-                      t->is_repeated                                    ? HD_UPOOL_FRESH
-                      : hd_method_is_idempotent(t->req->head.method_id) ? HD_UPOOL_ANY
-                                                                        : HD_UPOOL_SURE,
+                      t->is_repeated ? HD_UPOOL_FRESH
+                      : hd_method_is_idempotent(hd_req_up_method_id(t->req))
+                          ? HD_UPOOL_ANY
+                          : HD_UPOOL_SURE,
                       &u, &t->wait, &err);
     if (rc == HD_AGAIN)
         t->is_waiting = true;

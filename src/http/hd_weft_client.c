@@ -68,20 +68,17 @@ static void put_head(hd_h1_writer_t *w, const hd_req_t *req, bool has_body,
     const hd_req_head_t *head = &req->head;
     const hd_field_t *te = hd_headers_get(&head->headers, HD_H_TE);
 
-    hd_h1_put_str(w, head->method);
+    hd_h1_put_str(w, hd_req_up_method(req));
     hd_h1_put(w, " ", 1);
-    hd_h1_put_str(w, req->up_path.len > 0 ? req->up_path : head->raw_path);
+    hd_h1_put_str(w, hd_req_up_path(req));
     hd_h1_put_lit(w, " HTTP/1.1\r\nHost: ");
-    hd_h1_put_str(w, req->up_host.len > 0 ? req->up_host : head->authority);
+    hd_h1_put_str(w, hd_req_up_host(req));
     hd_h1_put(w, "\r\n", 2);
     if (te != NULL && hd_str_eq_nocase(te->value, HD_STR("trailers"))) /* gRPC's */
         hd_h1_put_lit(w, "TE: trailers\r\n");
     if (length >= 0 &&
-        (has_body || hd_headers_get(&head->headers, HD_H_CONTENT_LENGTH) != NULL)) {
-        hd_h1_put_lit(w, "Content-Length: ");
-        hd_h1_put_u64(w, (uint64_t)length);
-        hd_h1_put(w, "\r\n", 2);
-    }
+        (has_body || hd_headers_get(&head->headers, HD_H_CONTENT_LENGTH) != NULL))
+        hd_h1_put_length(w, length);
     hd_h1_put_fields(w, &head->headers);
     hd_h1_put(w, "\r\n", 2);
 }
@@ -94,7 +91,7 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
 
     s->client = h;
     s->x = x;
-    s->was_head = req->head.method_id == HD_M_HEAD;
+    s->was_head = hd_req_up_method_id(req) == HD_M_HEAD;
     x->_codec = s;
     if (!hd_weft_try_open(&h->w, &s->st, 0)) {
         hd_list_init(&s->st.link);

@@ -142,11 +142,8 @@ static void send_head(hd_req_t *req, bool is_interim)
     to = hd_weft_begin_head(w);
     at = hd_h1_written(to);
     hd_h1_put_status_line(to, &req->res);
-    if (!is_interim && req->res.content_length >= 0 && req->res.status != 204) {
-        hd_h1_put_lit(to, "Content-Length: ");
-        hd_h1_put_u64(to, (uint64_t)req->res.content_length);
-        hd_h1_put(to, "\r\n", 2);
-    }
+    if (!is_interim && req->res.content_length >= 0 && req->res.status != 204)
+        hd_h1_put_length(to, req->res.content_length);
     hd_h1_put_fields(to, &req->res.headers);
     hd_h1_put(to, "\r\n", 2);
     req->head_bytes_sent += hd_h1_written(to) - at;

@@ -26,6 +26,7 @@ http {
         location /errors/  { proxy_pass http://two/; proxy_next_upstream http_503 error timeout; }
         location /once/    { proxy_pass http://two/; proxy_next_upstream http_503 error timeout; proxy_next_upstream_tries 1; }
         location /never/   { proxy_pass http://two/; proxy_next_upstream off; }
+        location /turned/  { proxy_pass http://two/; proxy_method POST; }
         location /dead/    { proxy_pass http://dead/; }
         location /weighted/ { proxy_pass http://weighted/; }
         location /spare/   { proxy_pass http://spare/; }
@@ -82,6 +83,8 @@ is_deeply [sort map { who('/once/503') } 1 .. 4], ['200 2', '200 2', '503 1', '5
 is_deeply [sort map { $hd->get('/never/close')->status } 1 .. 4], [200, 200, 502, 502], 'off';
 is_deeply [sort map { $hd->post('/two/close', 'body')->status } 1 .. 4], [200, 200, 502, 502],
     'a POST that was sent is not sent twice (RFC 9110 §9.2.2)';
+is_deeply [sort map { $hd->get('/turned/close')->status } 1 .. 4], [200, 200, 502, 502],
+    'nor one that proxy_method made of a GET';
 my $r = $hd->get('/dead/x');
 is $r->status . ' ' . tried($r), '502 2', 'all are down: each was asked once';
 is join('', sort map { (split / /, who('/weighted/x'))[1] } 1 .. 8), '11111122', 'weights';

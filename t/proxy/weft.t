@@ -33,6 +33,12 @@ http {
             proxy_ssl_certificate_key $client{one}{key};
             proxy_multiplex off;
         }
+        location ~ ^/as/(?<method>[A-Z]+)/ {
+            proxy_pass https://other;
+            proxy_ssl_certificate $client{one}{cert};
+            proxy_ssl_certificate_key $client{one}{key};
+            proxy_method \$method;
+        }
         location /upgrade {
             proxy_pass https://other;
             proxy_ssl_certificate $client{one}{cert};
@@ -117,6 +123,8 @@ is_deeply [keys %conn], [$first->{conn}], 'over the one connection';
 
 # messages of every shape
 is $hd->request('HEAD', '/one/a')->status, 200, 'HEAD';
+like $hd->get('/as/PUT/')->body, qr{^PUT /as/PUT/ HTTP/1\.1}, 'a method of ours';
+is $hd->get('/as/HEAD/')->status, 200, 'HEAD for GET: no body is waited for';
 is $hd->get('/one/204')->status, 204, 'no content';
 is $hd->get('/one/refused')->body, "no entry\n", "the other's own answer";
 is $hd->post('/one/p', 'x' x 1000)->header('x-length'), 1000, 'a body';
