@@ -52,6 +52,7 @@ void hd_http_core_defaults(hd_conf_t *cf)
     };
     cc->loc.client_max_body_size = 1 << 20;
     cc->loc.server_tokens = true;
+    cc->loc.keepalive_disable = HD_BROWSER_MSIE6;
     cc->loc.warns_uninitialized = true;
     cc->loc.default_type = hd_str_dup(cf->pool, HD_STR("text/plain"));
     cc->loc.types = default_types(cf->pool);
@@ -99,19 +100,50 @@ static hd_rc_t set_keepalive_timeout(hd_conf_t *cf, const hd_str_t *args, void *
                                      hd_err_t *err)
 {
     core_conf_t *cc = conf;
-    uint64_t ms;
+    uint64_t ms, field_ms = 0;
 
     if (hd_parse_msec(args[0], &ms, err) != HD_OK)
         return HD_ERROR;
     cc->loc.keepalive_timeout_ms = ms;
     if (ms == 0)
         cc->loc.keepalive_requests = 1;
-    if (cf->node->args_n == 2) {
-        if (cf->node->uses == 1)
-            hd_conf_warn(cf,
-                         "the second time has no effect: no Keep-Alive field is sent");
-        return hd_parse_msec(args[1], &ms, err);
+    if (cf->node->args_n == 2 && hd_parse_msec(args[1], &field_ms, err) != HD_OK)
+        return HD_ERROR;
+    cc->loc.keepalive_field_s = (uint32_t)hd_min(field_ms / 1000, UINT32_MAX);
+    return HD_OK;
+}
+
+/* keepalive_disable none | BROWSER … */
+static hd_rc_t set_keepalive_disable(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                     hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+
+    cc->loc.keepalive_disable = 0;
+    if (cf->node->args_n == 1 && hd_str_eq(args[0], HD_STR("none")))
+        return HD_OK;
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        if (hd_str_eq(args[i], HD_STR("msie6")))
+            cc->loc.keepalive_disable |= HD_BROWSER_MSIE6;
+        else if (hd_str_eq(args[i], HD_STR("safari")))
+            cc->loc.keepalive_disable |= HD_BROWSER_SAFARI;
+        else
+            return hd_err_set(err, HD_E_CONF,
+                              "invalid value \"%.*s\": none by itself, or any of msie6 "
+                              "and safari",
+                              HD_STR_ARG(args[i]));
     }
+    return HD_OK;
+}
+
+static hd_rc_t set_reset_timedout(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                                  hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+
+    if (hd_set_flag(cf, args, conf, err) != HD_OK)
+        return HD_ERROR;
+    cc->loc.timedout = cc->accepted ? HD_TIMEDOUT_RESETS : HD_TIMEDOUT_CLOSES;
     return HD_OK;
 }
 
@@ -305,6 +337,25 @@ static hd_rc_t set_gzip_disable(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return HD_OK;
 }
 
+/* early_hints CONDITION … */
+static hd_rc_t set_early_hints(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                               hd_err_t *err)
+{
+    core_conf_t *cc = conf;
+    const hd_expr_t **list =
+        hd_pool_new_n(cf->pool, const hd_expr_t *, cf->node->args_n + 1u);
+
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        hd_expr_t *e;
+
+        if (hd_expr_compile(cf, args[i], &e, err) != HD_OK)
+            return HD_ERROR;
+        list[i] = e;
+    }
+    cc->loc.early_hints = list;
+    return HD_OK;
+}
+
 /* satisfy all|any */
 static hd_rc_t set_satisfy(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
@@ -340,12 +391,6 @@ static hd_rc_t set_not_flag(hd_conf_t *cf, const hd_str_t *args, void *conf,
     if (hd_set_flag(cf, args, conf, err) != HD_OK)
         return HD_ERROR;
     *field = !*field;
-    return HD_OK;
-}
-
-static hd_rc_t accept_any(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
-{
-    (void)cf, (void)args, (void)conf, (void)err;
     return HD_OK;
 }
 
@@ -439,7 +484,8 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .args_max = 2,
      .set = set_keepalive_timeout,
-     .help = "TIME: how long an idle connection is kept; 75s; 0: not at all"},
+     .help = "TIME [TIME]: how long an idle connection is kept; 75s; 0: not at all. The "
+             "second one is told to HTTP/1 clients in Keep-Alive"},
     {.name = "keepalive_requests",
      .scope = IN_ANY,
      .args_n = 1,
@@ -540,6 +586,13 @@ static const hd_directive_t directives[] = {
      .offset = AT(loc.no_chunked),
      .help = "on|off: bodies of unknown length go in chunks, or to the connection's end; "
              "on"},
+    {.name = "early_hints",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .set = set_early_hints,
+     .help = "CONDITION …: 103 (Early Hints) of an upstream is passed on if one of them is "
+             "neither empty nor 0; without the directive it is"},
     {.name = "satisfy",
      .scope = IN_ANY,
      .args_n = 1,
@@ -639,9 +692,9 @@ static const hd_directive_t directives[] = {
      .scope = IN_ANY,
      .args_n = 1,
      .args_max = 3,
-     .set = accept_any,
-     .help =
-         "none|BROWSER …: accepted; browsers that couldn't keep connections are gone"},
+     .set = set_keepalive_disable,
+     .help = "none|BROWSER …: whose connections end with a response: msie6 (after POST), "
+             "safari (on macOS); msie6"},
     ACCEPTED_FLAG("client_body_in_single_buffer", IN_ANY,
                   "on|off: accepted; bodies lie in blocks of 16 KB"),
     ACCEPTED_SIZE("connection_pool_size"),
@@ -657,14 +710,28 @@ static const hd_directive_t directives[] = {
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_msec,
-     .offset = AT(lingering_timeout_ms),
-     .help = "TIME: accepted; no idle connection is closed to make room for another"},
+     .offset = AT(loc.keepalive_min_ms),
+     .help = "TIME: an idle HTTP/1 connection isn't closed before to make room for others "
+             "or at the program's end, in whole seconds; 0"},
+    {.name = "auth_delay",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(loc.auth_delay_ms),
+     .help = "TIME: a 401 of access control is held back for so long, so that its time "
+             "tells nothing; 0"},
     ACCEPTED_FLAG("msie_padding", IN_ANY, "on|off: accepted; error pages aren't padded"),
     ACCEPTED_FLAG("msie_refresh", IN_ANY, "on|off: accepted; redirects stay redirects"),
     ACCEPTED_FLAG("tcp_nopush", IN_ANY, "on|off: accepted; writes are gathered anyway"),
     ACCEPTED_FLAG("tcp_nodelay", IN_ANY, "on|off: accepted; it is always on"),
-    ACCEPTED_FLAG("reset_timedout_connection", IN_ANY,
-                  "on|off: accepted; what timed out is reset"),
+    {.name = "reset_timedout_connection",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = set_reset_timedout,
+     .offset = AT(accepted),
+     .help = "on|off: a connection that timed out or is closed by 444 is reset; off: it "
+             "is closed, unless only a reset tells that an answer isn't whole. If not "
+             "given, time-outs reset and 444 closes"},
     ACCEPTED_SIZE("server_names_hash_max_size"),
     ACCEPTED_SIZE("server_names_hash_bucket_size"),
     ACCEPTED_SIZE("types_hash_max_size"),

@@ -162,6 +162,8 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .body = pc->body,
         .bind = pc->bind,
         .bind_transparent = pc->bind_transparent,
+        .socket_keepalive = pc->socket_keepalive,
+        .drops_trailers = pc->drops_trailers,
         .limit_rate = pc->limit_rate,
         .no_request_headers = pc->drops_headers,
         .no_request_body = pc->drops_body,

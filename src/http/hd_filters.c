@@ -129,6 +129,14 @@ typedef struct hd_denial_s {
     hd_str_t challenge; /* WWW-Authenticate */
 } hd_denial_t;
 
+/* auth_delay: how long it took to find that a password was wrong is not to be seen. */
+static void delay_denial(hd_req_t *req)
+{
+    if (hd_unlikely(req->loc->auth_delay_ms > 0) && !req->is_sub &&
+        req->action_ops == &hd_local_action && req->res.status == 401)
+        req->delays_denial = true;
+}
+
 static hd_rc_t deny(hd_req_t *req)
 {
     hd_denial_t *d = req->denial;
@@ -138,6 +146,7 @@ static hd_rc_t deny(hd_req_t *req)
     if (d->challenge.len > 0)
         hd_ignore(hd_headers_add(&req->res.headers, HD_STR("WWW-Authenticate"),
                                  d->challenge) == NULL);
+    delay_denial(req);
     return HD_DONE;
 }
 
@@ -206,8 +215,11 @@ hd_rc_t hd_filters_run(hd_req_t *req)
             req->parked |= HD_HOOK_REQUEST;
             return rc;
         }
-        if (rc != HD_OK && rc != HD_DECLINED)
+        if (rc != HD_OK && rc != HD_DECLINED) {
+            if (mod->phase == HD_PHASE_AUTHN || mod->phase == HD_PHASE_ACCESS)
+                delay_denial(req);
             return rc;
+        }
         if (req->action_ops != NULL || req->response_ended) /* it has answered */
             return HD_DONE;
         req->filter_at++;

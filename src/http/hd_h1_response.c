@@ -1,6 +1,7 @@
 /* A client's HTTP/1 conn, its writing half: heads with framing made anew, bodies as they
  * come or in chunks. */
 #include "core/net/hd_overload.h"
+#include "http/hd_browser.h"
 #include "http/hd_h1_server_int.h"
 #include "http/hd_h1_write.h"
 
@@ -44,10 +45,44 @@ static bool is_last_response(const hd_h1_server_t *h, const hd_req_t *req)
         return true;
     if (max > 0 && h->idle->requests_n >= max)
         return true;
+    if (hd_unlikely(req->loc->keepalive_disable != 0) &&
+        hd_browser_is_among(req, req->loc->keepalive_disable))
+        return true;
     /* A body that nobody asked for may come or not: nothing behind it could be told from
      * it. One that is long isn't read for an answer of ours (413, 403). */
     return h->wants_continue || (req->is_local_reply && h->state == HD_H1S_LENGTH &&
                                  h->left > HD_H1_DISCARD_BYTES_MAX);
+}
+
+/* The timer that runs is that of the settings before a location was found. */
+static void time_response(hd_h1_server_t *h, const hd_req_t *req)
+{
+    const hd_http_loc_t *before = req->http != NULL ? req->http->loc : NULL;
+
+    if (hd_unlikely(before != NULL &&
+                    before->send_timeout_ms != req->loc->send_timeout_ms) &&
+        h->state == HD_H1S_ANSWER && req->loc->send_timeout_ms > 0)
+        hd_conn_set_timer(h->conn, req->loc->send_timeout_ms);
+}
+
+/* Who may not know that the conn stays is told so. */
+static void put_connection(const hd_h1_server_t *h, hd_h1_writer_t *w,
+                           const hd_req_t *req)
+{
+    uint32_t field_s = req->loc->keepalive_field_s;
+
+    if (h->close_after) {
+        hd_h1_put_lit(w, "Connection: close\r\n");
+        return;
+    }
+    if (field_s > 0 || req->head.version == HD_HTTP_10 ||
+        hd_headers_get(&req->head.headers, HD_H_CONNECTION) != NULL)
+        hd_h1_put_lit(w, "Connection: keep-alive\r\n");
+    if (hd_unlikely(field_s > 0)) {
+        hd_h1_put_lit(w, "Keep-Alive: timeout=");
+        hd_h1_put_u64(w, field_s);
+        hd_h1_put(w, "\r\n", 2);
+    }
 }
 
 void hd_h1_send_head(hd_req_t *req, bool is_interim)
@@ -72,13 +107,10 @@ void hd_h1_send_head(hd_req_t *req, bool is_interim)
             req->head.method_id == HD_M_CONNECT && req->res.status / 100 == 2;
 
         h->close_after = is_last_response(h, req);
+        time_response(h, req);
         if (!is_tunnel) {
             put_framing(h, &w, req);
-            if (h->close_after)
-                hd_h1_put_lit(&w, "Connection: close\r\n");
-            else if (req->head.version == HD_HTTP_10 ||
-                     hd_headers_get(&req->head.headers, HD_H_CONNECTION) != NULL)
-                hd_h1_put_lit(&w, "Connection: keep-alive\r\n");
+            put_connection(h, &w, req);
         }
     }
     hd_h1_put_fields(&w, &req->res.headers);

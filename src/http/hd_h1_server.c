@@ -139,14 +139,38 @@ static void abort_response(hd_req_t *req, uint32_t h2_error)
     h->is_aborted = h->close_after = true;
 }
 
+static bool is_framed(const hd_h1_server_t *h, const hd_req_t *req)
+{
+    return h->response_chunked || req->res.content_length >= 0;
+}
+
 /* The client must see that its response isn't whole: by its framing, or else by a reset.
  */
 static void cut_response(hd_h1_server_t *h, const hd_req_t *req)
 {
-    bool is_framed = h->response_chunked || req->res.content_length >= 0;
+    bool is_444 = !req->response_started && req->res.status == 444;
 
     hd_conn_flush(h->conn); /* what there is of it */
-    end_conn(h, is_framed);
+    end_conn(h, is_framed(h, req) &&
+                    !(is_444 && req->loc->timedout == HD_TIMEDOUT_RESETS));
+}
+
+/* The client took too long over its request or our answer. */
+static void lose_slow_client(hd_h1_server_t *h, const char *why)
+{
+    hd_req_t *req = h->req;
+    hd_conn_t *c = h->conn;
+
+    if (req == NULL || req->loc->timedout != HD_TIMEDOUT_CLOSES ||
+        (req->response_started && !is_framed(h, req))) {
+        lose_client(h, HD_E_TIMEOUT, why);
+        return;
+    }
+    h->req = NULL;
+    h->state = HD_H1S_GONE;
+    hd_request_client_gone(req, HD_E_TIMEOUT, why);
+    free_owner(c);
+    hd_conn_close(c, 0);
 }
 
 /* The request is over: on to the next one, or the conn ends. A body that the client is
@@ -159,6 +183,8 @@ static void on_finished(hd_req_t *req)
     h->body_paused = false;
     h->idle->send_timeout_ms = to_ms32(req->loc->send_timeout_ms);
     h->idle->idle_timeout_ms = to_ms32(req->loc->keepalive_timeout_ms);
+    h->idle->min_idle_s =
+        (uint16_t)hd_min((req->loc->keepalive_min_ms + 999) / 1000, (uint64_t)UINT16_MAX);
     if (h->state == HD_H1S_ANSWER && !h->close_after) {
         await_head(h);
         h->is_pipelined = h->in.from < h->in.to;
@@ -586,10 +612,46 @@ static bool is_idle(const hd_h1_idle_t *idle)
     return idle->busy == NULL || idle->busy->state == HD_H1S_IDLE;
 }
 
+/* Since when it idles; 0: it doesn't. */
+static uint64_t idle_from(const hd_conn_t *c)
+{
+    const hd_h1_idle_t *idle = c->owner;
+    uint64_t due_ns = hd_conn_due_ns(c);
+
+    if (!is_idle(idle))
+        return 0;
+    return due_ns == UINT64_MAX ? c->opened_ns
+                                : due_ns - (uint64_t)idle->idle_timeout_ms * 1000000;
+}
+
+/* How long it is to be kept yet whoever needs its place: keepalive_min_timeout. */
+static uint64_t kept_ms(const hd_conn_t *c)
+{
+    const hd_h1_idle_t *idle = c->owner;
+    uint64_t until_ns;
+
+    if (hd_likely(idle->min_idle_s == 0))
+        return 0;
+    until_ns = idle_from(c) + (uint64_t)idle->min_idle_s * 1000000000;
+    return until_ns <= hd_loop_now_ns(c->loop)
+               ? 0
+               : (until_ns - hd_loop_now_ns(c->loop)) / 1000000 + 1;
+}
+
 static void end_if_idle(hd_conn_t *c)
 {
-    if (is_idle(c->owner) && !c->is_readable)
+    hd_h1_idle_t *idle = c->owner;
+    uint64_t ms;
+
+    if (!is_idle(idle) || c->is_readable)
+        return;
+    ms = kept_ms(c);
+    if (ms == 0) {
         end_idle(c, true);
+        return;
+    }
+    idle->idle_timeout_ms = (uint32_t)idle->min_idle_s * 1000; /* idle_from stays true */
+    hd_conn_set_timer(c, ms);
 }
 
 static void on_stale(hd_conn_t *c)
@@ -600,13 +662,7 @@ static void on_stale(hd_conn_t *c)
 
 static uint64_t idle_since(const hd_conn_t *c)
 {
-    const hd_h1_idle_t *idle = c->owner;
-    uint64_t due_ns = hd_conn_due_ns(c);
-
-    if (!is_idle(idle))
-        return 0;
-    return due_ns == UINT64_MAX ? c->opened_ns
-                                : due_ns - (uint64_t)idle->idle_timeout_ms * 1000000;
+    return kept_ms(c) > 0 ? 0 : idle_from(c);
 }
 
 static void on_reuse(hd_conn_t *c)
@@ -649,7 +705,7 @@ static void on_body_timeout(hd_h1_server_t *h)
     if (req == NULL) {
         end_conn(h, true);
     } else if (req->response_started) {
-        lose_client(h, HD_E_TIMEOUT, "client timed out while sending its request body");
+        lose_slow_client(h, "client timed out while sending its request body");
     } else {
         h->state = HD_H1S_ANSWER;
         set_timer(h, send_timeout_of(req));
@@ -686,7 +742,7 @@ static void on_due(hd_conn_t *c)
     if (is_taking(h))
         set_timer(h, h->req != NULL ? send_timeout_of(h->req) : h->idle->send_timeout_ms);
     else
-        lose_client(h, HD_E_TIMEOUT, "client doesn't read its response");
+        lose_slow_client(h, "client doesn't read its response");
 }
 
 static const hd_conn_handler_t handler = {.on_stale = on_stale,

@@ -28,6 +28,7 @@ typedef struct {
     uint32_t requests_n;
     bool is_draining;    /* the next response says so */
     uint8_t told_rounds; /* of the graceful end, since it is */
+    uint16_t min_idle_s; /* so long it isn't ended for others' sake */
 } hd_h1_idle_t;
 
 /* From a request's first byte to its response's end. The conn's timer is this state's. */

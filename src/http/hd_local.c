@@ -79,18 +79,45 @@ void hd_local_sign(hd_req_t *req)
 
 typedef struct {
     hd_chain_t body;
+    uint64_t not_before_ns; /* auth_delay; 0: it isn't held back */
 } local_t;
 
 static hd_rc_t start(hd_req_t *req)
 {
     local_t *local = req->action;
 
+    if (hd_unlikely(req->delays_denial)) {
+        req->delays_denial = false;
+        local->not_before_ns =
+            hd_loop_now_ns(req->loop) + req->loc->auth_delay_ms * 1000000;
+        return hd_req_wait_ms(req, req->loc->auth_delay_ms);
+    }
     hd_response_start(req);
     hd_response_give_body(req, &local->body);
     return HD_AGAIN;
 }
 
-const hd_action_ops_t hd_local_action = {.name = "local", .start = start};
+/* Whatever woke it: not before its time. */
+static void on_wake(hd_req_t *req)
+{
+    local_t *local = req->action;
+
+    if (local->not_before_ns == 0 || hd_timer_is_set(&req->timer))
+        return;
+    local->not_before_ns = 0;
+    hd_ignore(start(req)); /* HD_AGAIN: until the response is over */
+}
+
+/* Nobody is left to be held back. */
+static bool ends_with_client(hd_req_t *req)
+{
+    return ((const local_t *)req->action)->not_before_ns != 0;
+}
+
+const hd_action_ops_t hd_local_action = {.name = "local",
+                                         .start = start,
+                                         .on_wake = on_wake,
+                                         .ends_with_client = ends_with_client};
 
 static void free_local(void *arg)
 {
@@ -232,7 +259,7 @@ static local_t *begin_local(hd_req_t *req, unsigned status, uint64_t flag,
     hd_response_clear(req);
     hd_request_add_flag(req, flag);
     req->details = details;
-    req->has_own_text = false;
+    req->has_own_text = req->delays_denial = false;
     init_head(req, status);
     if ((req->http == NULL || !req->http->is_xds) && is_closing(status))
         req->no_keepalive = true;

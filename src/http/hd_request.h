@@ -207,6 +207,7 @@ struct hd_req_s {
     bool is_pipelined;     /* its first bytes were there before the last one's answer */
     bool path_changed;     /* head.path is ours: what goes upstream is made from it */
     bool was_admitted;     /* or refused: overload is looked at once */
+    bool delays_denial;    /* auth_delay: the answer made here waits */
     /* Filters in force: of the location (nginx), or of the listener with the route's
      * settings; and where each pass through them stands. */
     const hd_filter_conf_t *chain, *running;

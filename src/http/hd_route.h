@@ -158,6 +158,8 @@ typedef struct {
      * _buffer_size */
     const hd_expr_t *method, *body, *bind;
     bool no_request_headers, no_request_body, bind_transparent, is_http10;
+    bool socket_keepalive; /* TCP's, towards servers */
+    bool drops_trailers;   /* of responses */
     const hd_expr_t *limit_rate; /* of reading ahead, a size; NULL: none */
     uint32_t ignores;            /* HD_IGNORES_…: nginx's proxy_ignore_headers */
     uint32_t head_bytes_max;     /* of a response; 0: what the codec takes */
@@ -224,6 +226,20 @@ enum {
     HD_GZIP_NO_ETAG = 128,
 };
 
+/* keepalive_disable: browsers whose conns end with a response. */
+enum {
+    HD_BROWSER_MSIE6 = 1, /* after a POST */
+    HD_BROWSER_SAFARI = 2,
+};
+
+/* reset_timedout_connection: whether a conn that timed out, or is closed by 444, is
+ * reset. */
+typedef enum {
+    HD_TIMEDOUT_DEFAULT, /* the first is, the second isn't */
+    HD_TIMEDOUT_CLOSES,  /* neither, unless only a reset tells that an answer isn't whole */
+    HD_TIMEDOUT_RESETS,
+} hd_timedout_t;
+
 /* Settings of the client's side that a location may change. */
 typedef struct hd_http_loc_s {
     uint64_t client_max_body_size; /* bytes; 0: no limit */
@@ -233,6 +249,11 @@ typedef struct hd_http_loc_s {
     hd_str_t body_temp_path;    /* a folder, NUL-terminated; empty: /tmp */
     uint32_t body_in_file;      /* hd_body_in_file_t */
     uint32_t keepalive_requests;
+    uint32_t keepalive_field_s; /* what Keep-Alive tells clients; 0: no such field */
+    uint64_t keepalive_min_ms;  /* an idle conn isn't ended for others before that */
+    uint64_t auth_delay_ms;     /* a 401 of access control waits for so long */
+    uint8_t keepalive_disable;  /* HD_BROWSER_… */
+    uint8_t timedout;           /* hd_timedout_t */
     uint64_t h2_chunk_bytes; /* of HTTP/2's DATA frames at most; 0: 16 KB */
     const hd_expr_t *limit_rate, *limit_rate_after; /* sizes; NULL: none */
     uint64_t
@@ -247,6 +268,8 @@ typedef struct hd_http_loc_s {
     bool no_port_in_redirect, server_name_in_redirect;
     bool gzip_vary, gzip_on_http10;
     uint32_t gzip_proxied; /* HD_GZIP_… */
+    /* Conditions for 103 to be passed on, ends with NULL; NULL: it is. */
+    const hd_expr_t *const *early_hints;
     const hd_match_t *gzip_disable;
     uint32_t gzip_disable_n;
     const struct hd_log_place_s *error_log; /* NULL: the program's */

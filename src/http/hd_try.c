@@ -145,6 +145,22 @@ static void count_bytes(hd_try_t *t, const hd_exchange_t *x)
     t->bytes_sent = c->bytes_out - t->conn_out;
 }
 
+/* early_hints: some clients can't stand what HTTP/1.1 allows. */
+static bool takes_hints(hd_req_t *req)
+{
+    const hd_expr_t *const *e = req->loc->early_hints;
+    hd_str_t value;
+
+    if (hd_likely(e == NULL))
+        return true;
+    for (; *e != NULL; e++) {
+        if (hd_expr_eval(*e, req, &value) == HD_OK && value.len > 0 &&
+            !hd_str_eq(value, HD_STR("0")))
+            return true;
+    }
+    return false;
+}
+
 static void on_interim(hd_exchange_t *x)
 {
     hd_try_t *t = x->owner;
@@ -153,7 +169,8 @@ static void on_interim(hd_exchange_t *x)
 
     hd_try_push_timer(t);
     /* ours was sent when the body was wanted */
-    if (x->res.status == 100 || (t->proxy->winner != NULL && t->proxy->winner != t))
+    if (x->res.status == 100 || (t->proxy->winner != NULL && t->proxy->winner != t) ||
+        (x->res.status == 103 && !takes_hints(req)))
         return;
     req->res = x->res;
     hd_response_interim(req);
@@ -176,7 +193,8 @@ static void take_trailers(hd_try_t *t, const hd_exchange_t *x)
 
     *kept = x->trailers;
     t->trailers = kept;
-    t->req->res_trailers = x->trailers;
+    if (!t->proxy->conf->drops_trailers)
+        t->req->res_trailers = x->trailers;
 }
 
 static void on_body(hd_exchange_t *x, hd_chain_t *body)
@@ -519,6 +537,7 @@ static void fill_key(const hd_try_t *t, hd_upool_key_t *key)
         .bind =
             t->proxy->bind.family != AF_UNSPEC ? t->proxy->bind : t->pick.cluster->bind,
         .transparent = t->proxy->conf->bind_transparent,
+        .probes_idle = t->proxy->conf->socket_keepalive,
         .protocol = (uint8_t)protocol_of(t),
         .is_high = t->pick.is_high && t->pick.cluster->high != NULL,
     };

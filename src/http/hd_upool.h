@@ -21,6 +21,7 @@ typedef struct {
     uint32_t mark;
     int32_t netns;
     bool transparent;
+    bool probes_idle;      /* TCP keep-alive, whatever the cluster says */
     uint8_t protocol;      /* hd_up_protocol_t asked for */
     uint8_t proxy_version; /* of the PROXY head; 0: none */
     bool is_high;          /* counted with the cluster's limits of priority HIGH */

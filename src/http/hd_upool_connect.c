@@ -5,6 +5,8 @@
 
 #include <stdio.h>
 
+#define KEEPALIVE_S 7200 /* the kernel's own (tcp(7)) */
+
 static void on_connect_failed(hd_conn_t *c)
 {
     hd_pooled_t *uc = c->owner;
@@ -84,6 +86,8 @@ static void fill_spec(const hd_upool_t *p, const hd_cluster_t *cluster,
         .keepalive_interval_s = more->tcp_keepalive_interval_s,
         .keepalive_probes = more->tcp_keepalive_probes,
     };
+    if (p->key.probes_idle && spec->keepalive_idle_s == 0)
+        spec->keepalive_idle_s = KEEPALIVE_S;
 }
 
 /* A sidecar chooses its filter chain by what is offered (istio.alpn): between Istio's

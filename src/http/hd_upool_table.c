@@ -50,7 +50,8 @@ static bool is_same_key(const hd_upool_key_t *a, const hd_upool_key_t *b)
            a->secret_version == b->secret_version && a->protocol == b->protocol &&
            a->offers_weft == b->offers_weft && a->is_high == b->is_high &&
            a->mark == b->mark && a->netns == b->netns &&
-           a->transparent == b->transparent && is_same_addr(&a->addr, &b->addr) &&
+           a->transparent == b->transparent && a->probes_idle == b->probes_idle &&
+           is_same_addr(&a->addr, &b->addr) &&
            is_same_addr(&a->bind, &b->bind) && a->proxy_version == b->proxy_version &&
            is_same_addr(&a->proxy_source, &b->proxy_source) &&
            is_same_addr(&a->proxy_local, &b->proxy_local) &&
