@@ -241,9 +241,83 @@ static void put_json_page(hd_req_t *req, text_t *t, const hd_array_t *list)
     put_c(t, "\r\n]");
 }
 
+/* --- xml --- */
+
+static void put_xml_page(hd_req_t *req, text_t *t, const hd_array_t *list)
+{
+    put_c(t, "<?xml version=\"1.0\"?>\r\n<list>\r\n");
+    for (size_t i = 0; i < list->n; i++) {
+        const entry_t *e = hd_array_at(list, entry_t, i);
+        const char *tag = e->kind == 'd' ? "directory" : e->kind == 'f' ? "file" : "other";
+        time_t at = (time_t)e->mtime;
+        char time[32];
+        struct tm tm;
+
+        gmtime_r(&at, &tm);
+        if (strftime(time, sizeof(time), "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+            time[0] = '\0';
+        put(t, hd_str_printf(req->pool, "<%s mtime=\"%s\"", tag, time));
+        if (e->kind == 'f')
+            put(t, hd_str_printf(req->pool, " size=\"%lld\"", (long long)e->size));
+        put_c(t, ">");
+        put_html(t, e->name);
+        put(t, hd_str_printf(req->pool, "</%s>\r\n", tag));
+    }
+    put_c(t, "</list>\r\n");
+}
+
+/* --- jsonp: JSON as a call of the function that the query names --- */
+
+static bool is_function_byte(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           c == '_' || c == '.';
+}
+
+/* callback=NAME; empty: none. Nothing but a name goes into a script. */
+static hd_rc_t read_callback(hd_req_t *req, hd_str_t *name)
+{
+    if (!hd_uri_find_arg(req->head.query, HD_STR("callback"), name)) {
+        *name = HD_STR_NONE;
+        return HD_OK;
+    }
+    for (size_t i = 0; i < name->len; i++) {
+        if (!is_function_byte(name->data[i]))
+            return hd_req_fail(req, 400, HD_E_PROTOCOL,
+                               "client sent invalid callback name: \"%.*s\"",
+                               HD_STR_ARG(*name));
+    }
+    return HD_OK;
+}
+
+static hd_str_t put_page(hd_req_t *req, text_t *t, const hd_array_t *list,
+                         const hd_file_conf_t *conf, hd_str_t callback)
+{
+    switch (conf->autoindex_format) {
+    case HD_AUTOINDEX_XML:
+        put_xml_page(req, t, list);
+        return HD_STR("text/xml; charset=utf-8");
+    case HD_AUTOINDEX_JSON:
+    case HD_AUTOINDEX_JSONP:
+        if (callback.len == 0) {
+            put_json_page(req, t, list);
+            return HD_STR("application/json");
+        }
+        put_c(t, "/* callback */\r\n");
+        put(t, callback);
+        put_c(t, "(");
+        put_json_page(req, t, list);
+        put_c(t, ");");
+        return HD_STR("application/javascript");
+    default:
+        put_html_page(req, t, list, conf);
+        return HD_STR("text/html");
+    }
+}
+
 hd_rc_t hd_autoindex_answer(hd_req_t *req, const hd_file_conf_t *conf, hd_str_t path)
 {
-    bool is_json = conf->autoindex_format == HD_AUTOINDEX_JSON;
+    hd_str_t callback = HD_STR_NONE, type;
     text_t text = {.pool = req->pool};
     hd_array_t list;
     int error = 0;
@@ -251,6 +325,9 @@ hd_rc_t hd_autoindex_answer(hd_req_t *req, const hd_file_conf_t *conf, hd_str_t 
     if (req->head.method_id != HD_M_GET && req->head.method_id != HD_M_HEAD)
         return hd_req_fail(req, req->head.method_id == HD_M_POST ? 403 : 405, HD_E_DENIED,
                            "autoindex: not a GET");
+    if (conf->autoindex_format == HD_AUTOINDEX_JSONP &&
+        read_callback(req, &callback) != HD_OK)
+        return HD_ERROR;
     hd_array_init(&list, req->pool, sizeof(entry_t), ENTRIES_MAX);
     while (path.len > 1 && path.data[path.len - 1] == '/')
         path = hd_str_dup(req->pool, hd_str_sub(path, 0, path.len - 1));
@@ -261,13 +338,8 @@ hd_rc_t hd_autoindex_answer(hd_req_t *req, const hd_file_conf_t *conf, hd_str_t 
                                              : 500,
                            HD_E_SYS, "opendir() \"%.*s\" failed (%d: %s)",
                            HD_STR_ARG(path), error, strerror(error));
-    if (is_json)
-        put_json_page(req, &text, &list);
-    else
-        put_html_page(req, &text, &list, conf);
-    hd_response_local(req, 200,
-                      is_json ? HD_STR("application/json") : HD_STR("text/html"),
-                      hd_str_n(text.data, text.len), 0, "autoindex");
+    type = put_page(req, &text, &list, conf, callback);
+    hd_response_local(req, 200, type, hd_str_n(text.data, text.len), 0, "autoindex");
     req->res.content_length = HD_LEN_UNKNOWN;
     return HD_DONE;
 }

@@ -95,11 +95,19 @@ static hd_rc_t set_symlinks(hd_conf_t *cf, const hd_str_t *args, void *conf,
                             hd_err_t *err)
 {
     hd_file_conf_t *fc = conf;
+    hd_expr_t *from = NULL;
 
-    if (cf->node->args_n > 1)
+    if (cf->node->args_n > 1 &&
+        (!hd_str_has_prefix(args[1], HD_STR("from=")) || args[1].len == 5 ||
+         hd_str_eq(args[0], HD_STR("off"))))
         return hd_err_set(err, HD_E_CONF,
-                          "disable_symlinks from= is not supported: the whole path is "
-                          "checked");
+                          "invalid parameter \"%.*s\": from=PART, behind on or "
+                          "if_not_owner",
+                          HD_STR_ARG(args[1]));
+    if (cf->node->args_n > 1 &&
+        hd_expr_compile(cf, hd_str_sub(args[1], 5, args[1].len), &from, err) != HD_OK)
+        return HD_ERROR;
+    fc->symlinks_from = from;
     if (hd_str_eq(args[0], HD_STR("off")))
         fc->symlinks = HD_SYMLINKS_ALL;
     else if (hd_str_eq(args[0], HD_STR("on")))
@@ -113,8 +121,7 @@ static hd_rc_t set_symlinks(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return HD_OK;
 }
 
-/* --- accepted where it changes no answer, refused where it would promise something ---
- */
+/* --- accepted: it changes no answer --- */
 
 static hd_rc_t accept_cache(hd_conf_t *cf, const hd_str_t *args, void *conf,
                             hd_err_t *err)
@@ -125,16 +132,17 @@ static hd_rc_t accept_cache(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return HD_OK;
 }
 
-static hd_rc_t accept_off(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+/* How files are read changes no answer. */
+static hd_rc_t accept_reading(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
 {
-    (void)conf;
-    if (hd_str_eq(args[0], HD_STR("off")))
-        return HD_OK;
-    return hd_err_set(
-        err, HD_E_CONF,
-        "\"%s %.*s\" is not supported: files are read by the worker itself, "
-        "through the page cache; off is allowed",
-        cf->directive->name, HD_STR_ARG(args[0]));
+    (void)conf, (void)err;
+    if (cf->node->uses == 1 && !hd_str_eq(args[0], HD_STR("off")))
+        hd_conf_warn(cf,
+                     "\"%s %.*s\" has no effect: files are read by the worker itself, "
+                     "through the page cache",
+                     cf->directive->name, HD_STR_ARG(args[0]));
+    return HD_OK;
 }
 
 static hd_rc_t accept_any(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
@@ -159,7 +167,11 @@ static const hd_conf_enum_t not_names[] = {{"on", 0}, {"off", 1}, {NULL, 0}};
 static const hd_conf_enum_t ims_names[] = {
     {"exact", HD_IMS_EXACT}, {"off", HD_IMS_OFF}, {"before", HD_IMS_BEFORE}, {NULL, 0}};
 static const hd_conf_enum_t format_names[] = {
-    {"html", HD_AUTOINDEX_HTML}, {"json", HD_AUTOINDEX_JSON}, {NULL, 0}};
+    {"html", HD_AUTOINDEX_HTML},
+    {"xml", HD_AUTOINDEX_XML},
+    {"json", HD_AUTOINDEX_JSON},
+    {"jsonp", HD_AUTOINDEX_JSONP},
+    {NULL, 0}};
 static const hd_conf_enum_t gzip_static_names[] = {{"off", HD_GZIP_STATIC_OFF},
                                                    {"on", HD_GZIP_STATIC_ON},
                                                    {"always", HD_GZIP_STATIC_ALWAYS},
@@ -209,7 +221,8 @@ static const hd_directive_t directives[] = {
          "on|off: files that aren't there are logged as errors; on"),
     FLAG("autoindex", autoindex, "on|off: a directory without index file is listed; off"),
     ENUM("autoindex_format", autoindex_format, format_names,
-         "html|json: what a list looks like; html"),
+         "html|xml|json|jsonp: what a list looks like; jsonp: JSON as the argument of the "
+         "function that the query's callback= names; html"),
     ENUM("autoindex_exact_size", rough_size, not_names,
          "on|off: sizes in bytes, or rounded to K, M, G; on"),
     FLAG("autoindex_localtime", autoindex_localtime,
@@ -220,7 +233,8 @@ static const hd_directive_t directives[] = {
     ANY("max_ranges", 0, set_max_ranges,
         "N: at most so many ranges of a file at once, else all of it is sent; 0: none"),
     ANY("disable_symlinks", 2, set_symlinks,
-        "off|on|if_not_owner: files behind symbolic links are refused; off"),
+        "off|on|if_not_owner [from=PART]: files behind symbolic links are refused, but for "
+        "links in PART, with which the path begins; off"),
     ANY("open_file_cache", 2, accept_cache, "off|max=N …: accepted; there is no cache"),
     ANY("open_file_cache_valid", 0, accept_any, "TIME: accepted; there is no cache"),
     ANY("open_file_cache_min_uses", 0, accept_any, "N: accepted; there is no cache"),
@@ -228,8 +242,12 @@ static const hd_directive_t directives[] = {
     ANY("output_buffers", 2, accept_any, "N SIZE: accepted; files are read by 16 KB"),
     ANY("read_ahead", 0, accept_any, "SIZE: accepted; it is the system's"),
     ANY("directio_alignment", 0, accept_any, "SIZE: accepted; directio is off"),
-    ANY("directio", 0, accept_off, "off: files are read through the page cache"),
-    ANY("aio", 0, accept_off, "off: files are read by the worker itself"),
+    ANY("directio", 0, accept_reading,
+        "SIZE|off: accepted; files are read through the page cache"),
+    ANY("aio", 0, accept_reading,
+        "on|off|threads[=POOL]: accepted; files are read by the worker itself"),
+    ANY("aio_write", 0, accept_reading,
+        "on|off: accepted; temporary files are written by the worker itself"),
     {0},
 };
 

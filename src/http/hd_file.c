@@ -102,11 +102,14 @@ hd_rc_t hd_file_name(hd_req_t *req, hd_str_t uri, hd_str_t *path, size_t *root_l
 
 /* --- opening --- */
 
-/* With disable_symlinks each part is opened by itself, none of them followed. */
-static int open_without_links(const char *path, hd_symlinks_t how)
+/* With disable_symlinks each part behind the first <trusted> bytes of the path is opened
+ * by itself, none of them followed. */
+static int open_without_links(hd_pool_t *pool, const char *path, size_t trusted,
+                              hd_symlinks_t how)
 {
-    int dir = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), fd;
-    const char *at = path + strspn(path, "/");
+    const char *start = trusted == 0 ? "/" : hd_str_to_c(pool, hd_str_n(path, trusted));
+    int dir = open(start, O_PATH | O_DIRECTORY | O_CLOEXEC), fd;
+    const char *at = path + trusted + strspn(path + trusted, "/");
     char part[NAME_MAX + 1];
 
     while (dir >= 0) {
@@ -141,12 +144,31 @@ static int open_without_links(const char *path, hd_symlinks_t how)
     return -1;
 }
 
-static int open_file(const hd_file_conf_t *conf, const char *path)
+/* from=: so much of <path> may have links; all of it where it names the file. */
+static size_t trusted_part(hd_req_t *req, const char *path)
 {
+    const hd_file_conf_t *conf = conf_of(req);
+    size_t len = strlen(path);
+    hd_str_t from;
+
+    if (conf->symlinks_from == NULL ||
+        hd_expr_eval(conf->symlinks_from, req, &from) != HD_OK || from.len == 0 ||
+        !hd_str_has_prefix(hd_str_n(path, len), from))
+        return 0;
+    if (from.len == len || path[from.len] == '/')
+        return from.len;
+    return from.data[from.len - 1] == '/' ? from.len - 1 : 0;
+}
+
+static int open_file(hd_req_t *req, const char *path)
+{
+    hd_symlinks_t how = (hd_symlinks_t)conf_of(req)->symlinks;
+    size_t trusted = how == HD_SYMLINKS_ALL ? 0 : trusted_part(req, path);
+
     /* a FIFO must not hold up the worker: it is none of ours anyway */
-    return conf->symlinks == HD_SYMLINKS_ALL
+    return how == HD_SYMLINKS_ALL || path[trusted] == '\0'
                ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
-               : open_without_links(path, (hd_symlinks_t)conf->symlinks);
+               : open_without_links(req->pool, path, trusted, how);
 }
 
 static unsigned status_of(int error)
@@ -551,7 +573,7 @@ static int open_compressed(hd_req_t *req, hd_str_t path, struct stat *st, bool *
     if (!takes && !req->loc->gzip_vary)
         return -1;
     name = hd_str_printf(req->pool, "%.*s.gz", HD_STR_ARG(path));
-    fd = open_file(conf, name.data);
+    fd = open_file(req, name.data);
     if (fd < 0)
         return -1;
     if (fstat(fd, st) == 0 && S_ISREG(st->st_mode)) {
@@ -579,7 +601,6 @@ static file_t describe(hd_req_t *req, const struct stat *st, bool is_compressed)
 
 static hd_rc_t start(hd_req_t *req)
 {
-    const hd_file_conf_t *conf = conf_of(req);
     sending_t *s = hd_pool_new(req->pool, sending_t);
     bool is_compressed, varies = false;
     hd_str_t path;
@@ -601,7 +622,7 @@ static hd_rc_t start(hd_req_t *req)
     fd = open_compressed(req, path, &st, &varies);
     is_compressed = fd >= 0;
     if (!is_compressed)
-        fd = open_file(conf, path.data);
+        fd = open_file(req, path.data);
     if (fd < 0)
         return refuse(req, path, errno);
     s->file = hd_open_file_create(fd);

@@ -3,7 +3,12 @@
 #pragma once
 #include "http/hd_request.h"
 
-typedef enum { HD_AUTOINDEX_HTML, HD_AUTOINDEX_JSON } hd_autoindex_format_t;
+typedef enum {
+    HD_AUTOINDEX_HTML,
+    HD_AUTOINDEX_XML,
+    HD_AUTOINDEX_JSON,
+    HD_AUTOINDEX_JSONP,
+} hd_autoindex_format_t;
 typedef enum { HD_IMS_EXACT, HD_IMS_OFF, HD_IMS_BEFORE } hd_ims_t;
 typedef enum { HD_SYMLINKS_ALL, HD_SYMLINKS_NONE, HD_SYMLINKS_OWNER } hd_symlinks_t;
 typedef enum {
@@ -27,7 +32,8 @@ typedef struct hd_file_conf_s {
     const hd_expr_t *const *index;
     uint32_t index_n; /* 0: index.html */
     uint32_t no_etag, if_modified_since, autoindex_format, symlinks, gzip_static;
-    uint32_t max_ranges_plus_1; /* 0: no limit */
+    const hd_expr_t *symlinks_from; /* links in this beginning count not; NULL: all do */
+    uint32_t max_ranges_plus_1;     /* 0: no limit */
     uint32_t rough_size, quiet_not_found;
     bool autoindex, autoindex_localtime;
 } hd_file_conf_t;

@@ -65,6 +65,19 @@ static hd_rc_t place(hd_conf_t *cf, const hd_node_t *node, hd_err_t *err)
     return hd_err_prefix(err, "%.*s:%u: ", HD_STR_ARG(node->file), node->line);
 }
 
+/* A module of nginx's own ("modules/ngx_http_perl_module.so"), as distributions' files
+ * load them: if a directive of it is used, that will be unknown. */
+static bool is_nginx_module(hd_str_t path)
+{
+    for (size_t i = path.len; i > 0; i--) {
+        if (path.data[i - 1] == '/') {
+            path = hd_str_sub(path, i, path.len);
+            break;
+        }
+    }
+    return hd_str_has_prefix(path, HD_STR("ngx_"));
+}
+
 static hd_rc_t load_named(hd_conf_t *cf, const hd_node_t *root, hd_err_t *err)
 {
     const hd_build_ops_t *ops = cf->build->ops;
@@ -73,6 +86,11 @@ static hd_rc_t load_named(hd_conf_t *cf, const hd_node_t *root, hd_err_t *err)
         if (!hd_str_eq(n->name, HD_STR("load_module")) || n->args_n != 1)
             continue;
         cf->node = n;
+        if (is_nginx_module(n->args[0])) {
+            hd_conf_warn(cf, "\"%.*s\" is a module of nginx: not loaded",
+                         HD_STR_ARG(n->args[0]));
+            continue;
+        }
         if (ops == NULL || ops->load_module == NULL)
             hd_ignore(hd_err_set(err, HD_E_CONF, "modules can't be loaded here"));
         else if (ops->load_module(cf, n->args[0], err) == HD_OK)

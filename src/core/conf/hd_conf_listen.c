@@ -192,6 +192,13 @@ static hd_rc_t set_option(hd_str_t arg, hd_socket_spec_t *s, hd_err_t *err)
         s->backlog = (int)n;
         return HD_OK;
     }
+    if (take_value(arg, HD_STR("fastopen="), &value)) {
+        if (!hd_str_to_u64(value, 65535, &n) || n == 0)
+            return hd_err_set(err, HD_E_CONF, "invalid fastopen \"%.*s\": 1 to 65535",
+                              HD_STR_ARG(value));
+        s->fastopen = (int)n;
+        return HD_OK;
+    }
     if (take_value(arg, HD_STR("rcvbuf="), &value))
         return set_buffer(value, &s->rcvbuf, err);
     if (take_value(arg, HD_STR("sndbuf="), &value))
@@ -232,6 +239,7 @@ static hd_rc_t check_udp(const hd_conf_listen_t *l, hd_err_t *err)
                        : l->is_ssl                       ? "ssl"
                        : l->proxy_protocol               ? "proxy_protocol"
                        : l->socket.backlog != 0          ? "backlog"
+                       : l->socket.fastopen != 0         ? "fastopen"
                        : l->socket.keepalive_idle_s != 0 ? "so_keepalive"
                                                          : NULL;
 
@@ -280,7 +288,8 @@ static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, bool is_stream,
     return hd_err_set(
         err, HD_E_CONF,
         "invalid parameter \"%.*s\"; allowed are ssl, %sdefault_server, "
-        "proxy_protocol, bind, reuseport, backlog=, rcvbuf=, sndbuf=, ipv6only=, "
+        "proxy_protocol, bind, reuseport, backlog=, fastopen=, rcvbuf=, sndbuf=, "
+        "ipv6only=, "
         "so_keepalive=, deferred%s",
         HD_STR_ARG(arg), is_stream ? "" : "http2, ", is_stream ? ", udp" : "");
 }

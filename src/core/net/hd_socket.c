@@ -50,6 +50,8 @@ static hd_rc_t set_options(const hd_socket_spec_t *spec, int family, int fd,
         {spec->sndbuf > 0, SOL_SOCKET, SO_SNDBUF, spec->sndbuf, "SO_SNDBUF"},
         /* What a listening socket has of these, accepted ones inherit. */
         {tcp && spec->nodelay, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY"},
+        {tcp && spec->fastopen > 0, IPPROTO_TCP, TCP_FASTOPEN, spec->fastopen,
+         "TCP_FASTOPEN"},
         {alive, SOL_SOCKET, SO_KEEPALIVE, 1, "SO_KEEPALIVE"},
         {alive, IPPROTO_TCP, TCP_KEEPIDLE, (int)spec->keepalive_idle_s, "TCP_KEEPIDLE"},
         {alive && spec->keepalive_interval_s != 0, IPPROTO_TCP, TCP_KEEPINTVL,

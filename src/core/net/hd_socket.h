@@ -16,6 +16,7 @@ typedef struct {
     bool reuseport, transparent, freebind, v6only, nodelay;
     int backlog;        /* 0: 511 */
     int rcvbuf, sndbuf; /* bytes; 0: the kernel's */
+    int fastopen;       /* conns that may wait whose first packet had data; 0: off */
     uint32_t mark;      /* SO_MARK; 0: none */
     int32_t netns;      /* a namespace known to the broker; 0: our own */
     uint32_t keepalive_idle_s, keepalive_interval_s, keepalive_probes; /* 0: off */

@@ -191,6 +191,16 @@ static hd_rc_t check_time(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     return hd_set_msec(cf, args, ms, err);
 }
 
+/* Tunes something that isn't here; the rest of the file means the same without it. */
+static hd_rc_t warn_unused(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    (void)args;
+    (void)conf;
+    (void)err;
+    hd_conf_warn(cf, "\"%s\" has no effect here", cf->directive->name);
+    return HD_OK;
+}
+
 static const hd_conf_limits_t connections_limits = {16, 1 << 24};
 static const hd_conf_limits_t loom_limits = {(uint64_t)1 << 22, (uint64_t)32 << 30};
 
@@ -310,6 +320,28 @@ static const hd_directive_t directives[] = {
      .set = check_flag,
      .help =
          "on | off: accepted without effect: regular expressions are always compiled"},
+    {.name = "lock_file",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = warn_unused,
+     .help = "FILE: accepted without effect: nothing is locked by a file"},
+    {.name = "timer_resolution",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = warn_unused,
+     .help = "TIME: accepted without effect: the time is asked for once a turn"},
+    {.name = "thread_pool",
+     .scope = HD_IN_MAIN,
+     .args_n = 2,
+     .args_max = 3,
+     .repeats = true,
+     .set = warn_unused,
+     .help = "NAME threads=N [max_queue=N]: accepted without effect: there are no threads"},
+    {.name = "debug_points",
+     .scope = HD_IN_MAIN,
+     .args_n = 1,
+     .set = warn_unused,
+     .help = "abort | stop: accepted without effect: a bug that is found ends the process"},
     {.name = "events",
      .scope = HD_IN_MAIN,
      .block = events_block,
@@ -333,6 +365,18 @@ static const hd_directive_t directives[] = {
      .set = check_flag,
      .help = "on | off: accepted without effect: a worker takes what is there, a bounded "
              "number a turn"},
+    {.name = "worker_aio_requests",
+     .scope = HD_IN_EVENTS,
+     .args_n = 1,
+     .set = warn_unused,
+     .help = "N: accepted without effect: files are read by the worker itself"},
+    {.name = "debug_connection",
+     .scope = HD_IN_EVENTS,
+     .args_n = 1,
+     .repeats = true,
+     .set = warn_unused,
+     .help = "ADDRESS | CIDR | unix: accepted without effect: error_log's level says of "
+             "which connections debug lines are written"},
     {.name = "accept_mutex",
      .scope = HD_IN_EVENTS,
      .args_n = 1,
