@@ -1,6 +1,7 @@
 /* Variables of the client's conn: addresses, PROXY protocol, identities, what the kernel
  * measures of it. Stream has them, too. */
 #include "http/hd_http_attrs_int.h"
+#include "core/net/hd_proxy_protocol.h"
 #include "http/hd_request_int.h"
 
 #include <netinet/in.h>
@@ -64,6 +65,16 @@ GET(realip_remote_addr)
     UNUSED_REST;
     if (of->conn != NULL)
         hd_http_attr_set_addr(of, &of->conn->remote, out);
+}
+
+GET(proxy_protocol_tlv)
+{
+    const hd_conn_facts_t *facts = of->conn != NULL ? of->conn->facts : NULL;
+    hd_str_t value;
+
+    if (facts != NULL && facts->proxied != NULL &&
+        hd_proxy_find_tlv(facts->proxied->tlvs, rest, of->pool, &value))
+        hd_val_set_str(out, value);
 }
 
 GET(realip_remote_port)
@@ -192,6 +203,9 @@ const hd_attr_def_t hd_http_attrs_conn[] = {
     A("binary_remote_addr", binary_remote_addr, HD_VAL_STR, C, "the same, 4 or 16 bytes"),
     A("remote_port", remote_port, HD_VAL_INT, C, "the client's port"),
     A("realip_remote_addr", realip_remote_addr, HD_VAL_STR, C, "of the socket itself"),
+    A("proxy_protocol_tlv_", proxy_protocol_tlv, HD_VAL_STR, C | HD_ATTR_PREFIX,
+      "a TLV of PROXY protocol: alpn, authority, unique_id, ssl, netns, ssl_version, "
+      "ssl_cn, ssl_cipher, ssl_sig_alg, ssl_key_alg, ssl_verify, 0xNN"),
     A("realip_remote_port", realip_remote_port, HD_VAL_INT, C, "of the socket itself"),
     A("proxy_protocol_addr", proxy_protocol_addr, HD_VAL_STR, C, "from PROXY protocol"),
     A("proxy_protocol_port", proxy_protocol_port, HD_VAL_INT, C, "from PROXY protocol"),

@@ -92,6 +92,7 @@ typedef enum {
 /* Whose conn it really is; AF_UNSPEC: not told. */
 typedef struct {
     hd_addr_t remote, local;
+    hd_str_t tlvs; /* of PROXY protocol 2, see hd_proxy_next_tlv */
 } hd_proxied_t;
 
 /* Facts that layers found out, for those above and for attributes. Made lazily, in

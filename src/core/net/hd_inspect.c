@@ -57,6 +57,7 @@ static hd_rc_t judge_proxy(hd_conn_t *c, hd_str_t bytes)
 
         proxied->remote = keep_addr(c, &head.remote);
         proxied->local = keep_addr(c, &head.local);
+        proxied->tlvs = hd_str_dup(hd_conn_pool(c), head.tlvs);
         hd_conn_facts(c)->proxied = proxied;
     }
     hd_conn_drop_peeked(c, head.len);

@@ -4,6 +4,7 @@
 #define V1_MAX 107 /* with CR LF: proxy-protocol.txt §2.1 */
 #define V2_HEAD 16
 #define TLV_HEAD 3
+#define SSL_HEAD 5 /* before the TLVs inside the SSL TLV */
 
 static const char v1_start[] = "PROXY ";
 static const char v2_start[] = "\r\n\r\n\0\r\nQUIT\n";
@@ -121,6 +122,75 @@ bool hd_proxy_next_tlv(hd_str_t *rest, uint8_t *type, hd_str_t *value)
     *type = (uint8_t)rest->data[0];
     *value = hd_str_sub(*rest, TLV_HEAD, len);
     *rest = hd_str_sub(*rest, TLV_HEAD + len, rest->len);
+    return true;
+}
+
+typedef struct {
+    const char *name;
+    uint8_t type;
+} tlv_name_t;
+
+static const tlv_name_t tlv_names[] = {
+    {"alpn", HD_PROXY_TLV_ALPN}, {"authority", HD_PROXY_TLV_AUTHORITY},
+    {"unique_id", HD_PROXY_TLV_UNIQUE_ID}, {"ssl", HD_PROXY_TLV_SSL},
+    {"netns", HD_PROXY_TLV_NETNS}, {NULL, 0}};
+
+/* Inside the SSL TLV. */
+static const tlv_name_t ssl_names[] = {{"version", 0x21}, {"cn", 0x22},
+                                       {"cipher", 0x23},  {"sig_alg", 0x24},
+                                       {"key_alg", 0x25}, {NULL, 0}};
+
+static bool find_type(hd_str_t tlvs, uint8_t wanted, hd_str_t *value)
+{
+    uint8_t type;
+
+    while (hd_proxy_next_tlv(&tlvs, &type, value)) {
+        if (type == wanted)
+            return true;
+    }
+    return false;
+}
+
+static bool find_name(const tlv_name_t *n, hd_str_t tlvs, hd_str_t name, hd_str_t *value)
+{
+    while (n->name != NULL && !hd_str_eq(name, hd_str_c(n->name)))
+        n++;
+    return n->name != NULL && find_type(tlvs, n->type, value);
+}
+
+/* 0xNN */
+static bool parse_type(hd_str_t name, uint8_t *type)
+{
+    unsigned n = 0;
+
+    if (!hd_str_has_prefix(name, HD_STR("0x")) || name.len < 3 || name.len > 4)
+        return false;
+    for (size_t i = 2; i < name.len; i++) {
+        char c = hd_ascii_lower(name.data[i]);
+
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
+            return false;
+        n = n << 4 | (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10);
+    }
+    *type = (uint8_t)n;
+    return true;
+}
+
+bool hd_proxy_find_tlv(hd_str_t tlvs, hd_str_t name, hd_pool_t *pool, hd_str_t *value)
+{
+    hd_str_t ssl;
+    uint8_t type;
+
+    if (parse_type(name, &type))
+        return find_type(tlvs, type, value);
+    if (!hd_str_has_prefix(name, HD_STR("ssl_")))
+        return find_name(tlv_names, tlvs, name, value);
+    if (!find_type(tlvs, HD_PROXY_TLV_SSL, &ssl) || ssl.len < SSL_HEAD)
+        return false;
+    name = hd_str_sub(name, 4, name.len);
+    if (!hd_str_eq(name, HD_STR("verify")))
+        return find_name(ssl_names, hd_str_sub(ssl, SSL_HEAD, ssl.len), name, value);
+    *value = hd_str_printf(pool, "%u", get32(ssl.data + 1));
     return true;
 }
 
