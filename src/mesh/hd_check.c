@@ -16,11 +16,13 @@
 
 #define ANSWER_BYTES_MAX 16384 /* looked at for <receive> */
 
-/* One endpoint under check; found again by cluster and address after each batch. */
+/* One endpoint under one check; found again by cluster, number of the check and address
+ * after each batch. */
 typedef struct {
     hd_str_t key; /* its own */
     const hd_slot_t *slot;
     hd_addr_t addr;
+    uint32_t number; /* of the check among its cluster's */
     hd_timer_t timer;
     uint32_t good, bad; /* in a row */
     bool is_wanted, is_known;
@@ -42,6 +44,7 @@ typedef struct {
 typedef struct {
     const hd_region_t *region;
     const hd_cluster_t *cluster;
+    const hd_check_conf_t *check;
     const hd_endpoints_t *eps;
     const hd_endpoint_t *endpoint;
 } view_t;
@@ -58,15 +61,43 @@ static bool is_checked(const hd_endpoint_t *e)
     return own == NULL || !own->is_unchecked;
 }
 
+/* What the check of that number says. */
+static hd_checked_t state_of(uint32_t word, uint32_t number)
+{
+    return (hd_checked_t)(word >> 2 * number & 3);
+}
+
+static bool starts_down(const hd_check_conf_t *k, const hd_endpoint_t *e)
+{
+    return k->starts_down &&
+           (k->since_ns == 0 || atomic_load_explicit(&e->state->warm_since_ns,
+                                                     memory_order_relaxed) >= k->since_ns);
+}
+
 bool hd_check_may_serve(const hd_cluster_t *c, const hd_endpoint_t *e)
 {
-    uint32_t state;
+    uint32_t word;
 
     if (c->check == NULL || e->state == NULL || !is_checked(e))
         return true;
-    state = atomic_load_explicit(&e->state->health, memory_order_relaxed);
-    return state == HD_CHECK_HEALTHY ||
-           (state == HD_CHECK_NONE && !c->check->starts_down);
+    word = atomic_load_explicit(&e->state->health, memory_order_relaxed);
+    for (const hd_check_conf_t *k = c->check; k != NULL; k = k->next, word >>= 2) {
+        hd_checked_t state = state_of(word, 0);
+
+        if (state != HD_CHECK_HEALTHY && !(state == HD_CHECK_NONE && !starts_down(k, e)))
+            return false;
+    }
+    return true;
+}
+
+/* The check of that number; NULL: there are fewer. */
+static const hd_check_conf_t *find_check(const hd_cluster_t *c, uint32_t number)
+{
+    const hd_check_conf_t *k = c->check;
+
+    while (k != NULL && number-- > 0)
+        k = k->next;
+    return k;
 }
 
 static bool look(const target_t *t, view_t *v)
@@ -76,7 +107,8 @@ static bool look(const target_t *t, view_t *v)
 
     v->region = hd_slot_get(m, t->slot);
     v->cluster = v->region != NULL ? v->region->root : NULL;
-    if (v->cluster == NULL || v->cluster->check == NULL)
+    v->check = v->cluster != NULL ? find_check(v->cluster, t->number) : NULL;
+    if (v->check == NULL)
         return false;
     eps = hd_cluster_endpoints(m, v->cluster);
     if (eps == NULL)
@@ -107,7 +139,7 @@ static uint32_t or_else(uint32_t ms, uint32_t otherwise)
 
 static uint32_t interval_of(const view_t *v, bool is_healthy, bool has_changed)
 {
-    const hd_check_conf_t *k = v->cluster->check;
+    const hd_check_conf_t *k = v->check;
     bool is_used = v->eps->state == NULL || atomic_load(&v->eps->state->is_used);
     uint32_t usual = k->interval_ms;
 
@@ -122,7 +154,7 @@ static uint32_t interval_of(const view_t *v, bool is_healthy, bool has_changed)
 
 static void set_next(target_t *t, const view_t *v, bool is_healthy, bool has_changed)
 {
-    const hd_check_conf_t *k = v->cluster->check;
+    const hd_check_conf_t *k = v->check;
     uint64_t ms = interval_of(v, is_healthy, has_changed);
 
     ms += random_below(k->jitter_ms + 1) +
@@ -145,12 +177,33 @@ static void count(const hd_cluster_t *c, const char *outcome)
     hd_counter_add(m, hd_series_enter(m, hd_family_enter(m, &family), values), 1);
 }
 
-static void change(const view_t *v, hd_checked_t to, const char *why)
+/* All say that it is well, or one says that it isn't; NONE: neither yet. */
+static hd_checked_t sum_up(const hd_cluster_t *c, uint32_t word)
 {
+    hd_checked_t sum = HD_CHECK_HEALTHY;
+
+    for (const hd_check_conf_t *k = c->check; k != NULL; k = k->next, word >>= 2) {
+        if (state_of(word, 0) == HD_CHECK_UNHEALTHY)
+            return HD_CHECK_UNHEALTHY;
+        if (state_of(word, 0) == HD_CHECK_NONE)
+            sum = HD_CHECK_NONE;
+    }
+    return sum;
+}
+
+static void change(const target_t *t, const view_t *v, hd_checked_t to, const char *why)
+{
+    _Atomic uint32_t *health = &v->endpoint->state->health;
+    uint32_t word = atomic_load_explicit(health, memory_order_relaxed);
+    hd_checked_t before = sum_up(v->cluster, word);
     char text[HD_ADDR_TEXT_MAX];
 
-    atomic_store_explicit(&v->endpoint->state->health, to, memory_order_release);
+    word = (word & ~(3u << 2 * t->number)) | (uint32_t)to << 2 * t->number;
+    atomic_store_explicit(health, word, memory_order_release);
     hd_endpoint_health_changed(v->endpoint);
+    to = sum_up(v->cluster, word);
+    if (to == before || to == HD_CHECK_NONE)
+        return; /* another one decides */
     if (to == HD_CHECK_UNHEALTHY && v->cluster->closes_failed)
         hd_process_ring(checker.proc); /* its conns are drained now */
     hd_log(to == HD_CHECK_HEALTHY ? HD_LOG_NOTICE : HD_LOG_WARN,
@@ -174,7 +227,7 @@ static void finish_check(target_t *t)
 
 static void tell_each(const view_t *v, bool is_good, const char *why)
 {
-    const hd_check_conf_t *k = v->cluster->check;
+    const hd_check_conf_t *k = v->check;
     char text[HD_ADDR_TEXT_MAX];
 
     count(v->cluster, is_good ? "success" : "failure");
@@ -197,22 +250,22 @@ static void take_result(target_t *t, bool is_good, bool is_final, const char *wh
     tell_each(&v, is_good, why);
     t->good = is_good ? t->good + 1 : 0;
     t->bad = is_good ? 0 : t->bad + 1;
-    now = atomic_load(&v.endpoint->state->health);
+    now = state_of(atomic_load(&v.endpoint->state->health), t->number);
     is_first = !t->is_known && now == HD_CHECK_NONE;
     t->is_known = true;
     if (is_good && now != HD_CHECK_HEALTHY &&
-        (is_first || t->good >= v.cluster->check->healthy_threshold)) {
-        change(&v, HD_CHECK_HEALTHY, why);
+        (is_first || t->good >= v.check->healthy_threshold)) {
+        change(t, &v, HD_CHECK_HEALTHY, why);
         has_changed = true;
     } else if (!is_good && now != HD_CHECK_UNHEALTHY &&
-               (is_final || (is_first && v.cluster->check->starts_down) ||
-                t->bad >= v.cluster->check->unhealthy_threshold)) {
-        change(&v, HD_CHECK_UNHEALTHY, why);
+               (is_final || (is_first && v.check->starts_down) ||
+                t->bad >= v.check->unhealthy_threshold)) {
+        change(t, &v, HD_CHECK_UNHEALTHY, why);
         has_changed = true;
     }
-    if (is_good)
+    if (is_good && hd_check_may_serve(v.cluster, v.endpoint))
         hd_outlier_checked(checker.proc->member, v.cluster, v.eps, v.endpoint);
-    now = atomic_load(&v.endpoint->state->health);
+    now = state_of(atomic_load(&v.endpoint->state->health), t->number);
     set_next(t, &v, now != HD_CHECK_UNHEALTHY, has_changed);
 }
 
@@ -269,7 +322,7 @@ static void on_head(hd_call_t *call, unsigned status, const hd_headers_t *header
 {
     target_t *t = hd_call_arg(call);
     const hd_field_t *f = hd_headers_get(headers, HD_H_GRPC_STATUS);
-    const hd_check_conf_t *k = t->cluster.check;
+    const hd_check_conf_t *k = find_check(&t->cluster, t->number);
     uint64_t n;
 
     t->status = status;
@@ -294,7 +347,7 @@ static void on_body(hd_call_t *call, hd_chain_t *body)
 
 static bool is_expected(const target_t *t, const view_t *v)
 {
-    const hd_check_conf_t *k = v->cluster->check;
+    const hd_check_conf_t *k = v->check;
 
     return has_all(k, t->answer, t->answer_len) &&
            (k->body == NULL ||
@@ -312,7 +365,7 @@ static bool is_in(const hd_status_range_t *ranges, uint32_t n, unsigned status)
 
 static void judge_http(target_t *t, const view_t *v)
 {
-    const hd_check_conf_t *k = v->cluster->check;
+    const hd_check_conf_t *k = v->check;
     bool is_good = k->expected_n == 0
                        ? t->status == 200
                        : is_in(k->expected, k->expected_n, t->status) != k->is_unexpected;
@@ -365,7 +418,7 @@ static void on_end(hd_call_t *call, const hd_headers_t *trailers, const hd_err_t
         take_result(t, false, false, why);
     } else if (!look(t, &v)) {
         finish_check(t);
-    } else if (v.cluster->check->kind == HD_CHECK_GRPC) {
+    } else if (v.check->kind == HD_CHECK_GRPC) {
         judge_grpc(t);
     } else {
         judge_http(t, &v);
@@ -398,7 +451,7 @@ static hd_addr_t addr_of(const view_t *v)
     hd_addr_t addr = has_addr ? own->addr : v->endpoint->addr;
     uint16_t port = own != NULL && own->port != 0 ? own->port
                     : has_addr                    ? 0
-                                                  : v->cluster->check->port;
+                                                  : v->check->port;
 
     if (port != 0 && addr.family != AF_UNIX)
         addr.port = port;
@@ -407,7 +460,7 @@ static hd_addr_t addr_of(const view_t *v)
 
 static const hd_tls_conf_t *tls_of(const view_t *v)
 {
-    const hd_check_conf_t *k = v->cluster->check;
+    const hd_check_conf_t *k = v->check;
     hd_endpoint_more_t more = *hd_endpoint_more(v->endpoint);
     hd_endpoint_t like = *v->endpoint;
 
@@ -425,15 +478,15 @@ static hd_str_t host_of(const view_t *v)
 
     if (own != NULL && own->host.len > 0)
         return own->host;
-    if (v->cluster->check->host.len > 0)
-        return v->cluster->check->host;
+    if (v->check->host.len > 0)
+        return v->check->host;
     return v->endpoint->hostname.len > 0 ? v->endpoint->hostname : v->cluster->name;
 }
 
 /* The cluster as it is for checks: without limits, with connections of its own. */
 static void fix_pick(target_t *t, const view_t *v)
 {
-    const hd_check_conf_t *k = v->cluster->check;
+    const hd_check_conf_t *k = v->check;
 
     t->cluster = *v->cluster;
     t->cluster.max_conns = t->cluster.max_pending = t->cluster.max_requests =
@@ -452,7 +505,7 @@ static void fix_pick(target_t *t, const view_t *v)
 
 static void start_call(target_t *t, const view_t *v)
 {
-    const hd_check_conf_t *k = v->cluster->check;
+    const hd_check_conf_t *k = v->check;
     bool is_grpc = k->kind == HD_CHECK_GRPC;
     hd_call_spec_t spec = {
         .cluster = t->slot,
@@ -499,15 +552,14 @@ static void on_tcp_open(hd_conn_t *c)
     target_t *t = c->owner;
     view_t v;
 
-    if (!look(t, &v) || v.cluster->check->kind != HD_CHECK_TCP) {
+    if (!look(t, &v) || v.check->kind != HD_CHECK_TCP) {
         end_tcp(t, false, "the check has changed");
         return;
     }
-    if (v.cluster->check->send.len > 0 &&
-        !hd_conn_try_send_copy(c, v.cluster->check->send.data,
-                               v.cluster->check->send.len))
+    if (v.check->send.len > 0 &&
+        !hd_conn_try_send_copy(c, v.check->send.data, v.check->send.len))
         end_tcp(t, false, "no memory");
-    else if (v.cluster->check->receive_n == 0 && v.cluster->check->body == NULL)
+    else if (v.check->receive_n == 0 && v.check->body == NULL)
         end_tcp(t, true, "connected");
 }
 
@@ -520,7 +572,7 @@ static void on_tcp_readable(hd_conn_t *c)
 
     while ((n = hd_conn_read(c, bytes, sizeof(bytes))) > 0)
         keep_answer(t, bytes, (size_t)n);
-    if (!look(t, &v) || v.cluster->check->kind != HD_CHECK_TCP)
+    if (!look(t, &v) || v.check->kind != HD_CHECK_TCP)
         end_tcp(t, false, "the check has changed");
     else if (is_expected(t, &v))
         end_tcp(t, true, "the answer is as expected");
@@ -565,7 +617,7 @@ static void start_tcp(target_t *t, const view_t *v)
         take_result(t, false, false, err.text);
         return;
     }
-    hd_timer_set(checker.proc->loop, &t->deadline, v->cluster->check->timeout_ms);
+    hd_timer_set(checker.proc->loop, &t->deadline, v->check->timeout_ms);
     if (t->fixed.tls != NULL &&
         hd_tls_push_client(t->conn, t->fixed.tls, NULL, &err) != HD_OK)
         end_tcp(t, false, err.text);
@@ -581,7 +633,7 @@ static void on_due(hd_timer_t *timer)
     if (t->call != NULL || t->conn != NULL || !look(t, &v))
         return;
     fix_pick(t, &v);
-    if (v.cluster->check->kind == HD_CHECK_TCP)
+    if (v.check->kind == HD_CHECK_TCP)
         start_tcp(t, &v);
     else
         start_call(t, &v);
@@ -600,21 +652,23 @@ static void end_target(target_t *t)
     free(t);
 }
 
-static hd_str_t key_of(const hd_slot_t *slot, const hd_addr_t *addr, char *room, size_t n)
+static hd_str_t key_of(const hd_slot_t *slot, uint32_t number, const hd_addr_t *addr,
+                       char *room, size_t n)
 {
     char text[HD_ADDR_TEXT_MAX];
     hd_str_t a = hd_addr_print(addr, text);
 
-    return hd_str_n(room, hd_min((size_t)snprintf(room, n, "%u %u %.*s", slot->arena,
-                                                  slot->id, HD_STR_ARG(a)),
+    return hd_str_n(room, hd_min((size_t)snprintf(room, n, "%u %u %u %.*s",
+                                                  slot->arena, slot->id, number,
+                                                  HD_STR_ARG(a)),
                                  n - 1));
 }
 
-static void want_target(const hd_slot_t *slot, const hd_cluster_t *c,
+static void want_target(const hd_slot_t *slot, const hd_check_conf_t *k, uint32_t number,
                         const hd_endpoint_t *e)
 {
-    char room[HD_ADDR_TEXT_MAX + 32];
-    hd_str_t key = key_of(slot, &e->addr, room, sizeof(room));
+    char room[HD_ADDR_TEXT_MAX + 40];
+    hd_str_t key = key_of(slot, number, &e->addr, room, sizeof(room));
     target_t *t = hd_map_get(checker.targets, key);
 
     if (t == NULL) {
@@ -623,6 +677,7 @@ static void want_target(const hd_slot_t *slot, const hd_cluster_t *c,
         t->key = hd_str_n(strndup(key.data, key.len), key.len);
         t->slot = slot;
         t->addr = e->addr;
+        t->number = number;
         if (e->addr.family == AF_UNIX) /* the slot's name holds no path; the key does */
             t->addr.path = hd_str_n(strstr(t->key.data, "unix:") + 5, e->addr.path.len);
         t->grpc_status = HD_GRPC_NO_STATUS;
@@ -630,7 +685,7 @@ static void want_target(const hd_slot_t *slot, const hd_cluster_t *c,
         hd_timer_init(&t->deadline, on_tcp_deadline);
         hd_ignore(hd_map_put(checker.targets, t->key, t) == NULL);
         hd_timer_set(checker.proc->loop, &t->timer,
-                     random_below(c->check->initial_jitter_ms + 1));
+                     random_below(k->initial_jitter_ms + 1));
     }
     t->is_wanted = true;
 }
@@ -644,9 +699,13 @@ static void want_cluster(const hd_slot_t *slot, const hd_region_t *r)
     r = c->check != NULL ? hd_cluster_endpoints(m, c) : NULL;
     eps = r != NULL ? r->root : NULL;
     for (uint32_t i = 0; eps != NULL && i < eps->n; i++) {
-        if (eps->items[i].state != NULL && !eps->items[i].down &&
-            is_checked(&eps->items[i]))
-            want_target(slot, c, &eps->items[i]);
+        uint32_t number = 0;
+
+        if (eps->items[i].state == NULL || eps->items[i].down ||
+            !is_checked(&eps->items[i]))
+            continue;
+        for (const hd_check_conf_t *k = c->check; k != NULL; k = k->next)
+            want_target(slot, k, number++, &eps->items[i]);
     }
 }
 
@@ -689,6 +748,49 @@ void hd_check_refresh(hd_proc_t *p)
         }
     }
     end_unwanted();
+}
+
+static bool is_waited_for(const hd_check_conf_t *k, const hd_endpoint_t *e)
+{
+    uint32_t word;
+
+    if (e->state == NULL || e->down || !is_checked(e))
+        return false;
+    word = atomic_load_explicit(&e->state->health, memory_order_relaxed);
+    for (; k != NULL; k = k->next, word >>= 2) {
+        if (state_of(word, 0) == HD_CHECK_NONE && starts_down(k, e) && !k->no_wait)
+            return true;
+    }
+    return false;
+}
+
+static bool is_warm(hd_member_t *m, const hd_cluster_t *c)
+{
+    const hd_region_t *r = c->check != NULL ? hd_cluster_endpoints(m, c) : NULL;
+    const hd_endpoints_t *eps = r != NULL ? r->root : NULL;
+
+    for (uint32_t i = 0; eps != NULL && i < eps->n; i++) {
+        if (is_waited_for(c->check, &eps->items[i]))
+            return false;
+    }
+    return true;
+}
+
+bool hd_checks_are_warm(hd_proc_t *p)
+{
+    for (int i = 0; i < HD_ARENAS_MAX; i++) {
+        const hd_slot_t *slot = NULL;
+
+        while (p->arenas[i] != NULL &&
+               (slot = hd_slot_next(p->arenas[i], slot)) != NULL) {
+            const hd_region_t *r =
+                slot->type == HD_RES_CLUSTER ? hd_slot_get(p->member, slot) : NULL;
+
+            if (r != NULL && !is_warm(p->member, r->root))
+                return false;
+        }
+    }
+    return true;
 }
 
 void hd_check_stop(hd_proc_t *p)

@@ -4,14 +4,16 @@
  *   none -> (first answer) -> healthy <-> unhealthy
  *
  * The first answer decides at once; after it so many in a row change the state. An HTTP
- * status that is neither expected nor retriable is a failure that needs no others.
+ * status that is neither expected nor retriable is a failure that needs no others. Of
+ * several checks each has states of its own, and all must be well (as in nginx).
  */
 #pragma once
 #include "core/loom/hd_match.h"
 #include "core/net/hd_cluster.h"
 
-/* hd_endpoint_state_t.health */
+/* hd_endpoint_state_t.health: two bits a check of its cluster, the first one's lowest */
 typedef enum { HD_CHECK_NONE, HD_CHECK_HEALTHY, HD_CHECK_UNHEALTHY } hd_checked_t;
+#define HD_CHECKS_MAX 16
 
 typedef enum { HD_CHECK_HTTP, HD_CHECK_GRPC, HD_CHECK_TCP } hd_check_kind_t;
 
@@ -36,6 +38,7 @@ typedef struct hd_check_conf_s {
     uint16_t port;    /* 0: the endpoint's */
     bool reuse;       /* one connection for all checks */
     bool starts_down; /* not used before the first good answer */
+    bool no_wait;     /* nor does anything wait for that (wait_for_warm_on_init) */
     bool is_h2;
     bool log_failures, log_successes; /* all of them, not only changes */
     /* HTTP, gRPC */
@@ -57,6 +60,10 @@ typedef struct hd_check_conf_s {
     hd_str_t send;
     const hd_str_t *receive;
     uint32_t receive_n;
+    /* When checks came to a cluster that had none (monotonic; 0: with it): who was there
+     * before serves until its first answer, <starts_down> or not. */
+    uint64_t since_ns;
+    const struct hd_check_conf_s *next; /* another check of the cluster; NULL: the last */
 } hd_check_conf_t;
 
 /* May <e> serve, as far as active checks of <c> say? */
@@ -66,4 +73,6 @@ bool hd_check_may_serve(const hd_cluster_t *c, const hd_endpoint_t *e);
 struct hd_proc_s;
 /* Clusters or endpoints may have changed: checks begin and end. */
 void hd_check_refresh(struct hd_proc_s *p);
+/* Of all clusters in force: who doesn't serve before its first answer has got one. */
+bool hd_checks_are_warm(struct hd_proc_s *p);
 void hd_check_stop(struct hd_proc_s *p);

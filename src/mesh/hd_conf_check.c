@@ -86,17 +86,17 @@ static hd_rc_t find_match(hd_conf_t *cf, hd_str_t name, const hd_node_t **match,
                                   HD_STR_ARG(name));
 }
 
-static hd_rc_t set_parameter(hd_conf_t *cf, hd_guard_conf_t *g, hd_str_t name,
+static hd_rc_t set_parameter(hd_conf_t *cf, hd_check_draft_t *d, hd_str_t name,
                              hd_str_t value, hd_err_t *err)
 {
-    hd_check_conf_t *k = &g->check;
+    hd_check_conf_t *k = &d->check;
     hd_rc_t rc = set_number(k, name, value, err);
     hd_str_t *one;
 
     if (rc != HD_DECLINED)
         return rc;
     if (hd_str_eq(name, HD_STR("match")))
-        return find_match(cf, value, &g->match, err);
+        return find_match(cf, value, &d->match, err);
     if (hd_str_eq(name, HD_STR("type")))
         return read_type(value, k, err);
     if (hd_str_eq(name, HD_STR("status")))
@@ -124,13 +124,29 @@ static hd_rc_t set_parameter(hd_conf_t *cf, hd_guard_conf_t *g, hd_str_t name,
     return HD_OK;
 }
 
+/* Another one, behind those that are there; NULL: there are too many. */
+static hd_check_draft_t *add_draft(hd_conf_t *cf, hd_guard_conf_t *g)
+{
+    hd_check_draft_t **to = &g->checks;
+    uint32_t n = 0;
+
+    for (; *to != NULL; to = &(*to)->next)
+        n++;
+    if (n < HD_CHECKS_MAX)
+        *to = hd_pool_new(cf->temp, hd_check_draft_t);
+    return *to;
+}
+
 hd_rc_t hd_conf_set_check(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
     static const hd_status_range_t good = {200, 399}; /* as in nginx */
-    hd_guard_conf_t *g = conf;
-    hd_check_conf_t *k = &g->check;
+    hd_check_draft_t *d = add_draft(cf, conf);
+    hd_check_conf_t *k;
 
-    g->has_check = true;
+    if (d == NULL)
+        return hd_err_set(err, HD_E_CONF, "more than %d \"health_check\" of an upstream",
+                          HD_CHECKS_MAX);
+    k = &d->check;
     *k = (hd_check_conf_t){.kind = cf->scope == HD_IN_STREAM_UPSTREAM ? HD_CHECK_TCP
                                                                       : HD_CHECK_HTTP,
                            .interval_ms = 5000,
@@ -151,7 +167,7 @@ hd_rc_t hd_conf_set_check(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
         if (hd_str_eq(name, HD_STR("persistent"))) /* results always outlive a reload */
             continue;
         hd_ignore(hd_guard_split(args[i], &name, &value));
-        if (set_parameter(cf, g, name, value, err) != HD_OK)
+        if (set_parameter(cf, d, name, value, err) != HD_OK)
             return HD_ERROR;
     }
     if (k->unhealthy_threshold == 0 || k->healthy_threshold == 0)
@@ -278,19 +294,15 @@ hd_rc_t hd_conf_enter_match(hd_conf_t *cf, const hd_str_t *args, void *conf,
 
 /* --- into the cluster --- */
 
-hd_rc_t hd_conf_apply_check(hd_conf_t *cf, const hd_guard_conf_t *g, hd_cluster_t *c,
-                            hd_pool_t *pool, hd_err_t *err)
+static hd_rc_t make_check(hd_conf_t *cf, const hd_check_draft_t *d, hd_check_conf_t *k,
+                          hd_pool_t *pool, hd_err_t *err)
 {
     static const hd_status_range_t any = {100, 599}; /* nginx: fails= counts them all */
     hd_status_range_t *ranges;
-    hd_check_conf_t *k;
     hd_str_t *receive;
 
-    if (!g->has_check)
-        return HD_OK;
-    c->check = k = hd_pool_new(pool, hd_check_conf_t);
-    *k = g->check;
-    if (g->match != NULL && hd_conf_read_match(cf, g->match, k, pool, err) != HD_OK)
+    *k = d->check;
+    if (d->match != NULL && hd_conf_read_match(cf, d->match, k, pool, err) != HD_OK)
         return HD_ERROR;
     k->path = hd_str_dup(pool, k->path);
     k->method = hd_str_dup(pool, k->method);
@@ -308,5 +320,21 @@ hd_rc_t hd_conf_apply_check(hd_conf_t *cf, const hd_guard_conf_t *g, hd_cluster_
     receive = hd_pool_new(pool, hd_str_t);
     *receive = hd_str_dup(pool, k->receive[0]);
     k->receive = receive;
+    return HD_OK;
+}
+
+hd_rc_t hd_conf_apply_check(hd_conf_t *cf, const hd_guard_conf_t *g, hd_cluster_t *c,
+                            hd_pool_t *pool, hd_err_t *err)
+{
+    const hd_check_conf_t **to = &c->check;
+
+    for (const hd_check_draft_t *d = g->checks; d != NULL; d = d->next) {
+        hd_check_conf_t *k = hd_pool_new(pool, hd_check_conf_t);
+
+        if (make_check(cf, d, k, pool, err) != HD_OK)
+            return HD_ERROR;
+        *to = k;
+        to = &k->next;
+    }
     return HD_OK;
 }

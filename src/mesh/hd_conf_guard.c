@@ -270,24 +270,31 @@ static uint64_t hash_check(const hd_check_conf_t *k, uint64_t h)
     return k->receive_n > 0 ? mix_str(h, k->receive[0]) : h;
 }
 
-uint64_t hd_guard_hash(const hd_guard_conf_t *g, uint64_t h)
+static uint64_t hash_match(const hd_node_t *match, uint64_t h)
 {
-    h = mix(h, g->breakers, sizeof(g->breakers));
-    h = mix(h, g->has_breakers, sizeof(g->has_breakers));
-    h = mix(h, &g->outlier, sizeof(g->outlier));
-    for (const hd_node_t *n = g->match != NULL ? g->match->first : NULL; n != NULL;
+    for (const hd_node_t *n = match != NULL ? match->first : NULL; n != NULL;
          n = n->next) {
         h = mix_str(h, n->name);
         for (uint32_t i = 0; i < n->args_n; i++)
             h = mix_str(h, n->args[i]);
     }
-    return g->has_check ? hash_check(&g->check, h) : h;
+    return h;
+}
+
+uint64_t hd_guard_hash(const hd_guard_conf_t *g, uint64_t h)
+{
+    h = mix(h, g->breakers, sizeof(g->breakers));
+    h = mix(h, g->has_breakers, sizeof(g->has_breakers));
+    h = mix(h, &g->outlier, sizeof(g->outlier));
+    for (const hd_check_draft_t *d = g->checks; d != NULL; d = d->next)
+        h = hash_check(&d->check, hash_match(d->match, h));
+    return h;
 }
 
 hd_rc_t hd_guard_apply(hd_conf_t *cf, const hd_guard_conf_t *g, hd_slot_t *slot,
                        hd_cluster_t *c, hd_pool_t *pool, hd_err_t *err)
 {
-    cf->build->needs_agent |= g->has_outlier || g->has_check;
+    cf->build->needs_agent |= g->has_outlier || g->checks != NULL;
     apply_outlier(g, c, pool);
     if (hd_conf_apply_check(cf, g, c, pool, err) != HD_OK)
         return HD_ERROR;
@@ -323,13 +330,14 @@ static const hd_directive_t directives[] = {
      .scope = IN_UPSTREAM,
      .args_n = 0,
      .args_max = HD_ARGS_ANY,
+     .repeats = true,
      .set = hd_conf_set_check,
      .help = "[interval=TIME] [jitter=TIME] [timeout=TIME] [fails=N] [passes=N] "
              "[uri=PATH] [host=NAME] [status=200-399] [port=N] [type=http|grpc|tcp] "
              "[grpc_service=NAME] [send=TEXT] [expect=TEXT] [match=NAME] [mandatory] "
              "[persistent]: the "
              "agent asks each server whether it is well; every 5s, one failure or one "
-             "success decides"},
+             "success decides; of several checks all must be good"},
     {.name = "match",
      .scope = HD_IN_HTTP | HD_IN_STREAM,
      .args_n = 1,

@@ -9,14 +9,19 @@
 
 extern const hd_module_t hd_guard_module;
 
+/* A health_check; in cf->temp with all it names. */
+typedef struct hd_check_draft_s {
+    hd_check_conf_t check;
+    const hd_node_t *match; /* its block; NULL: none */
+    struct hd_check_draft_s *next;
+} hd_check_draft_t;
+
 typedef struct {
     hd_breakers_t breakers[2]; /* [0] default, [1] priority HIGH; no gauges yet */
     bool has_breakers[2];
     hd_outlier_conf_t outlier;
     bool has_outlier;
-    hd_check_conf_t check;  /* strings and lists in cf->temp */
-    const hd_node_t *match; /* of the check; NULL: none */
-    bool has_check;
+    hd_check_draft_t *checks; /* in order; NULL: none */
 } hd_guard_conf_t;
 
 /* Of the upstream block being built; zeroed where it is of no block (proxy_pass to an

@@ -5,10 +5,12 @@
 #include "mesh/hd_outlier.h"
 
 #define SWEEP_MS 250
+#define WARM_NS UINT64_C(30000000000) /* longer nobody waits for checks' first answers */
 
 static struct {
     hd_proc_t *proc;
     hd_timer_t sweep;
+    uint64_t began_ns;
 } agent;
 
 /* Calls for each cluster in force with its endpoints. Within a turn. */
@@ -63,6 +65,7 @@ static hd_rc_t on_start(hd_proc_t *p, hd_err_t *err)
 {
     (void)err;
     agent.proc = p;
+    agent.began_ns = hd_loop_now_ns(p->loop);
     hd_timer_init(&agent.sweep, on_sweep);
     hd_turn_begin(p->member);
     sweep(p);
@@ -76,6 +79,13 @@ static void on_batch(hd_proc_t *p)
         sweep(p);
     if (!p->is_quitting)
         hd_check_refresh(p);
+}
+
+/* Before a new generation takes over, or it is said that all are ready, it is known which
+ * servers are well. */
+static bool is_warm(hd_proc_t *p)
+{
+    return hd_loop_now_ns(p->loop) - agent.began_ns > WARM_NS || hd_checks_are_warm(p);
 }
 
 static void on_quit(hd_proc_t *p)
@@ -96,6 +106,7 @@ static const hd_process_hooks_t hooks = {
     .kinds = 1u << HD_PROC_AGENT,
     .on_start = on_start,
     .on_batch = on_batch,
+    .is_warm = is_warm,
     .on_quit = on_quit,
     .on_stop = on_stop,
 };

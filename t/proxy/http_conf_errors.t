@@ -24,6 +24,8 @@ sub location { server("location / { $_[0] }") }
 sub stream { "stream {\n$_[0]\n}" }
 
 my @rows = (
+    [http_('upstream u { server 127.0.0.1:1; ' . 'health_check; ' x 17 . '}'), 2, 'more than 16 "health_check" of an upstream'],
+    [http_('upstream u { server 127.0.0.1:1; max_stream_duration 50d; }'), 2, '"50d": up to 49 days; 0 for no limit'],
     # listen
     [server('listen;'), 2, 'invalid number of arguments in "listen" directive (0)'],
     [http_('server { listen 0; }'), 2, 'invalid address or port in "0" of the "listen" directive'],

@@ -82,6 +82,7 @@ typedef struct hd_xds_built_s {
     const void *inline_endpoints; /* of a cluster: hd_endpoints_t; NULL: none */
     bool is_unchanged;            /* equal to the live version */
     bool is_waiting;              /* may_put said so: built, and dropped */
+    bool needs_no_names;          /* of a cluster: it doesn't wait for their answers */
     bool
         has_default_high; /* a cluster with limits of priority HIGH that it doesn't say */
     hd_array_t needs;     /* hd_xds_need_t */

@@ -1,6 +1,7 @@
 /* HealthCheck of a cluster. Defaults are Envoy's. */
 #include "mesh/hd_check.h"
 #include "mesh/xds/hd_xds_int.h"
+#include "core/os/hd_clock.h"
 
 #include <string.h>
 
@@ -188,18 +189,9 @@ static hd_rc_t set_times(const check_t *msg, hd_check_conf_t *k, hd_err_t *err)
     return HD_OK;
 }
 
-hd_rc_t hd_xds_health_check(hd_xds_t *x, const PbCluster__Cluster *msg, hd_cluster_t *c,
-                            hd_err_t *err)
+static hd_rc_t set_check(hd_xds_t *x, const check_t *check, hd_cluster_t *c,
+                         hd_check_conf_t *k, hd_err_t *err)
 {
-    const check_t *check;
-    hd_check_conf_t *k;
-
-    if (msg->n_health_checks == 0)
-        return HD_OK;
-    if (msg->n_health_checks > 1)
-        return hd_err_set(err, HD_E_RESOURCE, "health_checks: one is supported");
-    check = msg->health_checks[0];
-    c->check = k = hd_pool_new(x->cf.pool, hd_check_conf_t);
     k->starts_down = true;
     k->reuse = hd_pb_bool(check->reuse_connection, true);
     k->jitter_percent = check->interval_jitter_percent;
@@ -208,14 +200,59 @@ hd_rc_t hd_xds_health_check(hd_xds_t *x, const PbCluster__Cluster *msg, hd_clust
     k->unhealthy_threshold = hd_max(hd_pb_u32(check->unhealthy_threshold, 1), 1u);
     k->healthy_threshold = hd_max(hd_pb_u32(check->healthy_threshold, 1), 1u);
     if (hd_pb_u32(check->alt_port, 0) > 65535)
-        return hd_err_set(err, HD_E_RESOURCE, "health_checks: alt_port %u",
+        return hd_err_set(err, HD_E_RESOURCE, "alt_port %u",
                           hd_pb_u32(check->alt_port, 0));
     k->port = (uint16_t)hd_pb_u32(check->alt_port, 0);
     if (set_times(check, k, err) != HD_OK || set_kind(x, check, k, err) != HD_OK)
-        return hd_err_prefix(err, "health_checks: ");
+        return HD_ERROR;
     if (k->host.len == 0)
         k->host = c->name;
     hd_xds_labels(x, check->transport_socket_match_criteria, &k->transport_match,
                   &k->transport_match_n);
+    return HD_OK;
+}
+
+/* Envoy keeps a cluster's version that had no checks until each endpoint of the next one
+ * was asked once; here they go on to serve until then. */
+static uint64_t checked_since(const hd_xds_t *x, const hd_cluster_t *c)
+{
+    hd_member_t *m = x->env->member;
+    const hd_slot_t *slot;
+    const hd_region_t *r;
+    const hd_cluster_t *before;
+
+    if (x->env->batch == NULL || m == NULL)
+        return 0;
+    slot = hd_slot_find(m, x->env->arena, HD_RES_CLUSTER, c->name);
+    r = slot != NULL ? hd_slot_get(m, slot) : NULL;
+    before = r != NULL ? r->root : NULL;
+    return before == NULL           ? 0
+           : before->check == NULL ? hd_clock_mono_ns()
+                                   : before->check->since_ns;
+}
+
+/* Envoy takes one. Of several all must be well, as of nginx's. */
+hd_rc_t hd_xds_health_check(hd_xds_t *x, const PbCluster__Cluster *msg, hd_cluster_t *c,
+                            hd_err_t *err)
+{
+    const hd_check_conf_t **to = &c->check;
+    uint64_t since_ns;
+
+    if (msg->n_health_checks == 0)
+        return HD_OK;
+    if (msg->n_health_checks > HD_CHECKS_MAX)
+        return hd_err_set(err, HD_E_RESOURCE, "health_checks: at most %d",
+                          HD_CHECKS_MAX);
+    since_ns = checked_since(x, c);
+    for (size_t i = 0; i < msg->n_health_checks; i++) {
+        hd_check_conf_t *k = hd_pool_new(x->cf.pool, hd_check_conf_t);
+
+        if (set_check(x, msg->health_checks[i], c, k, err) != HD_OK)
+            return hd_err_prefix(err, "health_checks: ");
+        k->since_ns = since_ns;
+        k->no_wait = !hd_pb_bool(msg->wait_for_warm_on_init, true);
+        *to = k;
+        to = &k->next;
+    }
     return HD_OK;
 }

@@ -463,6 +463,7 @@ static hd_rc_t set_type(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
                           "a LOGICAL_DNS cluster has exactly one endpoint");
     if (is_dns && hd_xds_dns(x, msg, &x->dns, err) != HD_OK)
         return HD_ERROR;
+    x->out->needs_no_names = !hd_pb_bool(msg->wait_for_warm_on_init, true);
     c->is_logical = is_dns && x->dns->is_logical;
     x->reads_load = hd_xds_reads_load(c->lb);
     return hd_xds_inline_endpoints(x, msg->load_assignment, hd_str_c(msg->name), is_dns,

@@ -37,7 +37,8 @@ static const entry_t entries[] = {
      "dns_refresh_rate dns_resolvers respect_dns_ttl dns_failure_refresh_rate "
      "use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config dns_jitter "
      "upstream_http_protocol_options !connection_pool_per_downstream_connection "
-     "!upstream_config health_checks close_connections_on_host_health_failure"},
+     "!upstream_config health_checks close_connections_on_host_health_failure "
+     "wait_for_warm_on_init"},
     {CLUSTER "Cluster.EdsClusterConfig", "eds_config service_name"},
     {CLUSTER "Cluster.CommonLbConfig",
      "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config "

@@ -3,6 +3,7 @@
 #include "mesh/xds/hd_xds_store_int.h"
 #include "core/net/hd_listener.h"
 #include "core/base/hd_log.h"
+#include "mesh/hd_check.h"
 
 #define WHY_MAX 4096 /* bytes of a NACK's text */
 
@@ -59,6 +60,25 @@ static hd_xds_env_t make_env(hd_xstore_t *s)
                           .may_put_arg = s};
 }
 
+/* From an agent before this one. */
+static bool is_in_force(const hd_xstore_t *s, const hd_xres_t *r)
+{
+    const hd_slot_t *slot = hd_slot_find(
+        s->proc->member, s->proc->arenas[HD_ARENA_DYNAMIC], HD_RES_LISTENER, r->name);
+
+    return slot != NULL && hd_slot_get(s->proc->member, slot) != NULL;
+}
+
+/* As Envoy's clusters are warmed before it asks for its first listeners. */
+bool hd_xstore_waits_for_checks(hd_xstore_t *s, const hd_xres_t *r)
+{
+    if (r->kind != HD_XDS_LISTENER || s->has_opened)
+        return false;
+    s->has_opened = hd_checks_are_warm(s->proc) || is_in_force(s, r);
+    s->waits_for_checks = !s->has_opened;
+    return s->waits_for_checks;
+}
+
 /* Between build and put: what it needs is known now. */
 static bool may_put(void *arg, const hd_xds_built_t *out)
 {
@@ -67,8 +87,9 @@ static bool may_put(void *arg, const hd_xds_built_t *out)
 
     hd_bug_on(r == NULL);
     hd_xres_set_needs(s, r, out);
-    r->waits_for_names = !are_names_known(s, out);
-    return hd_xres_is_warm(s, r) && !r->waits_for_names;
+    r->waits_for_names = !out->needs_no_names && !are_names_known(s, out);
+    return hd_xres_is_warm(s, r) && !r->waits_for_names &&
+           !hd_xstore_waits_for_checks(s, r);
 }
 
 static void add_why(hd_xstore_t *s, const char *text)

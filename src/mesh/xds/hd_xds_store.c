@@ -2,6 +2,7 @@
 #include "mesh/xds/hd_xds_store_int.h"
 #include "core/base/hd_log.h"
 #include "core/loom/hd_gauge.h"
+#include "mesh/hd_check.h"
 
 #include <stdlib.h>
 
@@ -112,6 +113,8 @@ static void on_reclaim(hd_timer_t *t)
         s->healed_ns = now;
         hd_ignore(hd_gauge_heal(s->proc->writer) == 0);
     }
+    if (s->waits_for_checks && s->step == HD_XSTORE_IDLE && hd_checks_are_warm(s->proc))
+        hd_post(s->proc->loop, &s->run);
     hd_timer_set(s->proc->loop, t, RECLAIM_MS);
 }
 

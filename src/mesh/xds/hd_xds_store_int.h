@@ -27,6 +27,8 @@ struct hd_xstore_s {
     hd_array_t gone;    /* hd_xres_t *: to be freed after the batch */
     bool needs_changed[HD_XDS_KINDS_N];
     bool names_changed;
+    bool has_opened; /* a listener didn't have to wait for checks of clusters … */
+    bool waits_for_checks; /* … as others do now */
     hd_dns_t *dns; /* made with the first name; NULL: none was needed */
     hd_post_t run;
     hd_timer_t deadline, reclaim;
@@ -68,6 +70,9 @@ void hd_xres_remove(hd_xstore_t *s, hd_xres_t *r);
 /* --- hd_xds_stage.c --- */
 /* Builds <item> as <r>'s next version: staged, waiting, or refused. */
 void hd_xstore_build(hd_xstore_t *s, hd_xres_t *r, const hd_xitem_t *item);
+/* A listener that must not open yet: the clusters in force are to be checked once before.
+ */
+bool hd_xstore_waits_for_checks(hd_xstore_t *s, const hd_xres_t *r);
 void hd_xstore_take_item(hd_xstore_t *s, hd_xupdate_t *u, const hd_xitem_t *item);
 /* Counts it, and says why in the update's NACK and the log. */
 void hd_xstore_refuse(hd_xstore_t *s, hd_xres_t *r, hd_str_t version, const char *why);

@@ -79,7 +79,8 @@ static void warm_up(hd_xstore_t *s)
             for (hd_xres_t *r = hd_xstore_next(s, k, NULL); r != NULL; r = next) {
                 next = hd_xstore_next(s, k, r);
                 if (r->state != HD_XRES_WAITING || r->is_staged ||
-                    !hd_xres_is_warm(s, r) || r->waits_for_names)
+                    !hd_xres_is_warm(s, r) || r->waits_for_names ||
+                    hd_xstore_waits_for_checks(s, r))
                     continue;
                 hd_xstore_build(s, r, &(hd_xitem_t){r->name, r->version, r->bytes});
                 again |= r->is_staged;
