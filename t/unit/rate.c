@@ -1,5 +1,5 @@
 /* The table of token buckets: nginx's excess, exact over threads, bounded, and the bucket
- * that is full first makes room. */
+ * that is full first makes room. What comes between two steps: rate_interleave.c. */
 #include "core/base/hd_rate.h"
 #include "t/lib/tap.h"
 #include <pthread.h>
@@ -94,15 +94,6 @@ static void test_threads(void)
     unsigned right = 0;
 
     shared = make();
-    for (int i = 0; i < KEYS;
-         i++) { /* two may make one bucket each for a key that is new */
-        hd_rate_conf_t rate = {.token_ns = 3600 * SECOND, .burst = BURST};
-        char name[2] = {(char)('a' + i), 0};
-        uint64_t excess;
-
-        taken[i] =
-            hd_rates_try_take(shared, BYTES, hd_str_n(name, 1), &rate, SECOND, &excess);
-    }
     for (int i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, take_many, NULL);
     for (int i = 0; i < THREADS; i++)
