@@ -95,23 +95,28 @@ static void test_reuse(void)
     is_int(hd_upool_conns(), 1);
 }
 
+/* Each part of the key by itself, of the same length where it is a text: the table's hash
+ * has lengths in it, so that only the comparison tells these apart. */
 static void test_keys(void)
 {
     const hd_slot_t *other_slot =
         hd_slot_find_or_add(arena, HD_RES_CLUSTER, HD_STR("other"), &err);
-    hd_upool_key_t key, other;
+    hd_upool_key_t all = key_now(), other;
     want_t a, b;
 
-    reset();
-    get(&a);
-    turn_until(loop, a.u != NULL);
-    put_back(&a);
-    key = key_now();
-    is_int(get_by(&b, &key, false), HD_OK);
-    put_back(&b);
+    all.source_identity = HD_STR("spiffe://a");
+    all.sni = HD_STR("one.test");
+    all.verify_host = HD_STR("one.test");
+    all.bind = (hd_addr_t){.family = AF_INET, .v4 = {127, 0, 0, 1}};
 
 #define DIFFERS(what, ...)                                                               \
-    other = key_now();                                                                   \
+    reset();                                                                             \
+    get_by(&a, &all, false);                                                             \
+    turn_until(loop, a.u != NULL);                                                       \
+    put_back(&a);                                                                        \
+    is_int(get_by(&b, &all, false), HD_OK, "the same key shares it");                    \
+    put_back(&b);                                                                        \
+    other = all;                                                                         \
     __VA_ARGS__;                                                                         \
     ok(get_by(&b, &other, false) != HD_OK, "no conn is shared across " what);            \
     hd_upool_cancel(&b.wait)
@@ -119,18 +124,28 @@ static void test_keys(void)
     DIFFERS("protocols", other.protocol = HD_UP_AUTO);
     DIFFERS("TLS settings", other.tls_hash = 1);
     DIFFERS("certificates", other.secret_version = 7);
-    DIFFERS("identities", other.source_identity = HD_STR("spiffe://a"));
-    DIFFERS("server names", other.sni = HD_STR("b"));
+    DIFFERS("identities", other.source_identity = HD_STR("spiffe://b"));
+    DIFFERS("no identity", other.source_identity = HD_STR_NONE);
+    DIFFERS("server names", other.sni = HD_STR("two.test"));
+    DIFFERS("names that the peer must have", other.verify_host = HD_STR("two.test"));
     DIFFERS("marks", other.mark = 1);
     DIFFERS("namespaces", other.netns = 1);
-    DIFFERS("PROXY sources",
-            other.proxy_source = (hd_addr_t){.family = AF_INET, .v4 = {1, 2, 3, 4}});
-    DIFFERS("bind addresses",
-            other.bind = (hd_addr_t){.family = AF_INET, .v4 = {127, 0, 0, 1}});
+    DIFFERS("bind addresses", other.bind.v4[3] = 2);
+    DIFFERS("no bind address", other.bind = (hd_addr_t){0});
     DIFFERS("transparency", other.transparent = true);
     DIFFERS("endpoints (original destinations)", other.addr.port ^= 1);
     DIFFERS("clusters", other.cluster = other_slot);
     DIFFERS("priorities", other.is_high = true);
+    DIFFERS("offers of weft", other.offers_weft = true);
+
+    all.proxy_version = 1;
+    all.proxy_source = all.proxy_local =
+        (hd_addr_t){.family = AF_INET, .v4 = {1, 2, 3, 4}, .port = 1000};
+    DIFFERS("PROXY versions", other.proxy_version = 2);
+    DIFFERS("PROXY sources", other.proxy_source.v4[3] = 5);
+    DIFFERS("PROXY sources' ports", other.proxy_source.port = 1001);
+    DIFFERS("PROXY destinations", other.proxy_local.v4[3] = 5);
+    DIFFERS("PROXY destinations' ports", other.proxy_local.port = 1001);
 }
 
 /* Waiting takes whatever is free first; each that waits has a conn under way. */
