@@ -97,6 +97,10 @@ hd_rc_t hd_h2_client_open(hd_upconn_t *u, hd_err_t *err) HD_MUST_CHECK;
 /* Begins an exchange on an open upconn with room. NULL: it just lost that room. */
 hd_exchange_t *hd_exchange_begin(hd_upconn_t *u, hd_pool_t *pool,
                                  const hd_exchange_user_t *user, void *owner);
+/* By codecs: the response's head has more than <bytes_max> bytes or <fields_max> fields;
+ * <name>: the longest of them. */
+void hd_exchange_too_large(hd_err_t *err, size_t bytes_max, unsigned fields_max,
+                           hd_str_t name);
 /* By codecs: an exchange ended; <reusable>: both messages complete, nothing unread. */
 void hd_upconn_release(hd_upconn_t *u, bool reusable);
 /* Before one of these two: the peer ended the conn while it idled, or about the time that
@@ -125,6 +129,21 @@ typedef struct {
     bool underscores,
         ignore_invalid; /* nginx: underscores_in_headers, ignore_invalid_headers */
 } hd_h1_limits_t;
+
+/* What a listener's settings say of request heads; its clients' codecs have the same. */
+hd_h1_limits_t hd_http_limits(const hd_http_conf_t *http, uint32_t bytes_max,
+                              uint32_t fields_max);
+
+typedef enum {
+    HD_LIMIT_FIELDS, /* their number */
+    HD_LIMIT_TARGET,
+    HD_LIMIT_HEAD,
+} hd_http_limit_t;
+
+/* For the logs: the request's head is beyond the limit of <max> fields or bytes, by the
+ * field <name>; and what sets that limit, by a file or by xDS. */
+void hd_http_say_limit(hd_req_t *req, bool is_xds, hd_http_limit_t which, uint32_t max,
+                       hd_str_t name);
 
 /* Looks for the end of a head: the empty line. HD_H1_OK: *head_len bytes with it.
  * <scan_from>: in/out, where the search goes on (0 at first), so that a slow head costs

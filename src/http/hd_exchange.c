@@ -17,3 +17,13 @@ hd_exchange_t *hd_exchange_begin(hd_upconn_t *u, hd_pool_t *pool,
     u->exchanges++;
     return x;
 }
+
+void hd_exchange_too_large(hd_err_t *err, size_t bytes_max, unsigned fields_max,
+                           hd_str_t name)
+{
+    hd_ignore(hd_err_set(err, HD_E_PROTOCOL,
+                         "upstream sent too big header while reading response header "
+                         "from upstream: more than %zu bytes (proxy_buffer_size), or "
+                         "more than %u fields; the longest is \"%.*s\"",
+                         bytes_max, fields_max, HD_STR_ARG(hd_str_sub(name, 0, 64))));
+}

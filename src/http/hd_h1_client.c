@@ -93,11 +93,7 @@ static void refuse_long(h1_client_t *h, size_t bytes_max)
         hd_h1_longest_field(hd_str_n(h->block->data + h->from, h->to - h->from));
     hd_err_t err = {0};
 
-    hd_ignore(hd_err_set(&err, HD_E_PROTOCOL,
-                         "upstream sent too big header while reading response header "
-                         "from upstream: more than %zu bytes (proxy_buffer_size), or "
-                         "more than %d fields; the longest is \"%.*s\"",
-                         bytes_max, HD_FIELDS_MAX, HD_STR_ARG(name)));
+    hd_exchange_too_large(&err, bytes_max, HD_FIELDS_MAX, name);
     end_badly(h, HD_XR_TOO_LARGE, &err);
 }
 

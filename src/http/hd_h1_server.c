@@ -253,22 +253,6 @@ static size_t head_bytes_max(const hd_http_conf_t *http)
                                                     : HEAD_BYTES_MAX;
 }
 
-static hd_h1_limits_t limits_of(const hd_http_conf_t *http)
-{
-    hd_h1_limits_t l = {.bytes_max = head_bytes_max(http),
-                        .fields_max = HEAD_FIELDS_MAX,
-                        .underscores = http->is_xds,
-                        .ignore_invalid = true};
-
-    if (http->fields_max > 0)
-        l.fields_max = http->fields_max;
-    if (http->loc != NULL && !http->is_xds) {
-        l.underscores = http->loc->underscores_in_headers;
-        l.ignore_invalid = http->loc->ignore_invalid_headers;
-    }
-    return l;
-}
-
 /* <bytes>: the head, or what there is of it. */
 static unsigned status_of(hd_h1_rc_t rc, hd_str_t bytes, size_t bytes_max)
 {
@@ -285,24 +269,16 @@ static unsigned status_of(hd_h1_rc_t rc, hd_str_t bytes, size_t bytes_max)
 }
 
 /* Which limit, and what it was that passed it. */
-static void say_limit(hd_req_t *req, hd_str_t bytes, const hd_h1_limits_t *l)
+static void say_limit(hd_req_t *req, bool is_xds, hd_str_t bytes,
+                      const hd_h1_limits_t *l)
 {
     if (bytes.len <= l->bytes_max && hd_str_find(bytes, HD_STR("\r\n\r\n")) >= 0)
-        hd_ignore(hd_req_err(req, HD_E_LIMIT,
-                             "client sent too many header lines: more than %u "
-                             "(max_headers)",
-                             l->fields_max));
+        hd_http_say_limit(req, is_xds, HD_LIMIT_FIELDS, l->fields_max, HD_STR_NONE);
     else if (hd_str_find_char(hd_str_sub(bytes, 0, l->bytes_max), '\n') < 0)
-        hd_ignore(hd_req_err(req, HD_E_LIMIT,
-                             "client sent too long URI: a head of more than %u bytes "
-                             "(large_client_header_buffers)",
-                             l->bytes_max));
+        hd_http_say_limit(req, is_xds, HD_LIMIT_TARGET, l->bytes_max, HD_STR_NONE);
     else
-        hd_ignore(
-            hd_req_err(req, HD_E_LIMIT,
-                       "client sent too long header line: \"%.*s\" in a head of more "
-                       "than %u bytes (large_client_header_buffers)",
-                       HD_STR_ARG(hd_h1_longest_field(bytes)), l->bytes_max));
+        hd_http_say_limit(req, is_xds, HD_LIMIT_HEAD, l->bytes_max,
+                          hd_h1_longest_field(bytes));
 }
 
 static void begin_body(hd_h1_server_t *h, const hd_req_t *req)
@@ -337,7 +313,7 @@ static bool read_head(hd_h1_server_t *h)
     }
     hd_h1_input_skip_empty_lines(&h->in);
     bytes = hd_h1_input_bytes(&h->in);
-    limits = limits_of(http);
+    limits = hd_http_limits(http, HEAD_BYTES_MAX, HEAD_FIELDS_MAX);
     rc = hd_h1_scan_head(bytes, &h->in.scan_from, limits.bytes_max, &head_len, &why);
     count_reading(h, rc == HD_H1_MORE && bytes.len > 0);
     if (rc == HD_H1_MORE)
@@ -366,7 +342,7 @@ static bool read_head(hd_h1_server_t *h)
         h->close_after = true;
         h->state = HD_H1S_ANSWER;
         if (rc == HD_H1_TOO_LONG)
-            say_limit(req, bytes, &limits);
+            say_limit(req, http->is_xds, bytes, &limits);
         hd_request_reject(req, status_of(rc, bytes, limits.bytes_max), why);
         return false;
     }

@@ -20,6 +20,7 @@ typedef struct {
     hd_h2_tube_t *tube; /* the stream is a tunnel's end; NULL: not, or it is over */
     hd_req_t *waits;    /* for the peer's SETTINGS, to be sent (RFC 8441 §3) */
     uint32_t head_bytes, unconsumed;
+    hd_str_t large; /* the head is beyond the limit, by this field (of <x>'s pool) */
     bool cannot;                /* the peer can't do what is asked for */
     bool holds_place;           /* as a tunnel, at the pool, until it is over */
     hd_req_t *req;              /* good as long as <x> is */
@@ -356,6 +357,30 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
     return 0;
 }
 
+static uint32_t head_bytes_max(const hd_exchange_t *x)
+{
+    return x->head_bytes_max > 0 ? hd_min(x->head_bytes_max, (uint32_t)HEAD_BYTES_MAX)
+                                 : HEAD_BYTES_MAX;
+}
+
+/* Not taken: the stream is reset, and the log says why. */
+static int refuse_large(h2_stream_t *st, hd_str_t name, size_t value_len)
+{
+    const hd_headers_t *fields = st->in_trailers ? &st->x->trailers : &st->x->res.headers;
+    size_t longest = name.len + value_len;
+
+    for (uint32_t i = 0; i < fields->n; i++) {
+        const hd_field_t *f = &fields->fields[i];
+
+        if (f->name.len + f->value.len <= longest)
+            continue;
+        longest = f->name.len + f->value.len;
+        name = f->name;
+    }
+    st->large = hd_str_dup(st->x->pool, name);
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
 static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
                      size_t name_len, const uint8_t *value, size_t value_len,
                      uint8_t flags, void *user)
@@ -370,8 +395,8 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
         return 0;
     st->head_bytes += (uint32_t)(name_len + value_len + 32);
     to = st->in_trailers ? &st->x->trailers : &st->x->res.headers;
-    if (st->head_bytes > HEAD_BYTES_MAX || to->n >= HD_FIELDS_MAX)
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (st->head_bytes > head_bytes_max(st->x) || to->n >= HD_FIELDS_MAX)
+        return refuse_large(st, hd_str_n((const char *)name, name_len), value_len);
     if (name_len > 0 && name[0] == ':') {
         if (hd_str_eq(hd_str_n((const char *)name, name_len), HD_STR(":status")) &&
             hd_str_to_u64(hd_str_n((const char *)value, value_len), 999, &status))
@@ -535,7 +560,10 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
         st->tube = NULL;
     }
     st->refused |= error == NGHTTP2_REFUSED_STREAM;
-    if (st->x != NULL) {
+    if (st->x != NULL && st->large.len > 0) {
+        hd_exchange_too_large(&err, head_bytes_max(st->x), HD_FIELDS_MAX, st->large);
+        end_exchange(st, HD_XR_TOO_LARGE, &err);
+    } else if (st->x != NULL) {
         hd_ignore(
             hd_err_set(&err, error == NGHTTP2_PROTOCOL_ERROR ? HD_E_PROTOCOL : HD_E_RESET,
                        "upstream reset the stream: %s", nghttp2_http2_strerror(error)));

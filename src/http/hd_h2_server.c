@@ -223,6 +223,7 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
         callbacks = hd_h2_request_callbacks();
     hd_bug_on(h == NULL || callbacks == NULL);
     h->entry = *entry;
+    h->is_xds = http->is_xds;
     h->head_bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : HEAD_BYTES_MAX;
     h->fields_max = http->fields_max > 0 ? http->fields_max : HEAD_FIELDS_MAX;
     h->head_timeout_ms =

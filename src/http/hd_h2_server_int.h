@@ -52,6 +52,7 @@ struct hd_h2_server_s {
     bool is_draining, is_final; /* GOAWAY's two steps */
     bool has_settings;
     bool in_head; /* a field section is begun, and its end outstanding */
+    bool is_xds;  /* its listener is, when the conn began */
 };
 
 static inline hd_h2_stream_t *stream_of(hd_h2_session_t *s, int32_t id)

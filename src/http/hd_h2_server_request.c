@@ -89,6 +89,41 @@ static void refuse_head(hd_h2_stream_t *st, unsigned status, const char *why)
     }
 }
 
+static hd_headers_t *fields_of(const hd_h2_stream_t *st)
+{
+    return st->in_trailers ? &st->req->trailers : &st->req->head.headers;
+}
+
+/* The head is beyond a limit with this field, which isn't taken any more: which limit, and
+ * the longest of all so far. */
+static void refuse_large(hd_h2_stream_t *st, hd_str_t name, size_t value_len)
+{
+    hd_h2_server_t *h = st->server;
+    const hd_headers_t *fields = fields_of(st);
+    size_t longest = name.len + value_len;
+    bool is_many = st->head_bytes <= h->head_bytes_max, is_target;
+
+    if (st->is_large)
+        return;
+    for (uint32_t i = 0; i < fields->n; i++) {
+        const hd_field_t *f = &fields->fields[i];
+
+        if (f->name.len + f->value.len <= longest)
+            continue;
+        longest = f->name.len + f->value.len;
+        name = f->name;
+    }
+    is_target = hd_str_eq(name, HD_STR(":path")); /* RFC 9110 §15.5.15 */
+    refuse_head(st, is_target ? 414 : 431, "request head too large");
+    hd_http_say_limit(st->req, h->is_xds,
+                      is_many     ? HD_LIMIT_FIELDS
+                      : is_target ? HD_LIMIT_TARGET
+                                  : HD_LIMIT_HEAD,
+                      is_many ? h->fields_max : h->head_bytes_max, name);
+    st->is_large = true;
+    hd_ignore(hd_h2_glitch(&h->s, HD_H2_LARGE_HEADS, 1));
+}
+
 static bool take_pseudo(hd_h2_stream_t *st, hd_str_t name, hd_str_t value)
 {
     hd_req_head_t *head = &st->req->head;
@@ -114,6 +149,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
 {
     hd_h2_server_t *h = user;
     hd_h2_stream_t *st = stream_of(&h->s, frame->hd.stream_id);
+    hd_str_t field = hd_str_n((const char *)name, name_len);
     hd_headers_t *to;
 
     (void)ng, (void)flags;
@@ -121,12 +157,9 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
         return 0;
     /* what is decoded counts, not what came over the wire (HPACK bombs) */
     st->head_bytes += (uint32_t)(name_len + value_len + 32);
-    to = st->in_trailers ? &st->req->trailers : &st->req->head.headers;
+    to = fields_of(st);
     if (st->head_bytes > h->head_bytes_max || to->n >= h->fields_max) {
-        refuse_head(st, 431, "request head too large");
-        if (!st->is_large)
-            hd_ignore(hd_h2_glitch(&h->s, HD_H2_LARGE_HEADS, 1));
-        st->is_large = true;
+        refuse_large(st, field, value_len);
         if (st->head_bytes <= 4 * h->head_bytes_max)
             return 0;
         /* far beyond the limit it is an attack on our time and our memory of fields */
@@ -139,8 +172,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     }
     if (name_len > 0 && name[0] == ':') {
         if (!st->in_trailers)
-            take_pseudo(st, hd_str_n((const char *)name, name_len),
-                        hd_str_n((const char *)value, value_len));
+            take_pseudo(st, field, hd_str_n((const char *)value, value_len));
         return 0;
     }
     if (!hd_h2_add_field(to, name, name_len, value, value_len))
@@ -178,6 +210,25 @@ static void check_head(hd_h2_stream_t *st)
         refuse_head(st, 400, "bad :path");
 }
 
+/* As over HTTP/1: programs that make variables of fields can't tell these from others. */
+static void take_underscores_off(hd_h2_stream_t *st, const hd_http_conf_t *http)
+{
+    hd_headers_t *fields = &st->req->head.headers;
+    hd_h1_limits_t l = hd_http_limits(http, 0, 0);
+
+    if (l.underscores)
+        return;
+    for (uint32_t i = 0; i < fields->n; i++) {
+        hd_field_t *f = &fields->fields[i];
+
+        if (hd_str_find_char(f->name, '_') < 0)
+            continue;
+        f->flags |= HD_FIELD_REMOVED;
+        if (!l.ignore_invalid)
+            refuse_head(st, 400, "underscore in a field name");
+    }
+}
+
 /* Cookie crumbs become one field again (RFC 9113 §8.2.3). */
 static void join_cookies(hd_req_t *req)
 {
@@ -212,6 +263,7 @@ static void start_request(hd_h2_server_t *h, hd_h2_stream_t *st, bool ended)
         return;
     }
     check_head(st);
+    take_underscores_off(st, http);
     if (st->is_connect && head->protocol.len > 0 && st->bad_status == 0)
         hd_websocket_from_h2(st->req);
     head->method_id = hd_http_method_id(head->method);
@@ -261,6 +313,17 @@ static void give_end(hd_h2_stream_t *st, unsigned flags)
     hd_chain_free(&body);
 }
 
+/* The trailers may be beyond a limit, or end a request that was refused already. */
+static void take_trailers(hd_h2_stream_t *st)
+{
+    if (st->req == NULL || st->bad_status == 0) {
+        give_end(st, st->req != NULL && st->req->trailers.n > 0 ? HD_SLICE_TRAILERS : 0);
+        return;
+    }
+    st->remote_ended = true;
+    hd_request_reject(st->req, st->bad_status, st->bad_why);
+}
+
 static int on_headers_recv(hd_h2_server_t *h, const nghttp2_frame *frame)
 {
     hd_h2_stream_t *st = stream_of(&h->s, frame->hd.stream_id);
@@ -272,7 +335,7 @@ static int on_headers_recv(hd_h2_server_t *h, const nghttp2_frame *frame)
         st->remote_ended = ended;
         start_request(h, st, ended);
     } else if (st->in_trailers) {
-        give_end(st, st->req != NULL && st->req->trailers.n > 0 ? HD_SLICE_TRAILERS : 0);
+        take_trailers(st);
     }
     return 0;
 }

@@ -30,6 +30,44 @@ const hd_http_loc_t hd_http_loc_defaults = {
     .default_type = HD_STR_INIT("text/plain"),
 };
 
+/* --- limits --- */
+
+hd_h1_limits_t hd_http_limits(const hd_http_conf_t *http, uint32_t bytes_max,
+                              uint32_t fields_max)
+{
+    hd_h1_limits_t l = {
+        .bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : bytes_max,
+        .fields_max = http->fields_max > 0 ? http->fields_max : fields_max,
+        .underscores = http->is_xds,
+        .ignore_invalid = true};
+
+    if (http->loc != NULL && !http->is_xds) {
+        l.underscores = http->loc->underscores_in_headers;
+        l.ignore_invalid = http->loc->ignore_invalid_headers;
+    }
+    return l;
+}
+
+void hd_http_say_limit(hd_req_t *req, bool is_xds, hd_http_limit_t which, uint32_t max,
+                       hd_str_t name)
+{
+    const char *bytes = is_xds ? "max_request_headers_kb" : "large_client_header_buffers";
+
+    if (which == HD_LIMIT_FIELDS)
+        hd_ignore(hd_req_err(req, HD_E_LIMIT,
+                             "client sent too many header lines: more than %u (%s)", max,
+                             is_xds ? "max_headers_count" : "max_headers"));
+    else if (which == HD_LIMIT_TARGET)
+        hd_ignore(hd_req_err(req, HD_E_LIMIT,
+                             "client sent too long URI: a head of more than %u bytes (%s)",
+                             max, bytes));
+    else
+        hd_ignore(hd_req_err(req, HD_E_LIMIT,
+                             "client sent too long header line: \"%.*s\" in a head of "
+                             "more than %u bytes (%s)",
+                             HD_STR_ARG(hd_str_sub(name, 0, 64)), max, bytes));
+}
+
 /* --- where a conn came in --- */
 
 static void hold(hd_http_entry_t *e, hd_member_t *m, const hd_region_t *r)

@@ -158,14 +158,19 @@ static const hd_client_codec_t codec = {
 
 /* --- the response --- */
 
+static void refuse_as(stream_t *s, hd_exchange_end_t how, const hd_err_t *err)
+{
+    hd_weft_reset(&s->client->w, &s->st, HD_WEFT_PROTOCOL);
+    end_exchange(s, how, err);
+}
+
 static void refuse(stream_t *s, const char *why)
 {
     hd_err_t err = {0};
 
     hd_ignore(
         hd_err_set(&err, HD_E_PROTOCOL, "upstream sent an invalid response: %s", why));
-    hd_weft_reset(&s->client->w, &s->st, HD_WEFT_PROTOCOL);
-    end_exchange(s, HD_XR_PROTOCOL, &err);
+    refuse_as(s, HD_XR_PROTOCOL, &err);
 }
 
 static void give_end(stream_t *s, unsigned flags)
@@ -190,6 +195,14 @@ static void take_head(stream_t *s, hd_str_t text, bool ended)
 
     rc = hd_h1_parse_response(text, &scan_from, &limits, x->pool, s->was_head, false,
                               &x->res, &keep_alive, &until_close, &used, &why);
+    if (rc == HD_H1_TOO_LONG) {
+        hd_err_t err = {0};
+
+        hd_exchange_too_large(&err, limits.bytes_max, limits.fields_max,
+                              hd_h1_longest_field(text));
+        refuse_as(s, HD_XR_TOO_LARGE, &err);
+        return;
+    }
     if (rc != HD_H1_OK || used != text.len ||
         hd_headers_get(&x->res.headers, HD_H_TRANSFER_ENCODING) != NULL ||
         x->res.status == 101) {

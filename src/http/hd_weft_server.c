@@ -207,16 +207,19 @@ static unsigned parse_head(weft_server_t *h, stream_t *s, const hd_http_conf_t *
                            hd_str_t text, bool ended, const char **why)
 {
     hd_req_head_t *head = &s->req->head;
-    hd_h1_limits_t limits = {
-        .bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : HEAD_BYTES_MAX,
-        .fields_max = http->fields_max > 0 ? http->fields_max : HEAD_FIELDS_MAX,
-        .underscores = true};
+    hd_h1_limits_t limits = hd_http_limits(http, HEAD_BYTES_MAX, HEAD_FIELDS_MAX);
     size_t scan_from = 0, used = 0;
     hd_h1_rc_t rc =
         hd_h1_parse_request(text, &scan_from, &limits, s->req->pool, head, &used, why);
 
-    if (rc == HD_H1_TOO_LONG)
+    if (rc == HD_H1_TOO_LONG) {
+        bool is_many = text.len <= limits.bytes_max;
+
+        hd_http_say_limit(s->req, http->is_xds, is_many ? HD_LIMIT_FIELDS : HD_LIMIT_HEAD,
+                          is_many ? limits.fields_max : limits.bytes_max,
+                          hd_h1_longest_field(text));
         return 431;
+    }
     if (rc != HD_H1_OK || used != text.len) {
         if (**why == '\0')
             *why = "bad head";
