@@ -14,12 +14,15 @@
 #define ZONE_BYTES_MIN 32768
 #define WAYS 16
 #define KEYS_MAX 8192u
-#define MOVING 1u /* in place of a key: somebody is about to put another */
+#define CLAIM UINT64_C(1) /* in a key: it doesn't count yet */
 #define TRIES_MAX 64
 
 /* In the state arena. A place changes its key only while its gauge is 0: who wants it
- * says MOVING first and then steps the gauge, who uses it steps the gauge first and then
- * looks at the key again; so one of the two sees the other. */
+ * puts a claim there first and then steps the gauge, who uses it steps the gauge first and
+ * then looks at the key again; so one of the two sees the other. A new key has one place,
+ * however many workers bring it at once: each, with its claim, looks for those of others,
+ * takes them back, and only then, if its own still stands, makes it count; of two one sees
+ * the other's. The claim of a worker that died is taken over or back likewise. */
 typedef struct {
     uint64_t seed;
     hd_gauge_id_t gauges; /* the first; one a key */
@@ -159,7 +162,47 @@ static uint64_t hash_key(const table_t *t, hd_str_t key)
 {
     uint64_t h = hd_xxh64(key.data, key.len, t->seed);
 
-    return h > MOVING ? h : MOVING + 1;
+    h &= ~CLAIM;
+    return h != 0 ? h : 2 * CLAIM;
+}
+
+static bool try_swap(table_t *t, uint32_t at, uint64_t old, uint64_t new)
+{
+    return atomic_compare_exchange_strong(&t->keys[at], &old, new);
+}
+
+/* Puts a claim where nobody is in; others' claims are left as long as there is another
+ * place. UINT32_MAX: all are in use. */
+static uint32_t claim(hd_member_t *m, table_t *t, uint32_t set, uint64_t key)
+{
+    for (uint32_t i = 0; i < 2 * WAYS; i++) {
+        uint32_t at = set + i % WAYS;
+        uint64_t old = atomic_load(&t->keys[at]);
+
+        if (((old & CLAIM) != 0 && i < WAYS) || hd_gauge_read(m, t->gauges + at) > 0 ||
+            !try_swap(t, at, old, key | CLAIM))
+            continue;
+        if (hd_gauge_try_up(m, t->gauges + at, 1)) { /* nobody was in */
+            hd_gauge_down(m, t->gauges + at);        /* first: it is nobody's place */
+            return at;
+        }
+        (void)try_swap(t, at, key | CLAIM, old);
+    }
+    return UINT32_MAX;
+}
+
+/* Takes back others' claims of the key. False: it counts already, at another place. */
+static bool is_alone(table_t *t, uint32_t set, uint32_t mine, uint64_t key)
+{
+    for (uint32_t at = set; at < set + WAYS; at++) {
+        uint64_t theirs = key | CLAIM;
+
+        if (at == mine || atomic_compare_exchange_strong(&t->keys[at], &theirs, 0))
+            continue;
+        if (theirs == key)
+            return false;
+    }
+    return true;
 }
 
 /* The place of <key> in its set, found or made; UINT32_MAX: all are in use. */
@@ -167,22 +210,20 @@ static uint32_t find_or_add(hd_member_t *m, table_t *t, uint64_t key)
 {
     uint32_t set = (uint32_t)(key % (t->keys_n / WAYS)) * WAYS;
 
-    for (uint32_t i = set; i < set + WAYS; i++) {
-        if (atomic_load(&t->keys[i]) == key)
-            return i;
-    }
-    for (uint32_t i = set; i < set + WAYS; i++) {
-        uint64_t old = atomic_load(&t->keys[i]);
+    for (int tries = 0; tries < TRIES_MAX; tries++) {
+        uint32_t at;
+        bool is_first;
 
-        if (old == MOVING || hd_gauge_read(m, t->gauges + i) > 0 ||
-            !atomic_compare_exchange_strong(&t->keys[i], &old, MOVING))
-            continue;
-        if (hd_gauge_try_up(m, t->gauges + i, 1)) { /* nobody was in */
-            hd_gauge_down(m, t->gauges + i);        /* first: it is nobody's place */
-            atomic_store(&t->keys[i], key);
-            return i;
+        for (at = set; at < set + WAYS; at++) {
+            if (atomic_load(&t->keys[at]) == key)
+                return at;
         }
-        atomic_store(&t->keys[i], old);
+        at = claim(m, t, set, key);
+        if (at == UINT32_MAX)
+            return at;
+        is_first = is_alone(t, set, at, key);
+        if (try_swap(t, at, key | CLAIM, is_first ? key : 0) && is_first)
+            return at;
     }
     return UINT32_MAX;
 }
