@@ -17,6 +17,7 @@
 #include "mesh/hd_balance.h"
 #include "mesh/hd_conf_guard.h"
 #include "mesh/hd_conf_upstream.h"
+#include "mesh/hd_breakers.h"
 #include "mesh/hd_endpoint_state.h"
 #include "mesh/hd_health.h"
 #include "mesh/hd_named.h"
@@ -94,6 +95,7 @@ static void register_parts(void)
     hd_admin_register();
     hd_health_register();
     hd_endpoint_state_register();
+    hd_breakers_register();
     hd_resolving = &hd_mesh_resolving;
     hd_named_register();
     hd_resolving_register();

@@ -105,6 +105,13 @@ static void fill_head(hd_req_t *req, const hd_call_spec_t *spec)
     hd_headers_mark_hops(&head->headers);
 }
 
+static void let_cluster_go(void *arg)
+{
+    const hd_call_t *call = arg;
+
+    hd_slot_let_go(call->req->member, call->target.cluster);
+}
+
 hd_call_t *hd_call_start(hd_loop_t *loop, hd_member_t *m, const hd_call_spec_t *spec,
                          const hd_call_user_t *user, void *arg, hd_err_t *err)
 {
@@ -121,6 +128,8 @@ hd_call_t *hd_call_start(hd_loop_t *loop, hd_member_t *m, const hd_call_spec_t *
     call->req = req;
     call->user = user;
     call->arg = arg;
+    hd_slot_hold(m, spec->cluster);
+    hd_pool_defer(req->pool, let_cluster_go, call);
     fill_head(req, spec);
     call->target = (hd_weighted_t){.cluster = spec->cluster,
                                    .cluster_name = spec->cluster->name,

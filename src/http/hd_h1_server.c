@@ -64,7 +64,7 @@ static void free_owner(hd_conn_t *c)
 
     if (idle->busy != NULL)
         fall_asleep(idle->busy);
-    hd_http_entry_let_go(&idle->entry, c);
+    hd_http_entry_end(&idle->entry, c);
     hd_conn_set_timer(c, 0);
     free(idle);
 }

@@ -42,7 +42,7 @@ static hd_conn_t *let_go(hd_h2_server_t *h, hd_err_code_t code, const char *why)
     hd_timer_stop(c->loop, &h->unwanted);
     hd_timer_stop(c->loop, &h->goodbye);
     hd_list_remove(&h->link);
-    hd_http_entry_let_go(&h->entry, c);
+    hd_http_entry_end(&h->entry, c);
     hd_h2_session_deinit(&h->s);
     free(h);
     return c;
@@ -229,7 +229,7 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     h->head_timeout_ms =
         http->header_timeout_ms > 0 ? http->header_timeout_ms : HEAD_TIMEOUT_MS;
     if (hd_h2_session_init(&h->s, c, callbacks, true, h) != HD_OK) {
-        hd_http_entry_let_go(&h->entry, c);
+        hd_http_entry_end(&h->entry, c);
         free(h);
         hd_conn_reset(c);
         return;

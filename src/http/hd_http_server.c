@@ -85,6 +85,7 @@ void hd_http_entry_init(hd_http_entry_t *e, hd_conn_t *c, const hd_slot_t *liste
     const hd_region_t *r = hd_listener_serving();
 
     *e = (hd_http_entry_t){.listener = listener, .chain = chain};
+    hd_slot_hold(hd_loop_member(c->loop), listener);
     if (r == NULL)
         return;
     hold(e, hd_loop_member(c->loop), r);
@@ -96,6 +97,12 @@ void hd_http_entry_let_go(hd_http_entry_t *e, hd_conn_t *c)
     if (e->is_held)
         hd_unpin(hd_loop_member(c->loop), e->region);
     e->is_held = false;
+}
+
+void hd_http_entry_end(hd_http_entry_t *e, hd_conn_t *c)
+{
+    hd_http_entry_let_go(e, c);
+    hd_slot_let_go(hd_loop_member(c->loop), e->listener);
 }
 
 /* The listener has another version: does that take the conn? */
@@ -154,7 +161,7 @@ static void drop_conn(hd_conn_t *c)
 {
     hd_http_entry_t entry = take_entry(c);
 
-    hd_http_entry_let_go(&entry, c);
+    hd_http_entry_end(&entry, c);
     hd_conn_close(c, 0);
 }
 

@@ -97,6 +97,8 @@ static void free_proxy(void *arg)
     hd_chain_free(&p->held);
     hd_temp_file_close(&p->temp_fd);
     free_ahead(p);
+    if (p->named != NULL)
+        hd_slot_let_go(p->req->member, p->named);
 }
 
 /* Its cluster is known now. */

@@ -21,6 +21,7 @@ typedef struct hd_proxy_s {
     hd_req_t *req;
     const hd_proxy_conf_t *conf;
     const hd_slot_t *cluster;
+    const hd_slot_t *named; /* held: found by its name; NULL: its route names it */
     hd_str_t cluster_name;
     /* Of a host that variables name: its addresses, in the request's pool. */
     const hd_addr_t *addrs;

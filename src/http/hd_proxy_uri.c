@@ -303,6 +303,10 @@ static hd_rc_t find_named(hd_proxy_t *p)
         name = host_of_uri(name);
     if (name.len > 0)
         p->cluster = hd_slot_find(req->member, NULL, HD_RES_CLUSTER, name);
+    if (p->cluster != NULL) {
+        hd_slot_hold(req->member, p->cluster);
+        p->named = p->cluster;
+    }
     if (p->cluster == NULL && (name.len == 0 || p->conf->any == NULL))
         return hd_req_err(req, HD_E_NO_CLUSTER, "no cluster \"%.*s\"", HD_STR_ARG(name));
     p->cluster_name = hd_str_dup(req->pool, name);

@@ -325,13 +325,16 @@ typedef struct {
 } hd_http_entry_t;
 
 /* --- for client codecs --- */
-/* In on_conn. Balanced by hd_http_entry_let_go. */
+/* In on_conn; holds the listener's slot until hd_http_entry_end. Who copies <e> has that
+ * to do instead. */
 void hd_http_entry_init(hd_http_entry_t *e, hd_conn_t *c, const hd_slot_t *listener,
                         const hd_filter_chain_t *chain);
 /* The settings in force now, or those held; NULL: there are none, end the conn. */
 const hd_http_conf_t *hd_http_entry_refresh(hd_http_entry_t *e, hd_conn_t *c);
 /* The first request has its own pins, or none will come. Harmless when repeated. */
 void hd_http_entry_let_go(hd_http_entry_t *e, hd_conn_t *c);
+/* Nothing comes from the conn any more. Lets go, too. */
+void hd_http_entry_end(hd_http_entry_t *e, hd_conn_t *c);
 /* A request in a fresh pool; the codec fills head and calls start. */
 hd_req_t *hd_request_create(hd_conn_t *c, hd_loop_t *loop, hd_member_t *m,
                             const hd_client_ops_t *client, void *client_state);

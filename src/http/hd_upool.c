@@ -220,7 +220,7 @@ static void set_limits(hd_upool_t *p, const hd_pick_t *pick)
         p->cluster->conns.gauge = p->cluster->pending.gauge = p->cluster->pools.gauge =
             HD_GAUGE_NONE;
     if (pick->tls != NULL && pick->tls->certs_n > 0)
-        p->secret = pick->tls->certs[0];
+        hd_upool_set_secret(p, pick->tls->certs[0]);
 }
 
 /* nginx's max_conns: it stands on the endpoint, whose version may say another. */

@@ -89,6 +89,8 @@ hd_upool_t *hd_upool_create(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_
                             uint64_t hash);
 /* Once nothing is left in it; in a post, since its callers may still stand in it. */
 void hd_upool_destroy_if_unused(hd_upool_t *p);
+/* The secret whose version is in the key, held; NULL: none. */
+void hd_upool_set_secret(hd_upool_t *p, const hd_slot_t *slot);
 /* It serves no new request; its conns end with what they carry. */
 void hd_upool_drain(hd_upool_t *p);
 

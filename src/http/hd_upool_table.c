@@ -72,7 +72,7 @@ static size_t path_bytes(const hd_addr_t *a)
     return a->family == AF_UNIX ? a->path.len : 0;
 }
 
-static hd_upool_cluster_t *cluster_of(const hd_slot_t *slot, bool is_high)
+static hd_upool_cluster_t *cluster_of(hd_member_t *m, const hd_slot_t *slot, bool is_high)
 {
     hd_upool_cluster_t *c;
 
@@ -87,6 +87,9 @@ static hd_upool_cluster_t *cluster_of(const hd_slot_t *slot, bool is_high)
     c = calloc(1, sizeof(*c));
     hd_bug_on(c == NULL);
     c->slot = slot;
+    c->m = m;
+    if (slot != NULL)
+        hd_slot_hold(m, slot);
     c->is_high = is_high;
     c->conns.max = UINT32_MAX;
     hd_list_init(&c->idle);
@@ -146,10 +149,9 @@ hd_upool_t *hd_upool_create(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_
     hd_list_init(&p->waits);
     hd_post_init(&p->serve, on_serve);
     hd_timer_init(&p->starved, hd_upool_on_starved);
-    p->cluster = cluster_of(key->cluster, key->is_high);
+    p->cluster = cluster_of(m, key->cluster, key->is_high);
     p->multiplexes = key->protocol == HD_UP_HTTP2 || key->offers_weft;
     p->cluster->loop = loop;
-    p->cluster->m = m;
     p->cluster->pools_n++;
     if (hd_upool_table.n >= hd_upool_table.room)
         grow_table();
@@ -173,6 +175,17 @@ hd_upool_t *hd_upool_find(const hd_upool_key_t *key, uint64_t hash)
     return NULL;
 }
 
+void hd_upool_set_secret(hd_upool_t *p, const hd_slot_t *slot)
+{
+    if (slot == p->secret)
+        return;
+    if (slot != NULL)
+        hd_slot_hold(p->m, slot);
+    if (p->secret != NULL)
+        hd_slot_let_go(p->m, p->secret);
+    p->secret = slot;
+}
+
 void hd_upool_destroy_if_unused(hd_upool_t *p)
 {
     hd_upool_t **at;
@@ -186,9 +199,12 @@ void hd_upool_destroy_if_unused(hd_upool_t *p)
         ;
     *at = p->next;
     hd_upool_table.n--;
+    hd_upool_set_secret(p, NULL);
     if (--p->cluster->pools_n == 0) {
         hd_timer_stop(p->loop, &p->cluster->look);
         hd_list_remove(&p->cluster->link);
+        if (p->cluster->slot != NULL)
+            hd_slot_let_go(p->cluster->m, p->cluster->slot);
         free(p->cluster);
     }
     hd_post_cancel(&p->serve);

@@ -119,7 +119,7 @@ static void end_conn(weft_server_t *h, hd_err_code_t code, const char *why, bool
     }
     hd_timer_stop(c->loop, &h->timer);
     hd_list_remove(&h->link);
-    hd_http_entry_let_go(&h->entry, c);
+    hd_http_entry_end(&h->entry, c);
     hd_weft_deinit(&h->w);
     free(h);
     if (linger)

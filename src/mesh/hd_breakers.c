@@ -2,14 +2,33 @@
 
 #include <stdio.h>
 
-bool hd_breakers_add_high(hd_member_t *m, hd_str_t cluster, hd_breakers_t *high)
+static hd_str_t high_name(const hd_slot_t *slot, char *room, size_t bytes)
 {
-    char name[512];
-    int n = snprintf(name, sizeof(name), "priority high %.*s", HD_STR_ARG(cluster));
+    int n = snprintf(room, bytes, "priority high %u %.*s", slot->arena,
+                     HD_STR_ARG(slot->name));
 
-    high->gauges_first =
-        hd_gauge_get(m, hd_str_n(name, hd_min((size_t)n, sizeof(name) - 1)), HD_CG_N);
+    return hd_str_n(room, hd_min((size_t)n, bytes - 1));
+}
+
+bool hd_breakers_add_high(hd_member_t *m, const hd_slot_t *slot, hd_breakers_t *high)
+{
+    char room[512];
+
+    high->gauges_first = hd_gauge_get(m, high_name(slot, room, sizeof(room)), HD_CG_N);
     return high->gauges_first != HD_GAUGE_NONE;
+}
+
+static void on_gone(hd_member_t *writer, const hd_slot_t *slot)
+{
+    char room[512];
+
+    if (slot->type == HD_RES_CLUSTER)
+        hd_gauge_drop(writer, high_name(slot, room, sizeof(room)));
+}
+
+void hd_breakers_register(void)
+{
+    hd_slots_on_gone(on_gone);
 }
 
 static void share(hd_member_t *m, const hd_slot_t *slot, const hd_cluster_t *c,

@@ -648,6 +648,7 @@ static void end_target(target_t *t)
     if (t->conn != NULL)
         hd_conn_reset(t->conn);
     finish_check(t);
+    hd_slot_let_go(checker.proc->member, t->slot);
     free((char *)t->key.data);
     free(t);
 }
@@ -676,6 +677,7 @@ static void want_target(const hd_slot_t *slot, const hd_check_conf_t *k, uint32_
         hd_bug_on(t == NULL);
         t->key = hd_str_n(strndup(key.data, key.len), key.len);
         t->slot = slot;
+        hd_slot_hold(checker.proc->member, slot);
         t->addr = e->addr;
         t->number = number;
         if (e->addr.family == AF_UNIX) /* the slot's name holds no path; the key does */

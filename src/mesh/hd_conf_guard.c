@@ -123,7 +123,7 @@ static hd_rc_t apply_breakers(hd_conf_t *cf, const hd_guard_conf_t *g, hd_slot_t
     if (g->has_breakers[1]) {
         high = hd_pool_new(pool, hd_breakers_t);
         *high = g->breakers[1];
-        if (!hd_breakers_add_high(cf->member, c->name, high))
+        if (!hd_breakers_add_high(cf->member, slot, high))
             return hd_err_set(err, HD_E_LIMIT, "no room for the gauges of \"%.*s\"",
                               HD_STR_ARG(c->name));
         c->high = high;

@@ -18,9 +18,9 @@
 /* A resource of the files arena, as the agent knows it. */
 typedef struct {
     hd_link_t link;
-    const hd_slot_t *slot;
-    uint64_t version; /* last built from */
-    hd_slot_t *endpoints;
+    const hd_slot_t *slot; /* held */
+    uint64_t version;      /* last built from */
+    hd_slot_t *endpoints;  /* held; NULL: there are none yet */
     hd_dns_names_t names;
     bool is_wanted;
 } named_t;
@@ -134,6 +134,16 @@ static void make_list(const hd_named_t *conf, list_t *l, hd_pool_t *temp)
     }
 }
 
+static void set_endpoints(named_t *n, hd_slot_t *slot)
+{
+    if (slot == NULL || slot == n->endpoints)
+        return;
+    hd_slot_hold(agent.proc->member, slot);
+    if (n->endpoints != NULL)
+        hd_slot_let_go(agent.proc->member, n->endpoints);
+    n->endpoints = slot;
+}
+
 static hd_rc_t put(hd_batch_t *batch, named_t *n, const hd_named_t *conf, const list_t *l,
                    hd_pool_t *temp, hd_err_t *err)
 {
@@ -169,7 +179,7 @@ static hd_rc_t put(hd_batch_t *batch, named_t *n, const hd_named_t *conf, const 
     if (conf->table.kind != HD_TABLE_NONE)
         hd_tables_build(eps, &conf->table, pool, temp);
     rc = hd_batch_put(batch, slot, r, eps, HD_CONTENT_BUILT, err);
-    n->endpoints = slot;
+    set_endpoints(n, slot);
     return rc == HD_DONE ? HD_OK : rc;
 }
 
@@ -186,9 +196,9 @@ static void build(hd_batch_t *batch, named_t *n, const hd_region_t *r)
     n->names = l.names;
     n->version = r->version;
     if (n->endpoints == NULL) /* an agent before this one may have made it */
-        n->endpoints =
-            hd_slot_find(agent.proc->member, agent.proc->arenas[HD_ARENA_DYNAMIC],
-                         HD_RES_ENDPOINTS, conf->resolved);
+        set_endpoints(n, hd_slot_find(agent.proc->member,
+                                      agent.proc->arenas[HD_ARENA_DYNAMIC],
+                                      HD_RES_ENDPOINTS, conf->resolved));
     is_live = n->endpoints != NULL && hd_slot_state(n->endpoints) == HD_SLOT_LIVE;
     if ((l.is_known || (!is_live && l.items.n > 0)) &&
         put(batch, n, conf, &l, temp, &err) != HD_OK)
@@ -211,6 +221,7 @@ static named_t *find_or_add(const hd_slot_t *slot)
     n = calloc(1, sizeof(*n));
     hd_bug_on(n == NULL);
     n->slot = slot;
+    hd_slot_hold(agent.proc->member, slot);
     hd_list_add_last(&agent.all, &n->link);
     return n;
 }
@@ -227,7 +238,8 @@ static void on_reclaim(hd_timer_t *t)
 {
     hd_proc_t *p = agent.proc;
 
-    if (hd_arena_reclaim(p->arenas[HD_ARENA_DYNAMIC], hd_loop_now_ns(p->loop)) > 0)
+    if (hd_arena_reclaim(p->arenas[HD_ARENA_DYNAMIC], hd_loop_now_ns(p->loop)) > 0 ||
+        hd_arena_slots_going(p->arenas[HD_ARENA_DYNAMIC]) > 0)
         hd_timer_set(p->loop, t, RECLAIM_MS);
 }
 
@@ -251,6 +263,9 @@ static void end_named(hd_batch_t *batch, named_t *n)
         hd_batch_remove(batch, n->endpoints);
     hd_dns_names_clear(&n->names);
     hd_list_remove(&n->link);
+    hd_slot_let_go(agent.proc->member, n->slot);
+    if (n->endpoints != NULL)
+        hd_slot_let_go(agent.proc->member, n->endpoints);
     free(n);
 }
 

@@ -83,6 +83,9 @@ void hd_session_end(hd_session_t *s, hd_pick_result_t result)
     if (s->is_waiting)
         hd_resolving->stop(&s->wait);
     hd_post_cancel(&s->wake);
+    if (s->held != NULL)
+        hd_slot_let_go(s->member, s->held);
+    s->held = NULL;
     hd_unpin(s->member, s->listener);
     sessions_n--;
 }
@@ -358,6 +361,9 @@ static hd_rc_t find_named(hd_session_t *s)
     if (slot == NULL)
         slot = hd_slot_find(s->member, NULL, HD_RES_CLUSTER,
                             hd_str_printf(of.pool, "stream:%.*s|0", HD_STR_ARG(name)));
+    if (slot != NULL)
+        hd_slot_hold(s->member, slot);
+    s->held = slot;
     s->named.cluster = slot != NULL ? slot : s->conf->any;
     return slot != NULL ? HD_OK : find_address(s);
 }

@@ -50,6 +50,7 @@ struct hd_session_s {
     const hd_tcp_conf_t *conf;
     const hd_tcp_target_t *target; /* NULL: not chosen yet */
     hd_tcp_target_t named;         /* the target, where variables name it */
+    const hd_slot_t *held;         /* its cluster, if it was found by its name */
     hd_pick_t pick;
     hd_addr_t tried[HD_SESSION_TRIED_MAX];
     /* Of a host that variables name: its addresses, in <down>'s pool. */

@@ -1,4 +1,5 @@
 /* core/loom: slots, batches, turns, pins, reclamation, limits, a writer's start. */
+#include "core/loom/hd_gauge.h"
 #include "loom_test.h"
 #include <signal.h>
 #include <sys/wait.h>
@@ -423,6 +424,190 @@ static void test_many_slots(void)
     teardown();
 }
 
+/* Names that are gone */
+
+typedef struct {
+    const hd_slot_t *to;
+} pointer_t;
+
+/* <name>'s next version names <to>. */
+static const hd_region_t *publish_pointer(const char *name, const hd_slot_t *to)
+{
+    hd_slot_t *slot = hd_slot_find_or_add(arena, HD_RES_ROUTES, hd_str_c(name), &loom_err);
+    hd_batch_t *b = hd_batch_begin(arena);
+    hd_pool_t *pool;
+    hd_region_t *r = hd_batch_region(b, HD_RES_ROUTES, slot->name, HD_STR("test:1"), 0,
+                                     &pool, &loom_err);
+    pointer_t *p = hd_pool_new(pool, pointer_t);
+
+    p->to = to;
+    if (hd_batch_put(b, slot, r, p, 0, &loom_err) != HD_OK)
+        diag("%s", loom_err.text);
+    hd_batch_publish(b, 0);
+    return hd_slot_get(writer, slot);
+}
+
+static uint64_t slots_after(int reclaims)
+{
+    for (int i = 0; i < reclaims; i++)
+        hd_ignore(hd_arena_reclaim(arena, 0) == 0);
+    return stats_now().slots;
+}
+
+static hd_slot_t *slot_of(hd_res_type_t type, const char *name)
+{
+    return hd_slot_find(writer, arena, type, hd_str_c(name));
+}
+
+static void test_named_by_regions(void)
+{
+    hd_slot_t *slot, *routes;
+    const hd_region_t *old;
+
+    setup(0);
+    publish(HD_RES_CLUSTER, "c", 1, 2);
+    slot = slot_of(HD_RES_CLUSTER, "c");
+    publish_pointer("r", slot);
+    routes = slot_of(HD_RES_ROUTES, "r");
+    remove_one(slot);
+    is_int(slots_after(6), 2, "a name that a version in force has in it stays");
+    hd_turn_begin(reader);
+    old = hd_slot_get(reader, routes);
+    hd_pin(reader, old);
+    hd_turn_sleep(reader);
+    publish_pointer("r", NULL);
+    is_int(slots_after(6), 2, "and one that a pinned version has");
+    ok(slot_of(HD_RES_CLUSTER, "c") == slot, "under its name");
+    publish(HD_RES_CLUSTER, "c", 2, 2);
+    ok(loom_seed_of(hd_slot_get(writer, ((const pointer_t *)old->root)->to)) == 2,
+       "so that what comes back under it is found by the old version");
+    remove_one(slot);
+    hd_unpin(reader, old);
+    is_int(slots_after(1), 2, "not at once");
+    is_int(slots_after(4), 1, "but then it goes");
+    ok(slot_of(HD_RES_CLUSTER, "c") == NULL && hd_slot_next(arena, NULL) == routes &&
+           hd_slot_next(arena, routes) == NULL,
+       "nobody finds it");
+    publish(HD_RES_SECRET, "another", 3, 1);
+    ok(slot_of(HD_RES_SECRET, "another") == slot, "its place is another's");
+    teardown();
+}
+
+static void test_held_and_found(void)
+{
+    hd_slot_t *slot, *again;
+    hd_batch_t *b;
+
+    setup(0);
+    publish(HD_RES_CLUSTER, "c", 1, 2);
+    slot = slot_of(HD_RES_CLUSTER, "c");
+    hd_turn_begin(reader);
+    hd_slot_hold(reader, slot);
+    hd_turn_sleep(reader);
+    remove_one(slot);
+    is_int(slots_after(6), 1, "what a member holds stays");
+    is_int((long)hd_arena_slots_going(arena), 1, "and the writer knows that it will go");
+    hd_turn_begin(reader);
+    hd_slot_let_go(reader, slot);
+    is_int(slots_after(6), 1, "as long as the turn lasts in which it was let go");
+    ok(hd_slot_state(slot) == HD_SLOT_REMOVED, "it says that it is gone");
+    again = hd_slot_find_or_add(arena, HD_RES_CLUSTER, HD_STR("c"), &loom_err);
+    ok(again == slot, "named again meanwhile, it is the same");
+    hd_turn_sleep(reader);
+    b = hd_batch_begin(arena);
+    is_int(slots_after(6), 1, "nothing goes while a batch is open");
+    hd_batch_abort(b);
+    is_int(slots_after(6), 0, "only then");
+    hd_turn_begin(reader);
+    hd_slot_hold(reader, hd_slot_find_or_add(arena, HD_RES_CLUSTER, HD_STR("d"), &loom_err));
+    hd_turn_sleep(reader);
+    hd_member_break_off(reader);
+    is_int(slots_after(6), 0, "who leaves holds nothing");
+    reader = hd_member_start(state, -1, HD_MEMBER_WORKER, &loom_err);
+    teardown();
+}
+
+static void test_gauges_go(void)
+{
+    hd_slot_t *slot;
+    hd_gauge_id_t first;
+
+    setup(0);
+    publish(HD_RES_CLUSTER, "c", 1, 2);
+    slot = slot_of(HD_RES_CLUSTER, "c");
+    ok(hd_slot_add_gauges(arena, slot, 4, &loom_err) == HD_OK, "gauges");
+    first = slot->gauges_first;
+    hd_gauge_up(reader, first);
+    remove_one(slot);
+    slots_after(6);
+    publish(HD_RES_CLUSTER, "c", 1, 2);
+    slot = slot_of(HD_RES_CLUSTER, "c");
+    ok(slot->gauges_n == 0 && hd_slot_add_gauges(arena, slot, 4, &loom_err) == HD_OK &&
+           slot->gauges_first != first,
+       "what is still counted somewhere isn't given to another");
+    hd_gauge_down(reader, first);
+    remove_one(slot);
+    slots_after(8);
+    for (int i = 0; i < 300; i++) { /* of 1024 gauges in all, for both writers */
+        publish(HD_RES_CLUSTER, "d", 1, 2);
+        slot = slot_of(HD_RES_CLUSTER, "d");
+        if (hd_slot_add_gauges(arena, slot, 4, &loom_err) != HD_OK)
+            diag("round %d: %s", i, loom_err.text);
+        remove_one(slot);
+        slots_after(8);
+    }
+    ok(loom_err.code == HD_E_NONE, "gauges come back");
+    teardown();
+}
+
+static void put_world(uint32_t epoch, uint32_t n)
+{
+    hd_batch_t *b = hd_batch_begin(arena);
+
+    for (uint32_t i = 0; i < n; i++) {
+        char name[64];
+
+        snprintf(name, sizeof(name), "outbound|80||svc-%06u.ns-%06u", i, epoch);
+        if (loom_put(b, arena, HD_RES_CLUSTER, name, i, 2) != HD_OK)
+            diag("%s", loom_err.text);
+    }
+    hd_batch_remove_others(b);
+    hd_batch_publish(b, 0);
+}
+
+static void test_ever_new_names(void)
+{
+    hd_arena_stats_t first = {0}, last;
+    size_t state_bytes = 0;
+
+    setup(0);
+    for (uint32_t epoch = 0; epoch < 200; epoch++) {
+        put_world(epoch, 100);
+        slots_after(6);
+        if (epoch == 100) { /* by then short and long ones lie as they come */
+            first = stats_now();
+            state_bytes = hd_state_bytes_used(state);
+        }
+    }
+    last = stats_now();
+    is_int(last.slots, first.slots, "10,000 names later there are as many slots");
+    is_int(last.regions_live, first.regions_live, "and regions");
+    ok(last.bytes_live <= first.bytes_live &&
+           last.bytes_reserved <= first.bytes_reserved + 32 * 1024,
+       "and bytes: %lu of %lu before, %lu of %lu now", (long)first.bytes_live,
+       (long)first.bytes_reserved, (long)last.bytes_live, (long)last.bytes_reserved);
+    is_int((long)hd_state_bytes_used(state), (long)state_bytes, "and shared state");
+    ok(hd_arena_open_writer(arena, writer, &loom_err) == HD_OK, "another writer opens it");
+    is_int(stats_now().slots, first.slots, "and counts the same");
+    put_world(0, 3000);
+    slots_after(6);
+    put_world(1, 10);
+    slots_after(6);
+    ok(stats_now().bytes_live < 64 * 1024, "the index of many is gone with them: %lu bytes",
+       (long)stats_now().bytes_live);
+    teardown();
+}
+
 int main(void)
 {
     test_publish_and_read();
@@ -435,5 +620,9 @@ int main(void)
     test_clash();
     test_processes();
     test_many_slots();
+    test_named_by_regions();
+    test_held_and_found();
+    test_gauges_go();
+    test_ever_new_names();
     return done_testing();
 }

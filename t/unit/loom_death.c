@@ -104,7 +104,12 @@ static int writer_life(uint64_t n)
     put_some(b, 300, 8, 60); /* more names than the first index holds */
     hd_batch_remove_others(b);
     hd_batch_publish(b, 1);
-    hd_arena_reclaim(arena, 1);
+    for (int i = 0; i < 4; i++) /* names that are gone go in steps */
+        hd_arena_reclaim(arena, 1);
+    MUST(hd_slots_used(arena) == 52);
+    b = hd_batch_begin(arena);
+    put_some(b, 400, 60, 66); /* their places are taken again */
+    hd_batch_publish(b, 1);
     hd_arena_reclaim(arena, 1);
     return 0;
 }
@@ -189,6 +194,10 @@ static int next_writer(uint64_t n)
     hd_batch_publish(b, 1);
     MUST(hd_arena_reclaim(arena, 1) == 0);
     MUST(count_entries(HD_REGION_LIVE) == 1);
+    for (int i = 0; i < 4; i++)
+        hd_ignore(hd_arena_reclaim(arena, 1) == 0);
+    MUST(hd_slots_used(arena) == 0 && hd_arena_slots_going(arena) == 0);
+    MUST(file_has_what_it_should());
     hd_member_stop(m);
     return 0;
 }

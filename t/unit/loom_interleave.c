@@ -1,7 +1,7 @@
 /* core/loom: a reader's turn begins at every store of a writer, a healer runs at every
  * store of a step, a step at every one of a healer. */
 #include "core/loom/hd_gauge.h"
-#include "core/loom/hd_loom_int.h"
+#include "core/loom/hd_arena_int.h"
 #include "loom_test.h"
 
 #include <pthread.h>
@@ -92,6 +92,89 @@ static void test_reader_in_writer(void)
         good = good && hd_arena_reclaim(arena, 1) == 0;
     } while (good);
     ok(good && n > 50, "what a turn begun at any of %lu stores read stays until its end",
+       (long)n - 1);
+    teardown();
+}
+
+/* A reader that finds a name by itself, and holds what it found. */
+
+static hd_slot_t *found, *held;
+
+static void find_and_hold(void *arg)
+{
+    hd_str_t name = HD_STR("comes and goes");
+
+    (void)arg;
+    begun = true;
+    hd_turn_begin(reader);
+    found = hd_slot_find(reader, arena, HD_RES_CLUSTER, name);
+    if (found != NULL && !hd_str_eq(found->name, name))
+        diag("another's name");
+    held = found;
+    if (held != NULL)
+        hd_slot_hold(reader, held);
+}
+
+static bool goes(hd_str_t name)
+{
+    hd_batch_t *b = hd_batch_begin(arena);
+
+    hd_batch_remove(b, hd_slot_find_or_add(arena, HD_RES_CLUSTER, name, &loom_err));
+    hd_batch_publish(b, 1);
+    for (int i = 0; i < 6; i++)
+        hd_ignore(hd_arena_reclaim(arena, 1) == 0);
+    return hd_slots_used(arena) == SLOTS;
+}
+
+static bool comes(hd_str_t name)
+{
+    hd_batch_t *b = hd_batch_begin(arena);
+    bool good = loom_put(b, arena, HD_RES_CLUSTER, name.data, 1, 3) == HD_OK;
+
+    hd_batch_publish(b, 1);
+    return good;
+}
+
+/* While it is held, and the turn lasts, the slot is nobody else's; afterwards it goes. */
+static bool held_slot_stays(hd_str_t name)
+{
+    bool good;
+
+    for (int i = 0; i < 6; i++)
+        hd_ignore(hd_arena_reclaim(arena, 1) == 0);
+    good = comes(HD_STR("another")) && hd_str_eq(held->name, name) &&
+           hd_slot_state(held) != HD_SLOT_LIVE;
+    hd_turn_sleep(reader);
+    for (int i = 0; i < 6; i++)
+        hd_ignore(hd_arena_reclaim(arena, 1) == 0);
+    good = good && hd_str_eq(held->name, name);
+    good = good && comes(name) && hd_slot_state(held) == HD_SLOT_LIVE;
+    hd_slot_let_go(reader, held);
+    return good && !goes(name) && goes(HD_STR("another"));
+}
+
+static void test_holder_in_writer(void)
+{
+    hd_str_t name = HD_STR("comes and goes");
+    uint64_t n = 0;
+    bool good = true;
+
+    setup();
+    publish_all(1);
+    do {
+        begun = false;
+        held = NULL;
+        good = comes(name);
+        hd_loom_call_at(++n, find_and_hold, NULL);
+        good &= goes(name) || held != NULL || begun;
+        hd_loom_call_at(0, NULL, NULL);
+        if (held != NULL)
+            good = good && held_slot_stays(name);
+        else if (begun)
+            hd_turn_sleep(reader);
+        good = good && goes(name);
+    } while (good && begun);
+    ok(good && n > 15, "a name found and held at any of %lu stores stays until it is let go",
        (long)n - 1);
     teardown();
 }
@@ -279,6 +362,7 @@ int main(void)
 {
     test_overlap();
     test_reader_in_writer();
+    test_holder_in_writer();
     test_healer_in_step();
     test_step_in_healer();
     return done_testing();

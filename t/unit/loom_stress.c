@@ -23,6 +23,7 @@
 #endif
 
 #define NAMES 40
+#define BATCHES_A_NAME 16
 #define WORKERS 4
 #define WRITER_ROW 0
 #define HEALER_ROW 1
@@ -56,9 +57,27 @@ typedef struct {
     uint32_t seed;
 } writer_t;
 
-static hd_str_t name_of(uint32_t i, char *room, size_t bytes)
+/* One of NAMES that are in use for a while: new ones come up as others go down. */
+static hd_str_t any_name(uint32_t *seed, char *room, size_t bytes)
 {
+    uint32_t i = loom_random(seed) % NAMES +
+                 (uint32_t)(atomic_load(&facts->batches) / BATCHES_A_NAME);
+
     return hd_str_n(room, (size_t)snprintf(room, bytes, "cluster-%u", i));
+}
+
+/* The one that went out of use last; removed again and again. */
+static void remove_oldest(const writer_t *w, hd_batch_t *b)
+{
+    uint32_t i = (uint32_t)(atomic_load(&facts->batches) / BATCHES_A_NAME);
+    char room[32];
+    hd_slot_t *slot;
+
+    snprintf(room, sizeof(room), "cluster-%u", i - 1);
+    slot = i == 0 ? NULL
+                  : hd_slot_find(w->m, arena, HD_RES_CLUSTER, hd_str_c(room));
+    if (slot != NULL)
+        hd_batch_remove(b, slot);
 }
 
 static void writer_step(writer_t *w)
@@ -68,7 +87,7 @@ static void writer_step(writer_t *w)
 
     for (uint32_t i = 0; i < n; i++) {
         char room[32];
-        hd_str_t name = name_of(loom_random(&w->seed) % NAMES, room, sizeof(room));
+        hd_str_t name = any_name(&w->seed, room, sizeof(room));
         hd_slot_t *slot = hd_slot_find_or_add(arena, HD_RES_CLUSTER, name, &loom_err);
 
         if (loom_random(&w->seed) % 10 == 0)
@@ -79,6 +98,7 @@ static void writer_step(writer_t *w)
                                                          : &facts->broken,
                              1); /* full while a reader's turn waits for a CPU */
     }
+    remove_oldest(w, b);
     if (loom_random(&w->seed) % 20 == 0)
         hd_batch_abort(b);
     else
@@ -105,6 +125,8 @@ typedef struct {
     hd_member_t *m;
     uint32_t seed, no;
     const hd_region_t *held[HELD_MAX];
+    const hd_slot_t *slot; /* held, too, and what it was called */
+    char slot_name[32];
     hd_family_id_t family;
     uint32_t ups;
 } worker_t;
@@ -137,14 +159,38 @@ static void check(const worker_t *w, const hd_region_t *r)
         atomic_fetch_add(&facts->broken, 1);
 }
 
+static void let_slot_go(worker_t *w)
+{
+    if (w->slot != NULL && !hd_str_eq(w->slot->name, hd_str_c(w->slot_name)))
+        atomic_fetch_add(&facts->broken, 1);
+    if (w->slot != NULL)
+        hd_slot_let_go(w->m, w->slot);
+    w->slot = NULL;
+}
+
+static void hold_slot(worker_t *w, const hd_slot_t *slot)
+{
+    if (w->slot != NULL) {
+        if (loom_random(&w->seed) % 4 == 0)
+            let_slot_go(w);
+        return;
+    }
+    if (slot == NULL)
+        return;
+    hd_slot_hold(w->m, slot);
+    w->slot = slot;
+    snprintf(w->slot_name, sizeof(w->slot_name), "%.*s", HD_STR_ARG(slot->name));
+}
+
 static void worker_reads(worker_t *w)
 {
     char room[32];
-    hd_str_t name = name_of(loom_random(&w->seed) % NAMES, room, sizeof(room));
+    hd_str_t name = any_name(&w->seed, room, sizeof(room));
     hd_slot_t *slot = hd_slot_find(w->m, arena, HD_RES_CLUSTER, name);
     const hd_region_t *r = slot == NULL ? NULL : hd_slot_get(w->m, slot);
     const hd_region_t **held = &w->held[loom_random(&w->seed) % HELD_MAX];
 
+    hold_slot(w, slot);
     if (*held != NULL) { /* from an earlier turn */
         check(w, *held);
         if (loom_random(&w->seed) % 3 != 0)
@@ -213,6 +259,7 @@ static bool open_worker(worker_t *w, uint32_t no, uint32_t seed)
 
 static void close_worker(worker_t *w)
 {
+    let_slot_go(w);
     for (int i = 0; i < HELD_MAX; i++)
         if (w->held[i] != NULL)
             hd_unpin(w->m, w->held[i]);
@@ -249,6 +296,12 @@ static uint64_t sum(const _Atomic uint64_t *of)
     return n;
 }
 
+static void reclaim_all(void)
+{
+    for (int i = 0; i < 4; i++) /* names go in steps */
+        hd_arena_reclaim(arena, 0);
+}
+
 static uint64_t counted(void)
 {
     hd_series_view_t v;
@@ -279,6 +332,8 @@ static void judge(const char *how, bool some_died)
        "%s: %u batches, %lu turns, %u refused", how, atomic_load(&facts->batches),
        (long)sum(facts->turns), atomic_load(&facts->refused));
     is_int(stats.regions_retired, 0, "%s: nothing stays retired", how);
+    ok(stats.slots <= NAMES + NAMES / 2, "%s: names that are gone went (%lu slots)", how,
+       (long)stats.slots);
 }
 
 /* Threads */
@@ -335,7 +390,7 @@ static void test_threads(void)
     atomic_store(&facts->stop, true);
     pthread_join(writer, NULL);
     pthread_join(healer, NULL);
-    hd_arena_reclaim(arena, 0);
+    reclaim_all();
     judge("threads", false);
     is_int(hd_gauge_read(h, gauge), 0, "threads: the total too");
     is_int(atomic_load(&facts->healed), 0, "threads: no step was taken for a lost one");
@@ -368,7 +423,7 @@ static void test_one_thread(void)
     }
     for (uint32_t i = 0; i < WORKERS; i++)
         close_worker(&workers[i]);
-    hd_arena_reclaim(arena, 0);
+    reclaim_all();
     judge("one thread", false);
     hd_member_stop(w.m);
     hd_arena_destroy(arena);
@@ -385,7 +440,7 @@ static int writer_process(uint32_t seed)
         return 1;
     while (!atomic_load(&facts->stop))
         writer_step(&w);
-    hd_arena_reclaim(arena, 0);
+    reclaim_all();
     hd_member_stop(w.m);
     return 0;
 }

@@ -140,6 +140,8 @@ static hd_rc_t rebuild(hd_arena_t *a, hd_err_t *err)
     hd_regions_retire_lost(a, seq, now_ns);
     hd_store(&a->shared->seq, seq, seq_cst);
     hd_regions_count(a);
+    for (unsigned i = 0; i < HD_RES_TYPES_N; i++) /* one may have died before it did */
+        hd_bump(&a->head->arrived[i], 1, release);
     return hd_slots_index(a, now_ns, err) ? HD_OK : HD_ERROR;
 }
 
@@ -151,6 +153,7 @@ void hd_arena_close_writer(hd_arena_t *a)
     a->writer->parts[a->id] = NULL;
     a->writer->arenas[a->id] = NULL;
     a->writer = NULL;
+    hd_slots_close(a);
     hd_space_deinit(&a->data);
     hd_space_deinit(&a->secret);
     free(a->free_entries);
@@ -173,6 +176,7 @@ hd_rc_t hd_arena_open_writer(hd_arena_t *a, hd_member_t *m, hd_err_t *err)
     hd_space_init(&a->data, a->base + a->data_at, a->bytes - a->data_at, a->fd,
                   a->data_at);
     hd_space_init(&a->secret, a->secret_base, a->secret_bytes, a->secret_fd, 0);
+    hd_slots_open(a);
     a->writer = m;
     m->parts[a->id] = hd_part_open(a->state, (int)a->id, err);
     if (m->parts[a->id] == NULL || rebuild(a, err) != HD_OK) {

@@ -39,12 +39,14 @@ typedef struct {
     _Atomic uint64_t index;     /* address of the region with the slots' names */
     _Atomic uint32_t slots_n;   /* complete ones */
     _Atomic uint32_t regions_n; /* entries ever used */
+    _Atomic uint64_t arrived[HD_RES_TYPES_N]; /* see hd_slots_arrived */
 } hd_arena_head_t;
 
 /* The index of names: root of a region of type HD_RES_NONE. */
 typedef struct {
     uint32_t mask;
     _Atomic uint64_t cells[]; /* hash << 32 | slot id + 1; 0: free */
+#define HD_CELL_GONE UINT32_MAX /* for id + 1: a search goes on past it */
 } hd_slot_index_t;
 
 typedef struct {
@@ -52,6 +54,12 @@ typedef struct {
     uint64_t seq; /* free to go once every awake member has announced it */
     uint64_t since_ns;
 } hd_retired_t;
+
+/* A slot on its way out, see hd_slot_life.c. */
+typedef struct {
+    uint32_t id;
+    uint64_t seq; /* a step further once every awake member has announced it */
+} hd_going_t;
 
 struct hd_arena_s {
     hd_arena_id_t id;
@@ -76,7 +84,13 @@ struct hd_arena_s {
     size_t free_entries_n, free_entries_room;
     hd_retired_t *retired;
     size_t retired_n, retired_room;
-    uint32_t index_n; /* names in the index */
+    uint32_t index_n;    /* cells of the index that are not free */
+    uint32_t batches_n;  /* open ones */
+    uint32_t *slot_refs; /* by slot: words of published regions that are its address */
+    uint8_t *slot_marks;
+    uint32_t *idle_slots, *free_slots;
+    hd_going_t *going;
+    size_t idle_n, idle_room, free_slots_n, free_slots_room, going_n, going_room;
 };
 
 /* hd_arena.c: the tables' pages up to item <n> may be written; false: no room. */
@@ -142,10 +156,34 @@ static inline hd_region_t *hd_cell_region(uint64_t cell)
     return (hd_region_t *)(uintptr_t)(cell & ~(uint64_t)HD_CELL_STATE);
 }
 
+/* A cell's state beside hd_slot_state_t: nobody's, or going. As REMOVED to readers. */
+#define HD_SLOT_FREE 5u
+
 bool hd_slots_mark(hd_arena_t *a, hd_err_t *err) HD_MUST_CHECK;
-/* A new index over all slots. */
+/* A new index over all slots that have a name. */
 bool hd_slots_index(hd_arena_t *a, uint64_t now_ns, hd_err_t *err) HD_MUST_CHECK;
+void hd_slots_index_remove(hd_arena_t *a, const hd_slot_t *slot);
+/* A smaller index, if there are far fewer names than it has room for. */
+void hd_slots_index_fit(hd_arena_t *a, uint64_t now_ns);
 /* The name is LIVE in another arena that the writer's member reads. */
 bool hd_slot_has_clash(hd_arena_t *a, hd_res_type_t type, hd_str_t name);
 /* Stores the cell: the commit. Returns the region that was there, if it is another. */
 hd_region_t *hd_slot_set(hd_slot_t *slot, hd_region_t *r, hd_slot_state_t state);
+
+/* hd_slot_life.c */
+void hd_slots_open(hd_arena_t *a); /* before anything is marked */
+void hd_slots_close(hd_arena_t *a);
+/* <r> is published, or about to be freed. */
+void hd_slots_count_refs(hd_arena_t *a, const hd_region_t *r, bool is_added);
+/* It may be idle now: looked at by the next reclaim. */
+void hd_slot_consider(hd_arena_t *a, const hd_slot_t *slot);
+/* One that is going, or was when its writer died, is in use again. */
+void hd_slot_take_back(hd_arena_t *a, hd_slot_t *slot);
+void hd_slot_give_free(hd_arena_t *a, uint32_t id);
+void hd_slots_reclaim(hd_arena_t *a, uint64_t floor, uint64_t now_ns);
+uint32_t hd_slots_used(const hd_arena_t *a);
+/* It belongs into the index. */
+bool hd_slot_is_named(const hd_arena_t *a, const hd_slot_t *slot);
+/* The name of its gauges, in <small> or in *pool, which the caller destroys then. */
+hd_str_t hd_slot_gauges_name(const hd_slot_t *slot, char *small, size_t room,
+                             hd_pool_t **pool);

@@ -34,6 +34,7 @@ hd_batch_t *hd_batch_begin(hd_arena_t *a)
 
     hd_bug_on(a->writer == NULL);
     b->arena = a;
+    a->batches_n++;
     b->by_slot = hd_map_create();
     b->building = hd_map_create();
     return b;
@@ -261,6 +262,8 @@ static void free_batch(hd_batch_t *b)
         free(b->ops[i]);
     free(b->ops);
     hd_map_destroy(b->by_slot);
+    if (b->arena->batches_n > 0)
+        b->arena->batches_n--;
     free(b);
 }
 
@@ -277,6 +280,10 @@ static bool commit(hd_batch_t *b, op_t *op, uint64_t seq, uint64_t now_ns)
         hd_region_publish(a, op->region);
     op->region = NULL; /* the slot's */
     old = hd_slot_set(op->slot, next, op->state);
+    if (now == NULL && next != NULL)
+        hd_bump(&a->head->arrived[op->slot->type], 1, release);
+    if (next == NULL)
+        hd_slot_consider(a, op->slot);
     if (old != NULL)
         hd_region_retire(a, old, seq, now_ns);
     return true;

@@ -128,6 +128,8 @@ static companion_t *get(hd_member_t *m, companion_t *like, hd_str_t content,
         hd_bug_on(like->err == NULL);
         *like->err = why;
     }
+    if (like->keyed == BY_SLOT)
+        hd_slot_hold(m, owner);
     return add(t, like, content);
 }
 
@@ -189,6 +191,8 @@ static void destroy(hd_member_t *m, companion_t *c)
 {
     if (c->made != NULL)
         c->type->destroy(m, c->made);
+    if (c->keyed == BY_SLOT)
+        hd_slot_let_go(m, c->key);
     free(c->err);
     free(c);
 }

@@ -26,7 +26,7 @@
         atomic_store_explicit(p, hd_load(p, relaxed) + (n), memory_order_##order);       \
     } while (0)
 
-#define HD_STATE_LAYOUT 4
+#define HD_STATE_LAYOUT 5
 #define HD_PAGE 4096
 
 /* A member's row: what it alone writes (and its reaper once it is dead). */
@@ -36,7 +36,7 @@ typedef struct {
     _Atomic uint64_t turn[HD_ARENAS_MAX]; /* sequence number announced; 0: asleep */
     _Atomic uint32_t step;                /* the gauge it is stepping, see hd_gauge.c */
     /* How far its columns are in use, so that others touch no page beyond. */
-    _Atomic uint32_t pins_n[HD_ARENAS_MAX], gauges_n, words_n;
+    _Atomic uint32_t pins_n[HD_ARENAS_MAX], holds_n[HD_ARENAS_MAX], gauges_n, words_n;
 } __attribute__((aligned(2 * HD_CACHE_LINE))) hd_row_t;
 
 /* Of an arena, by its writer. */
@@ -83,6 +83,7 @@ struct hd_state_s {
     hd_state_conf_t conf;
     hd_state_head_t *head;
     _Atomic uint32_t *pins;   /* [member][arena][region] */
+    _Atomic uint32_t *holds;  /* [member][arena][slot] */
     _Atomic uint32_t *gauges; /* [member][gauge] */
     hd_total_t *totals;       /* [gauge]: a group of 64 is a page */
     /* One bit a group: a total in it has been shared. Looked at first, so that a page of
@@ -106,10 +107,12 @@ struct hd_member_s {
     hd_member_kind_t kind;
     bool is_awake;
     bool companions_dirty;                 /* some may have lost their owner */
-    _Atomic uint32_t *pins[HD_ARENAS_MAX]; /* this member's columns */
+    /* this member's columns */
+    _Atomic uint32_t *pins[HD_ARENAS_MAX], *holds[HD_ARENAS_MAX];
     _Atomic uint32_t *gauges;
     _Atomic uint64_t *words;
-    uint32_t pins_n[HD_ARENAS_MAX], gauges_n, words_n; /* as in the row */
+    uint32_t pins_n[HD_ARENAS_MAX], holds_n[HD_ARENAS_MAX]; /* as in the row */
+    uint32_t gauges_n, words_n;
     hd_arena_t *arenas[HD_ARENAS_MAX];                 /* by id; NULL: not added */
     uint64_t seen_seq[HD_ARENAS_MAX];
     hd_part_t *parts[HD_ARENAS_MAX];  /* of which it is the writer */
@@ -120,6 +123,12 @@ struct hd_member_s {
 static inline _Atomic uint32_t *hd_pins_of(const hd_state_t *s, int member, int arena)
 {
     return s->pins +
+           ((size_t)member * HD_ARENAS_MAX + (size_t)arena) * s->conf.regions_max;
+}
+
+static inline _Atomic uint32_t *hd_holds_of(const hd_state_t *s, int member, int arena)
+{
+    return s->holds +
            ((size_t)member * HD_ARENAS_MAX + (size_t)arena) * s->conf.regions_max;
 }
 

@@ -24,18 +24,23 @@ static int take_row(hd_state_t *s, int index, hd_member_kind_t kind)
     return -1;
 }
 
+static void clear_counts(_Atomic uint32_t *counts, uint32_t n, uint32_t max)
+{
+    n = hd_min(n, max);
+    for (uint32_t i = 0; i < n; i++)
+        if (hd_load(&counts[i], relaxed) != 0)
+            hd_store(&counts[i], 0, release);
+}
+
 /* What a dead one left behind in row <index>. */
 static void clear_row(hd_state_t *s, int index)
 {
     hd_row_t *row = &s->head->rows[index];
+    uint32_t max = s->conf.regions_max;
 
     for (int a = 0; a < HD_ARENAS_MAX; a++) {
-        uint32_t n = hd_min(hd_load(&row->pins_n[a], acquire), s->conf.regions_max);
-        _Atomic uint32_t *pins = hd_pins_of(s, index, a);
-
-        for (uint32_t i = 0; i < n; i++)
-            if (hd_load(&pins[i], relaxed) != 0)
-                hd_store(&pins[i], 0, release);
+        clear_counts(hd_pins_of(s, index, a), hd_load(&row->pins_n[a], acquire), max);
+        clear_counts(hd_holds_of(s, index, a), hd_load(&row->holds_n[a], acquire), max);
         hd_store(&row->turn[a], 0, release);
     }
     hd_gauges_reap(s, index);
@@ -65,7 +70,10 @@ hd_member_t *hd_member_start(hd_state_t *s, int index, hd_member_kind_t kind,
     m->row = &s->head->rows[at];
     for (int a = 0; a < HD_ARENAS_MAX; a++) {
         m->pins[a] = hd_pins_of(s, at, a);
+        m->holds[a] = hd_holds_of(s, at, a);
         m->pins_n[a] = hd_min(hd_load(&m->row->pins_n[a], relaxed), s->conf.regions_max);
+        m->holds_n[a] =
+            hd_min(hd_load(&m->row->holds_n[a], relaxed), s->conf.regions_max);
     }
     m->gauges = s->gauges + (size_t)at * s->conf.gauges_max;
     m->gauges_n = hd_min(hd_load(&m->row->gauges_n, relaxed), s->conf.gauges_max);
@@ -77,15 +85,20 @@ hd_member_t *hd_member_start(hd_state_t *s, int index, hd_member_kind_t kind,
 
 __attribute__((unused)) static bool holds_nothing(const hd_member_t *m)
 {
-    for (int a = 0; a < HD_ARENAS_MAX; a++)
+    for (int a = 0; a < HD_ARENAS_MAX; a++) {
         for (uint32_t i = 0; i < m->pins_n[a]; i++)
             if (hd_load(&m->pins[a][i], relaxed) != 0)
                 return false;
+        for (uint32_t i = 0; i < m->holds_n[a]; i++)
+            if (hd_load(&m->holds[a][i], relaxed) != 0)
+                return false;
+    }
     return hd_gauges_are_zero(m->state, m->index);
 }
 
 void hd_member_stop(hd_member_t *m)
 {
+    hd_companions_destroy(m); /* they hold slots */
     hd_assert(holds_nothing(m));
     hd_member_break_off(m);
 }
@@ -188,4 +201,29 @@ void hd_unpin(hd_member_t *m, const hd_region_t *r)
     hd_store(&m->pins[arena][index], n - 1, release); /* <r> may be gone now */
     if (n == 1)
         hd_companions_unpinned(m);
+}
+
+/* Holds */
+
+void hd_slot_hold(hd_member_t *m, const hd_slot_t *slot)
+{
+    _Atomic uint32_t *holds = m->holds[slot->arena];
+
+    if (hd_unlikely(slot->id >= m->holds_n[slot->arena])) {
+        uint32_t n = (uint32_t)hd_min(hd_align_up(slot->id + 1, 256),
+                                      (size_t)m->state->conf.regions_max);
+
+        hd_store(&m->row->holds_n[slot->arena], n, release);
+        m->holds_n[slot->arena] = n;
+    }
+    hd_bump(&holds[slot->id], 1, relaxed); /* the turn's end publishes it */
+}
+
+void hd_slot_let_go(hd_member_t *m, const hd_slot_t *slot)
+{
+    _Atomic uint32_t *hold = &m->holds[slot->arena][slot->id];
+    uint32_t n = hd_load(hold, relaxed);
+
+    hd_assert(n > 0);
+    hd_store(hold, n - 1, release); /* <slot> may be another's now */
 }

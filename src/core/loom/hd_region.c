@@ -116,6 +116,8 @@ void hd_region_free(hd_arena_t *a, hd_region_t *r)
     hd_piece_t *p = (hd_piece_t *)r - 1;
     uint64_t next;
 
+    if (hd_entry_state(hd_load(&a->regions[index].word, relaxed)) != HD_REGION_BUILDING)
+        hd_slots_count_refs(a, r, false);
     free_secrets(a, r);
     set_entry_state(a, index, HD_REGION_FREE); /* from here on its memory is free */
     r->magic = 0;
@@ -338,6 +340,7 @@ void hd_region_drop(hd_builder_t *b)
 
 void hd_region_publish(hd_arena_t *a, hd_region_t *r)
 {
+    hd_slots_count_refs(a, r, true);
     set_entry_state(a, r->index, HD_REGION_LIVE);
     hd_store(&r->state, HD_REGION_LIVE, release);
     if (r->type != HD_RES_NONE)
@@ -433,7 +436,6 @@ size_t hd_arena_reclaim(hd_arena_t *a, uint64_t now_ns)
     uint64_t oldest_ns = 0;
     size_t kept = 0, n = a->retired_n;
 
-    (void)now_ns;
     for (size_t i = 0; i < n; i++) {
         hd_retired_t it = a->retired[i];
         hd_region_t *r = region_of(a, it.index);
@@ -451,6 +453,7 @@ size_t hd_arena_reclaim(hd_arena_t *a, uint64_t now_ns)
     a->retired_n = kept;
     if (hd_load(&a->shared->retired_since_ns, relaxed) != oldest_ns)
         hd_store(&a->shared->retired_since_ns, oldest_ns, relaxed);
+    hd_slots_reclaim(a, floor, now_ns);
     if (n > kept && on_freed != NULL)
         on_freed(a->writer, a, n - kept);
     if (a->writer->parts[a->id] != NULL)
@@ -551,16 +554,20 @@ void hd_regions_count(hd_arena_t *a)
     uint64_t live = 0, bytes = 0;
 
     for (uint32_t i = 0; i < n; i++) {
+        hd_region_state_t state = hd_entry_state(hd_load(&a->regions[i].word, relaxed));
         const hd_region_t *r;
 
-        if (hd_entry_state(hd_load(&a->regions[i].word, relaxed)) != HD_REGION_LIVE)
+        if (state == HD_REGION_FREE)
             continue;
         r = region_of(a, i);
+        hd_slots_count_refs(a, r, true);
+        if (state != HD_REGION_LIVE)
+            continue;
         live += r->type != HD_RES_NONE;
         bytes += r->bytes;
     }
     hd_store(&a->shared->regions_live, live, relaxed);
     hd_store(&a->shared->bytes_live, bytes, relaxed);
-    hd_store(&a->shared->slots, hd_load(&a->head->slots_n, relaxed), relaxed);
+    hd_store(&a->shared->slots, hd_slots_used(a), relaxed);
     note_reserved(a);
 }

@@ -1,7 +1,6 @@
 #include "core/loom/hd_slot.h"
 #include "core/loom/hd_arena_int.h"
 #include "core/loom/hd_gauge.h"
-#include <stdio.h>
 #include <string.h>
 
 #define INDEX_CELLS_MIN 64
@@ -17,7 +16,9 @@ const hd_region_t *hd_slot_get(hd_member_t *m, const hd_slot_t *slot)
 
 hd_slot_state_t hd_slot_state(const hd_slot_t *slot)
 {
-    return (hd_slot_state_t)(hd_load(&slot->_cell, acquire) & HD_CELL_STATE);
+    uint64_t state = hd_load(&slot->_cell, acquire) & HD_CELL_STATE;
+
+    return state == HD_SLOT_FREE ? HD_SLOT_REMOVED : (hd_slot_state_t)state;
 }
 
 hd_region_t *hd_slot_set(hd_slot_t *slot, hd_region_t *r, hd_slot_state_t state)
@@ -44,7 +45,10 @@ static hd_slot_index_t *get_index(const hd_arena_t *a)
                    : (hd_slot_index_t *)(uintptr_t)((hd_region_t *)(uintptr_t)at)->root;
 }
 
-static hd_slot_t *find_slot(const hd_arena_t *a, hd_res_type_t type, hd_str_t name)
+/* A reader looks at the slot's state first: the name of one that is FREE may be gone. To
+ * the writer those that are going are there. */
+static hd_slot_t *find_slot(const hd_arena_t *a, hd_res_type_t type, hd_str_t name,
+                            bool is_writer)
 {
     uint32_t hash = hash_name(a, type, name);
     const hd_slot_index_t *index = get_index(a);
@@ -57,9 +61,11 @@ static hd_slot_t *find_slot(const hd_arena_t *a, hd_res_type_t type, hd_str_t na
 
         if (cell == 0)
             return NULL;
-        if (cell >> 32 != hash)
+        if (cell >> 32 != hash || (uint32_t)cell == HD_CELL_GONE)
             continue;
         slot = &a->slots[(uint32_t)cell - 1];
+        if (!is_writer && hd_load(&slot->_cell, seq_cst) == HD_SLOT_FREE)
+            continue;
         if (slot->type == type && hd_str_eq(slot->name, name))
             return slot;
     }
@@ -77,17 +83,39 @@ static void add_to_index(hd_arena_t *a, hd_slot_index_t *index, const hd_slot_t 
     a->index_n++;
 }
 
+void hd_slots_index_remove(hd_arena_t *a, const hd_slot_t *slot)
+{
+    uint32_t hash = hash_name(a, slot->type, slot->name);
+    hd_slot_index_t *index = get_index(a);
+    uint64_t mine = (uint64_t)hash << 32 | (slot->id + 1);
+    uint32_t i = hash;
+
+    while (hd_load(&index->cells[i & index->mask], relaxed) != mine) {
+        hd_bug_on(hd_load(&index->cells[i & index->mask], relaxed) == 0);
+        i++;
+    }
+    hd_store(&index->cells[i & index->mask], (uint64_t)hash << 32 | HD_CELL_GONE,
+             release);
+}
+
+static size_t cells_for(uint32_t names)
+{
+    size_t cells = INDEX_CELLS_MIN;
+
+    while (cells < (size_t)names * 2 + 2)
+        cells *= 2;
+    return cells;
+}
+
 bool hd_slots_index(hd_arena_t *a, uint64_t now_ns, hd_err_t *err)
 {
     uint32_t n = hd_load(&a->head->slots_n, relaxed);
     uint64_t old = hd_load(&a->head->index, relaxed);
     uint64_t seq = hd_load(&a->shared->seq, relaxed) + 1;
-    size_t cells = INDEX_CELLS_MIN;
+    size_t cells = cells_for(hd_slots_used(a));
     hd_slot_index_t *index;
     hd_builder_t b;
 
-    while (cells < (size_t)n * 2 + 2)
-        cells *= 2;
     if (!hd_region_begin(&b, a, HD_RES_NONE, HD_STR("slots"), HD_STR_NONE,
                          sizeof(*index) + cells * sizeof(index->cells[0]), err))
         return false;
@@ -100,7 +128,8 @@ bool hd_slots_index(hd_arena_t *a, uint64_t now_ns, hd_err_t *err)
     index->mask = (uint32_t)cells - 1;
     a->index_n = 0;
     for (uint32_t i = 0; i < n; i++)
-        add_to_index(a, index, &a->slots[i]);
+        if (hd_slot_is_named(a, &a->slots[i]))
+            add_to_index(a, index, &a->slots[i]);
     hd_region_end(&b, NULL, index, 0);
     hd_region_publish(a, b.region);
     hd_store(&a->head->index, (uint64_t)(uintptr_t)b.region, seq_cst);
@@ -108,6 +137,15 @@ bool hd_slots_index(hd_arena_t *a, uint64_t now_ns, hd_err_t *err)
         hd_region_retire(a, (hd_region_t *)(uintptr_t)old, seq, now_ns);
     hd_store(&a->shared->seq, seq, seq_cst);
     return true;
+}
+
+void hd_slots_index_fit(hd_arena_t *a, uint64_t now_ns)
+{
+    const hd_slot_index_t *index = get_index(a);
+    hd_err_t err = {.code = HD_E_NONE};
+
+    if (index != NULL && index->mask + (size_t)1 >= 4 * cells_for(hd_slots_used(a)))
+        hd_ignore(!hd_slots_index(a, now_ns, &err)); /* no room: the old one serves */
 }
 
 /* Finding and adding */
@@ -119,13 +157,13 @@ hd_slot_t *hd_slot_find(hd_member_t *m, const hd_arena_t *a, hd_res_type_t type,
 
     hd_assert(m->is_awake || (a != NULL && a->writer == m));
     if (a != NULL)
-        return find_slot(a, type, name);
+        return find_slot(a, type, name, false);
     for (int i = 0; i < HD_ARENAS_MAX; i++) {
         hd_slot_t *slot;
 
         if (m->arenas[i] == NULL || hd_load(&m->arenas[i]->head->magic, acquire) == 0)
             continue;
-        slot = find_slot(m->arenas[i], type, name);
+        slot = find_slot(m->arenas[i], type, name, false);
         if (slot != NULL && hd_cell_region(hd_load(&slot->_cell, acquire)) != NULL)
             return slot;
         if (found == NULL)
@@ -148,7 +186,7 @@ bool hd_slot_has_clash(hd_arena_t *a, hd_res_type_t type, hd_str_t name)
             continue;
         if (!m->is_awake)
             hd_store(&m->row->turn[i], hd_load(&other->shared->seq, seq_cst), seq_cst);
-        slot = find_slot(other, type, name);
+        slot = find_slot(other, type, name, false);
         clash = slot != NULL && hd_cell_region(hd_load(&slot->_cell, acquire)) != NULL;
         if (!m->is_awake)
             hd_store(&m->row->turn[i], 0, release);
@@ -156,37 +194,61 @@ bool hd_slot_has_clash(hd_arena_t *a, hd_res_type_t type, hd_str_t name)
     return clash;
 }
 
-static bool add_slot(hd_arena_t *a, hd_res_type_t type, hd_str_t name)
+/* A place for a slot: one that is free again, or the next. */
+static bool take_place(hd_arena_t *a, uint32_t *id)
 {
     uint32_t n = hd_load(&a->head->slots_n, relaxed);
-    hd_slot_t *slot = &a->slots[n];
-    hd_piece_t *p;
 
-    if (!hd_arena_reserve_slots(a, n + 1) || name.len > a->bytes)
+    if (a->free_slots_n > 0) {
+        *id = a->free_slots[--a->free_slots_n];
+        return true;
+    }
+    if (!hd_arena_reserve_slots(a, n + 1))
         return false;
+    memset(&a->slots[n], 0, sizeof(a->slots[n]));
+    a->slots[n].id = n;
+    a->slots[n].arena = (uint8_t)a->id;
+    atomic_init(&a->slots[n]._cell, HD_SLOT_FREE);
+    *id = n;
+    hd_store(&a->head->slots_n, n + 1, release);
+    return true;
+}
+
+/* NULL: no room. The name comes last but for the state: with a name it is whole. */
+static hd_slot_t *add_slot(hd_arena_t *a, hd_res_type_t type, hd_str_t name)
+{
+    hd_slot_t *slot;
+    hd_piece_t *p;
+    uint32_t id;
+
+    if (name.len > a->bytes || !take_place(a, &id))
+        return NULL;
     p = hd_space_alloc(&a->data, sizeof(*p) + name.len + 1);
-    if (p == NULL)
-        return false;
+    if (p == NULL) {
+        hd_slot_give_free(a, id);
+        return NULL;
+    }
     hd_loom_step();
     p->bytes = hd_space_round(sizeof(*p) + name.len + 1);
     p->next = 0;
     memcpy(p + 1, name.data, name.len);
     ((char *)(p + 1))[name.len] = '\0';
-    hd_loom_step();
-    memset(slot, 0, sizeof(*slot));
-    slot->id = n;
-    slot->arena = (uint8_t)a->id;
+    slot = &a->slots[id];
     slot->type = (uint8_t)type;
-    slot->name = hd_str_n((char *)(p + 1), name.len);
-    hd_store(&a->head->slots_n, n + 1, release);
-    hd_store(&a->shared->slots, n + 1, relaxed);
-    return true;
+    slot->name.len = name.len;
+    hd_loom_step();
+    atomic_signal_fence(memory_order_seq_cst); /* another process may go on from here */
+    slot->name.data = (char *)(p + 1);
+    hd_store(&slot->_cell, HD_SLOT_ABSENT, release);
+    hd_store(&a->shared->slots, hd_slots_used(a), relaxed);
+    hd_slot_consider(a, slot);
+    return slot;
 }
 
 hd_slot_t *hd_slot_find_or_add(hd_arena_t *a, hd_res_type_t type, hd_str_t name,
                                hd_err_t *err)
 {
-    hd_slot_t *slot = find_slot(a, type, name);
+    hd_slot_t *slot = find_slot(a, type, name, true);
     hd_slot_index_t *index;
 
     if (hd_slot_has_clash(a, type, name)) {
@@ -196,20 +258,22 @@ hd_slot_t *hd_slot_find_or_add(hd_arena_t *a, hd_res_type_t type, hd_str_t name,
                              HD_STR_ARG(name)));
         return NULL;
     }
-    if (slot != NULL)
+    if (slot != NULL) {
+        hd_slot_take_back(a, slot);
         return slot;
+    }
     index = get_index(a);
     if (index == NULL || (a->index_n + 1) * (uint64_t)4 > (uint64_t)index->mask * 3) {
         if (!hd_slots_index(a, 0, err))
             return NULL;
         index = get_index(a);
     }
-    if (!add_slot(a, type, name)) {
+    slot = add_slot(a, type, name);
+    if (slot == NULL) {
         hd_ignore(hd_err_set(err, HD_E_LIMIT, "no room for another resource's name (%u)",
-                             hd_load(&a->head->slots_n, relaxed)));
+                             hd_slots_used(a)));
         return NULL;
     }
-    slot = &a->slots[hd_load(&a->head->slots_n, relaxed) - 1];
     add_to_index(a, index, slot);
     return slot;
 }
@@ -217,18 +281,13 @@ hd_slot_t *hd_slot_find_or_add(hd_arena_t *a, hd_res_type_t type, hd_str_t name,
 hd_rc_t hd_slot_add_gauges(hd_arena_t *a, hd_slot_t *slot, uint32_t n, hd_err_t *err)
 {
     char small[256];
-    hd_pool_t *pool = NULL;
+    hd_pool_t *pool;
     hd_str_t name;
     hd_gauge_id_t first;
 
     if (slot->gauges_n >= n)
         return HD_OK;
-    name = hd_str_n(small, (size_t)snprintf(small, sizeof(small), "slot %u %.*s",
-                                            slot->type, HD_STR_ARG(slot->name)));
-    if (name.len >= sizeof(small)) {
-        pool = hd_pool_create(0);
-        name = hd_str_printf(pool, "slot %u %.*s", slot->type, HD_STR_ARG(slot->name));
-    }
+    name = hd_slot_gauges_name(slot, small, sizeof(small), &pool);
     first = hd_gauge_get(a->writer, name, n);
     if (pool != NULL)
         hd_pool_destroy(pool);
@@ -244,9 +303,17 @@ hd_rc_t hd_slot_add_gauges(hd_arena_t *a, hd_slot_t *slot, uint32_t n, hd_err_t 
 
 hd_slot_t *hd_slot_next(const hd_arena_t *a, const hd_slot_t *slot)
 {
-    uint32_t id = slot == NULL ? 0 : slot->id + 1;
+    uint32_t n = hd_load(&a->head->slots_n, acquire);
 
-    return id < hd_load(&a->head->slots_n, acquire) ? &a->slots[id] : NULL;
+    for (uint32_t id = slot == NULL ? 0 : slot->id + 1; id < n; id++)
+        if (hd_load(&a->slots[id]._cell, seq_cst) != HD_SLOT_FREE)
+            return &a->slots[id];
+    return NULL;
+}
+
+uint64_t hd_slots_arrived(const hd_arena_t *a, hd_res_type_t type)
+{
+    return hd_load(&a->head->arrived[type], acquire);
 }
 
 bool hd_slots_mark(hd_arena_t *a, hd_err_t *err)
@@ -261,12 +328,20 @@ bool hd_slots_mark(hd_arena_t *a, hd_err_t *err)
         const char *name = a->slots[i].name.data;
         hd_piece_t *p = NULL;
 
+        if (name == NULL) {
+            if (hd_load(&a->slots[i]._cell, relaxed) != HD_SLOT_FREE)
+                hd_store(&a->slots[i]._cell, HD_SLOT_FREE, seq_cst);
+            hd_slot_give_free(a, i);
+            continue;
+        }
+
         if (name >= a->base && name < a->base + a->bytes)
             p = hd_piece_at(a, hd_arena_offset(a, name) - sizeof(*p));
         if (p == NULL || !hd_space_mark(&a->data, p, p->bytes)) {
             hd_ignore(hd_err_set(err, HD_E_INTERNAL, "slot %u of the arena is bad", i));
             return false;
         }
+        hd_slot_take_back(a, &a->slots[i]);
     }
     return true;
 }

@@ -52,6 +52,8 @@ static size_t lay_out(hd_state_t *s)
     s->head = place(s->at, &next, sizeof(*s->head));
     s->pins =
         place(s->at, &next, members * HD_ARENAS_MAX * c->regions_max * sizeof(*s->pins));
+    s->holds =
+        place(s->at, &next, members * HD_ARENAS_MAX * c->regions_max * sizeof(*s->holds));
     s->gauges = place(s->at, &next, members * c->gauges_max * sizeof(*s->gauges));
     s->totals = place(s->at, &next, c->gauges_max * sizeof(*s->totals));
     s->total_groups =

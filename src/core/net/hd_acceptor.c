@@ -44,10 +44,10 @@ struct hd_acceptor_s {
     uint32_t conns_max;
     struct {
         const hd_arena_t *arena;
-        hd_slot_t *last; /* slots up to here were seen: new ones stand behind */
+        uint64_t arrived; /* so many had come when the list was made */
     } arenas[HD_ARENAS_MAX];
     uint32_t arenas_n;
-    hd_slot_t **slots; /* all that are listeners', live or not */
+    const hd_slot_t **slots; /* all that are listeners' and have a version; held */
     uint32_t slots_n, slots_room;
     place_t *places; /* by address: open addressing, a power of two */
     uint32_t places_room;
@@ -81,21 +81,69 @@ static const hd_listener_t *listener_of(const hd_acceptor_t *a, const hd_slot_t 
     return r != NULL ? r->root : NULL;
 }
 
-static void find_new_slots(hd_acceptor_t *a)
+static void drop_gone_slots(hd_acceptor_t *a)
 {
-    for (uint32_t i = 0; i < a->arenas_n; i++) {
-        hd_slot_t *s;
+    uint32_t kept = 0;
 
-        while ((s = hd_slot_next(a->arenas[i].arena, a->arenas[i].last)) != NULL) {
-            a->arenas[i].last = s;
-            if (s->type != HD_RES_LISTENER)
-                continue;
-            if (a->slots_n == a->slots_room) {
-                a->slots_room = a->slots_room == 0 ? 16 : a->slots_room * 2;
-                a->slots = hd_net_realloc(a->slots, sizeof(hd_slot_t *) * a->slots_room);
-            }
-            a->slots[a->slots_n++] = s;
-        }
+    for (uint32_t i = 0; i < a->slots_n; i++) {
+        if (listener_of(a, a->slots[i]) != NULL)
+            a->slots[kept++] = a->slots[i];
+        else
+            hd_slot_let_go(hd_loop_member(a->loop), a->slots[i]);
+    }
+    a->slots_n = kept;
+}
+
+static void add_slot(hd_acceptor_t *a, const hd_slot_t *slot)
+{
+    if (a->slots_n == a->slots_room) {
+        a->slots_room = a->slots_room == 0 ? 16 : a->slots_room * 2;
+        a->slots = hd_net_realloc(a->slots, sizeof(hd_slot_t *) * a->slots_room);
+    }
+    a->slots[a->slots_n++] = slot;
+    hd_slot_hold(hd_loop_member(a->loop), slot);
+}
+
+/* By a slot's id: in which arenas, a bit each, the list has it. The caller frees it. */
+static uint8_t *mark_known(const hd_acceptor_t *a, uint32_t *n)
+{
+    uint8_t *known;
+
+    *n = 0;
+    for (uint32_t i = 0; i < a->slots_n; i++)
+        *n = hd_max(*n, a->slots[i]->id + 1);
+    known = calloc(*n + (size_t)1, 1);
+    hd_bug_on(known == NULL);
+    for (uint32_t i = 0; i < a->slots_n; i++)
+        known[a->slots[i]->id] |= (uint8_t)(1u << a->slots[i]->arena);
+    return known;
+}
+
+/* New ones go behind: who has an address keeps it. */
+static void add_new_slots(hd_acceptor_t *a, const hd_arena_t *arena)
+{
+    const hd_slot_t *slot = NULL;
+    uint32_t n;
+    uint8_t *known = mark_known(a, &n);
+
+    while ((slot = hd_slot_next(arena, slot)) != NULL)
+        if (slot->type == HD_RES_LISTENER && listener_of(a, slot) != NULL &&
+            (slot->id >= n || (known[slot->id] >> slot->arena & 1) == 0))
+            add_slot(a, slot);
+    free(known);
+}
+
+static void refresh_slots(hd_acceptor_t *a)
+{
+    drop_gone_slots(a);
+    for (uint32_t i = 0; i < a->arenas_n; i++) {
+        const hd_arena_t *arena = a->arenas[i].arena;
+        uint64_t arrived = hd_slots_arrived(arena, HD_RES_LISTENER);
+
+        if (arrived == a->arenas[i].arrived)
+            continue;
+        a->arenas[i].arrived = arrived;
+        add_new_slots(a, arena);
     }
 }
 
@@ -345,7 +393,7 @@ void hd_acceptor_refresh(hd_acceptor_t *a)
 {
     socket_t **at = &a->sockets;
 
-    find_new_slots(a);
+    refresh_slots(a);
     rebuild_places(a);
     while (*at != NULL) {
         socket_t *s = *at;
@@ -463,6 +511,8 @@ void hd_acceptor_destroy(hd_acceptor_t *a)
         return;
     close_all(a); /* nobody is accepted any more */
     a->loop->acceptor = NULL;
+    for (uint32_t i = 0; i < a->slots_n; i++)
+        hd_slot_let_go(hd_loop_member(a->loop), a->slots[i]);
     free(a->slots);
     free(a->places);
     free(a);

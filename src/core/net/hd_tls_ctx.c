@@ -528,11 +528,23 @@ static void copy_conf(hd_tls_ctx_t *ctx, const hd_tls_conf_t *conf)
     hd_tls_conf_seal(to); /* sessions are bound to it: never to one that wasn't made */
 }
 
+/* Conns keep their settings longer than any region. <m> NULL: it is only tried. */
+static void hold_slots(hd_member_t *m, const hd_tls_conf_t *conf,
+                       void (*hold)(hd_member_t *m, const hd_slot_t *slot))
+{
+    for (uint32_t i = 0; m != NULL && i < conf->certs_n; i++)
+        hold(m, conf->certs[i]);
+    if (m != NULL && conf->trust != NULL)
+        hold(m, conf->trust);
+    if (m != NULL && conf->ticket_keys != NULL)
+        hold(m, conf->ticket_keys);
+}
+
 static void destroy_ctx(hd_member_t *m, void *companion)
 {
     hd_tls_ctx_t *ctx = companion;
 
-    (void)m;
+    hold_slots(m, &ctx->conf, hd_slot_let_go);
     if (ctx->is_kept) {
         hd_list_remove(&ctx->kept);
         kept_n--;
@@ -565,6 +577,7 @@ static void *create_ctx(hd_member_t *m, const void *owner, const void *arg, hd_e
     ctx->pool = hd_pool_create(0);
     hd_list_init(&ctx->kept);
     copy_conf(ctx, wanted->conf);
+    hold_slots(m, &ctx->conf, hd_slot_hold);
     ctx->ssl_ctx =
         SSL_CTX_new(ctx->is_server ? TLS_server_method() : TLS_client_method());
     hd_bug_on(ctx->ssl_ctx == NULL);

@@ -17,9 +17,10 @@ static bool was_published;
 
 static void on_reclaim_due(hd_timer_t *t)
 {
-    if (hd_arena_reclaim(hd_proc.arenas[HD_ARENA_FILES], hd_loop_now_ns(hd_proc.loop)) ==
-            0 &&
-        !hd_timer_is_set(&remove_timer))
+    hd_arena_t *files = hd_proc.arenas[HD_ARENA_FILES];
+
+    if (hd_arena_reclaim(files, hd_loop_now_ns(hd_proc.loop)) == 0 &&
+        hd_arena_slots_going(files) == 0 && !hd_timer_is_set(&remove_timer))
         hd_loop_stop(hd_proc.loop);
     else
         hd_timer_set(hd_proc.loop, t, RECLAIM_MS);

@@ -37,7 +37,17 @@ static void copy_str(hd_str_t *s)
     *s = hd_str_dup(agent.pool, *s);
 }
 
-/* Its region may retire while calls go on; slots stay. */
+static void hold_slots(void (*hold)(hd_member_t *m, const hd_slot_t *slot))
+{
+    const hd_slot_t *const slots[] = {agent.conf.server.cluster, agent.conf.ca.cluster,
+                                      agent.conf.roots};
+
+    for (size_t i = 0; i < hd_countof(slots); i++)
+        if (slots[i] != NULL)
+            hold(agent.proc->member, slots[i]);
+}
+
+/* Its region may retire while calls go on. */
 static void copy_conf(const hd_xds_conf_t *from)
 {
     hd_xds_conf_t *c = &agent.conf;
@@ -53,6 +63,13 @@ static void copy_conf(const hd_xds_conf_t *from)
     copy_str(&c->identity);
     copy_str(&c->token_path);
     copy_str(&c->snapshot_path);
+    hold_slots(hd_slot_hold);
+}
+
+static void drop_conf(void)
+{
+    hold_slots(hd_slot_let_go);
+    hd_pool_destroy(agent.pool);
 }
 
 /* --- what the store tells --- */
@@ -157,7 +174,7 @@ static void on_batch(hd_proc_t *p)
     }
     hd_log(HD_LOG_NOTICE, "xds: other settings: connecting anew");
     stop_calls();
-    hd_pool_destroy(agent.pool);
+    drop_conf();
     copy_conf(conf);
     start_calls();
 }
@@ -223,7 +240,7 @@ static void on_stop(hd_proc_t *p)
     finish_snapshot();
     hd_timer_stop(p->loop, &agent.snapshot);
     hd_xstore_destroy(agent.store);
-    hd_pool_destroy(agent.pool);
+    drop_conf();
     agent.store = NULL;
 }
 

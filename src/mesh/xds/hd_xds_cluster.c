@@ -88,7 +88,7 @@ bool hd_xds_take_high(hd_str_t *name)
     return true;
 }
 
-static hd_rc_t set_high(hd_xds_t *x, hd_str_t name,
+static hd_rc_t set_high(hd_xds_t *x,
                         const PbCluster__CircuitBreakers__Thresholds *t, hd_cluster_t *c,
                         hd_err_t *err)
 {
@@ -100,7 +100,7 @@ static hd_rc_t set_high(hd_xds_t *x, hd_str_t name,
     high->max[HD_CG_RETRIES] = hd_pb_u32(t->max_retries, HD_BREAKER_RETRIES);
     high->max[HD_CG_POOLS] = hd_pb_u32(t->max_connection_pools, HD_GAUGE_NO_LIMIT);
     set_budget(t->retry_budget, &high->retry_budget_permille, &high->retry_budget_min);
-    if (!hd_breakers_add_high(x->env->member, name, high))
+    if (!hd_breakers_add_high(x->env->member, x->out->slot, high))
         return hd_err_set(err, HD_E_LIMIT, "no room for the gauges of priority HIGH");
     c->high = high;
     return HD_OK;
@@ -116,7 +116,7 @@ static hd_rc_t set_default_high(hd_xds_t *x, hd_str_t name, hd_cluster_t *c,
     if (c->high != NULL)
         return HD_OK;
     x->out->has_default_high = true;
-    return set_high(x, name, &none, c, err);
+    return set_high(x, &none, c, err);
 }
 
 /* Of several thresholds of one priority the first counts, as in Envoy. */
@@ -133,7 +133,7 @@ static hd_rc_t set_breakers(hd_xds_t *x, hd_str_t name,
         const PbCluster__CircuitBreakers__Thresholds *t = msg->thresholds[i];
 
         if (t->priority == PB_CORE__ROUTING_PRIORITY__HIGH) {
-            if (c->high == NULL && set_high(x, name, t, c, err) != HD_OK)
+            if (c->high == NULL && set_high(x, t, c, err) != HD_OK)
                 return HD_ERROR;
             continue;
         }
