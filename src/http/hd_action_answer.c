@@ -95,9 +95,8 @@ static void split_authority(hd_str_t authority, hd_str_t *host, hd_str_t *port)
     }
 }
 
-static hd_str_t redirect_path(hd_req_t *req)
+static hd_str_t redirect_path(hd_req_t *req, const hd_redirect_t *to)
 {
-    const hd_route_t *route = req->route;
     hd_str_t path = req->head.raw_path, rest, query = HD_STR_NONE;
     ssize_t at = hd_str_find_char(path, '?');
 
@@ -105,15 +104,15 @@ static hd_str_t redirect_path(hd_req_t *req)
         query = hd_str_sub(path, (size_t)at, path.len);
         path = hd_str_sub(path, 0, (size_t)at);
     }
-    if (route->redirect_strip_query)
+    if (to->strips_query)
         query = HD_STR_NONE;
-    if (route->redirect_path.len > 0) {
-        if (hd_str_find_char(route->redirect_path, '?') >= 0)
+    if (to->path.len > 0) {
+        if (hd_str_find_char(to->path, '?') >= 0)
             query = HD_STR_NONE;
-        path = route->redirect_path;
-    } else if (route->redirect_prefix.len > 0) {
-        rest = hd_str_sub(path, route->matched_prefix.len, path.len);
-        path = hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(route->redirect_prefix),
+        path = to->path;
+    } else if (to->prefix.len > 0) {
+        rest = hd_str_sub(path, req->route->matched_prefix.len, path.len);
+        path = hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(to->prefix),
                              HD_STR_ARG(rest));
     }
     return query.len == 0 ? path
@@ -125,22 +124,24 @@ static hd_str_t redirect_path(hd_req_t *req)
  * scheme changes. */
 static hd_str_t compose_location(hd_req_t *req)
 {
-    const hd_route_t *route = req->route;
+    static const hd_redirect_t nowhere;
+    const hd_redirect_t *to =
+        req->route->redirect != NULL ? req->route->redirect : &nowhere;
     hd_str_t scheme = req->head.scheme, host, port;
 
     split_authority(req->head.authority, &host, &port);
-    if (route->redirect_scheme.len > 0) {
-        scheme = route->redirect_scheme;
+    if (to->scheme.len > 0) {
+        scheme = to->scheme;
         if (hd_str_eq(port, HD_STR(":80")) || hd_str_eq(port, HD_STR(":443")))
             port = HD_STR_NONE;
     }
-    if (route->redirect_host.len > 0)
-        host = route->redirect_host;
-    if (route->redirect_port != 0)
-        port = hd_str_printf(req->pool, ":%u", route->redirect_port);
+    if (to->host.len > 0)
+        host = to->host;
+    if (to->port != 0)
+        port = hd_str_printf(req->pool, ":%u", to->port);
     return hd_str_printf(req->pool, "%.*s://%.*s%.*s%.*s", HD_STR_ARG(scheme),
                          HD_STR_ARG(host), HD_STR_ARG(port),
-                         HD_STR_ARG(redirect_path(req)));
+                         HD_STR_ARG(redirect_path(req, to)));
 }
 
 static hd_rc_t start_redirect(hd_req_t *req)

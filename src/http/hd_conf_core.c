@@ -58,9 +58,11 @@ void hd_http_core_defaults(hd_conf_t *cf)
     cc->loc.types = default_types(cf->pool);
 }
 
-const hd_http_loc_t *hd_http_core_loc(const hd_conf_t *cf)
+const hd_http_loc_t *hd_http_core_loc(hd_conf_t *cf)
 {
-    return &conf_of(cf)->loc;
+    const core_conf_t *cc = hd_conf_keep(cf, hd_module_number(&hd_http_core_module));
+
+    return &cc->loc;
 }
 
 void hd_http_core_fill(const hd_conf_t *cf, hd_http_conf_t *http)

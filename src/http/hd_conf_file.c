@@ -6,11 +6,6 @@
 #define INDEX_MAX 32
 #define TRIES_MAX 64
 
-static const hd_file_conf_t *conf_of(const hd_conf_t *cf)
-{
-    return hd_http_look(cf, &hd_file_module);
-}
-
 /* --- root PATH, alias PATH --- */
 
 static hd_rc_t set_path(hd_conf_t *cf, hd_str_t path, hd_file_conf_t *fc, hd_err_t *err)
@@ -151,16 +146,18 @@ static hd_rc_t accept_any(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
     return HD_OK;
 }
 
-hd_rc_t hd_http_file_route(hd_conf_t *cf, hd_route_t *route)
+void hd_http_file_defaults(hd_conf_t *cf)
 {
-    hd_file_conf_t *fc = hd_pool_new(cf->pool, hd_file_conf_t);
+    hd_file_conf_t *fc = hd_conf_of(cf, &hd_file_module);
 
-    *fc = *conf_of(cf);
-    fc->prefix = hd_str_dup(cf->pool, hd_conf_path(cf, HD_STR(""), false));
-    route->file = fc;
+    fc->prefix = hd_conf_path(cf, HD_STR(""), false);
+}
+
+void hd_http_file_route(hd_conf_t *cf, hd_route_t *route)
+{
+    route->file = hd_conf_keep(cf, hd_module_number(&hd_file_module));
     if (route->action == HD_ACT_NONE)
         route->action = HD_ACT_FILE;
-    return HD_OK;
 }
 
 static const hd_conf_enum_t not_names[] = {{"on", 0}, {"off", 1}, {NULL, 0}};

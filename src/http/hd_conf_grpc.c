@@ -173,9 +173,8 @@ hd_rc_t hd_http_grpc_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *r
         return HD_DECLINED;
     confs = hd_pool_new_n(cf->temp, void *, hd_modules_n());
     memcpy(confs, cf->confs, hd_modules_n() * sizeof(*confs));
-    confs[number] = hd_pool_calloc(cf->pool, hd_proxy_module.conf_size);
-    memcpy(confs[number], hd_http_look(cf, &grpc_proxy.module),
-           hd_proxy_module.conf_size);
+    confs[number] =
+        hd_conf_copy(cf, number, cf->confs[hd_module_number(&grpc_proxy.module)]);
     confs[hd_module_number(&hd_proxy_ssl_module)] =
         cf->confs[hd_module_number(&grpc_ssl.module)];
     at.confs = confs;

@@ -237,6 +237,7 @@ hd_rc_t hd_http_begin(hd_http_build_t *b, hd_conf_t *outer, hd_res_type_t type,
         return HD_ERROR;
     b->place = NULL;
     hd_http_core_defaults(cf);
+    hd_http_file_defaults(cf);
     cf->node = b->node;
     if (hd_conf_apply_simple(cf, b->node, HD_IN_HTTP, err) != HD_OK ||
         hd_http_core_types(cf, b->node, err) != HD_OK)

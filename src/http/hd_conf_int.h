@@ -97,15 +97,16 @@ hd_rc_t hd_http_make_filters(hd_conf_t *cf, hd_filters_t which, const hd_route_t
 void hd_http_core_defaults(hd_conf_t *cf);
 /* The `types` of <block>, where only its simple directives are applied. */
 hd_rc_t hd_http_core_types(hd_conf_t *cf, const hd_node_t *block, hd_err_t *err);
-const hd_http_loc_t *hd_http_core_loc(const hd_conf_t *cf);
+const hd_http_loc_t *hd_http_core_loc(hd_conf_t *cf);
 /* Fills what of an HTTP server's settings comes from its own block. */
 void hd_http_core_fill(const hd_conf_t *cf, hd_http_conf_t *http);
 bool hd_http_core_is_http2(const hd_conf_t *cf);
 bool hd_http_core_is_internal(const hd_conf_t *cf, const hd_place_t *place);
 
 /* --- hd_conf_file.c --- */
+void hd_http_file_defaults(hd_conf_t *cf);
 /* Its files, where nothing else answers. */
-hd_rc_t hd_http_file_route(hd_conf_t *cf, hd_route_t *route);
+void hd_http_file_route(hd_conf_t *cf, hd_route_t *route);
 
 /* --- hd_conf_rewrite.c --- */
 /* Compiles what rewrite directives <place> has, into <route>. Last, when all else of it

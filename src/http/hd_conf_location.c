@@ -404,7 +404,7 @@ hd_rc_t hd_http_make_filters(hd_conf_t *cf, hd_filters_t which, const hd_route_t
 
             if (rank(m) == at && is_used(cf, i, which))
                 list[found++] = (hd_filter_conf_t){
-                    .name = hd_str_c(m->name), .module = i, .conf = cf->confs[i]};
+                    .name = hd_str_c(m->name), .module = i, .conf = hd_conf_keep(cf, i)};
         }
     }
     for (uint32_t i = 0; i < found; i++)
@@ -437,8 +437,7 @@ hd_rc_t hd_http_make_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t **
         rc = hd_http_grpc_route(cf, place, route, err);
     if (rc != HD_OK && rc != HD_DECLINED)
         return rc;
-    if (hd_http_file_route(cf, route) != HD_OK)
-        return HD_ERROR;
+    hd_http_file_route(cf, route);
     route->filters_are_chain = true;
     *out = route;
     if (hd_http_make_filters(cf, HD_FILTERS_OF_ROUTE, route, &route->filters,

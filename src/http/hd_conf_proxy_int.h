@@ -15,7 +15,7 @@ typedef struct {
 
 /* What a block has set, or inherits. */
 typedef struct {
-    hd_proxy_filter_t filter; /* what runs with each request; first, see is_used */
+    hd_proxy_filter_t filter; /* what runs with each request */
     uint32_t pass_of;         /* the place of proxy_pass: not inherited */
     bool is_https, is_variable, has_uri;
     bool has_scheme_var;      /* the scheme, too, comes from variables */

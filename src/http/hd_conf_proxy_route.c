@@ -77,29 +77,16 @@ static hd_str_t without_port(hd_str_t host_port)
 }
 
 /* nginx: Location: <what proxy_pass names> becomes <the location>. */
-static hd_rc_t put_default_redirect(hd_conf_t *cf, hd_conf_proxy_t *pc,
-                                    const hd_place_t *place, hd_err_t *err)
+static void put_default_redirect(hd_conf_t *cf, const hd_conf_proxy_t *pc,
+                                 const hd_route_t *route, hd_proxy_filter_t *f)
 {
-    hd_proxy_filter_t *f = &pc->filter;
-    hd_proxy_redirect_t *list;
-    hd_expr_t *from, *to;
-
     if (pc->no_redirect || pc->is_variable)
-        return HD_OK;
-    list = hd_pool_new_n(cf->pool, hd_proxy_redirect_t, f->redirects_n + 1);
-    if (f->redirects_n > 0)
-        memcpy(list, f->redirects, f->redirects_n * sizeof(*list));
-    if (hd_expr_compile(cf,
-                        hd_str_printf(cf->temp, "%s%.*s%.*s",
-                                      pc->is_https ? "https://" : "http://",
-                                      HD_STR_ARG(pc->host_port),
-                                      HD_STR_ARG(pc->has_uri ? pc->uri : HD_STR("/"))),
-                        &from, err) != HD_OK ||
-        hd_expr_compile(cf, pc->has_uri ? place->path : HD_STR("/"), &to, err) != HD_OK)
-        return HD_ERROR;
-    list[f->redirects_n++] = (hd_proxy_redirect_t){.from = from, .to = to};
-    f->redirects = list;
-    return HD_OK;
+        return;
+    f->usual_from = hd_str_printf(
+        cf->pool, "%s%.*s%.*s", pc->is_https ? "https://" : "http://",
+        HD_STR_ARG(pc->host_port), HD_STR_ARG(pc->has_uri ? pc->uri : HD_STR("/")));
+    f->usual_to =
+        pc->has_uri ? route->name : hd_str_sub(f->usual_from, f->usual_from.len - 1, 1);
 }
 
 static hd_rc_t put_tls(hd_conf_t *cf, const hd_conf_proxy_t *pc, hd_proxy_conf_t *proxy,
@@ -126,6 +113,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
 {
     hd_conf_proxy_t *pc;
     hd_proxy_conf_t *proxy;
+    hd_proxy_filter_t *filter;
     hd_weighted_t *target;
 
     if (!hd_http_proxy_passes(conf_of(cf), place))
@@ -192,11 +180,13 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         pc->filter.next = HD_NEXT_ERROR | HD_NEXT_TIMEOUT;
     proxy->pass_server = has_name(pc->passed, pc->passed_n, HD_STR("Server"));
     proxy->pass_date = has_name(pc->passed, pc->passed_n, HD_STR("Date"));
-    if (put_tls(cf, pc, proxy, err) != HD_OK ||
-        put_default_redirect(cf, pc, place, err) != HD_OK)
+    if (put_tls(cf, pc, proxy, err) != HD_OK)
         return hd_conf_blame(cf, hd_conf_find(place->node, HD_STR("proxy_pass")), err);
     put_response_ops(cf, pc, route);
-    proxy->filter = &pc->filter;
+    filter = hd_pool_new(cf->pool, hd_proxy_filter_t);
+    *filter = pc->filter;
+    put_default_redirect(cf, pc, route, filter);
+    proxy->filter = filter;
     route->action = HD_ACT_PROXY;
     route->proxy = proxy;
     return HD_OK;

@@ -5,6 +5,12 @@
 
 /* --- proxy_redirect --- */
 
+static hd_str_t replace_beginning(hd_req_t *req, hd_str_t value, size_t len, hd_str_t by)
+{
+    return hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(by),
+                         HD_STR_ARG(hd_str_sub(value, len, value.len)));
+}
+
 /* <value> with its beginning replaced by the first pair that fits. */
 static bool rewrite(hd_req_t *req, const hd_proxy_filter_t *f, hd_str_t value,
                     hd_str_t *out)
@@ -25,11 +31,13 @@ static bool rewrite(hd_req_t *req, const hd_proxy_filter_t *f, hd_str_t value,
         if (hd_expr_eval(r->from, req, &from) != HD_OK || from.len == 0 ||
             !hd_str_has_prefix(value, from) || hd_expr_eval(r->to, req, &to) != HD_OK)
             continue;
-        *out = hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(to),
-                             HD_STR_ARG(hd_str_sub(value, from.len, value.len)));
+        *out = replace_beginning(req, value, from.len, to);
         return true;
     }
-    return false;
+    if (f->usual_from.len == 0 || !hd_str_has_prefix(value, f->usual_from))
+        return false;
+    *out = replace_beginning(req, value, f->usual_from.len, f->usual_to);
+    return true;
 }
 
 static void rewrite_location(hd_req_t *req, const hd_proxy_filter_t *f)
@@ -73,7 +81,7 @@ hd_rc_t hd_proxy_filter_response(hd_req_t *req, const void *conf)
         return HD_OK;
     if (hd_unlikely(f->domains_n + f->paths_n + f->flags_n > 0))
         hd_proxy_rewrite_cookies(req, f);
-    if (f->redirects_n == 0)
+    if (f->redirects_n == 0 && f->usual_from.len == 0)
         return HD_OK;
     rewrite_location(req, f);
     if (req->res.status == 200 || req->res.status / 100 == 3)

@@ -1,6 +1,6 @@
 /* hd_proxy_filter: what nginx's proxy does around a try: proxy_redirect on a response's
- * head, proxy_next_upstream on a try's result. The conf's beginning is a
- * hd_proxy_filter_t in the route's region. */
+ * head, proxy_next_upstream on a try's result. Its conf is a hd_proxy_filter_t in the
+ * route's region. */
 #pragma once
 #include "core/loom/hd_match.h"
 #include "http/hd_request.h"
@@ -38,14 +38,14 @@ typedef struct {
 
 typedef struct {
     const hd_proxy_redirect_t *redirects;
-    uint32_t redirects_n;
     const hd_proxy_redirect_t *domains, *paths; /* of cookies */
-    uint32_t domains_n, paths_n;
     const hd_proxy_cookie_flags_t *flags;
-    uint32_t flags_n;
+    uint32_t redirects_n, domains_n, paths_n, flags_n;
     uint32_t next; /* HD_NEXT_… */
     uint32_t tries;
     uint64_t tries_time_ms;
+    /* `proxy_redirect default`, after all others: literal, empty: it is off. */
+    hd_str_t usual_from, usual_to;
 } hd_proxy_filter_t;
 
 /* hd_proxy_cookie.c: changes Set-Cookie fields as configured. */

@@ -113,25 +113,27 @@ typedef struct {
     bool is_https,
         has_scheme_var; /* has_scheme_var: <uri> says, and <tls> may not count */
     bool tls_by_host, sni_by_host; /* TLS: the host is the peer's name; it is sent */
+    bool has_protocol;             /* else the cluster's */
+    bool has_uri;                  /* <uri_prefix> replaces the matched prefix */
+    bool host_is_upstreams; /* nginx: $proxy_host by default; auto_host_rewrite */
+    bool has_grpc_timeout;  /* grpc-timeout is honoured at all (VS-ROUTE-8) */
     hd_up_protocol_t protocol;
-    bool has_protocol;        /* else the cluster's */
-    const hd_tls_conf_t *tls; /* overrides the cluster's (proxy_ssl_*) */
+    bool buffer_request, buffer_response; /* nginx's defaults; else stream */
+    bool is_high;                         /* routing priority: limits of its own */
+    bool allow_upgrade;                   /* any */
+    const hd_tls_conf_t *tls;             /* overrides the cluster's (proxy_ssl_*) */
     /* URI towards the upstream */
     const hd_expr_t *uri; /* proxy_pass with variables: whole URI */
-    hd_str_t uri_prefix;  /* replaces the matched prefix; has_uri */
-    bool has_uri;
+    hd_str_t uri_prefix;
     hd_match_t rewrite; /* regex_rewrite; text.len 0: none */
     hd_str_t rewrite_to;
     hd_str_t host;               /* host_rewrite_literal; empty: keep (or ops set Host) */
-    bool host_is_upstreams;      /* nginx: $proxy_host by default; auto_host_rewrite */
     uint32_t timeout_ms;         /* whole request; 0: none */
     uint32_t try_timeout_ms;     /* 0: none */
     uint32_t idle_timeout_ms;    /* between bytes, either way; 0: none */
     uint32_t connect_timeout_ms; /* 0: the cluster's */
     uint32_t send_timeout_ms, read_timeout_ms;
     uint32_t max_grpc_timeout_ms; /* caps a client's grpc-timeout; 0: no cap */
-    bool has_grpc_timeout;        /* grpc-timeout is honoured at all (VS-ROUTE-8) */
-    bool buffer_request, buffer_response; /* nginx's defaults; else stream */
     /* Of a response that is read ahead of its client (hd_ahead.h): bytes in memory, then
      * in a file (0: none) in a folder (NUL-terminated; empty: /tmp), which is written so
      * much at a time. */
@@ -141,18 +143,15 @@ typedef struct {
     uint32_t replay_bytes; /* body kept for retries when streaming; 64 KB */
     uint32_t tries_max;    /* at most so many attempts, whoever asks for them */
     const hd_hash_policy_t *hashes;
-    uint32_t hashes_n;
     const struct hd_shadow_s *shadows; /* hd_sub.h */
-    uint32_t shadows_n;
-    bool is_high;                /* routing priority: limits of its own */
-    bool allow_upgrade;          /* any */
+    uint32_t hashes_n, shadows_n;
     hd_upgrades_t upgrades;      /* the route's word, before the server's */
     bool pass_errors;            /* nginx: proxy_intercept_errors off */
     bool ignore_client_abort;    /* the upstream's answer is read to its end */
     bool no_multiplex;           /* Heddles upstream get a conn a request, as others */
     bool pass_server, pass_date; /* nginx: proxy_pass_header Server, Date */
-    unsigned no_cluster_status;  /* 503 */
     bool is_grpc;                /* grpc_pass: errors of ours are gRPC statuses */
+    uint16_t no_cluster_status;  /* 503 */
     const void *filter;          /* nginx: hd_proxy_filter_t; NULL: xDS has none */
     /* nginx's proxy_method, _set_body, _pass_request_…, _bind, _http_version 1.0,
      * _buffer_size */
@@ -172,6 +171,13 @@ typedef struct {
     const struct hd_route_s *route;
 } hd_except_t;
 
+/* Parts of the Location of an xDS redirect; empty, 0: the request's. */
+typedef struct {
+    hd_str_t host, path, prefix, scheme;
+    uint16_t port;
+    bool strips_query;
+} hd_redirect_t;
+
 typedef struct hd_route_s {
     hd_str_t name;
     hd_action_kind_t action;
@@ -181,10 +187,7 @@ typedef struct hd_route_s {
     hd_str_t content_type;
     uint16_t service; /* SERVICE */
     const void *service_conf;
-    /* xDS redirect parts */
-    hd_str_t redirect_host, redirect_path, redirect_prefix, redirect_scheme;
-    uint16_t redirect_port;
-    bool redirect_strip_query;
+    const hd_redirect_t *redirect; /* by xDS; NULL: <text> says it */
     hd_str_t
         matched_prefix; /* what prefix rewriting replaces: location's or match's prefix */
     /* headers, applied around the filters */

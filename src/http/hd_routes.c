@@ -2,15 +2,17 @@
 #include "core/base/hd_array.h"
 #include "http/hd_router.h"
 
-#include <stdlib.h>
-
 typedef enum { EXACT, SUFFIX, PREFIX, KINDS_N } domain_kind_t;
 
+/* 16 bytes: a route table has thousands. */
 typedef struct {
-    uint8_t kind;  /* domain_kind_t */
-    hd_str_t text; /* without the '*' */
+    const char *text; /* without the '*', in the virtual host's domain */
     uint32_t vhost;
+    uint16_t len;
+    uint8_t kind; /* domain_kind_t */
 } domain_t;
+
+#define DOMAIN_MAX 1024
 
 typedef struct {
     hd_match_t match;
@@ -39,7 +41,8 @@ static domain_t *find_slot(domain_t *slots, uint32_t mask, uint8_t kind, hd_str_
     uint32_t at = hash_domain(kind, text) & mask;
 
     while (slots[at].vhost != UINT32_MAX &&
-           (slots[at].kind != kind || !hd_str_eq(slots[at].text, text)))
+           (slots[at].kind != kind ||
+            !hd_str_eq(hd_str_n(slots[at].text, slots[at].len), text)))
         at = (at + 1) & mask;
     return &slots[at];
 }
@@ -51,27 +54,24 @@ static const domain_t *look_up(const index_t *ix, uint8_t kind, hd_str_t text)
     return d->vhost == UINT32_MAX ? NULL : d;
 }
 
-static int longer_first(const void *a, const void *b)
-{
-    return *(const uint16_t *)b - *(const uint16_t *)a;
-}
-
 static void index_lengths(hd_pool_t *pool, index_t *ix, uint8_t kind)
 {
-    uint16_t *lengths = hd_pool_new_n(pool, uint16_t, ix->mask + 1);
-    uint32_t n = 0, kept = 0;
+    bool has[DOMAIN_MAX] = {false};
+    uint16_t *lengths;
+    uint32_t n = 0;
 
     for (uint32_t i = 0; i <= ix->mask; i++) {
-        if (ix->slots[i].vhost != UINT32_MAX && ix->slots[i].kind == kind)
-            lengths[n++] = (uint16_t)ix->slots[i].text.len;
+        if (ix->slots[i].vhost == UINT32_MAX || ix->slots[i].kind != kind)
+            continue;
+        n += !has[ix->slots[i].len];
+        has[ix->slots[i].len] = true;
     }
-    qsort(lengths, n, sizeof(lengths[0]), longer_first);
-    for (uint32_t i = 0; i < n; i++) {
-        if (kept == 0 || lengths[kept - 1] != lengths[i])
-            lengths[kept++] = lengths[i];
-    }
+    lengths = hd_pool_new_n(pool, uint16_t, n);
     ix->lengths[kind] = lengths;
-    ix->lengths_n[kind] = kept;
+    for (uint16_t len = DOMAIN_MAX; len-- > 0;) {
+        if (has[len])
+            lengths[ix->lengths_n[kind]++] = len;
+    }
 }
 
 static domain_kind_t classify(hd_str_t domain, hd_str_t *text)
@@ -97,8 +97,8 @@ static hd_rc_t add_domain(hd_routes_t *routes, index_t *ix, uint32_t vhost,
     hd_str_t text;
     domain_kind_t kind;
 
-    if ((domain.len == 0 && !first_wins) || domain.len > 1024)
-        return hd_err_set(err, HD_E_CONF, "a domain has 1 to 1024 bytes");
+    if ((domain.len == 0 && !first_wins) || domain.len > DOMAIN_MAX)
+        return hd_err_set(err, HD_E_CONF, "a domain has 1 to %d bytes", DOMAIN_MAX);
     if (domain.len == 1 && domain.data[0] == '*') {
         if (routes->default_vhost == NULL)
             routes->default_vhost = &routes->vhosts[vhost];
@@ -115,28 +115,39 @@ static hd_rc_t add_domain(hd_routes_t *routes, index_t *ix, uint32_t vhost,
                           : hd_err_set(err, HD_E_CONF,
                                        "domain \"%.*s\" stands twice in route table %.*s",
                                        HD_STR_ARG(domain), HD_STR_ARG(routes->name));
-    *slot = (domain_t){.kind = (uint8_t)kind, .text = text, .vhost = vhost};
+    *slot = (domain_t){.text = text.data,
+                       .vhost = vhost,
+                       .len = (uint16_t)text.len,
+                       .kind = (uint8_t)kind};
     return HD_OK;
 }
 
-static uint32_t count_domains(const hd_routes_t *routes)
+static bool is_regex(hd_str_t domain)
+{
+    return domain.len > 1 && domain.data[0] == '~';
+}
+
+static uint32_t count_domains(const hd_routes_t *routes, uint32_t *regexes_n)
 {
     uint32_t n = 0;
 
-    for (uint32_t v = 0; v < routes->vhosts_n; v++)
+    for (uint32_t v = 0; v < routes->vhosts_n; v++) {
         n += routes->vhosts[v].domains_n;
-    return n;
+        for (uint32_t d = 0; d < routes->vhosts[v].domains_n; d++)
+            *regexes_n += is_regex(routes->vhosts[v].domains[d]);
+    }
+    return n - *regexes_n;
 }
 
 hd_rc_t hd_routes_index(hd_pool_t *pool, hd_routes_t *routes, bool first_wins,
                         hd_err_t *err)
 {
     index_t *ix = hd_pool_new(pool, index_t);
-    uint32_t domains_n = count_domains(routes), size = 4;
-    regex_t *regexes = hd_pool_new_n(pool, regex_t, domains_n);
+    uint32_t regexes_n = 0, domains_n = count_domains(routes, &regexes_n), size = 4;
+    regex_t *regexes = hd_pool_new_n(pool, regex_t, regexes_n);
     domain_t *slots;
 
-    while (size < domains_n * 2)
+    while ((uint64_t)size * 3 < (uint64_t)domains_n * 4)
         size *= 2;
     slots = hd_pool_alloc(pool, size * sizeof(domain_t));
     for (uint32_t i = 0; i < size; i++)
@@ -147,7 +158,7 @@ hd_rc_t hd_routes_index(hd_pool_t *pool, hd_routes_t *routes, bool first_wins,
         for (uint32_t d = 0; d < routes->vhosts[v].domains_n; d++) {
             hd_str_t domain = routes->vhosts[v].domains[d];
 
-            if (domain.len > 1 && domain.data[0] == '~') {
+            if (is_regex(domain)) {
                 regexes[ix->regexes_n].match =
                     (hd_match_t){.kind = HD_MATCH_REGEX,
                                  .part = true,

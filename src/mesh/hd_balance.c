@@ -486,7 +486,7 @@ static void observe(const hd_pick_t *p, hd_pick_result_t result, uint64_t now_ns
     const hd_mesh_cluster_t *conf = p->cluster->mesh;
     uint64_t until_ns;
 
-    if (p->cluster->lb != HD_LB_PEAK_EWMA || p->endpoint->state == NULL ||
+    if (p->cluster->lb != HD_LB_PEAK_EWMA || hd_endpoint_counts(p->endpoint) == NULL ||
         (result != HD_RESULT_OK && result != HD_RESULT_TIMEOUT))
         return;
     until_ns = conf->by_last_byte || p->head_ns == 0 ? p->end_ns : p->head_ns;

@@ -101,7 +101,7 @@ const hd_transport_match_t *hd_lb_transport(const hd_cluster_t *c,
 hd_lb_group_t *hd_lb_subset(hd_lb_view_t *v, const hd_pick_t *p, uint64_t now_ns);
 
 /* --- hd_balance_latency.c --- */
-/* A request took so long; the endpoint has a state. */
+/* A request took so long; the endpoint has counts. */
 void hd_lb_observe(const hd_mesh_cluster_t *conf, const hd_endpoint_t *e,
                    uint64_t took_ns, uint64_t now_ns);
 double hd_lb_cost(const hd_lb_view_t *v, const hd_endpoint_t *e, uint32_t requests,

@@ -21,7 +21,8 @@ static double decay(const hd_mesh_cluster_t *conf, uint64_t word, uint64_t now_n
 void hd_lb_observe(const hd_mesh_cluster_t *conf, const hd_endpoint_t *e,
                    uint64_t took_ns, uint64_t now_ns)
 {
-    uint64_t word = atomic_load_explicit(&e->state->latency, memory_order_relaxed);
+    hd_endpoint_counts_t *counts = hd_endpoint_counts(e);
+    uint64_t word = atomic_load_explicit(&counts->latency, memory_order_relaxed);
     double took = (double)(took_ns / 1000), average = (double)(word >> 32), keep;
 
     if (word != 0 && took < average) {
@@ -29,7 +30,7 @@ void hd_lb_observe(const hd_mesh_cluster_t *conf, const hd_endpoint_t *e,
         took = average * keep + took * (1 - keep);
     }
     took = hd_min(hd_max(took, 1.0), (double)UINT32_MAX);
-    atomic_store_explicit(&e->state->latency,
+    atomic_store_explicit(&counts->latency,
                           (uint64_t)took << 32 | (uint32_t)(now_ns / 1000000),
                           memory_order_relaxed);
 }
@@ -39,8 +40,9 @@ void hd_lb_observe(const hd_mesh_cluster_t *conf, const hd_endpoint_t *e,
 double hd_lb_cost(const hd_lb_view_t *v, const hd_endpoint_t *e, uint32_t requests,
                   uint64_t now_ns)
 {
-    uint64_t word = e->state != NULL
-                        ? atomic_load_explicit(&e->state->latency, memory_order_relaxed)
+    hd_endpoint_counts_t *counts = hd_endpoint_counts(e);
+    uint64_t word = counts != NULL
+                        ? atomic_load_explicit(&counts->latency, memory_order_relaxed)
                         : 0;
     double micros = word == 0 ? (requests == 0 ? 0 : MICROS_UNKNOWN)
                               : (double)(word >> 32) * decay(v->conf, word, now_ns);

@@ -16,8 +16,8 @@
 static uint64_t warm_at_ns(const hd_lb_view_t *v, const hd_endpoint_t *e,
                            uint64_t *window_ns)
 {
-    uint32_t window_ms =
-        e->slow_start_ms > 0 ? e->slow_start_ms : v->conf->slow_start.window_ms;
+    uint32_t window_ms = e->slow_start_ms > 0 ? (uint32_t)e->slow_start_ms
+                                              : v->conf->slow_start.window_ms;
     uint64_t since_ns;
 
     if (window_ms == 0 || e->state == NULL)

@@ -55,7 +55,17 @@ static hd_rc_t set_fail_timeout(hd_str_t text, hd_endpoint_t *e, hd_err_t *err)
 
     if (hd_parse_msec(text, &ms, err) != HD_OK)
         return HD_ERROR;
-    e->fail_timeout_s = (uint32_t)hd_min(ms / 1000, 86400u);
+    e->fail_timeout_s = hd_min(ms / 1000, 86400u);
+    return HD_OK;
+}
+
+static hd_rc_t set_max_fails(hd_str_t text, hd_endpoint_t *e, hd_err_t *err)
+{
+    uint32_t n = 0;
+
+    if (set_number(text, 1000000, &n, "max_fails", err) != HD_OK)
+        return HD_ERROR;
+    e->max_fails = n;
     return HD_OK;
 }
 
@@ -65,7 +75,7 @@ static hd_rc_t set_slow_start(hd_str_t text, hd_endpoint_t *e, hd_err_t *err)
 
     if (hd_parse_msec(text, &ms, err) != HD_OK)
         return HD_ERROR;
-    e->slow_start_ms = (uint32_t)hd_min(ms, 86400000u);
+    e->slow_start_ms = hd_min(ms, 86400000u);
     return HD_OK;
 }
 
@@ -123,7 +133,7 @@ static hd_rc_t set_parameter(hd_str_t arg, server_t *s, hd_err_t *err)
     if (eq > 0 && hd_str_eq(name, HD_STR("max_conns")))
         return set_number(value, UINT32_MAX - 1, &e->max_conns, "max_conns", err);
     if (eq > 0 && hd_str_eq(name, HD_STR("max_fails")))
-        return set_number(value, 1000000, &e->max_fails, "max_fails", err);
+        return set_max_fails(value, e, err);
     if (eq > 0 && hd_str_eq(name, HD_STR("fail_timeout")))
         return set_fail_timeout(value, e, err);
     if (eq > 0 && hd_str_eq(name, HD_STR("slow_start")))
@@ -438,9 +448,9 @@ static uint64_t hash_server(uint64_t h, const hd_endpoint_t *e)
     hd_str_t addr = hd_addr_print(&e->addr, text), route = hd_endpoint_more(e)->route;
     uint32_t facts[] = {e->weight,
                         e->max_conns,
-                        e->max_fails,
-                        e->fail_timeout_s,
-                        e->slow_start_ms,
+                        (uint32_t)e->max_fails,
+                        (uint32_t)e->fail_timeout_s,
+                        (uint32_t)e->slow_start_ms,
                         (uint32_t)e->backup << 1 | e->down,
                         (uint32_t)route.len};
 
@@ -455,6 +465,12 @@ static uint64_t hash_servers(uint64_t h, const upstream_conf_t *uc)
     for (size_t i = 0; i < uc->servers->n; i++)
         h = hash_server(h, hd_array_at(uc->servers, hd_endpoint_t, i));
     return h;
+}
+
+/* By outlier detection, or by the choice of a server. */
+static bool is_counted(const upstream_conf_t *uc)
+{
+    return uc->lb == HD_LB_PEAK_EWMA || (uc->guard != NULL && uc->guard->has_outlier);
 }
 
 /* A cluster whose servers are names: what the agent is to ask. */
@@ -485,6 +501,7 @@ static hd_rc_t put_named(hd_conf_t *cf, hd_str_t name, hd_str_t place,
     n->resolver = uc->resolver;
     n->is_sticky = uc->is_sticky;
     n->is_load_read = uc->lb == HD_LB_LEAST_REQUEST || uc->lb == HD_LB_PEAK_EWMA;
+    n->is_counted = is_counted(uc);
     if (uc->is_consistent)
         n->table = ketama;
     servers = hd_array_copy(uc->named, pool);
@@ -538,6 +555,8 @@ static hd_rc_t put_endpoints(hd_conf_t *cf, hd_str_t name, hd_str_t place,
         hd_endpoints_attach_state(cf->member, name, eps,
                                   uc->lb == HD_LB_LEAST_REQUEST ||
                                       uc->lb == HD_LB_PEAK_EWMA);
+    if (is_counted(uc))
+        hd_endpoints_count(cf->member, name);
     if (uc->is_consistent)
         hd_tables_build(eps, &ketama, pool, cf->temp);
     *slot = s;
@@ -579,7 +598,7 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
         return HD_ERROR;
     c = hd_pool_new(pool, hd_cluster_t);
     *c = (hd_cluster_t){
-        .name = hd_str_dup(pool, name),
+        .name = s->name, /* lasts as long as the arena */
         .endpoints = endpoints,
         .resolved = hd_str_dup(pool, resolved),
         .lb = (hd_lb_policy_t)uc->lb,

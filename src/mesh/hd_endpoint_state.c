@@ -1,3 +1,18 @@
+/* States of endpoints, in cells of the state arena: *runs* of them, in a list under their
+ * cluster's name.
+ *
+ *   head (hd_endpoints_state_t) -> run -> run -> ...
+ *                                   |      |
+ *                                states  states, and their counts where somebody looks
+ *
+ * The first version of a cluster makes a run for all of its endpoints; later ones take
+ * what is free in the runs that are there, and make more for the rest. Only the writer
+ * follows the list: endpoints point to their states. Each of the two writers has heads of
+ * its own, so that neither touches the other's list.
+ *
+ * A writer may die anywhere: a run that isn't in the list (yet, or any more) has no state
+ * in use and goes with the next sweep.
+ */
 #include "mesh/hd_endpoint_state.h"
 
 #include "core/base/hd_hashes.h"
@@ -6,115 +21,299 @@
 #include "mesh/hd_outlier.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define CELL_KIND 0x45504e54u /* "EPNT" */
-#define ALL_KIND 0x45504e53u  /* "EPNS" */
+/* Of cells; the second writer's heads have the next number. */
+#define HEAD_KIND 0x45504e53u   /* "EPNS" */
+#define RUN_KIND 0x45504e52u    /* "EPNR" */
+#define COUNTS_KIND 0x45504e43u /* "EPNC" */
 
-#define NAME_MAX_BYTES 256
+#define RUN_MAX 64u /* states; their gauges are neighbours, and must be found */
 #define NEW_MIN 256u
 #define SWEEP_NS UINT64_C(60000000000)
 
-/* The writer's: cells made since the last sweep, and left by it. */
+typedef struct hd_endpoint_run_s {
+    struct hd_endpoint_run_s *next;
+    struct hd_endpoints_state_s *head;
+    uint32_t number, n; /* <number> and the head's name are its own */
+    hd_endpoint_state_t states[];
+} run_t;
+
+/* The writer's: states made since the last sweep, and left by it. */
 static uint32_t made_n, left_n;
 static uint64_t swept_ns;
 
-static char *put(char *to, const void *from, size_t len)
+/* --- names of cells and gauges: at most 24 bytes, which cost nothing --- */
+
+typedef struct {
+    char bytes[24];
+} name_t;
+
+static hd_str_t put_name(name_t *to, const uint64_t head[2], const void *more,
+                         size_t len)
 {
-    memcpy(to, from, len);
-    return to + len;
+    memcpy(to->bytes, head, 16);
+    memcpy(to->bytes + 16, more, len);
+    return hd_str_n(to->bytes, 16 + len);
 }
 
-/* Cluster and address in few bytes, 22 for IPv4: a cluster has tens of endpoints, and
- * each would repeat its name. Two hashes of it are as good: 128 bits. */
-static hd_str_t cell_name(hd_str_t cluster, const hd_addr_t *addr,
-                          char out[NAME_MAX_BYTES])
+static hd_str_t run_name(name_t *to, const run_t *r)
 {
-    uint64_t hashes[2] = {hd_xxh64(cluster.data, cluster.len, 0),
-                          hd_xxh64(cluster.data, cluster.len, 1)};
-    char *to = put(out, hashes, sizeof(hashes));
-
-    to = put(to, &addr->port, sizeof(addr->port));
-    if (addr->family == AF_INET)
-        to = put(to, addr->v4, sizeof(addr->v4));
-    else if (addr->family == AF_INET6)
-        to = put(put(to, addr->v6, sizeof(addr->v6)), &addr->scope, sizeof(addr->scope));
-    else if (addr->family == AF_UNIX)
-        to = put(put(to, "unix:", 5), addr->path.data,
-                 hd_min(addr->path.len, (size_t)(NAME_MAX_BYTES - 32)));
-    return hd_str_n(out, (size_t)(to - out));
+    return put_name(to, r->head->name, &r->number, sizeof(r->number));
 }
 
 /* Conns are counted by themselves, and only where they are limited. */
-static hd_str_t conns_name(hd_str_t name, char out[NAME_MAX_BYTES + 8])
+static hd_str_t conns_name(name_t *to, const hd_endpoint_state_t *s)
 {
-    memcpy(out, "conns ", 6);
-    memcpy(out + 6, name.data, name.len);
-    return hd_str_n(out, name.len + 6);
+    return put_name(to, s->all->name, &s->key, sizeof(s->key));
 }
 
-void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e,
-                              bool shared)
+/* Tells addresses of one cluster apart; not 0. */
+static uint64_t key_of(const hd_addr_t *addr)
 {
-    char room[NAME_MAX_BYTES];
-    hd_str_t name = cell_name(cluster, &e->addr, room);
+    uint64_t seed = (uint64_t)addr->family << 16 | addr->port, key;
 
-    e->state = hd_cell_get(m, CELL_KIND, name, sizeof(hd_endpoint_state_t));
-    if (e->state == NULL)
+    switch (addr->family) {
+    case AF_INET:
+        key = hd_xxh64(addr->v4, sizeof(addr->v4), seed);
+        break;
+    case AF_INET6:
+        key = hd_xxh64(addr->v6, sizeof(addr->v6), seed | (uint64_t)addr->scope << 32);
+        break;
+    case AF_UNIX:
+        key = hd_xxh64(addr->path.data, addr->path.len, seed);
+        break;
+    default:
+        key = seed;
+    }
+    return key != 0 ? key : 1;
+}
+
+/* --- runs --- */
+
+/* Two hashes of a cluster's name are as good as it is: 128 bits. */
+static hd_endpoints_state_t *head_of(hd_member_t *m, hd_str_t cluster)
+{
+    uint64_t hashes[2] = {hd_xxh64(cluster.data, cluster.len, 0),
+                          hd_xxh64(cluster.data, cluster.len, 1)};
+    hd_endpoints_state_t *head = hd_cell_get(
+        m, HEAD_KIND + (uint32_t)hd_cell_part(m),
+        hd_str_n((const char *)hashes, sizeof(hashes)), sizeof(hd_endpoints_state_t));
+
+    if (head != NULL)
+        memcpy(head->name, hashes, sizeof(hashes));
+    return head;
+}
+
+static size_t run_bytes(uint32_t n)
+{
+    return sizeof(run_t) + n * sizeof(hd_endpoint_state_t);
+}
+
+/* Nobody finds it before it is in the list. */
+static run_t *add_run(hd_member_t *m, hd_endpoints_state_t *head, uint32_t n)
+{
+    run_t like = {.next = head->runs, .head = head, .number = ++head->runs_n, .n = n};
+    hd_gauge_id_t first;
+    name_t name;
+    run_t *r;
+
+    r = hd_cell_get(m, RUN_KIND, run_name(&name, &like), run_bytes(n));
+    if (r == NULL)
+        return NULL;
+    *r = like;
+    first = hd_cell_gauges(m, RUN_KIND, run_name(&name, r), n);
+    for (uint32_t i = 0; i < n; i++)
+        r->states[i].requests = first != HD_GAUGE_NONE ? first + i : HD_GAUGE_NONE;
+    atomic_signal_fence(memory_order_release);
+    head->runs = r;
+    return r;
+}
+
+/* Where nothing was counted before. */
+static void add_counts(hd_member_t *m, run_t *r)
+{
+    hd_endpoint_counts_t *counts;
+    name_t name;
+
+    if (atomic_load_explicit(&r->states[0].counts, memory_order_relaxed) != NULL)
         return;
-    if (!hd_cell_is_own(m, e->state))
-        atomic_store_explicit(&e->state->is_lent, true, memory_order_release);
-    if (e->state->requests == HD_GAUGE_NONE)
-        e->state->requests = hd_cell_gauges(m, CELL_KIND, name, 1);
-    if (e->max_conns > 0 && e->state->conns == HD_GAUGE_NONE) {
-        char conns[sizeof(room) + 8];
-
-        e->state->conns = hd_gauge_get(m, conns_name(name, conns), 1);
-    }
-    if (e->state->has_total != (shared || e->max_conns > 0)) {
-        e->state->has_total = !e->state->has_total;
-        hd_gauge_share(m, e->state->requests, e->state->has_total);
-    }
-    if (e->max_conns > 0)
-        hd_gauge_share(m, e->state->conns, true);
+    counts = hd_cell_get(m, COUNTS_KIND, run_name(&name, r), r->n * sizeof(*counts));
+    for (uint32_t i = r->n; counts != NULL && i-- > 0;)
+        atomic_store_explicit(&r->states[i].counts, &counts[i], memory_order_release);
 }
 
-static uint64_t load_u64(const _Atomic uint64_t *word)
+static void drop_run(hd_member_t *m, run_t *r)
 {
-    return atomic_load_explicit(word, memory_order_relaxed);
+    run_t **at = r->head != NULL ? &r->head->runs : NULL;
+    name_t name;
+
+    if (at == NULL)
+        return; /* its writer died before it filled it */
+    while (*at != NULL && *at != r)
+        at = &(*at)->next;
+    if (*at == r)
+        *at = r->next;
+    hd_cell_drop(m, COUNTS_KIND, run_name(&name, r));
+}
+
+void hd_endpoints_count(hd_member_t *m, hd_str_t cluster)
+{
+    hd_endpoints_state_t *head = m != NULL ? head_of(m, cluster) : NULL;
+
+    if (head == NULL)
+        return;
+    head->is_counted = true;
+    for (run_t *r = head->runs; r != NULL; r = r->next)
+        add_counts(m, r);
+}
+
+/* --- who has which --- */
+
+/* What is there of a cluster, while a version is built. */
+typedef struct {
+    hd_endpoint_state_t **by_key; /* mask + 1 places; NULL: free */
+    uint32_t mask;
+    hd_endpoint_state_t **spare; /* free states */
+    uint32_t spare_n;
+} known_t;
+
+static hd_endpoint_state_t **place_of(const known_t *k, uint64_t key)
+{
+    uint32_t at = (uint32_t)(key >> 32);
+
+    while (k->by_key[at & k->mask] != NULL && k->by_key[at & k->mask]->key != key)
+        at++;
+    return &k->by_key[at & k->mask];
+}
+
+static void gather(known_t *k, const hd_endpoints_state_t *head, uint32_t wanted_n)
+{
+    uint32_t n = 0, room = 16;
+
+    for (const run_t *r = head->runs; r != NULL; r = r->next)
+        n += r->n;
+    while (room < (n + wanted_n) * 2)
+        room *= 2;
+    *k = (known_t){.by_key = calloc(room, sizeof(*k->by_key)),
+                   .mask = room - 1,
+                   .spare = calloc(n + wanted_n + 1, sizeof(*k->spare))};
+    hd_bug_on(k->by_key == NULL || k->spare == NULL);
+    for (run_t *r = head->runs; r != NULL; r = r->next) {
+        for (uint32_t i = r->n; i-- > 0;) {
+            if (r->states[i].key == 0)
+                k->spare[k->spare_n++] = &r->states[i];
+            else
+                *place_of(k, r->states[i].key) = &r->states[i];
+        }
+    }
+}
+
+static void forget(known_t *k)
+{
+    free(k->by_key);
+    free(k->spare);
+}
+
+/* How many of <eps> have no state yet. */
+static uint32_t count_new(const known_t *k, const hd_endpoints_t *eps)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < eps->n; i++)
+        n += *place_of(k, key_of(&eps->items[i].addr)) == NULL;
+    return n;
+}
+
+/* Makes so many free states as are missing: fewer where there is no room. */
+static void add_spare(hd_member_t *m, hd_endpoints_state_t *head, known_t *k,
+                      uint32_t wanted_n)
+{
+    while (k->spare_n < wanted_n) {
+        run_t *r = add_run(m, head, hd_min(wanted_n - k->spare_n, RUN_MAX));
+
+        if (r == NULL)
+            return;
+        if (head->is_counted)
+            add_counts(m, r);
+        for (uint32_t i = r->n; i-- > 0;)
+            k->spare[k->spare_n++] = &r->states[i];
+    }
+}
+
+static hd_endpoint_state_t *take_state(known_t *k, hd_endpoints_state_t *head,
+                                       const hd_addr_t *addr)
+{
+    uint64_t key = key_of(addr);
+    hd_endpoint_state_t **at = place_of(k, key), *s = *at;
+
+    if (s != NULL || k->spare_n == 0)
+        return s;
+    s = *at = k->spare[--k->spare_n];
+    s->all = head;
+    s->key = key;
+    made_n++;
+    return s;
+}
+
+/* <shared>: its count of requests is read on the request's way. */
+static void set_gauges(hd_member_t *m, const hd_endpoint_t *e, bool shared)
+{
+    hd_endpoint_state_t *s = e->state;
+    bool has_total = shared || e->max_conns > 0;
+    name_t name;
+
+    if (s->has_total != has_total) {
+        s->has_total = has_total;
+        hd_gauge_share(m, s->requests, has_total);
+    }
+    if (e->max_conns == 0)
+        return;
+    if (s->conns == HD_GAUGE_NONE)
+        s->conns = hd_gauge_get(m, conns_name(&name, s), 1);
+    hd_gauge_share(m, s->conns, true);
+}
+
+/* It is in the version being built; new if it wasn't in the one before. */
+static void see(hd_endpoint_state_t *s, uint64_t now_ns)
+{
+    uint32_t version = s->all->versions_n;
+
+    if (s->seen == 0 || (s->seen != version && s->seen + 1 != version))
+        atomic_store_explicit(&s->warm_since_ns, now_ns, memory_order_relaxed);
+    s->seen = version;
 }
 
 void hd_endpoints_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoints_t *eps,
                                bool shared)
 {
-    uint64_t now_ns = hd_clock_mono_ns(), before_ns;
+    hd_endpoints_state_t *head = head_of(m, cluster);
+    uint64_t now_ns = hd_clock_mono_ns();
+    known_t known;
 
-    eps->state = hd_cell_get(m, ALL_KIND, cluster, sizeof(*eps->state));
-    before_ns = eps->state != NULL ? eps->state->built_ns : 0;
-    if (eps->state != NULL)
-        eps->state->built_ns = now_ns;
-    if (eps->state != NULL && !hd_cell_is_own(m, eps->state))
-        atomic_store_explicit(&eps->state->is_lent, true, memory_order_release);
+    eps->state = head;
+    if (head == NULL)
+        return;
+    head->versions_n++;
+    gather(&known, head, eps->n);
+    add_spare(m, head, &known, count_new(&known, eps));
     for (uint32_t i = 0; i < eps->n; i++) {
         hd_endpoint_t *e = (hd_endpoint_t *)&eps->items[i];
-        uint64_t seen_ns;
 
-        hd_endpoint_attach_state(m, cluster, e, shared);
+        e->state = take_state(&known, head, &e->addr);
         if (e->state == NULL)
             continue;
-        if (e->state->all != eps->state)
-            e->state->all = eps->state;
-        seen_ns = load_u64(&e->state->seen_ns);
-        made_n += seen_ns == 0;
-        if (seen_ns == 0 || seen_ns < before_ns)
-            atomic_store_explicit(&e->state->warm_since_ns, now_ns, memory_order_relaxed);
-        atomic_store_explicit(&e->state->seen_ns, now_ns, memory_order_relaxed);
+        see(e->state, now_ns);
+        set_gauges(m, e, shared);
     }
+    forget(&known);
 }
 
-/* Cells of endpoints that are in no version any more: not in force, not kept by a
- * request. To look at all of them costs time, so there must be many new ones, or a while
- * gone by. */
+/* --- the end ---
+ *
+ * Of states that are in no version any more: not in force, not kept by a request. To look
+ * at all of them costs time, so there must be many new ones, or a while gone by. */
 
 static void mark(const hd_region_t *r)
 {
@@ -127,31 +326,63 @@ static void mark(const hd_region_t *r)
             eps->items[i].state->is_marked = true;
 }
 
-/* A conn that is counted outlasts its version: its pool knows the cell. */
+/* A conn that is counted outlasts its version: its pool knows the state. */
+static bool is_used(hd_member_t *m, const hd_endpoint_state_t *s)
+{
+    return s->is_marked || hd_gauge_sum(hd_member_state(m), s->conns) != 0 ||
+           hd_gauge_sum(hd_member_state(m), s->requests) != 0;
+}
+
+/* The counts first: whoever finds it free finds them as new. */
+static void free_state(hd_member_t *m, hd_endpoint_state_t *s)
+{
+    hd_gauge_id_t requests = s->requests;
+    hd_endpoint_counts_t *counts =
+        atomic_load_explicit(&s->counts, memory_order_relaxed);
+    name_t name;
+
+    if (s->conns != HD_GAUGE_NONE)
+        hd_gauge_drop(m, conns_name(&name, s));
+    if (s->has_total)
+        hd_gauge_share(m, requests, false);
+    if (counts != NULL)
+        memset(counts, 0, sizeof(*counts));
+    memset(s, 0, sizeof(*s));
+    s->requests = requests;
+    atomic_store_explicit(&s->counts, counts, memory_order_relaxed);
+}
+
 static bool is_over(hd_member_t *m, hd_str_t name, void *cell)
 {
-    hd_endpoint_state_t *s = cell;
-    char conns[NAME_MAX_BYTES + 8];
+    run_t *r = cell;
+    uint32_t used_n = 0;
 
-    if (s->is_marked || atomic_load_explicit(&s->is_lent, memory_order_acquire) ||
-        hd_gauge_sum(hd_member_state(m), s->conns) != 0) {
-        s->is_marked = false;
-        return false;
+    (void)name;
+    for (uint32_t i = 0; i < r->n; i++) {
+        hd_endpoint_state_t *s = &r->states[i];
+
+        if (s->key != 0 && is_used(m, s)) {
+            s->is_marked = false;
+            used_n++;
+        } else if (s->key != 0) {
+            free_state(m, s);
+        }
     }
-    if (s->conns != HD_GAUGE_NONE)
-        hd_gauge_drop(m, conns_name(name, conns));
-    return true;
+    left_n += used_n;
+    if (used_n == 0)
+        drop_run(m, r);
+    return used_n == 0;
 }
 
 static bool are_over(hd_member_t *m, hd_str_t name, void *cell)
 {
-    hd_endpoints_state_t *s = cell;
-    bool was_marked = s->is_marked;
+    hd_endpoints_state_t *head = cell;
+    bool was_marked = head->is_marked;
 
     (void)m;
     (void)name;
-    s->is_marked = false;
-    return !was_marked && !atomic_load_explicit(&s->is_lent, memory_order_acquire);
+    head->is_marked = false;
+    return !was_marked && head->runs == NULL;
 }
 
 static bool mark_all(hd_member_t *m, hd_arena_t *a)
@@ -173,9 +404,10 @@ void hd_endpoint_states_sweep(hd_member_t *m, hd_arena_t *a)
     if (!mark_all(m, a))
         return; /* marks that are left keep theirs until the next time */
     swept_ns = hd_clock_mono_ns();
-    made_n = 0;
-    left_n = hd_cells_drop_if(m, CELL_KIND, is_over);
-    hd_ignore(hd_cells_drop_if(m, ALL_KIND, are_over) > 0);
+    made_n = left_n = 0;
+    hd_ignore(hd_cells_drop_if(m, RUN_KIND, is_over) > 0);
+    for (uint32_t part = 0; part < HD_ARENAS_MAX; part++)
+        hd_ignore(hd_cells_drop_if(m, HEAD_KIND + part, are_over) > 0);
 }
 
 static void on_freed(hd_member_t *m, hd_arena_t *a, size_t n)

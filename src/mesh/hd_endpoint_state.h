@@ -1,18 +1,18 @@
 /* hd_endpoint_state: what outlives versions of a cluster's endpoints: counts and passive
- * health, one cell an endpoint, keyed by cluster and address, in the state arena. */
+ * health, by cluster and address, in the state arena. */
 #pragma once
 #include "core/net/hd_cluster.h"
 
 /* By a writer, while it builds endpoints under the name <cluster>: finds or makes their
- * cells (state stays NULL where there is no room: those have no shared state). <shared>:
+ * states (state stays NULL where there is no room: those have no shared state). <shared>:
  * their counts of requests are read on the request's way (least request). What wasn't in
  * the version built before is new, and warms up. */
 void hd_endpoints_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoints_t *eps,
                                bool shared);
-/* The same for one that belongs to no list. */
-void hd_endpoint_attach_state(hd_member_t *m, hd_str_t cluster, hd_endpoint_t *e,
-                              bool shared);
-/* By the writer <m> of <a>: the cells of endpoints that are in no version any more, nor
+/* By the same writer: their hd_endpoint_counts are looked at, those of endpoints that are
+ * there, in force or not, and of those to come. <m> NULL: nothing. */
+void hd_endpoints_count(hd_member_t *m, hd_str_t cluster);
+/* By the writer <m> of <a>: the states of endpoints that are in no version any more, nor
  * counted, go. None if something is being built. It is done by itself now and then, once
  * registered at the program's start. */
 void hd_endpoint_states_sweep(hd_member_t *m, hd_arena_t *a);

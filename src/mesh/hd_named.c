@@ -176,6 +176,8 @@ static hd_rc_t put(hd_batch_t *batch, named_t *n, const hd_named_t *conf, const 
     }
     hd_endpoints_attach_state(agent.proc->writer, conf->resolved, eps,
                               conf->is_load_read);
+    if (conf->is_counted)
+        hd_endpoints_count(agent.proc->writer, conf->resolved);
     if (conf->table.kind != HD_TABLE_NONE)
         hd_tables_build(eps, &conf->table, pool, temp);
     rc = hd_batch_put(batch, slot, r, eps, HD_CONTENT_BUILT, err);

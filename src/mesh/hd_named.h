@@ -29,6 +29,7 @@ typedef struct {
     hd_table_spec_t table;
     bool is_sticky;    /* servers have routes */
     bool is_load_read; /* requests under way are read by the choice of a server */
+    bool is_counted;   /* as by hd_endpoints_count */
 } hd_named_t;
 
 #define HD_NAMED_PREFIX "servers of "

@@ -134,13 +134,13 @@ static void end_due(const hd_cluster_t *c, const hd_endpoints_t *eps, uint64_t n
 }
 
 /* base × times ejected, at most max_ejection_time; then the jitter. */
-static uint64_t ejection_ms(const hd_outlier_conf_t *o, hd_endpoint_state_t *s)
+static uint64_t ejection_ms(const hd_outlier_conf_t *o, hd_endpoint_counts_t *n)
 {
     uint64_t max = hd_max(o->max_ejection_ms, o->base_ejection_ms);
-    uint32_t times = load(&s->ejections);
+    uint32_t times = load(&n->ejections);
 
     if ((uint64_t)times * o->base_ejection_ms < max)
-        times = add(&s->ejections, 1) + 1;
+        times = add(&n->ejections, 1) + 1;
     return hd_min((uint64_t)times * o->base_ejection_ms, max) +
            (o->jitter_ms > 0 ? random_below(o->jitter_ms + 1) : 0);
 }
@@ -164,7 +164,7 @@ static void eject(hd_member_t *m, const hd_cluster_t *c, const hd_endpoints_t *e
         count(m, c, names[kind], "overflow");
         return;
     }
-    ms = ejection_ms(o, e->state);
+    ms = ejection_ms(o, hd_endpoint_counts(e));
     until = 0;
     if (!atomic_compare_exchange_strong(&e->state->ejected_until_ns, &until,
                                         now_ns + ms * 1000000)) {
@@ -206,7 +206,7 @@ static void judge_status(hd_member_t *m, const hd_cluster_t *c, const hd_endpoin
                          const hd_endpoint_t *e, unsigned status, uint64_t now_ns)
 {
     const hd_outlier_conf_t *o = c->outlier;
-    hd_endpoint_state_t *s = e->state;
+    hd_endpoint_counts_t *s = hd_endpoint_counts(e);
 
     if (o->enforce_success_rate > 0 || o->enforce_failure > 0)
         note_rate(&s->window, status < 500);
@@ -227,7 +227,7 @@ static void judge_local(hd_member_t *m, const hd_cluster_t *c, const hd_endpoint
                         const hd_endpoint_t *e, bool is_good, uint64_t now_ns)
 {
     const hd_outlier_conf_t *o = c->outlier;
-    hd_endpoint_state_t *s = e->state;
+    hd_endpoint_counts_t *s = hd_endpoint_counts(e);
 
     if (o->enforce_local_success_rate > 0 || o->enforce_local_failure > 0)
         note_rate(&s->window_local, is_good);
@@ -343,15 +343,15 @@ void hd_outlier_report(hd_member_t *m, const hd_cluster_t *c, const hd_endpoints
         else
             succeed(c, e, now_ns);
     }
-    if (c->outlier != NULL)
+    if (c->outlier != NULL && hd_endpoint_counts(e) != NULL)
         judge(m, c, eps, e, result, status, now_ns);
 }
 
 void hd_outlier_checked(hd_member_t *m, const hd_cluster_t *c, const hd_endpoints_t *eps,
                         const hd_endpoint_t *e)
 {
-    hd_endpoint_state_t *s = e->state;
-    uint64_t until = s != NULL ? load(&s->ejected_until_ns) : 0;
+    hd_endpoint_counts_t *s = hd_endpoint_counts(e);
+    uint64_t until = s != NULL ? load(&e->state->ejected_until_ns) : 0;
 
     (void)m;
     if (c->outlier == NULL || !c->outlier->uneject_by_check || until == 0)
@@ -378,13 +378,13 @@ static uint32_t take_rates(const hd_endpoints_t *eps, bool is_local, rate_t *rat
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < eps->n; i++) {
-        hd_endpoint_state_t *s = eps->items[i].state;
+        hd_endpoint_counts_t *s = hd_endpoint_counts(&eps->items[i]);
         uint64_t window;
 
         if (s == NULL)
             continue;
         window = atomic_exchange(is_local ? &s->window_local : &s->window, 0);
-        if (window >> 32 == 0 || load(&s->ejected_until_ns) > now_ns)
+        if (window >> 32 == 0 || load(&eps->items[i].state->ejected_until_ns) > now_ns)
             continue;
         rates[n++] = (rate_t){.endpoint = &eps->items[i],
                               .rate = 100.0 * (uint32_t)window / (double)(window >> 32),
@@ -489,9 +489,9 @@ void hd_outlier_sweep(hd_member_t *m, const hd_cluster_t *c, const hd_endpoints_
     if (now_ns >= h->compare_at_ns) {
         if (h->compare_at_ns != 0) { /* else the first interval begins */
             for (uint32_t i = 0; i < eps->n; i++) {
-                hd_endpoint_state_t *s = eps->items[i].state;
+                hd_endpoint_counts_t *s = hd_endpoint_counts(&eps->items[i]);
 
-                if (s != NULL && load(&s->ejected_until_ns) == 0 &&
+                if (s != NULL && load(&eps->items[i].state->ejected_until_ns) == 0 &&
                     load(&s->ejections) > 0)
                     hd_ignore(add(&s->ejections, -1u) == 0);
             }

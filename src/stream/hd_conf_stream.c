@@ -299,7 +299,7 @@ static void add_filters(hd_conf_t *cf, hd_phase_t phase, hd_net_filter_t *list,
             list[chain->filters_n++] =
                 (hd_net_filter_t){.name = hd_str_dup(cf->pool, hd_str_c(m->name)),
                                   .module = i,
-                                  .conf = cf->confs[i]};
+                                  .conf = hd_conf_keep(cf, i)};
     }
 }
 

@@ -34,6 +34,7 @@ static void reset(uint32_t n)
             (hd_addr_t){.family = AF_INET, .v4 = {127, 0, 0, 1}, .port = 1000 + i};
     eps.n = n;
     hd_endpoints_attach_state(agent, hd_str_c(name), &eps, false);
+    hd_endpoints_count(agent, hd_str_c(name));
     now_ns += 1000 * SECOND;
     hd_outlier_sweep(agent, &cluster, &eps, now_ns);
 }

@@ -73,8 +73,8 @@ static hd_str_t describe(hd_pool_t *pool, const hd_route_t *r)
                              HD_STR_ARG(r->text->parts[0].text));
     if (r->action == HD_ACT_REDIRECT)
         return hd_str_printf(pool, "redirect %u %.*s://%.*s%.*s", r->status,
-                             HD_STR_ARG(r->redirect_scheme), HD_STR_ARG(r->redirect_host),
-                             HD_STR_ARG(r->redirect_path));
+                             HD_STR_ARG(r->redirect->scheme),
+                             HD_STR_ARG(r->redirect->host), HD_STR_ARG(r->redirect->path));
     p = r->proxy;
     s = HD_STR("proxy");
     for (uint32_t i = 0; i < p->targets_n; i++) {

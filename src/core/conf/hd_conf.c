@@ -97,28 +97,76 @@ static hd_rc_t check_block(hd_conf_t *cf, const hd_node_t *block, hd_err_t *err)
     return HD_OK;
 }
 
-/* --- conf structs --- */
+/* --- conf structs ---
+ *
+ * They lie in cf->temp: most of what a block sets is looked at while a resource is built
+ * and never again. What lasts is copied into the region, once for all blocks that say the
+ * same. */
+
+/* Before each. */
+typedef struct conf_head_s {
+    struct conf_head_s *outer; /* what it began as a copy of; NULL: of nothing */
+    void *kept;                /* in the region; NULL: it isn't asked for yet */
+} conf_head_t;
+
+static conf_head_t *head_of(void *conf)
+{
+    return (conf_head_t *)conf - 1;
+}
 
 static bool is_own(const hd_conf_t *cf, uint16_t module)
 {
     return (cf->_own[module / 64] >> (module % 64) & 1) != 0;
 }
 
-static void *own_conf(hd_conf_t *cf, uint16_t module)
+void *hd_conf_copy(hd_conf_t *cf, uint16_t module, void *from)
 {
     size_t bytes = hd_module_get(module)->conf_size;
-    void *copy;
+    conf_head_t *head = hd_pool_calloc(cf->temp, sizeof(*head) + bytes);
+
+    if (from == NULL)
+        return head + 1;
+    memcpy(head + 1, from, bytes);
+    head->outer = head_of(from);
+    return head + 1;
+}
+
+const void *hd_conf_keep(hd_conf_t *cf, uint16_t module)
+{
+    size_t bytes = hd_module_get(module)->conf_size;
+    conf_head_t *head;
 
     if (bytes == 0)
         return NULL;
+    head = head_of(cf->confs[module]);
+    while (head->outer != NULL && memcmp(head + 1, head->outer + 1, bytes) == 0)
+        head = head->outer;
+    if (head->kept == NULL)
+        head->kept = hd_pool_alloc(cf->pool, bytes);
+    memcpy(head->kept, head + 1, bytes);
+    return head->kept;
+}
+
+/* Inner blocks may have kept a conf of this one before it was complete. */
+static void renew_kept(hd_conf_t *cf)
+{
+    for (uint16_t i = 0; i < hd_modules_n(); i++) {
+        void *conf = cf->confs[i];
+
+        if (is_own(cf, i) && head_of(conf)->kept != NULL)
+            memcpy(head_of(conf)->kept, conf, hd_module_get(i)->conf_size);
+    }
+}
+
+static void *own_conf(hd_conf_t *cf, uint16_t module)
+{
+    if (hd_module_get(module)->conf_size == 0)
+        return NULL;
     if (is_own(cf, module))
         return cf->confs[module];
-    copy = hd_pool_calloc(cf->pool, bytes);
-    if (cf->confs[module] != NULL)
-        memcpy(copy, cf->confs[module], bytes);
-    cf->confs[module] = copy;
+    cf->confs[module] = hd_conf_copy(cf, module, cf->confs[module]);
     cf->_own[module / 64] |= (uint64_t)1 << (module % 64);
-    return copy;
+    return cf->confs[module];
 }
 
 /* One zeroed conf for each module: what the first block of a resource inherits. */
@@ -126,7 +174,7 @@ static void fresh_confs(hd_conf_t *cf)
 {
     uint16_t n = hd_modules_n();
 
-    cf->confs = hd_pool_new_n(cf->pool, void *, n);
+    cf->confs = hd_pool_new_n(cf->temp, void *, n);
     cf->_own[0] = cf->_own[1] = 0;
     for (uint16_t i = 0; i < n; i++)
         hd_ignore(own_conf(cf, i) == NULL);
@@ -207,7 +255,7 @@ hd_rc_t hd_conf_enter(hd_conf_t *cf, const hd_node_t *block, unsigned scope,
     inner.outer = cf;
     inner.scope = scope;
     inner.node = block;
-    inner.confs = hd_pool_new_n(cf->pool, void *, n);
+    inner.confs = hd_pool_new_n(cf->temp, void *, n);
     memcpy(inner.confs, cf->confs, n * sizeof(void *));
     inner._own[0] = inner._own[1] = 0;
     if (confs != NULL)
@@ -217,7 +265,10 @@ hd_rc_t hd_conf_enter(hd_conf_t *cf, const hd_node_t *block, unsigned scope,
         apply_all(&inner, block, true, err) != HD_OK)
         return HD_ERROR;
     inner.node = block;
-    return hd_conf_complete(&inner, scope, err);
+    if (hd_conf_complete(&inner, scope, err) != HD_OK)
+        return HD_ERROR;
+    renew_kept(&inner);
+    return HD_OK;
 }
 
 hd_rc_t hd_conf_apply_simple(hd_conf_t *cf, const hd_node_t *block, unsigned scope,
@@ -304,6 +355,7 @@ hd_rc_t hd_conf_read_main(hd_node_t *root, const hd_module_t *module, hd_build_t
 static hd_rc_t publish_main(hd_conf_t *cf, hd_err_t *err)
 {
     hd_main_confs_t *main = hd_pool_new(cf->pool, hd_main_confs_t);
+    const void **confs = hd_pool_new_n(cf->pool, const void *, hd_modules_n());
     hd_slot_t *slot;
     hd_rc_t rc;
 
@@ -311,7 +363,9 @@ static hd_rc_t publish_main(hd_conf_t *cf, hd_err_t *err)
     if (slot == NULL)
         return HD_ERROR;
     main->n = hd_modules_n();
-    main->confs = (const void *const *)cf->confs;
+    main->confs = confs;
+    for (uint16_t i = 0; i < main->n; i++)
+        confs[i] = hd_conf_keep(cf, i);
     rc = hd_batch_put(cf->batch, slot, cf->region, main, HD_CONTENT_BUILT, err);
     return rc == HD_DONE ? HD_OK : rc;
 }

@@ -3,7 +3,8 @@
  * Every module, the core's own parts too, declares its directives in a table. Each module
  * may have a conf struct (conf_size bytes, zeroed) for every block; an inner block starts
  * as a copy of the outer one ("locations inherit the outer one"), then its own directives
- * are set. Because simple directives are applied before inner blocks, order in the text
+ * are set. Conf structs last until the whole is built; those that requests look at are
+ * copied into the region. Because simple directives are applied before inner blocks, order in the text
  * doesn't matter. A list-valued directive replaces the inherited list at its first
  * occurrence in a block: cf->is_first says so.
  *
@@ -117,8 +118,15 @@ hd_rc_t hd_conf_begin_resource(hd_conf_t *outer, hd_res_type_t type, hd_str_t na
  */
 hd_rc_t hd_conf_complete(hd_conf_t *cf, unsigned scope, hd_err_t *err) HD_MUST_CHECK;
 /* The module's conf in this block, writable while the block is built. A conf that a block
- * doesn't change is the outer block's, shared. */
+ * doesn't change is the outer block's, shared. It lies in cf->temp: a resource that is to
+ * point to it asks for what hd_conf_keep gives. */
 void *hd_conf_of(hd_conf_t *cf, const struct hd_module_s *module);
+/* The conf of <module>, by its number, in the region being built: once for all blocks
+ * that say the same. What is set in it until the block's end is in it, too. NULL: the
+ * module has no conf. */
+const void *hd_conf_keep(hd_conf_t *cf, uint16_t module);
+/* A copy of <from>, a conf of <module>, in cf->temp; NULL: a zeroed one. */
+void *hd_conf_copy(hd_conf_t *cf, uint16_t module, void *from);
 /* A warning with place, in the error log or on stderr with -t. */
 void hd_conf_warn(const hd_conf_t *cf, const char *fmt, ...) HD_PRINTF(2, 3);
 /* Puts the place of <node> in front of the reason, unless a place stands there already:

@@ -520,17 +520,11 @@ void hd_cell_drop(hd_member_t *m, uint32_t kind, hd_str_t name)
     drop(m, kind, name);
 }
 
-bool hd_cell_is_own(const hd_member_t *m, const void *cell)
+int hd_cell_part(const hd_member_t *m)
 {
-    const char *at = cell;
+    const hd_part_t *p = part_of(m);
 
-    for (int i = 0; i < HD_ARENAS_MAX; i++) {
-        const char *from = (const char *)m->state->parts[i];
-
-        if (m->parts[i] != NULL && at >= from && at < from + m->state->part_bytes)
-            return true;
-    }
-    return false;
+    return p != NULL ? p->id : 0;
 }
 
 static uint32_t drop_if(hd_member_t *m, hd_part_t *p, uint32_t kind,

@@ -48,5 +48,5 @@ void hd_cell_drop(hd_member_t *m, uint32_t kind, hd_str_t name);
  * name is lent until then; it may drop gauges. Returns how many are left. */
 uint32_t hd_cells_drop_if(hd_member_t *m, uint32_t kind,
                           bool (*is_over)(hd_member_t *m, hd_str_t name, void *cell));
-/* Did <m>, a writer, make it, and not the other one? */
-bool hd_cell_is_own(const hd_member_t *m, const void *cell);
+/* Whose the cells are that <m> makes: HD_ARENAS_MAX - 1 at most; 0 if it is no writer. */
+int hd_cell_part(const hd_member_t *m);

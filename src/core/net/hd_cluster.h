@@ -2,13 +2,14 @@
  * for an endpoint without knowing how it is chosen (src/mesh fills it). ◆
  *
  * A cluster's root names its endpoints by slot (HD_RES_ENDPOINTS). State that outlives
- * versions: gauges on the cluster's slot (HD_CG_…) and one cell an endpoint, keyed by
- * cluster and address.
+ * versions: gauges on the cluster's slot (HD_CG_…) and a state of each endpoint in the
+ * state arena, found by cluster and address.
  */
 #pragma once
 #include "core/loom/hd_gauge.h"
 #include "core/net/hd_sticky.h"
 #include "core/net/hd_tls.h"
+#include <stdatomic.h>
 
 typedef enum {
     HD_LB_ROUND_ROBIN,
@@ -64,16 +65,17 @@ typedef struct {
 typedef struct {
     hd_addr_t addr;
     uint32_t weight; /* at least 1 */
+    /* nginx's; 0: none. slow_start: after it was given up for a while. */
+    uint32_t max_conns;
+    uint64_t max_fails : 20, fail_timeout_s : 17, slow_start_ms : 27;
     uint8_t
         health; /* 0 unknown, 1 healthy, 2 unhealthy, 3 draining, 4 timeout, 5 degraded */
     bool backup, down;
     uint8_t priority;
-    uint16_t locality;     /* index into localities */
-    uint32_t max_conns, max_fails, fail_timeout_s; /* nginx's; 0: none */
-    uint32_t slow_start_ms; /* nginx's: after it was given up for a while; 0: none */
-    hd_str_t hostname;      /* as configured; for logs and auto SNI/host */
+    uint16_t locality; /* index into localities */
+    hd_str_t hostname; /* as configured; for logs and auto SNI/host */
     const hd_endpoint_more_t *more;    /* NULL: all of it is empty */
-    struct hd_endpoint_state_s *state; /* its cell in the state arena */
+    struct hd_endpoint_state_s *state; /* in the state arena */
 } hd_endpoint_t;
 
 /* Never NULL. */
@@ -111,40 +113,56 @@ typedef struct hd_endpoints_state_s {
     /* Goes up with each change of one's health: lists made of the healthy ones are old.
      */
     _Atomic uint32_t health_seq;
-    uint64_t built_ns;          /* when a version was last built; its writer's */
     _Atomic uint32_t ejected_n; /* by outlier detection, over all of them */
     _Atomic uint32_t is_used;   /* something was asked of it once */
-    /* Its writer's: is it in a version? The other writer's: it is used there, too. */
-    bool is_marked;
-    _Atomic bool is_lent;
+    /* Its writer's, see hd_endpoint_state.c: versions built so far; runs of states, and
+     * the number of the last one; of the name; is it in a version; is it counted? */
+    uint32_t versions_n, runs_n;
+    struct hd_endpoint_run_s *runs;
+    uint64_t name[2];
+    bool is_marked, is_counted;
     /* the agent's own */
     uint32_t ejected_wrong, ejected_shown;
     uint64_t compare_at_ns;
 } hd_endpoints_state_t;
 
-/* In the state arena: shared by all workers, atomics only. */
+/* What changes with each request, on a line of its own, where something looks at it:
+ * outlier detection, or a choice by response times. */
+typedef struct {
+    /* outlier detection: how often it was ejected; failures in a row;
+     * [requests:32][good:32] of the interval */
+    _Atomic uint32_t ejections, failures_5xx, failures_gateway, failures_local;
+    _Atomic uint64_t window, window_local;
+    _Atomic uint64_t latency; /* hd_balance_latency.c's word */
+} __attribute__((aligned(HD_CACHE_LINE))) hd_endpoint_counts_t;
+
+/* In the state arena: shared by all workers, atomics only. Written seldom. */
 typedef struct hd_endpoint_state_s {
     hd_gauge_id_t requests;  /* active requests, shared total: for least-request */
     hd_gauge_id_t conns;     /* where max_conns limits them; else HD_GAUGE_NONE */
     _Atomic uint32_t health; /* active health checks' word: hd_checked_t */
-    bool has_total; /* <requests> is shared; its writer's, who doesn't look it up then */
-    bool is_marked; /* as in hd_endpoints_state_t */
-    _Atomic bool is_lent;
-    /* outlier detection: out until then, 0: not; how often before; failures in a row;
-     * [requests:32][good:32] of the interval */
-    _Atomic uint64_t ejected_until_ns;
-    _Atomic uint32_t ejections, failures_5xx, failures_gateway, failures_local;
-    _Atomic uint64_t window, window_local;
-    /* nginx's: failures; when it last failed; when it last failed or was tried again */
-    _Atomic uint32_t fails;
-    _Atomic uint64_t accessed_ns, checked_ns;
-    _Atomic uint32_t wanted; /* a worker was refused at max_conns: give an idle one up */
-    _Atomic uint64_t picked;
-    _Atomic uint64_t latency;         /* hd_balance_latency.c's word */
-    _Atomic uint64_t seen_ns;         /* last built into a version; its writer's */
-    _Atomic uint64_t warm_since_ns;   /* new, or well again, since: for slow start */
-    struct hd_endpoints_state_s *all; /* of its name */
+    _Atomic uint32_t fails;  /* nginx's: failures */
+    _Atomic uint64_t accessed_ns; /* when it last failed */
+    _Atomic uint64_t checked_ns;  /* when it last failed or was tried again */
+    _Atomic uint64_t ejected_until_ns; /* by outlier detection; 0: it isn't */
+    _Atomic uint64_t warm_since_ns;    /* new, or well again, since: for slow start */
+    _Atomic(hd_endpoint_counts_t *) counts; /* NULL: nobody looks at them */
+    struct hd_endpoints_state_s *all;       /* of its name */
+    /* Its writer's: of its address, 0: free; the version it was last built into;
+     * <requests> is shared; is it in a version? */
+    uint64_t key;
+    uint32_t seen;
+    bool has_total, is_marked;
+    _Atomic uint8_t wanted; /* a worker was refused at max_conns: give an idle one up */
 } hd_endpoint_state_t;
+
+/* NULL: nobody looks at them. */
+static inline hd_endpoint_counts_t *hd_endpoint_counts(const hd_endpoint_t *e)
+{
+    return e->state == NULL
+               ? NULL
+               : atomic_load_explicit(&e->state->counts, memory_order_acquire);
+}
 
 /* Which transport an endpoint gets: the first whose labels the endpoint has. */
 typedef struct {

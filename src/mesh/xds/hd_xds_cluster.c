@@ -3,6 +3,7 @@
 #include "core/base/hd_map.h"
 #include "mesh/hd_breakers.h"
 #include "mesh/hd_mesh_cluster.h"
+#include "mesh/hd_endpoint_state.h"
 #include "mesh/hd_outlier.h"
 #include "ext/upstream_http.pb-c.h"
 
@@ -490,6 +491,14 @@ static void set_service(hd_xds_t *x, const PbCore__Metadata *msg, hd_cluster_t *
     c->service_namespace = hd_xds_str(x, hd_pb_struct_text(service, "namespace", ""));
 }
 
+/* The region has it already. */
+static hd_str_t cluster_name(hd_xds_t *x, const char *name)
+{
+    const hd_region_t *r = x->cf.region;
+
+    return r != NULL && hd_str_eq(r->name, hd_str_c(name)) ? r->name : hd_xds_str(x, name);
+}
+
 /* "outbound|80||host;": the ';' ends the name for statistics only. */
 static hd_str_t stat_name(hd_xds_t *x, const char *name)
 {
@@ -521,7 +530,7 @@ hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
     hd_mesh_cluster_t *mesh = hd_pool_new(x->cf.pool, hd_mesh_cluster_t);
 
     c->mesh = mesh;
-    c->name = hd_xds_str(x, msg->name);
+    c->name = cluster_name(x, msg->name);
     c->alt_stat_name = stat_name(x, msg->alt_stat_name);
     if (hd_xds_ms(msg->connect_timeout, CONNECT_TIMEOUT_MS, "connect_timeout",
                   &c->connect_timeout_ms, err) != HD_OK)
@@ -543,6 +552,8 @@ hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
         check_filters(x, msg, err) != HD_OK || set_transports(x, msg, c, err) != HD_OK ||
         set_type(x, msg, c, mesh, err) != HD_OK)
         return HD_ERROR;
+    if (c->endpoints != NULL && (c->outlier != NULL || c->lb == HD_LB_PEAK_EWMA))
+        hd_endpoints_count(x->env->member, c->endpoints->name);
     *root = c;
     return HD_OK;
 }

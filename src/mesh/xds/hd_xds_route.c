@@ -10,9 +10,8 @@ static hd_rc_t set_routes(hd_xds_t *x, const PbRoute__VirtualHost *msg, hd_vhost
                           hd_err_t *err)
 {
     hd_matches_t *matches = hd_pool_new(x->cf.pool, hd_matches_t);
-    hd_route_match_t *items =
-        hd_pool_new_n(x->cf.pool, hd_route_match_t, msg->n_routes + 1);
-    hd_route_t *routes = hd_pool_new_n(x->cf.pool, hd_route_t, msg->n_routes + 1);
+    hd_route_match_t *items = hd_pool_new_n(x->cf.pool, hd_route_match_t, msg->n_routes);
+    hd_route_t *routes = hd_pool_new_n(x->cf.pool, hd_route_t, msg->n_routes);
 
     for (size_t i = 0; i < msg->n_routes; i++) {
         const PbRoute__Route *r = msg->routes[i];
@@ -103,7 +102,7 @@ hd_rc_t hd_xds_routes(hd_xds_t *x, const PbRoute__RouteConfiguration *msg,
                       const void **root, hd_err_t *err)
 {
     hd_routes_t *routes = hd_pool_new(x->cf.pool, hd_routes_t);
-    hd_vhost_t *vhosts = hd_pool_new_n(x->cf.pool, hd_vhost_t, msg->n_virtual_hosts + 1);
+    hd_vhost_t *vhosts = hd_pool_new_n(x->cf.pool, hd_vhost_t, msg->n_virtual_hosts);
 
     routes->name = hd_xds_str(x, msg->name);
     routes->ignore_port = msg->ignore_port_in_host_matching;

@@ -80,10 +80,10 @@ hd_rc_t hd_xds_overrides(hd_xds_t *x, hd_xds_override_t *const *msgs, size_t n,
 
 static hd_rc_t set_target(hd_xds_t *x, const char *name, hd_weighted_t *to, hd_err_t *err)
 {
-    to->cluster_name = hd_xds_str(x, name);
     to->cluster = hd_xds_slot(x, HD_XDS_CLUSTER, hd_str_c(name), err);
     if (to->cluster == NULL)
         return HD_ERROR;
+    to->cluster_name = to->cluster->name; /* lasts as long as the arena */
     if (x->must_exist && hd_slot_state(to->cluster) != HD_SLOT_LIVE &&
         (x->env->batch == NULL ||
          !hd_batch_has(x->env->batch, HD_RES_CLUSTER, hd_str_c(name))))
@@ -511,33 +511,35 @@ static hd_rc_t set_redirect(hd_xds_t *x, const PbRoute__RedirectAction *msg,
                             hd_err_t *err)
 {
     static const unsigned codes[] = {301, 302, 303, 307, 308};
+    hd_redirect_t *to = hd_pool_new(x->cf.pool, hd_redirect_t);
 
     if ((unsigned)msg->response_code >= hd_countof(codes) || msg->port_redirect > 65535)
         return hd_err_set(err, HD_E_RESOURCE, "redirect: code %d, port %u",
                           (int)msg->response_code, msg->port_redirect);
     route->action = HD_ACT_REDIRECT;
     route->status = codes[msg->response_code];
-    route->redirect_host = hd_xds_str(x, msg->host_redirect);
-    route->redirect_port = (uint16_t)msg->port_redirect;
-    route->redirect_strip_query = msg->strip_query;
+    route->redirect = to;
+    to->host = hd_xds_str(x, msg->host_redirect);
+    to->port = (uint16_t)msg->port_redirect;
+    to->strips_query = msg->strip_query;
     if (msg->scheme_rewrite_specifier_case ==
         PB_ROUTE__REDIRECT_ACTION__SCHEME_REWRITE_SPECIFIER_SCHEME_REDIRECT)
-        route->redirect_scheme = hd_xds_str(x, msg->scheme_redirect);
+        to->scheme = hd_xds_str(x, msg->scheme_redirect);
     else if (msg->scheme_rewrite_specifier_case ==
                  PB_ROUTE__REDIRECT_ACTION__SCHEME_REWRITE_SPECIFIER_HTTPS_REDIRECT &&
              msg->https_redirect)
-        route->redirect_scheme = hd_xds_str(x, "https");
+        to->scheme = hd_xds_str(x, "https");
     switch (msg->path_rewrite_specifier_case) {
     case PB_ROUTE__REDIRECT_ACTION__PATH_REWRITE_SPECIFIER__NOT_SET:
         return HD_OK;
     case PB_ROUTE__REDIRECT_ACTION__PATH_REWRITE_SPECIFIER_PATH_REDIRECT:
-        route->redirect_path = hd_xds_str(x, msg->path_redirect);
+        to->path = hd_xds_str(x, msg->path_redirect);
         return HD_OK;
     case PB_ROUTE__REDIRECT_ACTION__PATH_REWRITE_SPECIFIER_PREFIX_REWRITE:
         if (match->path.kind == HD_MATCH_REGEX) /* as a whole, see replace_all */
-            route->redirect_path = hd_xds_str(x, msg->prefix_rewrite);
+            to->path = hd_xds_str(x, msg->prefix_rewrite);
         else
-            route->redirect_prefix = hd_xds_str(x, msg->prefix_rewrite);
+            to->prefix = hd_xds_str(x, msg->prefix_rewrite);
         return HD_OK;
     default:
         return hd_err_set(err, HD_E_RESOURCE, "redirect: regex_rewrite isn't supported");
