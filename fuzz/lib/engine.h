@@ -109,7 +109,8 @@ fuzz_client(unsigned how, void (*serve)(hd_conn_t *c, const hd_http_entry_t *ent
     peer_closed = false;
     hd_bug_on(hd_conn_create_pipe(loop, ends, &err) != HD_OK);
     hd_conn_set_handler(ends[1], &peer, NULL);
-    hd_http_entry_init(&entry, ends[0], listener_slot, filter_chain);
+    hd_http_entry_init(&entry, ends[0],
+                       &(hd_entrance_t){listener_slot, NULL, filter_chain});
     serve(ends[0], &entry);
     write_all(ends[1], how);
     if (meanwhile != NULL)

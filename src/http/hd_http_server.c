@@ -79,17 +79,14 @@ static void hold(hd_http_entry_t *e, hd_member_t *m, const hd_region_t *r)
     e->region = r;
 }
 
-void hd_http_entry_init(hd_http_entry_t *e, hd_conn_t *c, const hd_slot_t *listener,
-                        const hd_filter_chain_t *chain)
+void hd_http_entry_init(hd_http_entry_t *e, hd_conn_t *c, const hd_entrance_t *in)
 {
-    const hd_region_t *r = hd_listener_serving();
-
-    *e = (hd_http_entry_t){.listener = listener, .chain = chain};
-    hd_slot_hold(hd_loop_member(c->loop), listener);
-    if (r == NULL)
+    *e = (hd_http_entry_t){.listener = in->listener, .chain = in->chain};
+    hd_slot_hold(hd_loop_member(c->loop), in->listener);
+    if (in->version == NULL)
         return;
-    hold(e, hd_loop_member(c->loop), r);
-    e->_version = r->version;
+    hold(e, hd_loop_member(c->loop), in->version);
+    e->_version = in->version->version;
 }
 
 void hd_http_entry_let_go(hd_http_entry_t *e, hd_conn_t *c)
@@ -237,14 +234,13 @@ static void sniff(hd_conn_t *c, const hd_http_entry_t *entry)
 }
 
 /* The codec setting, else ALPN, else what the inspector or we see in the first bytes. */
-static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
-                    const hd_filter_chain_t *chain)
+static void on_conn(hd_conn_t *c, const hd_entrance_t *in)
 {
-    const hd_http_conf_t *http = chain->protocol_conf;
+    const hd_http_conf_t *http = in->chain->protocol_conf;
     const hd_conn_facts_t *facts = c->facts;
     hd_http_entry_t entry;
 
-    hd_http_entry_init(&entry, c, listener, chain);
+    hd_http_entry_init(&entry, c, in);
     if (facts != NULL && hd_str_eq(facts->alpn, HD_STR(HD_WEFT_ALPN))) {
         hd_weft_serve(c, &entry);
     } else if (http->codec == HD_CODEC_HTTP1) {

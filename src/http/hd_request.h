@@ -326,9 +326,8 @@ typedef struct {
 
 /* --- for client codecs --- */
 /* In on_conn; holds the listener's slot until hd_http_entry_end. Who copies <e> has that
- * to do instead. */
-void hd_http_entry_init(hd_http_entry_t *e, hd_conn_t *c, const hd_slot_t *listener,
-                        const hd_filter_chain_t *chain);
+ * to do instead. <in>'s version may be NULL: nobody publishes another meanwhile. */
+void hd_http_entry_init(hd_http_entry_t *e, hd_conn_t *c, const hd_entrance_t *in);
 /* The settings in force now, or those held; NULL: there are none, end the conn. */
 const hd_http_conf_t *hd_http_entry_refresh(hd_http_entry_t *e, hd_conn_t *c);
 /* The first request has its own pins, or none will come. Harmless when repeated. */

@@ -404,8 +404,7 @@ static void on_wake(hd_post_t *p)
 
 /* --- the way in --- */
 
-hd_session_t *hd_session_create(hd_conn_t *c, const hd_slot_t *listener,
-                                const hd_filter_chain_t *chain,
+hd_session_t *hd_session_create(hd_conn_t *c, const hd_entrance_t *in,
                                 const hd_session_ops_t *ops, size_t bytes)
 {
     hd_session_t *s = hd_pool_calloc(hd_conn_pool(c), bytes);
@@ -414,18 +413,12 @@ hd_session_t *hd_session_create(hd_conn_t *c, const hd_slot_t *listener,
     s->down = c;
     s->loop = c->loop;
     s->member = hd_loop_member(c->loop);
-    s->listener = hd_listener_serving(); /* <chain> is of this version */
-    if (s->listener == NULL)
-        s->listener = hd_slot_get(s->member, listener);
-    s->chain = chain;
-    s->conf = chain->protocol_conf;
+    s->listener = in->version;
+    s->chain = in->chain;
+    s->conf = in->chain->protocol_conf;
     s->start_ns = hd_loop_now_ns(c->loop);
     s->counted[0] = s->counted[1] = HD_GAUGE_NONE;
     hd_post_init(&s->wake, on_wake);
-    if (s->listener == NULL) {
-        hd_conn_close(c, 0);
-        return NULL;
-    }
     hd_pin(s->member, s->listener);
     sessions_n++;
     return s;

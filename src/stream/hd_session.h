@@ -77,10 +77,9 @@ struct hd_session_s {
     hd_err_t err;
 };
 
-/* Makes one of an open conn, or NULL: the conn was closed. The rest of <s>, <bytes> in
- * all, is zeroed. */
-hd_session_t *hd_session_create(hd_conn_t *c, const hd_slot_t *listener,
-                                const hd_filter_chain_t *chain,
+/* Makes one of an open conn, in its pool, and pins <in>'s version. The rest of it,
+ * <bytes> in all, is zeroed. */
+hd_session_t *hd_session_create(hd_conn_t *c, const hd_entrance_t *in,
                                 const hd_session_ops_t *ops, size_t bytes);
 /* Sets variables, answers, or chooses an upstream: then ops->connect follows. */
 void hd_session_start(hd_session_t *s);

@@ -282,26 +282,20 @@ static void start_lifetime(tcp_t *t)
     hd_timer_set(t->s.loop, &t->lifetime, t->s.conf->lifetime_ms);
 }
 
-static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
-                    const hd_filter_chain_t *chain)
+static void on_conn(hd_conn_t *c, const hd_entrance_t *in)
 {
-    hd_session_t *s = hd_session_create(c, listener, chain, &ops, sizeof(tcp_t));
+    hd_session_t *s = hd_session_create(c, in, &ops, sizeof(tcp_t));
 
-    if (s == NULL)
-        return;
     hd_conn_set_handler(c, &down_handler, s);
     if (s->conf->lifetime_ms > 0)
         start_lifetime(tcp_of(s));
     hd_session_start(s);
 }
 
-static void on_refused(hd_conn_t *c, const hd_slot_t *listener,
-                       const hd_filter_chain_t *chain, unsigned status)
+static void on_refused(hd_conn_t *c, const hd_entrance_t *in, unsigned status)
 {
-    hd_session_t *s = hd_session_create(c, listener, chain, &ops, sizeof(tcp_t));
+    hd_session_t *s = hd_session_create(c, in, &ops, sizeof(tcp_t));
 
-    if (s == NULL)
-        return;
     c->protocol = hd_tcp_protocol();
     c->handler = &down_handler; /* variables find it so; it is closed right after */
     c->owner = s;

@@ -597,9 +597,7 @@ static udp_t *begin(server_t *sv, const hd_addr_t *remote, const hd_addr_t *loca
         return NULL;
     c = hd_conn_create_bare(sv->socket->loop, remote, local);
     c->protocol = hd_udp_protocol();
-    u = (udp_t *)hd_session_create(c, slot, chain, &ops, sizeof(*u));
-    if (u == NULL)
-        return NULL;
+    u = (udp_t *)hd_session_create(c, &(hd_entrance_t){slot, r, chain}, &ops, sizeof(*u));
     hd_watch_init(&u->up);
     hd_watch_init(&u->own);
     hd_timer_init(&u->idle, on_idle);
@@ -786,10 +784,9 @@ static const hd_datagram_server_t datagram_server = {.on_readable = on_readable,
                                                      .on_close = on_close};
 
 /* No conn comes this way. */
-static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
-                    const hd_filter_chain_t *chain)
+static void on_conn(hd_conn_t *c, const hd_entrance_t *in)
 {
-    (void)listener, (void)chain;
+    (void)in;
     hd_conn_close(c, 0);
 }
 

@@ -119,7 +119,7 @@ static hd_conn_t *serve_one(void)
     hd_http_entry_t entry;
 
     hd_bug_on(c == NULL);
-    hd_http_entry_init(&entry, c, listener_slot, filter_chain);
+    hd_http_entry_init(&entry, c, &(hd_entrance_t){listener_slot, NULL, filter_chain});
     hd_h2_serve(c, &entry);
     return c;
 }

@@ -28,13 +28,12 @@ static char last_chain[64];
 static const hd_slot_t *last_slot;
 static int conns_n;
 
-static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
-                    const hd_filter_chain_t *chain)
+static void on_conn(hd_conn_t *c, const hd_entrance_t *in)
 {
     conns_n++;
     last = c;
-    last_slot = listener;
-    snprintf(last_chain, sizeof(last_chain), "%.*s", HD_STR_ARG(chain->name));
+    last_slot = in->listener;
+    snprintf(last_chain, sizeof(last_chain), "%.*s", HD_STR_ARG(in->chain->name));
     hd_conn_set_handler(c, &owner_handler, &o);
 }
 

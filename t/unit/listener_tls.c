@@ -10,10 +10,9 @@ static uint16_t note;
 static char chain_name[32], principal[64];
 static const hd_slot_t *cert_slot, *trust_slot;
 
-static void on_conn(hd_conn_t *c, const hd_slot_t *slot, const hd_filter_chain_t *chain)
+static void on_conn(hd_conn_t *c, const hd_entrance_t *in)
 {
-    (void)slot;
-    snprintf(chain_name, sizeof(chain_name), "%.*s", HD_STR_ARG(chain->name));
+    snprintf(chain_name, sizeof(chain_name), "%.*s", HD_STR_ARG(in->chain->name));
     principal[0] = '\0';
     if (c->facts != NULL)
         snprintf(principal, sizeof(principal), "%.*s",

@@ -75,7 +75,8 @@ static void open_link(void)
     fd = ends[0];
     server = hd_conn_create(loop, ends[1], &none, &err);
     hd_bug_on(server == NULL);
-    hd_http_entry_init(&entry, server, listener_slot, filter_chain);
+    hd_http_entry_init(&entry, server,
+                       &(hd_entrance_t){listener_slot, NULL, filter_chain});
     hd_weft_serve(server, &entry);
 }
 

@@ -126,13 +126,6 @@ static void destroy_entry(entry_t *e)
     free(e);
 }
 
-static _Thread_local const hd_region_t *serving;
-
-const hd_region_t *hd_listener_serving(void)
-{
-    return serving;
-}
-
 static void tell_refused(const entry_t *e)
 {
     static const unsigned statuses[] = {
@@ -140,13 +133,10 @@ static void tell_refused(const entry_t *e)
     const hd_listener_t *l = e->held->root;
     const hd_filter_chain_t *chain = e->chain != NULL ? e->chain : l->default_chain;
     const hd_protocol_t *p = chain != NULL ? hd_protocol_get(chain->protocol) : NULL;
-    const hd_region_t *outer = serving;
 
-    if (p == NULL || p->on_refused == NULL)
-        return;
-    serving = e->held;
-    p->on_refused(e->conn, e->slot, chain, statuses[e->phase]);
-    serving = outer;
+    if (p != NULL && p->on_refused != NULL)
+        p->on_refused(e->conn, &(hd_entrance_t){e->slot, e->held, chain},
+                      statuses[e->phase]);
 }
 
 static void drop_entry(entry_t *e, const char *why)
@@ -166,13 +156,9 @@ static void serve(hd_conn_t *c, const hd_slot_t *slot, const hd_region_t *r,
 {
     const hd_protocol_t *p = hd_protocol_get(chain->protocol);
 
-    const hd_region_t *outer = serving; /* a pipe's end may be served from within */
-
     hd_bug_on(p == NULL); /* who builds listeners checks the number */
     c->protocol = chain->protocol;
-    serving = r;
-    p->on_conn(c, slot, chain);
-    serving = outer;
+    p->on_conn(c, &(hd_entrance_t){slot, r, chain});
 }
 
 /* Its steps */

@@ -106,28 +106,29 @@ static inline size_t hd_drain_share(const hd_drain_round_t *round, size_t n)
     return (n + round->left - 1) / round->left;
 }
 
+/* Which way a conn came in; good in this turn. */
+typedef struct {
+    const hd_slot_t *listener;
+    const hd_region_t *version; /* of it, to be pinned: <chain> lies there. It may be
+                                   older than the slot's */
+    const hd_filter_chain_t *chain;
+} hd_entrance_t;
+
 /* A protocol's server. Numbers are equal in all processes of a generation, since
  * registration order is. */
 typedef struct {
     const char *name;
-    /* Takes an open conn: sets its handler. <listener> and <chain> are good in this turn;
-     * <chain> may be of an older version than the slot's: hd_listener_serving. */
-    void (*on_conn)(hd_conn_t *c, const hd_slot_t *listener,
-                    const hd_filter_chain_t *chain);
+    /* Takes an open conn: sets its handler. */
+    void (*on_conn)(hd_conn_t *c, const hd_entrance_t *in);
     /* Told of a conn that goes no further, before it is closed; c->err says why, unless
      * the client left. <status> is what nginx would call it: 400 before the chain was
-     * chosen
-     * (<chain> is the default one), 500 in the handshake, 403 by a filter. May be NULL.
+     * chosen (it is the default one), 500 in the handshake, 403 by a filter. May be NULL.
      */
-    void (*on_refused)(hd_conn_t *c, const hd_slot_t *listener,
-                       const hd_filter_chain_t *chain, unsigned status);
+    void (*on_refused)(hd_conn_t *c, const hd_entrance_t *in, unsigned status);
     /* A round of the graceful end: its share of this process's conns is told of it, as the
      * protocol has a word for that, and ends when it may. */
     void (*drain)(hd_loop_t *loop, const hd_drain_round_t *round);
 } hd_protocol_t;
-
-/* Within on_conn: the version that <chain> lies in, to be pinned. NULL outside of it. */
-const hd_region_t *hd_listener_serving(void);
 
 uint16_t hd_protocol_register(const hd_protocol_t *p);
 const hd_protocol_t *hd_protocol_get(uint16_t number);

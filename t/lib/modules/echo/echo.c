@@ -64,15 +64,13 @@ static void on_closed(hd_conn_t *c)
 static const hd_conn_handler_t handler = {.on_readable = on_readable,
                                           .on_closed = on_closed};
 
-static void on_conn(hd_conn_t *c, const hd_slot_t *listener,
-                    const hd_filter_chain_t *chain)
+static void on_conn(hd_conn_t *c, const hd_entrance_t *in)
 {
-    const echo_t *e = chain->protocol_conf;
+    const echo_t *e = in->chain->protocol_conf;
     hd_file_t *log = e->log.len > 0 ? hd_file_get(e->log) : NULL;
     char line[512];
     int n = snprintf(line, sizeof(line), "%d %.*s\n", (int)getpid(), HD_STR_ARG(e->text));
 
-    (void)listener;
     hd_conn_set_handler(c, &handler, NULL);
     hd_ignore(!hd_conn_try_send_copy(c, line, (size_t)n));
     if (log != NULL)
