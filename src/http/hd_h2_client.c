@@ -37,23 +37,18 @@ struct h2_client_s {
 
 static h2_stream_t *stream_of(hd_h2_session_t *s, int32_t id)
 {
-    return nghttp2_session_get_stream_user_data(s->ng, id);
+    hd_h2_out_t *out = hd_h2_out_of(s, id);
+
+    return out == NULL ? NULL : hd_container_of(out, h2_stream_t, out);
 }
 
-static hd_h2_out_t *out_of(hd_h2_session_t *s, int32_t id)
+static void on_out_drained(hd_h2_out_t *out)
 {
-    h2_stream_t *st = stream_of(s, id);
+    h2_stream_t *st = hd_container_of(out, h2_stream_t, out);
 
-    return st == NULL ? NULL : &st->out;
-}
-
-static void on_out_drained(hd_h2_session_t *s, int32_t id)
-{
-    h2_stream_t *st = stream_of(s, id);
-
-    if (st != NULL && st->tube != NULL)
+    if (st->tube != NULL)
         hd_h2_tube_pull(st->tube);
-    else if (st != NULL && st->x != NULL)
+    else if (st->x != NULL)
         st->x->user->on_writable(st->x);
 }
 
@@ -169,8 +164,8 @@ static void submit(h2_stream_t *st, hd_req_t *req, bool has_body, int64_t length
         nv[n++] =
             hd_h2_nv(HD_STR("content-length"), hd_str_from_u64((uint64_t)length, digits));
     st->waits = NULL;
-    st->id = nghttp2_submit_request(h->s.ng, NULL, nv, n,
-                                    has_body || st->is_tunnel ? &provider : NULL, st);
+    st->id = nghttp2_submit_request(
+        h->s.ng, NULL, nv, n, has_body || st->is_tunnel ? &provider : NULL, &st->out);
     if (st->id < 0) { /* ids used up, or GOAWAY came */
         h->up->draining = true;
         refuse(st);
@@ -704,7 +699,6 @@ hd_rc_t hd_h2_client_open(hd_upconn_t *u, hd_err_t *err)
         hd_h2_session_init(&h->s, u->conn, callbacks, false, h) != HD_OK)
         return hd_err_set(err, HD_E_INTERNAL, "no memory for an HTTP/2 session");
     h->up = u;
-    h->s.out_of = out_of;
     h->s.on_out_drained = on_out_drained;
     hd_list_init(&h->streams);
     hd_pool_defer(pool, destroy_client, h);

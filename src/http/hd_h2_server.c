@@ -236,7 +236,6 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     }
     set_budget(h, http);
     h->s.frames.block_bytes_max = hd_max(h->head_bytes_max, (uint32_t)65536);
-    h->s.out_of = hd_h2_request_out_of;
     h->s.on_out_drained = hd_h2_request_on_drained;
     hd_list_init(&h->streams);
     hd_list_add_last(&conns, &h->link);

@@ -57,7 +57,9 @@ struct hd_h2_server_s {
 
 static inline hd_h2_stream_t *stream_of(hd_h2_session_t *s, int32_t id)
 {
-    return nghttp2_session_get_stream_user_data(s->ng, id);
+    hd_h2_out_t *out = hd_h2_out_of(s, id);
+
+    return out == NULL ? NULL : hd_container_of(out, hd_h2_stream_t, out);
 }
 
 /* --- hd_h2_server.c --- */
@@ -78,9 +80,7 @@ void hd_h2_server_set_idle_timer(hd_h2_server_t *h);
 /* --- hd_h2_server_request.c --- */
 /* Made anew, the caller's: nghttp2's callbacks for conns of clients. NULL: no memory. */
 nghttp2_session_callbacks *hd_h2_request_callbacks(void);
-/* For the session (hd_h2_session.h). */
-hd_h2_out_t *hd_h2_request_out_of(hd_h2_session_t *s, int32_t id);
-void hd_h2_request_on_drained(hd_h2_session_t *s, int32_t id);
+void hd_h2_request_on_drained(hd_h2_out_t *out); /* for the session */
 void hd_h2_stream_free(hd_h2_stream_t *st);
 void hd_h2_stream_free_if_over(hd_h2_stream_t *st);
 

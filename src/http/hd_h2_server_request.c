@@ -27,19 +27,10 @@ void hd_h2_stream_free_if_over(hd_h2_stream_t *st)
         hd_h2_stream_free(st);
 }
 
-hd_h2_out_t *hd_h2_request_out_of(hd_h2_session_t *s, int32_t id)
+void hd_h2_request_on_drained(hd_h2_out_t *out)
 {
-    hd_h2_stream_t *st = stream_of(s, id);
+    hd_h2_stream_t *st = hd_container_of(out, hd_h2_stream_t, out);
 
-    return st == NULL ? NULL : &st->out;
-}
-
-void hd_h2_request_on_drained(hd_h2_session_t *s, int32_t id)
-{
-    hd_h2_stream_t *st = stream_of(s, id);
-
-    if (st == NULL)
-        return;
     if (st->tube != NULL)
         hd_h2_tube_pull(st->tube);
     else if (st->req != NULL)
@@ -77,7 +68,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
     hd_headers_init(&st->req->head.headers, st->req->pool, 16);
     st->req->head.version = HD_HTTP_20;
     st->req->head.keep_alive = true;
-    nghttp2_session_set_stream_user_data(ng, st->id, st);
+    nghttp2_session_set_stream_user_data(ng, st->id, &st->out);
     return 0;
 }
 

@@ -62,7 +62,7 @@ static ssize_t on_read_source(nghttp2_session *ng, int32_t stream_id, uint8_t *b
                               void *user)
 {
     hd_h2_session_t *s = user;
-    hd_h2_out_t *out = s->out_of(s, stream_id);
+    hd_h2_out_t *out = hd_h2_out_of(s, stream_id);
     size_t n;
 
     (void)ng, (void)buf, (void)source;
@@ -103,7 +103,7 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
 {
     hd_h2_session_t *s = user;
     int32_t id = frame->hd.stream_id;
-    hd_h2_out_t *out = s->out_of(s, id);
+    hd_h2_out_t *out = hd_h2_out_of(s, id);
 
     (void)ng, (void)source;
     if (is_full(s))
@@ -123,7 +123,7 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
     }
     if (out->was_high && out->chain.bytes < HD_H2_STREAM_OUT_LOW) {
         out->was_high = false;
-        s->on_out_drained(s, id);
+        s->on_out_drained(out);
     }
     return 0;
 }

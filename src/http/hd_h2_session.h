@@ -46,11 +46,16 @@ struct hd_h2_session_s {
     hd_timer_t ping;       /* of hd_h2_session_keepalive */
     uint64_t ping_ms, ping_timeout_ms;
     bool ping_waits; /* for its answer */
-    /* Of the side's stream: its output. NULL: it is gone. */
-    hd_h2_out_t *(*out_of)(hd_h2_session_t *s, int32_t stream_id);
-    /* The stream's output fell below the low mark after having been high. */
-    void (*on_out_drained)(hd_h2_session_t *s, int32_t stream_id);
+    /* <out> fell below the low mark after having been high. */
+    void (*on_out_drained)(hd_h2_out_t *out);
 };
+
+/* A stream's output is what nghttp2 keeps as its user data: a side sets it when it makes
+ * a stream of its own around it. NULL: that is gone. */
+static inline hd_h2_out_t *hd_h2_out_of(const hd_h2_session_t *s, int32_t stream_id)
+{
+    return nghttp2_session_get_stream_user_data(s->ng, stream_id);
+}
 
 /* nghttp2 callbacks that both sides share are put into <cb>. */
 void hd_h2_session_callbacks(nghttp2_session_callbacks *cb);
