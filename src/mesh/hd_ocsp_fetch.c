@@ -11,7 +11,7 @@ struct hd_ocsp_fetch_s {
     hd_loop_t *loop;
     hd_pool_t *pool;
     hd_ocsp_url_t url; /* of the text in <pool> */
-    const hd_slot_t *slot;
+    const hd_slot_t *slot; /* held */
     hd_resolver_t resolver;
     hd_str_t request;
     hd_resolve_wait_t wait;
@@ -38,6 +38,7 @@ static void end(hd_ocsp_fetch_t *f)
         hd_resolving->stop(&f->wait);
     hd_post_cancel(&f->step);
     hd_timer_stop(f->loop, &f->deadline);
+    hd_slot_let_go(hd_loop_member(f->loop), f->slot);
     free(f->answer);
     hd_pool_destroy(f->pool);
     free(f);
@@ -267,6 +268,7 @@ static hd_ocsp_fetch_t *start(hd_loop_t *loop, const hd_ocsp_ask_t *ask,
     f->loop = loop;
     f->pool = hd_pool_create(0);
     f->slot = ask->cluster;
+    hd_slot_hold(hd_loop_member(loop), f->slot);
     f->resolver = ask->resolver;
     f->request = hd_str_dup(f->pool, ask->request);
     f->done = done;

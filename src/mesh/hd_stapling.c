@@ -16,10 +16,10 @@
 /* One task of the configuration. */
 typedef struct {
     hd_link_t link;
-    const hd_slot_t *slot; /* the task's */
+    const hd_slot_t *slot; /* the task's, held */
     uint64_t version;      /* of the task, last taken */
     hd_ocsp_t *cert;       /* NULL: it can't be asked about */
-    hd_slot_t *staple;     /* the answer's; NULL: never there */
+    hd_slot_t *staple;     /* the answer's, held; NULL: never there */
     hd_ocsp_fetch_t *fetch;
     hd_timer_t timer;
     uint32_t failures; /* in a row */
@@ -53,13 +53,23 @@ static const hd_staple_t *staple_of(const task_t *t)
     return r != NULL ? r->root : NULL;
 }
 
+static void set_staple(task_t *t, hd_slot_t *slot)
+{
+    if (slot != NULL)
+        hd_slot_hold(agent.proc->member, slot);
+    if (t->staple != NULL)
+        hd_slot_let_go(agent.proc->member, t->staple);
+    t->staple = slot;
+}
+
 /* --- publishing --- */
 
 static void on_reclaim(hd_timer_t *t)
 {
     hd_proc_t *p = agent.proc;
 
-    if (hd_arena_reclaim(p->arenas[HD_ARENA_DYNAMIC], hd_loop_now_ns(p->loop)) > 0)
+    if (hd_arena_reclaim(p->arenas[HD_ARENA_DYNAMIC], hd_loop_now_ns(p->loop)) > 0 ||
+        hd_arena_slots_going(p->arenas[HD_ARENA_DYNAMIC]) > 0)
         hd_timer_set(p->loop, t, RECLAIM_MS);
 }
 
@@ -92,7 +102,7 @@ static hd_rc_t put_staple(task_t *t, const hd_stapling_t *conf, hd_str_t der,
     hd_region_t *r;
     hd_pool_t *pool;
 
-    t->staple = hd_slot_find_or_add(arena, HD_RES_POLICY, conf->staple, err);
+    set_staple(t, hd_slot_find_or_add(arena, HD_RES_POLICY, conf->staple, err));
     if (t->staple == NULL)
         return HD_ERROR;
     r = hd_batch_region(batch, HD_RES_POLICY, conf->staple, HD_STR("ocsp"), 0, &pool,
@@ -253,8 +263,8 @@ static void take_task(task_t *t, const hd_region_t *r)
     t->version = r->version;
     hd_ocsp_destroy(t->cert);
     t->cert = hd_ocsp_create(conf->chain_pem, conf->trust_pem, conf->verifies, &err);
-    t->staple = hd_slot_find(p->member, p->arenas[HD_ARENA_DYNAMIC], HD_RES_POLICY,
-                             conf->staple);
+    set_staple(t, hd_slot_find(p->member, p->arenas[HD_ARENA_DYNAMIC], HD_RES_POLICY,
+                               conf->staple));
     s = staple_of(t);
     if (t->cert == NULL) {
         hd_log(HD_LOG_ERROR, "stapling: \"%.*s\": %s", HD_STR_ARG(conf->label), err.text);
@@ -276,6 +286,8 @@ static void end_task(task_t *t, bool drops)
     hd_timer_stop(agent.proc->loop, &t->timer);
     hd_ocsp_destroy(t->cert);
     hd_list_remove(&t->link);
+    set_staple(t, NULL);
+    hd_slot_let_go(agent.proc->member, t->slot);
     free(t);
 }
 
@@ -292,6 +304,7 @@ static task_t *find_or_add(const hd_slot_t *slot, hd_link_t **at)
     t = calloc(1, sizeof(*t));
     hd_bug_on(t == NULL);
     t->slot = slot;
+    hd_slot_hold(agent.proc->member, slot);
     hd_timer_init(&t->timer, on_due);
     hd_list_add_last(*at, &t->link);
     return t;

@@ -90,7 +90,7 @@ struct hd_arena_s {
     uint8_t *slot_marks;
     uint32_t *idle_slots, *free_slots;
     hd_going_t *going;
-    size_t idle_n, idle_room, free_slots_n, free_slots_room, going_n, going_room;
+    size_t idle_n, held_n, idle_room, free_slots_n, free_slots_room, going_n, going_room;
 };
 
 /* hd_arena.c: the tables' pages up to item <n> may be written; false: no room. */

@@ -350,6 +350,11 @@ static void free_record(hd_part_t *p, uint32_t record)
             hd_store(&total->word, 0, relaxed);
         p->gauges[r->first + i - p->gauges_from] = 0;
     }
+    if (r->n > 0) { /* taken again before others, so that no more pages are touched */
+        uint32_t *at = &p->gauges_at[owner_of(r->kind)];
+
+        *at = hd_min(*at, r->first - p->gauges_from);
+    }
     hd_store(&r->state, RECORD_FREE, release);
     if (r->took > 0)
         hd_space_free(&p->space, (char *)p->shared + r->at, r->took);

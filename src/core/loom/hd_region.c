@@ -458,7 +458,7 @@ size_t hd_arena_reclaim(hd_arena_t *a, uint64_t now_ns)
         on_freed(a->writer, a, n - kept);
     if (a->writer->parts[a->id] != NULL)
         hd_part_reclaim(a->writer->parts[a->id], floor, &a->shared->seq);
-    return kept;
+    return a->retired_n; /* an index may have been replaced just now */
 }
 
 /* A writer's start */

@@ -144,7 +144,7 @@ void hd_slots_index_fit(hd_arena_t *a, uint64_t now_ns)
     const hd_slot_index_t *index = get_index(a);
     hd_err_t err = {.code = HD_E_NONE};
 
-    if (index != NULL && index->mask + (size_t)1 >= 4 * cells_for(hd_slots_used(a)))
+    if (index != NULL && index->mask + (size_t)1 >= 2 * cells_for(hd_slots_used(a)))
         hd_ignore(!hd_slots_index(a, now_ns, &err)); /* no room: the old one serves */
 }
 

@@ -69,7 +69,7 @@ hd_slot_t *hd_slot_next(const hd_arena_t *a, const hd_slot_t *slot);
  * them and finds it as before knows that there are no others. */
 uint64_t hd_slots_arrived(const hd_arena_t *a, hd_res_type_t type);
 
-/* By the writer: how many slots may be given back, but for a hold or a turn. */
+/* By the writer: how many slots will be given back without anybody's letting go. */
 size_t hd_arena_slots_going(const hd_arena_t *a);
 /* Who keeps something in shared state by a slot's name is told that nobody has the slot
  * any more, by whatever process writes. Set once, before an arena is opened. */

@@ -221,7 +221,7 @@ static bool let_idle_go(hd_arena_t *a, uint64_t seq)
         a->going[a->going_n++] = (hd_going_t){.id = id, .seq = seq};
         any = true;
     }
-    a->idle_n = kept;
+    a->idle_n = a->held_n = kept;
     return any;
 }
 
@@ -273,7 +273,7 @@ void hd_slots_reclaim(hd_arena_t *a, uint64_t floor, uint64_t now_ns)
 
 size_t hd_arena_slots_going(const hd_arena_t *a)
 {
-    return a->going_n + a->idle_n;
+    return a->going_n + a->idle_n - a->held_n;
 }
 
 /* A writer's start and end */
@@ -296,6 +296,6 @@ void hd_slots_close(hd_arena_t *a)
     a->slot_refs = a->idle_slots = a->free_slots = NULL;
     a->slot_marks = NULL;
     a->going = NULL;
-    a->idle_n = a->idle_room = a->going_n = a->going_room = 0;
+    a->idle_n = a->held_n = a->idle_room = a->going_n = a->going_room = 0;
     a->free_slots_n = a->free_slots_room = 0;
 }
