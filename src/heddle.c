@@ -6,6 +6,7 @@
 #include "core/os/hd_os.h"
 #include "core/proc/hd_conf_overload.h"
 #include "core/proc/hd_modules.h"
+#include "core/proc/hd_nginx_words.h"
 #include "core/proc/hd_print.h"
 #include "core/proc/hd_process.h"
 #include "hd_auto_config.h"
@@ -109,10 +110,6 @@ static void register_parts(void)
 
 /* What tools that read `nginx -V` look for, as far as it is true here. */
 #define NGINX_VERSION "1.31.3"
-#define NGINX_WORDS                                                                      \
-    "--with-pcre --with-pcre-jit --with-http_ssl_module --with-http_v2_module "          \
-    "--with-stream --with-stream_ssl_module --without-http_uwsgi_module "                \
-    "--without-http_scgi_module --without-http_memcached_module"
 
 /* nginx's form: "gcc (Debian 12) 12.2.0" is told as "gcc 12.2.0 (Debian 12)". */
 static void print_compiler(void)
@@ -129,6 +126,7 @@ static void print_compiler(void)
 static void print_build(void)
 {
     const char *running = OpenSSL_version(OPENSSL_VERSION);
+    hd_pool_t *pool = hd_pool_create(0);
 
     fprintf(stderr, "nginx version: nginx/" NGINX_VERSION " (compatible)\n");
     print_compiler();
@@ -138,8 +136,9 @@ static void print_build(void)
         fprintf(stderr, "built with %s (running with %s)\n", OPENSSL_VERSION_TEXT,
                 running);
     fprintf(stderr, "TLS SNI support enabled\n");
-    fprintf(stderr, "configure arguments: %s%s" NGINX_WORDS "\n", HD_CONFIGURE,
-            HD_CONFIGURE[0] != '\0' ? " " : "");
+    fprintf(stderr, "configure arguments: %s%s%.*s\n", HD_CONFIGURE,
+            HD_CONFIGURE[0] != '\0' ? " " : "", HD_STR_ARG(hd_nginx_words(pool)));
+    hd_pool_destroy(pool);
 }
 
 static void print_version(bool all)

@@ -31,6 +31,22 @@ like $out, qr/^heddle version.*^built by .*^configure arguments: /ms, '-V: and h
 like $out, qr{^nginx version: nginx/\d+\.\d+\.\d+ \(compatible\)\nbuilt by \w+ [\d.]+ \(.*\)\nbuilt with OpenSSL \d}m,
     "in nginx's form, which tools read";
 like $out, qr/^configure arguments: .*--with-http_ssl_module\b.*--with-http_v2_module\b/m, 'what it can do, in its words';
+# Words are as true as the program: what it is said to be built with or without it knows or doesn't.
+my %words = map { $_ => 1 } $out =~ /(--with(?:out)?-\S+)/g;
+my %by = (sub => 'sub_filter', realip => 'set_real_ip_from', gunzip => 'gunzip', gzip_static => 'gzip_static', auth_request => 'auth_request',
+    secure_link => 'secure_link', slice => 'slice', dav => 'dav_methods', mp4 => 'mp4', xslt => 'xslt_stylesheet');
+my %but = (ssi => 'ssi', fastcgi => 'fastcgi_pass', uwsgi => 'uwsgi_pass', memcached => 'memcached_pass', gzip => 'gzip', map => 'map',
+    limit_req => 'limit_req', grpc => 'grpc_pass', upstream_hash => 'hash');
+sub is_known {
+    my ($name) = @_;
+    my (undef, $said) = Heddle->new->conf("http { $name; }")->run('-t');
+    return $said !~ /unknown directive/;
+}
+is_deeply [grep { $words{"--with-http_${_}_module"} } sort keys %by], [grep { is_known($by{$_}) } sort keys %by],
+    '-V: what nginx leaves out unless asked for, and is here';
+is_deeply [grep { $words{"--without-http_${_}_module"} } sort keys %but], [grep { !is_known($but{$_}) } sort keys %but],
+    "-V: what nginx has, and isn't here";
+ok $words{"--with-stream_ssl_preread_module"} && $words{'--without-http-cache'}, '-V: in stream, and the cache';
 for my $h ('-h', '-?') {
     ($status, $out) = heddle($h);
     is $status, 0, $h;

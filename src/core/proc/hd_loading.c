@@ -72,29 +72,10 @@ static hd_rc_t load_module(hd_conf_t *cf, hd_str_t name, hd_err_t *err)
     return HD_OK;
 }
 
-/* Where the modules lie: beside the program in a build directory, else as configured. */
-static hd_str_t modules_dir(hd_pool_t *pool)
-{
-    char exe[1024];
-    ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-    struct stat st;
-    hd_str_t dir;
-
-    while (n > 0 && exe[n - 1] != '/')
-        n--;
-    if (n > 0) {
-        dir = hd_str_printf(pool, "%.*smodules", (int)n, exe);
-        if (stat(hd_str_printf(pool, "%.*s/modules.index", HD_STR_ARG(dir)).data, &st) ==
-            0)
-            return dir;
-    }
-    return HD_STR(HD_MODULES_PATH);
-}
-
 static hd_rc_t find_module(hd_conf_t *cf, hd_str_t name, hd_err_t *err)
 {
     hd_str_t path =
-        hd_module_index_find(modules_dir(cf->temp), HD_STR("directive"), name, cf->temp);
+        hd_module_index_find(hd_modules_dir(cf->temp), HD_STR("directive"), name, cf->temp);
 
     if (path.len == 0 || loaded_from(path) != UINT16_MAX)
         return HD_DECLINED;
@@ -108,7 +89,7 @@ static hd_rc_t load_once(hd_str_t path, hd_err_t *err)
 
 static hd_rc_t find_xds_modules(hd_conf_t *cf, hd_err_t *err)
 {
-    return hd_module_index_each(modules_dir(cf->temp), HD_STR("type"), cf->temp,
+    return hd_module_index_each(hd_modules_dir(cf->temp), HD_STR("type"), cf->temp,
                                 load_once, err);
 }
 

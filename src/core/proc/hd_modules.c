@@ -1,5 +1,6 @@
 #include "core/proc/hd_modules.h"
 #include "core/base/hd_map.h"
+#include "hd_auto_config.h"
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -100,6 +101,24 @@ uint16_t hd_module_by_type_url(hd_str_t url, const hd_xds_type_t **type)
         }
     }
     return UINT16_MAX;
+}
+
+hd_str_t hd_modules_dir(hd_pool_t *pool)
+{
+    char exe[1024];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+    struct stat st;
+    hd_str_t dir;
+
+    while (n > 0 && exe[n - 1] != '/')
+        n--;
+    if (n > 0) {
+        dir = hd_str_printf(pool, "%.*smodules", (int)n, exe);
+        if (stat(hd_str_printf(pool, "%.*s/modules.index", HD_STR_ARG(dir)).data, &st) ==
+            0)
+            return dir;
+    }
+    return HD_STR(HD_MODULES_PATH);
 }
 
 /* --- DIR/modules.index --- */

@@ -13,6 +13,8 @@ uint64_t hd_module_file(const char *path);
 hd_str_t hd_module_path(uint16_t number);
 /* Who owns an xDS type URL; UINT16_MAX: nobody. */
 uint16_t hd_module_by_type_url(hd_str_t url, const struct hd_xds_type_s **type);
+/* Where the modules lie: beside the program in a build directory, else as configured. */
+hd_str_t hd_modules_dir(hd_pool_t *pool);
 /* The module file in <dir> that its index names for a directive; empty: none. The index
  * (DIR/modules.index, lines "directive NAME file.so" and "type URL file.so") is written
  * by the build from the modules' own tables. */
