@@ -177,20 +177,19 @@ static void serve(hd_conn_t *c, bool is_h2)
         hd_h1_serve(c, &entry);
 }
 
-/* A first line of three words whose last names no version: neither protocol. HTTP/2 says
+/* A first line of three words and more whose last names no version: neither protocol.
+ * One with a version is HTTP/1's, however wrong, and answered with 400. HTTP/2 says
  * so by its own error (RFC 9113 §3.4), which a client of it with a bad preface reads. */
 static bool is_no_http1(hd_str_t bytes)
 {
     ssize_t end = hd_str_find_char(bytes, '\r');
     hd_str_t line = hd_str_sub(bytes, 0, end < 0 ? 0 : (size_t)end);
-    ssize_t first = hd_str_find_char(line, ' ');
-    ssize_t second =
-        first < 0 ? -1
-                  : hd_str_find_char(hd_str_sub(line, (size_t)first + 1, line.len), ' ');
+    const char *last = line.len == 0 ? NULL : memrchr(line.data, ' ', line.len);
 
-    return second >= 0 &&
+    return last != NULL && memchr(line.data, ' ', line.len) != last &&
            !hd_str_has_prefix_nocase(
-               hd_str_sub(line, (size_t)(first + second) + 2, line.len), HD_STR("HTTP/"));
+               hd_str_sub(line, (size_t)(last - line.data) + 1, line.len),
+               HD_STR("HTTP/"));
 }
 
 static void on_readable(hd_conn_t *c)

@@ -6,8 +6,10 @@ use warnings;
 use lib 't/lib';
 use Test::More;
 use Heddle;
+use Heddle::Xds;
+use JSON::XS ();
 
-my $hd = Heddle->new->conf(<<'EOC');
+my $by_file = Heddle->new->conf(<<'EOC');
 http {
     client_max_body_size 1000;
     large_client_header_buffers 4 8k;
@@ -18,8 +20,16 @@ http {
     }
 }
 EOC
-$hd->echo_server(1);
-$hd->start;
+
+# The same by xDS, which has no limit of bodies.
+my $by_xds = Heddle->new->conf(<<'EOC');
+xds { server 127.0.0.1:%%PORT_xds%%; node_id sidecar~127.0.0.1~a.b~b.svc.cluster.local; }
+EOC
+my $xds = Heddle::Xds->new($by_xds, 'xds')->serve(
+    CDS => [Heddle::Xds::cluster('up', $by_xds->port(1))],
+    LDS => [Heddle::Xds::listener('front', $by_xds->port(0), route_config => Heddle::Xds::routes('all', ['/' => 'up']),
+        normalize_path => JSON::XS::true(), max_request_headers_kb => 32)],
+);
 
 my $get = "GET /bad HTTP/1.1\r\n";
 my $post = "POST /bad HTTP/1.1\r\nHost: a\r\n";
@@ -94,21 +104,36 @@ my @bad = (
     [431, 'much altogether', "${get}Host: a\r\n" . join('', map { "X$_: " . 'y' x 900 . "\r\n" } 1 .. 60) . "\r\n"],
 );
 
-for (@bad) {
-    my ($status, $name, $bytes) = @$_;
-    my $got = $hd->raw($bytes);
-    my @heads = $got =~ m{^HTTP/1.1 (\d+)}mg;
-    is "@heads", $status, $name;
-    # what stands behind it was never looked at, split or not
-    my $c = $hd->connect;
-    my $half = int(length($bytes) / 2);
-    $c->send(substr $bytes, 0, $half);
-    $c->send(substr($bytes, $half) . ($bytes =~ /\r\n$/ ? "GET /second HTTP/1.1\r\nHost: a\r\n\r\n" : ''));
-    @heads = $c->read_all =~ m{^HTTP/1.1 (\d+)}mg;
-    is "@heads", $status, "$name: in two pieces, with a second one behind";
+sub check_all {
+    my ($hd, $way, @rows) = @_;
+    $hd->echo_server(1);
+    $hd->start;
+    $hd->wait_for(sub { Heddle::Port::is_listening($hd->port(0)) }, 'the listener');
+    for (@rows) {
+        my ($status, $name, $bytes) = @$_;
+        my $got = $hd->raw($bytes);
+        my @heads = $got =~ m{^HTTP/1.1 (\d+)}mg;
+        is "@heads", $status, "$way: $name";
+        # what stands behind it was never looked at, split or not
+        my $c = $hd->connect;
+        my $half = int(length($bytes) / 2);
+        $c->send(substr $bytes, 0, $half);
+        $c->send(substr($bytes, $half) . ($bytes =~ /\r\n$/ ? "GET /second HTTP/1.1\r\nHost: a\r\n\r\n" : ''));
+        @heads = $c->read_all =~ m{^HTTP/1.1 (\d+)}mg;
+        is "@heads", $status, "$way: $name: in two pieces, with a second one behind";
+    }
+    is scalar(grep { $_->{head} =~ /bad|second|small/ } $hd->requests(1)), 0, "$way: none of them reached the upstream";
+    is $hd->get('/good')->status, 200, "$way: a good one does";
+    $hd->stop;
 }
-is scalar(grep { $_->{head} =~ /bad|second|small/ } $hd->requests(1)), 0, 'none of them reached the upstream';
-is $hd->get('/good')->status, 200, 'a good one does';
+
+check_all($by_file, 'file', @bad);
+SKIP: {
+    skip $Heddle::Xds::missing if $Heddle::Xds::missing;
+    $xds->start;
+    check_all($by_xds, 'xds', grep { $_->[0] != 413 } @bad);
+    $xds->stop;
+}
 
 # ---- limits: the log names the field and the directive
 
