@@ -216,10 +216,13 @@ static uint32_t choose_as_nginx(choice_t *c)
 
 /* --- Envoy's way: a priority by its load, a locality by its weight --- */
 
-static hd_lb_list_t *locality_list(hd_lb_level_t *level, hd_lb_which_t which)
+static hd_lb_list_t *locality_list(const choice_t *c, hd_lb_level_t *level,
+                                   hd_lb_which_t which)
 {
     uint32_t l;
 
+    if (level->zones != NULL && which != HD_LB_ALL)
+        return hd_lb_zones_choose(c->v, level, which);
     if (which == HD_LB_ALL || level->localities[which].turns.n == 0)
         return &level->lists[which];
     l = hd_edf_peek(&level->localities[which].turns);
@@ -274,8 +277,12 @@ static uint32_t choose_as_envoy(choice_t *c)
         at = take_by_table(c, level, which, number, HASH_LOOKS);
     if (at != HD_LB_NOBODY)
         return at;
-    list = locality_list(level, which);
+    list = locality_list(c, level, which);
     at = take_from(c, list, !c->p->may_repeat);
+    if (at == HD_LB_NOBODY && list != &level->lists[which]) { /* then elsewhere */
+        list = &level->lists[which];
+        at = take_from(c, list, !c->p->may_repeat);
+    }
     return at != HD_LB_NOBODY ? at : take_from(c, list, false);
 }
 
@@ -395,6 +402,41 @@ static uint32_t choose(choice_t *c)
     return c->v->conf->is_nginx ? choose_as_nginx(c) : choose_as_envoy(c);
 }
 
+static uint32_t choose_in(choice_t *c, const hd_kv_t *labels, uint32_t n)
+{
+    c->g = hd_lb_subset(c->v, labels, n, c->now_ns);
+    if (c->g == NULL)
+        return HD_LB_NOBODY;
+    c->g->choices++;
+    return choose(c);
+}
+
+/* How many labels stand before the next ones (hd_pick_t.subset). */
+static uint32_t count_labels(const hd_kv_t *labels, uint32_t n)
+{
+    uint32_t i = 0;
+
+    while (i < n && labels[i].key.data != NULL)
+        i++;
+    return i;
+}
+
+/* Of several lists of labels the first is what is asked for; where the cluster says
+ * FALLBACK_LIST, the others are asked for in its place, one after the other. */
+static uint32_t choose_by_labels(choice_t *c)
+{
+    const hd_kv_t *labels = c->p->subset;
+    uint32_t all = c->p->subset_n, n = count_labels(labels, all), at = HD_LB_NOBODY;
+
+    if (n == all || !c->v->conf->subsets->has_fallback_list)
+        return choose_in(c, labels, n);
+    for (uint32_t from = n + 1; at == HD_LB_NOBODY && from <= all; from += n + 1) {
+        n = count_labels(labels + from, all - from);
+        at = choose_in(c, labels + from, n);
+    }
+    return at;
+}
+
 static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
 {
     choice_t c = {.m = m, .p = p, .now_ns = hd_clock_mono_ns()};
@@ -405,14 +447,13 @@ static hd_rc_t pick_endpoint(hd_member_t *m, hd_pick_t *p, hd_err_t *err)
         return no_healthy(m, p, err);
     hd_pin(m, p->endpoints_region);
     c.v = hd_lb_view(m, p, c.now_ns, err);
-    c.g = c.v != NULL ? hd_lb_subset(c.v, p, c.now_ns) : NULL;
-    if (c.g == NULL)
+    if (c.v == NULL)
         return no_healthy(m, p, err);
-    c.g->choices++;
     note_use(c.v->eps);
-    at = choose(&c);
+    at = hd_unlikely(c.v->conf->subsets != NULL) ? choose_by_labels(&c)
+                                                 : choose_in(&c, NULL, 0);
     if (at == HD_LB_NOBODY && !p->wanted_only && !p->is_sticky_strict &&
-        c.v->conf->subsets != NULL && c.v->conf->subsets->panics_to_any &&
+        c.v->conf->subsets != NULL && c.v->conf->subsets->panics_to_any && c.g != NULL &&
         c.g != &c.v->whole) {
         c.g = &c.v->whole;
         at = choose_as_envoy(&c);

@@ -7,6 +7,7 @@
  *   hd_balance_subset.c  which endpoints a request's labels lead to
  *   hd_balance_view.c    versions, health, lists
  *   hd_balance_list.c    the policies: who of a list is next
+ *   hd_balance_zones.c   zone-aware routing: which locality is next
  */
 #pragma once
 #include "core/loom/hd_companion.h"
@@ -33,6 +34,15 @@ typedef struct {
 
 typedef enum { HD_LB_HEALTHY, HD_LB_DEGRADED, HD_LB_ALL, HD_LB_LISTS_N } hd_lb_which_t;
 
+/* Of a priority whose localities matter; in v->lists. */
+typedef struct {
+    uint32_t n, own;    /* localities; which is ours, UINT32_MAX: none */
+    bool is_direct;     /* all to ours */
+    uint32_t own_share; /* else so many of 10,000 */
+    uint64_t *residual; /* what each of the others may take of the rest, summed up */
+    hd_lb_list_t *lists[HD_LB_ALL]; /* by locality */
+} hd_lb_zones_t;
+
 /* Those of one priority. */
 typedef struct {
     uint32_t rank; /* hd_endpoint_rank */
@@ -44,6 +54,7 @@ typedef struct {
         double *weights;
     } localities[HD_LB_ALL];
     const hd_table_t *table;
+    hd_lb_zones_t *zones; /* NULL: none */
 } hd_lb_level_t;
 
 /* All endpoints, or those of a subset. */
@@ -65,6 +76,12 @@ typedef struct {
     const hd_cluster_t *cluster;
     const hd_endpoints_t *eps;
     const hd_mesh_cluster_t *conf;
+    /* of conf->zones: the cluster that we belong to, as it was looked at in this turn */
+    const hd_cluster_t *local;
+    const hd_endpoints_t *local_eps;
+    const hd_region_t *local_region;
+    uint64_t local_version;
+    uint32_t local_seq;
     /* when the lists are old */
     uint32_t health_seq;
     uint64_t old_at_ns;
@@ -89,6 +106,10 @@ hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
 hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
                            uint64_t now_ns);
 uint64_t hd_lb_random(hd_lb_view_t *v);
+/* Those <n> of the endpoints that <at> names and <which> means, ready to be chosen from. */
+void hd_lb_fill_list(hd_lb_view_t *v, const hd_lb_group_t *g, const uint32_t *at,
+                     uint32_t n, hd_lb_which_t which, hd_lb_list_t *list,
+                     uint64_t now_ns);
 /* Whom hd_pick_t.sticky means; HD_LB_NOBODY. */
 uint32_t hd_lb_find_route(hd_lb_view_t *v, uint64_t route);
 /* The transport of an endpoint (NULL: of an original destination); NULL: the cluster's.
@@ -98,7 +119,18 @@ const hd_transport_match_t *hd_lb_transport(const hd_cluster_t *c,
 
 /* --- hd_balance_subset.c --- */
 /* Those that the request's labels lead to, fallbacks included; NULL: nobody. */
-hd_lb_group_t *hd_lb_subset(hd_lb_view_t *v, const hd_pick_t *p, uint64_t now_ns);
+hd_lb_group_t *hd_lb_subset(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
+                            uint64_t now_ns);
+
+/* --- hd_balance_zones.c, where conf->zones is there --- */
+/* Looks at the cluster that we belong to; true: it has changed since. */
+bool hd_lb_zones_look(hd_member_t *m, hd_lb_view_t *v);
+/* Sets level->zones where zones matter now; <at>: the level's <n> endpoints. */
+void hd_lb_zones_fill(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *level,
+                      const uint32_t *at, uint32_t n, uint64_t now_ns);
+/* Whom to choose from this time; level->zones is there. */
+hd_lb_list_t *hd_lb_zones_choose(hd_lb_view_t *v, hd_lb_level_t *level,
+                                 hd_lb_which_t which);
 
 /* --- hd_balance_latency.c --- */
 /* A request took so long; the endpoint has counts. */

@@ -62,12 +62,12 @@ static hd_lb_group_t *fall_back(hd_lb_view_t *v, uint8_t how, uint64_t now_ns)
     }
 }
 
-hd_lb_group_t *hd_lb_subset(hd_lb_view_t *v, const hd_pick_t *p, uint64_t now_ns)
+hd_lb_group_t *hd_lb_subset(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
+                            uint64_t now_ns)
 {
     const hd_subsets_t *s = v->conf->subsets;
-    const hd_kv_t *labels = p->subset;
     hd_kv_t rooms[2][LABELS_MAX];
-    uint32_t n = p->subset_n, turn = 0;
+    uint32_t turn = 0;
 
     if (s == NULL)
         return &v->whole;

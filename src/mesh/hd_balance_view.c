@@ -4,6 +4,7 @@
 #include "core/net/hd_sticky.h"
 #include "mesh/hd_check.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,9 +109,8 @@ static bool belongs(const hd_lb_view_t *v, hd_lb_which_t which, uint32_t at)
     }
 }
 
-static void fill_list(hd_lb_view_t *v, const hd_lb_group_t *g, const uint32_t *at,
-                      uint32_t n, hd_lb_which_t which, hd_lb_list_t *list,
-                      uint64_t now_ns)
+void hd_lb_fill_list(hd_lb_view_t *v, const hd_lb_group_t *g, const uint32_t *at,
+                     uint32_t n, hd_lb_which_t which, hd_lb_list_t *list, uint64_t now_ns)
 {
     *list = (hd_lb_list_t){.at = hd_pool_alloc(v->lists, (n + 1) * sizeof(*list->at))};
     for (uint32_t i = 0; i < n; i++) {
@@ -120,14 +120,30 @@ static void fill_list(hd_lb_view_t *v, const hd_lb_group_t *g, const uint32_t *a
     hd_lb_list_prepare(v, list, v->start + g->choices, now_ns);
 }
 
+/* Of a subset: so much of its locality's weight as it has of its endpoints. */
+static double scaled_weight(const hd_lb_view_t *v, const hd_lb_group_t *g, uint32_t rank,
+                            uint32_t locality, uint32_t total)
+{
+    double weight = v->eps->localities[locality].weight;
+    uint32_t all = 0;
+
+    if (g == &v->whole || !v->conf->subsets->scales_localities)
+        return weight;
+    for (uint32_t i = 0; i < v->eps->n; i++) {
+        all += v->eps->items[i].locality == locality && v->health[i] != HD_LB_OUT &&
+               hd_endpoint_rank(&v->eps->items[i]) == rank;
+    }
+    return all > 0 ? round(weight * total / all) : 0;
+}
+
 /* Envoy's effective weight of a locality: less when few of its endpoints serve. */
-static double locality_weight(const hd_lb_view_t *v, const hd_locality_t *l,
-                              uint32_t serve, uint32_t total)
+static double locality_weight(const hd_lb_view_t *v, double weight, uint32_t serve,
+                              uint32_t total)
 {
     double share =
         total == 0 ? 0 : v->eps->overprovisioning_factor / 100.0 * serve / total;
 
-    return l->weight * hd_min(share, 1.0);
+    return weight * hd_min(share, 1.0);
 }
 
 static void fill_localities(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *level,
@@ -154,8 +170,9 @@ static void fill_localities(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level
             if (v->eps->items[at[i]].locality == l)
                 part[part_n++] = at[i];
         }
-        fill_list(v, g, part, part_n, which, list, now_ns);
-        weight = locality_weight(v, &v->eps->localities[l], list->n, totals[l]);
+        hd_lb_fill_list(v, g, part, part_n, which, list, now_ns);
+        weight = locality_weight(v, scaled_weight(v, g, level->rank, l, totals[l]),
+                                 list->n, totals[l]);
         level->localities[which].weights[l] = weight;
         if (list->n > 0 && weight > 0)
             hd_edf_add(&level->localities[which].turns, l, weight);
@@ -206,11 +223,13 @@ static void fill_level(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *l
     *priority = (hd_priority_t){0};
     count_health(v, at, n, priority);
     for (int which = 0; which < HD_LB_LISTS_N; which++) {
-        fill_list(v, g, at, n, which, &level->lists[which], now_ns);
+        hd_lb_fill_list(v, g, at, n, which, &level->lists[which], now_ns);
         if (v->conf->locality_weighted && which < HD_LB_ALL &&
             (g == &v->whole || v->conf->subsets->locality_aware))
             fill_localities(v, g, level, at, n, which, now_ns);
     }
+    if (v->conf->zones != NULL)
+        hd_lb_zones_fill(v, g, level, at, n, now_ns);
 }
 
 static uint32_t find_ranks(const hd_lb_view_t *v, hd_lb_group_t *g)
@@ -356,7 +375,7 @@ hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
                          hd_err_t *err)
 {
     hd_lb_view_t *v = hd_companion_of_slot(m, &view_type, p->cluster_slot, NULL, err);
-    bool is_new;
+    bool is_new, is_old = false;
 
     if (v == NULL)
         return NULL;
@@ -366,7 +385,9 @@ hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
              v->endpoints_version != p->endpoints_region->version;
     if (is_new)
         take_versions(v, p);
-    if (is_new || now_ns >= v->old_at_ns || v->health_seq != read_seq(v->eps))
+    if (hd_unlikely(v->conf->zones != NULL))
+        is_old = hd_lb_zones_look(m, v);
+    if (is_new || is_old || now_ns >= v->old_at_ns || v->health_seq != read_seq(v->eps))
         refresh(v, now_ns);
     v->steps = 0;
     return v;

@@ -31,9 +31,21 @@ typedef struct {
     uint32_t selectors_n;
     uint8_t fallback;
     bool panics_to_any, locality_aware, allows_more_keys;
+    bool scales_localities; /* their weights, by how many of theirs are in the subset */
+    bool has_fallback_list; /* a request's labels may come with others to try */
     const hd_kv_t *default_labels;
     uint32_t default_labels_n;
 } hd_subsets_t;
+
+/* Zone-aware routing: where we are, and how much of the traffic follows. */
+typedef struct {
+    hd_str_t region, zone, subzone; /* ours */
+    const hd_slot_t *local;         /* the cluster that we belong to */
+    uint32_t enabled;               /* of 10,000 requests */
+    uint32_t min_size;              /* fewer healthy endpoints: as if there were no zones */
+    uint32_t force_min; /* so many healthy ones in our zone get all; 0: by shares */
+    bool by_weight;     /* endpoints count by their weights */
+} hd_zones_t;
 
 typedef struct {
     uint16_t
@@ -52,5 +64,6 @@ typedef struct {
     uint8_t sticky_health; /* bits by hd_endpoint_t.health that hd_pick_t.sticky may lead
                               to; 0: all but unhealthy, draining, timeout */
     hd_slow_start_t slow_start;
+    const hd_zones_t *zones;     /* NULL: requests don't care where they go */
     const hd_subsets_t *subsets; /* NULL: labels of requests don't count */
 } hd_mesh_cluster_t;

@@ -173,6 +173,11 @@ spread_row_of($x, 'no labels: DEFAULT_SUBSET', '2:3 3:3', 6,
 spread_row_of($x, 'fewer keys: KEYS_SUBSET', '2:3 3:3', 6, $want->(version => 'v2', stage => 'none'),
     $subsets->(subset_selectors => [{keys => ['version']}, {keys => ['version', 'stage'],
         fallback_policy => 'KEYS_SUBSET', fallback_keys_subset => ['version']}]));
+my @list = (version => 'v3', fallback_list => [{stage => 'none'}, {version => 'v2'}, {}]);
+spread_row_of($x, 'the first of fallback_list that anybody is in', '2:3 3:3', 6, $want->(@list),
+    $subsets->(metadata_fallback_policy => 'FALLBACK_LIST', subset_selectors => [{keys => ['version']}, {keys => ['version', 'stage']}]));
+spread_row_of($x, 'nor is one asked for by METADATA_NO_FALLBACK', '0:2 1:2 2:2 3:2', 8, $want->(@list),
+    $subsets->(fallback_policy => 'ANY_ENDPOINT'));
 $rows++;
 $x->row('nobody is in it: NO_FALLBACK', $want->(version => 'v3'), $subsets->(), ask => [['GET', '/', {status => 503}]]);
 $x->{after} = sub { };

@@ -259,7 +259,9 @@ typedef struct hd_pick_s {
     bool has_hash;
     hd_str_t key;            /* hd_cluster_t.hash_key's value; NULL data: none */
     const hd_addr_t *client; /* HD_LB_IP_HASH; NULL: unknown */
-    const hd_kv_t *subset;   /* labels the endpoint must have */
+    /* Labels the endpoint must have; behind each entry without a key (data NULL) others
+     * that may be asked for in their place (metadata_fallback_policy). */
+    const hd_kv_t *subset;
     uint32_t subset_n;
     hd_addr_t original_dst; /* HD_LB_ORIGINAL_DST */
     const hd_addr_t *addrs; /* HD_LB_ORIGINAL_DST: one of these instead; NULL: none */

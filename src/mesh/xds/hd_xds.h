@@ -56,6 +56,12 @@ typedef struct {
 
 struct hd_xds_built_s;
 
+/* Who we are, for zone-aware routing. */
+typedef struct {
+    hd_str_t local_cluster; /* empty: none is known */
+    hd_str_t region, zone, subzone;
+} hd_xds_self_t;
+
 typedef struct {
     hd_arena_t *arena;
     hd_member_t *member;
@@ -69,6 +75,7 @@ typedef struct {
      * something that it needs isn't there yet. NULL: all is put. */
     bool (*may_put)(void *arg, const struct hd_xds_built_s *out);
     void *may_put_arg;
+    const hd_xds_self_t *self; /* NULL: unknown */
     /* For tools: the root is built here and nothing is put into <batch> (NULL). */
     hd_pool_t *pool;
 } hd_xds_env_t;

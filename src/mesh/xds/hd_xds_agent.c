@@ -60,6 +60,10 @@ static void copy_conf(const hd_xds_conf_t *from)
     copy_str(&c->node);
     copy_str(&c->node_id);
     copy_str(&c->cluster_id);
+    copy_str(&c->local_cluster);
+    copy_str(&c->region);
+    copy_str(&c->zone);
+    copy_str(&c->subzone);
     copy_str(&c->identity);
     copy_str(&c->token_path);
     copy_str(&c->snapshot_path);
@@ -136,12 +140,21 @@ static void stop_calls(void)
     agent.ca = NULL;
 }
 
+static void tell_self(void)
+{
+    const hd_xds_conf_t *c = &agent.conf;
+
+    hd_xstore_set_self(agent.store,
+                       &(hd_xds_self_t){c->local_cluster, c->region, c->zone, c->subzone});
+}
+
 static void begin(hd_proc_t *p, const hd_xds_conf_t *conf)
 {
     agent.proc = p;
     copy_conf(conf);
     agent.store = hd_xstore_create(p);
     hd_xstore_set_user(agent.store, &store_user, NULL);
+    tell_self();
     hd_timer_init(&agent.snapshot, write_snapshot);
     agent.began_ns = hd_loop_now_ns(p->loop);
     read_snapshot();
@@ -176,6 +189,7 @@ static void on_batch(hd_proc_t *p)
     stop_calls();
     drop_conf();
     copy_conf(conf);
+    tell_self();
     start_calls();
 }
 

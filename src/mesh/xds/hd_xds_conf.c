@@ -20,7 +20,7 @@
 /* The block while it is read; the first member is what stays. */
 typedef struct {
     hd_xds_conf_t xds;
-    hd_str_t node_path, node_id, node_cluster, root_path, trust_domain;
+    hd_str_t node_path, node_id, node_cluster, node_locality, root_path, trust_domain;
     hd_array_t *extra; /* hd_str_t; in cf->temp */
 } block_t;
 
@@ -113,7 +113,9 @@ static hd_rc_t read_file(hd_conf_t *cf, hd_str_t path, hd_str_t *text, hd_err_t 
 
 static hd_rc_t build_node(hd_conf_t *cf, block_t *b, hd_err_t *err)
 {
-    hd_xds_node_t node = {.id = b->node_id, .cluster = b->node_cluster};
+    hd_xds_node_t node = {.id = b->node_id,
+                          .cluster = b->node_cluster,
+                          .locality = b->node_locality};
     hd_xds_node_out_t out;
 
     if (b->node_path.len > 0 && read_file(cf, b->node_path, &node.json, err) != HD_OK)
@@ -128,6 +130,9 @@ static hd_rc_t build_node(hd_conf_t *cf, block_t *b, hd_err_t *err)
                    : HD_ERROR;
     b->xds.node = out.bytes;
     b->xds.node_id = out.id;
+    b->xds.region = out.region;
+    b->xds.zone = out.zone;
+    b->xds.subzone = out.subzone;
     b->xds.cluster_id = out.cluster_id;
     if (b->xds.identity.len == 0 && out.namespace_.len > 0 && out.service_account.len > 0)
         b->xds.identity =
@@ -147,6 +152,11 @@ static hd_rc_t check(hd_conf_t *cf, block_t *b, hd_err_t *err)
                           "xds has no server: \"server HOST:PORT [tls];\"");
     if (build_node(cf, b, err) != HD_OK)
         return HD_ERROR;
+    if (b->xds.local_cluster.len > 0 &&
+        b->xds.region.len + b->xds.zone.len + b->xds.subzone.len == 0)
+        return hd_err_set(err, HD_E_CONF,
+                          "local_cluster: where we are must be known, too: "
+                          "\"node_locality REGION/ZONE/SUBZONE;\"");
     if ((b->xds.server.tls || b->xds.ca.tls) && b->root_path.len == 0)
         return hd_err_set(err, HD_E_CONF,
                           "a server with tls needs \"root_cert FILE;\" to verify it by");
@@ -178,6 +188,7 @@ static uint64_t hash_of(const hd_xds_conf_t *x)
     uint64_t h = hash_server(hash_server(1, &x->server), &x->ca);
 
     h = mix(mix(mix(h, x->server_name), x->node), x->identity);
+    h = mix(h, x->local_cluster);
     h = mix(mix(h, x->token_path), x->snapshot_path);
     h = mix(h, x->roots != NULL ? x->roots->name : HD_STR_NONE);
     h = mix(h, hd_str_n((const char *)&x->cert_ttl_ms, sizeof(x->cert_ttl_ms)));
@@ -247,6 +258,20 @@ static const hd_directive_t directives[] = {
      .set = hd_set_str,
      .offset = AT(node_cluster),
      .help = "NAME: the node's cluster"},
+    {.name = "node_locality",
+     .scope = HD_IN_XDS,
+     .args_n = 1,
+     .set = hd_set_str,
+     .offset = AT(node_locality),
+     .help = "REGION[/ZONE[/SUBZONE]]: where we are"},
+    {.name = "local_cluster",
+     .scope = HD_IN_XDS,
+     .args_n = 1,
+     .set = hd_set_str,
+     .offset = AT(xds.local_cluster),
+     .help = "NAME: the cluster of the control plane's that we belong to; then requests "
+             "to other clusters stay in our locality as far as shares allow (Envoy's "
+             "zone-aware routing). Nothing, if not given"},
     {.name = "node_metadata",
      .scope = HD_IN_XDS,
      .args_n = 2,

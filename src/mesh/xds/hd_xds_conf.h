@@ -15,6 +15,8 @@ typedef struct {
     const hd_slot_t *roots; /* HD_RES_SECRET: to verify servers by */
     hd_str_t node;          /* encoded envoy.config.core.v3.Node */
     hd_str_t node_id, cluster_id;
+    hd_str_t local_cluster; /* that we belong to, for zone-aware routing; empty: none */
+    hd_str_t region, zone, subzone; /* where we are */
     hd_str_t identity; /* spiffe://…, for the certificate */
     hd_str_t token_path, snapshot_path;
     uint64_t cert_ttl_ms;

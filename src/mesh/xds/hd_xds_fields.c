@@ -41,7 +41,7 @@ static const entry_t entries[] = {
      "wait_for_warm_on_init"},
     {CLUSTER "Cluster.EdsClusterConfig", "eds_config service_name"},
     {CLUSTER "Cluster.CommonLbConfig",
-     "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config "
+     "healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config consistent_hashing_lb_config "
      "override_host_status"},
     {CORE "HealthStatusSet", "statuses"},
     {CLUSTER "Cluster.CommonLbConfig.ConsistentHashingLbConfig",
@@ -56,7 +56,8 @@ static const entry_t entries[] = {
     {CLUSTER "Cluster.MaglevLbConfig", "table_size"},
     {CLUSTER "Cluster.LbSubsetConfig",
      "fallback_policy default_subset subset_selectors locality_weight_aware "
-     "panic_mode_any list_as_any !metadata_fallback_policy allow_redundant_keys"},
+     "scale_locality_weight panic_mode_any list_as_any metadata_fallback_policy "
+     "allow_redundant_keys"},
     {CLUSTER "Cluster.LbSubsetConfig.LbSubsetSelector",
      "keys fallback_policy fallback_keys_subset single_host_per_subset"},
     {CLUSTER "Cluster.OriginalDstLbConfig",

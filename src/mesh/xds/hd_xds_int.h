@@ -91,6 +91,12 @@ const Pb__Struct *hd_xds_metadata(const PbCore__Metadata *msg, const char *filte
 /* Members that are strings, numbers or booleans, as text; of a list each, under the one
  * key. */
 void hd_xds_labels(hd_xds_t *x, const Pb__Struct *s, const hd_kv_t **kv, uint32_t *n);
+/* What a route asks of endpoints' labels (hd_pick_t.subset): those of <first>, then of
+ * <second> whose keys <first> hasn't; with the lists of "fallback_list" behind them. Each
+ * may be NULL. */
+hd_rc_t hd_xds_wanted_labels(hd_xds_t *x, const PbCore__Metadata *first,
+                             const PbCore__Metadata *second, const hd_kv_t **kv,
+                             uint32_t *n, hd_err_t *err) HD_MUST_CHECK;
 
 /* --- hd_xds_format.c --- */
 /* Envoy's "text %OPERATOR(argument)%" as an expression. */

@@ -16,6 +16,7 @@
 
 #define RING_MIN 1024
 #define DEPTH_MAX 4 /* policies within policies */
+#define ZONE_SIZE_MIN 6
 
 typedef PbCluster__Cluster cluster_t;
 
@@ -23,6 +24,7 @@ typedef struct {
     hd_xds_t *x;
     hd_cluster_t *c;
     hd_mesh_cluster_t *mesh;
+    hd_zones_t zones; /* as far as it is said */
 } lb_t;
 
 /* --- parts that policies share --- */
@@ -62,6 +64,32 @@ static hd_rc_t set_new_slow_start(lb_t *l, const PbLbCommon__SlowStartConfig *m,
                                       m->min_weight_percent, err);
 }
 
+static uint32_t count_of(const Pb__UInt64Value *n, uint64_t unset)
+{
+    return (uint32_t)hd_min(n != NULL ? n->value : unset, (uint64_t)UINT32_MAX);
+}
+
+static void set_zones(lb_t *l, const PbType__Percent *enabled,
+                      const Pb__UInt64Value *min_size, bool fails_in_panic)
+{
+    l->zones.enabled = (uint32_t)(percent_of(enabled, 100) * 100);
+    l->zones.min_size = count_of(min_size, ZONE_SIZE_MIN);
+    l->mesh->fails_in_panic = fails_in_panic;
+}
+
+static void set_typed_zones(lb_t *l,
+                            const PbLbCommon__LocalityLbConfig__ZoneAwareLbConfig *m)
+{
+    set_zones(l, m->routing_enabled, m->min_cluster_size, m->fail_traffic_on_panic);
+    l->zones.by_weight =
+        m->locality_basis ==
+        PB_LB_COMMON__LOCALITY_LB_CONFIG__ZONE_AWARE_LB_CONFIG__LOCALITY_BASIS__HEALTHY_HOSTS_WEIGHT;
+    if (m->force_local_zone != NULL)
+        l->zones.force_min = hd_pb_u32(m->force_local_zone->min_size, 1);
+    else if (m->force_locality_direct_routing)
+        l->zones.force_min = 1;
+}
+
 static void set_locality(lb_t *l, const PbLbCommon__LocalityLbConfig *m)
 {
     if (m == NULL)
@@ -69,9 +97,31 @@ static void set_locality(lb_t *l, const PbLbCommon__LocalityLbConfig *m)
     if (m->locality_config_specifier_case ==
         PB_LB_COMMON__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG)
         l->mesh->locality_weighted = true;
-    else
-        hd_xds_note(l->x, "zone_aware_lb_config: there is no list of our own cluster's "
-                          "endpoints to compare with");
+    else if (
+        m->locality_config_specifier_case ==
+        PB_LB_COMMON__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_ZONE_AWARE_LB_CONFIG)
+        set_typed_zones(l, m->zone_aware_lb_config);
+}
+
+/* Where we know the cluster that we belong to, all others are chosen from by zones
+ * (Envoy), except by hashes and weights of localities. */
+static hd_rc_t put_zones(lb_t *l, hd_err_t *err)
+{
+    const hd_xds_self_t *self = l->x->env->self;
+    hd_lb_policy_t lb = l->c->lb;
+    hd_zones_t *to;
+
+    if (self == NULL || self->local_cluster.len == 0 || l->mesh->locality_weighted ||
+        l->zones.enabled == 0 || hd_str_eq(self->local_cluster, l->c->name) ||
+        (lb != HD_LB_ROUND_ROBIN && lb != HD_LB_LEAST_REQUEST && lb != HD_LB_RANDOM))
+        return HD_OK;
+    l->mesh->zones = to = hd_pool_new(l->x->cf.pool, hd_zones_t);
+    *to = l->zones;
+    to->region = hd_str_dup(l->x->cf.pool, self->region);
+    to->zone = hd_str_dup(l->x->cf.pool, self->zone);
+    to->subzone = hd_str_dup(l->x->cf.pool, self->subzone);
+    to->local = hd_xds_slot(l->x, HD_XDS_CLUSTER, self->local_cluster, err);
+    return to->local != NULL ? HD_OK : HD_ERROR;
 }
 
 static hd_rc_t set_balance(lb_t *l, const Pb__UInt32Value *percent, hd_err_t *err)
@@ -204,6 +254,12 @@ static hd_rc_t set_common(lb_t *l, const PbCluster__Cluster__CommonLbConfig *m,
     if (m->locality_config_specifier_case ==
         PB_CLUSTER__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG)
         l->mesh->locality_weighted = true;
+    else if (
+        m->locality_config_specifier_case ==
+        PB_CLUSTER__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_ZONE_AWARE_LB_CONFIG)
+        set_zones(l, m->zone_aware_lb_config->routing_enabled,
+                  m->zone_aware_lb_config->min_cluster_size,
+                  m->zone_aware_lb_config->fail_traffic_on_panic);
     if (m->consistent_hashing_lb_config == NULL)
         return HD_OK;
     l->mesh->table.by_hostname =
@@ -271,6 +327,10 @@ static hd_rc_t set_subsets(lb_t *l, const subset_config_t *m, hd_err_t *err)
     s->panics_to_any = m->panic_mode_any;
     s->locality_aware = m->locality_weight_aware;
     s->allows_more_keys = m->allow_redundant_keys;
+    s->scales_localities = m->scale_locality_weight;
+    s->has_fallback_list =
+        m->metadata_fallback_policy ==
+        PB_CLUSTER__CLUSTER__LB_SUBSET_CONFIG__LB_SUBSET_METADATA_FALLBACK_POLICY__FALLBACK_LIST;
     hd_xds_labels(l->x, m->default_subset, &s->default_labels, &s->default_labels_n);
     for (size_t i = 0; i < m->n_subset_selectors; i++) {
         if (set_selector(l, m->subset_selectors[i], &list[i], err) != HD_OK)
@@ -448,7 +508,10 @@ static void set_override_status(const PbCore__HealthStatusSet *msg,
 hd_rc_t hd_xds_lb(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
                   hd_mesh_cluster_t *mesh, hd_err_t *err)
 {
-    lb_t l = {.x = x, .c = c, .mesh = mesh};
+    lb_t l = {.x = x,
+              .c = c,
+              .mesh = mesh,
+              .zones = {.enabled = 10000, .min_size = ZONE_SIZE_MIN}};
     const PbCluster__Cluster__CommonLbConfig *common = msg->common_lb_config;
 
     c->lb_choices = 2;
@@ -463,5 +526,7 @@ hd_rc_t hd_xds_lb(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
             : set_by_enum(&l, msg, err) != HD_OK || set_common(&l, common, err) != HD_OK)
         return HD_ERROR;
     mesh->table.by_locality = mesh->locality_weighted;
+    if (put_zones(&l, err) != HD_OK)
+        return HD_ERROR;
     return set_subsets(&l, msg->lb_subset_config, err);
 }

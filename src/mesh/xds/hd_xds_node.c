@@ -121,18 +121,18 @@ static hd_rc_t read_string(const json_t *object, const char *key, const char **t
     return HD_OK;
 }
 
-/* "region/zone/subzone", or an object. */
-static hd_rc_t set_locality(hd_pb_arena_t *pb, const json_t *j, PbCore__Node *node,
-                            hd_err_t *err)
+/* "region/zone/subzone", or an object. <said>: what goes before it; NULL: nothing. */
+static hd_rc_t set_locality(hd_pb_arena_t *pb, const char *said, const json_t *j,
+                            PbCore__Node *node, hd_err_t *err)
 {
     PbCore__Locality *l;
     const char *parts[3] = {"", "", ""};
     char *whole, *at;
 
-    if (j == NULL)
+    if (j == NULL && said == NULL)
         return HD_OK;
-    if (json_is_string(j)) {
-        whole = (char *)text(pb, json_string_value(j));
+    if (said != NULL || json_is_string(j)) {
+        whole = (char *)text(pb, said != NULL ? said : json_string_value(j));
         for (int i = 0; i < 3 && (at = strsep(&whole, "/")) != NULL; i++)
             parts[i] = at;
     } else if (!json_is_object(j) || read_string(j, "region", &parts[0], err) != HD_OK ||
@@ -165,7 +165,9 @@ static hd_rc_t fill(const hd_xds_node_t *from, const json_t *j, hd_pb_arena_t *p
     pb_core__node__init(&node);
     if (read_string(j, "id", &id, err) != HD_OK ||
         read_string(j, "cluster", &cluster, err) != HD_OK ||
-        set_locality(pb, json_object_get(j, "locality"), &node, err) != HD_OK)
+        set_locality(pb,
+                     from->locality.len > 0 ? hd_str_to_c(pool, from->locality) : NULL,
+                     json_object_get(j, "locality"), &node, err) != HD_OK)
         return HD_ERROR;
     node.id = from->id.len > 0 ? hd_str_to_c(pool, from->id) : id;
     node.cluster = from->cluster.len > 0 ? hd_str_to_c(pool, from->cluster) : cluster;
@@ -187,6 +189,12 @@ static hd_rc_t fill(const hd_xds_node_t *from, const json_t *j, hd_pb_arena_t *p
     out->namespace_ = keep(pool, hd_pb_struct_text(node.metadata, "NAMESPACE", ""));
     out->service_account =
         keep(pool, hd_pb_struct_text(node.metadata, "SERVICE_ACCOUNT", ""));
+    out->region = out->zone = out->subzone = HD_STR_NONE;
+    if (node.locality != NULL) {
+        out->region = keep(pool, node.locality->region);
+        out->zone = keep(pool, node.locality->zone);
+        out->subzone = keep(pool, node.locality->sub_zone);
+    }
     out->cluster_id = keep(pool, hd_pb_struct_text(node.metadata, "CLUSTER_ID", ""));
     return HD_OK;
 }

@@ -5,7 +5,8 @@
 #include "core/base/hd_str.h"
 
 typedef struct {
-    hd_str_t id, cluster;  /* over what the JSON says; empty: not given */
+    /* over what the JSON says; empty: not given */
+    hd_str_t id, cluster, locality; /* "region/zone/subzone" */
     hd_str_t json;         /* {"id", "cluster", "metadata", "locality"}; empty: none */
     const hd_str_t *extra; /* further metadata: name, value, name, value … */
     uint32_t extra_n;      /* of both together */
@@ -14,6 +15,7 @@ typedef struct {
 typedef struct {
     hd_str_t bytes; /* the encoded Node */
     hd_str_t id, namespace_, service_account, cluster_id;
+    hd_str_t region, zone, subzone; /* all empty: not known */
 } hd_xds_node_out_t;
 
 /* Into <pool>. The error says which member is wrong. */

@@ -158,30 +158,9 @@ static hd_rc_t set_weighted(hd_xds_t *x, const PbRoute__WeightedCluster *msg,
     return HD_OK;
 }
 
-static void merge_labels(hd_xds_t *x, const PbCore__Metadata *outer, hd_weighted_t *to)
-{
-    const hd_kv_t *more;
-    hd_kv_t *all;
-    uint32_t more_n, n = to->subset_n;
-
-    hd_xds_labels(x, hd_xds_metadata(outer, "envoy.lb"), &more, &more_n);
-    all = hd_pool_new_n(x->cf.pool, hd_kv_t, more_n + n + 1);
-    if (n > 0)
-        memcpy(all, to->subset, n * sizeof(*all));
-    for (uint32_t i = 0; i < more_n; i++) {
-        uint32_t k = 0;
-
-        while (k < to->subset_n && !hd_str_eq(to->subset[k].key, more[i].key))
-            k++;
-        if (k == to->subset_n)
-            all[n++] = more[i];
-    }
-    to->subset = all;
-    to->subset_n = n;
-}
-
 /* The labels that endpoints must have: a weighted cluster's own before the route's. */
-static void set_labels(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p)
+static hd_rc_t set_labels(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
+                          hd_err_t *err)
 {
     bool is_weighted = msg->cluster_specifier_case ==
                        PB_ROUTE__ROUTE_ACTION__CLUSTER_SPECIFIER_WEIGHTED_CLUSTERS;
@@ -189,15 +168,12 @@ static void set_labels(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p)
     for (uint32_t i = 0; i < p->targets_n; i++) {
         hd_weighted_t *to = (hd_weighted_t *)&p->targets[i];
 
-        if (is_weighted)
-            hd_xds_labels(
-                x,
-                hd_xds_metadata(msg->weighted_clusters->clusters[i]->metadata_match,
-                                "envoy.lb"),
-                &to->subset, &to->subset_n);
-        if (msg->metadata_match != NULL)
-            merge_labels(x, msg->metadata_match, to);
+        if (hd_xds_wanted_labels(
+                x, is_weighted ? msg->weighted_clusters->clusters[i]->metadata_match : NULL,
+                msg->metadata_match, &to->subset, &to->subset_n, err) != HD_OK)
+            return HD_ERROR;
     }
+    return HD_OK;
 }
 
 static hd_rc_t set_clusters(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
@@ -495,8 +471,7 @@ static hd_rc_t set_proxy(hd_xds_t *x, const action_t *msg,
         return HD_ERROR;
     for (uint32_t i = 0; p->is_high && i < p->targets_n; i++)
         hd_xds_want_high(p->targets[i].cluster_name);
-    set_labels(x, msg, p);
-    if (set_rewrites(x, msg, match, p, err) != HD_OK ||
+    if (set_labels(x, msg, p, err) != HD_OK || set_rewrites(x, msg, match, p, err) != HD_OK ||
         set_host(x, msg, p, err) != HD_OK || set_times(msg, p, err) != HD_OK ||
         set_tries(retry, p, err) != HD_OK || set_hashes(x, msg, p, err) != HD_OK ||
         set_upgrades(msg, p, err) != HD_OK || set_shadows(x, msg, p, err) != HD_OK)

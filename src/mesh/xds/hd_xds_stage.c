@@ -57,7 +57,8 @@ static hd_xds_env_t make_env(hd_xstore_t *s)
                           .resolve = resolve,
                           .resolve_arg = s,
                           .may_put = may_put,
-                          .may_put_arg = s};
+                          .may_put_arg = s,
+                          .self = &s->self};
 }
 
 /* From an agent before this one. */
@@ -139,7 +140,7 @@ static void note_high(hd_xstore_t *s)
 
         if (r == NULL)
             continue; /* it will be built with them */
-        r->wants_high = true;
+        r->is_old = true;
         s->names_changed = true;
     }
 }

@@ -47,6 +47,25 @@ void hd_xstore_names_changed(hd_xstore_t *s)
         hd_post(s->proc->loop, &s->run);
 }
 
+void hd_xstore_set_self(hd_xstore_t *s, const hd_xds_self_t *self)
+{
+    const hd_xds_self_t *before = &s->self;
+
+    if (hd_str_eq(before->local_cluster, self->local_cluster) &&
+        hd_str_eq(before->region, self->region) && hd_str_eq(before->zone, self->zone) &&
+        hd_str_eq(before->subzone, self->subzone))
+        return;
+    hd_xres_replace_str(&s->self.local_cluster, self->local_cluster);
+    hd_xres_replace_str(&s->self.region, self->region);
+    hd_xres_replace_str(&s->self.zone, self->zone);
+    hd_xres_replace_str(&s->self.subzone, self->subzone);
+    for (hd_xres_t *r = hd_xstore_next(s, HD_XDS_CLUSTER, NULL); r != NULL;
+         r = hd_xstore_next(s, HD_XDS_CLUSTER, r)) {
+        r->is_old = true;
+        hd_xstore_names_changed(s);
+    }
+}
+
 void hd_xstore_put_local(hd_xstore_t *s, hd_str_t name, hd_str_t chain_pem,
                          hd_str_t key_pem, hd_str_t trust_pem)
 {
@@ -183,5 +202,9 @@ void hd_xstore_destroy(hd_xstore_t *s)
     building = NULL;
     if (s->dns != NULL)
         hd_dns_destroy(s->dns);
+    hd_xres_free_str(&s->self.local_cluster);
+    hd_xres_free_str(&s->self.region);
+    hd_xres_free_str(&s->self.zone);
+    hd_xres_free_str(&s->self.subzone);
     free(s);
 }

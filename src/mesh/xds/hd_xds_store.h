@@ -47,7 +47,7 @@ struct hd_xres_s {
     bool is_local;        /* made by the agent itself */
     bool is_staged;       /* its new version is in the batch being built */
     bool waits_for_names;
-    bool wants_high;   /* a cluster: to be built once more (hd_xds_take_high) */
+    bool is_old; /* a cluster: to be built once more (hd_xds_take_high, another self) */
     bool is_listening; /* its socket is open in all workers */
     hd_socket_spec_t socket;
     uint64_t refused_n;
@@ -91,6 +91,8 @@ hd_xupdate_t *hd_xupdate_create(hd_xds_kind_t kind, size_t items_max, size_t rem
  * kept, and said in the log. */
 void hd_xstore_give(hd_xstore_t *s, hd_xupdate_t *u);
 
+/* Who we are from now on, copied; clusters follow. Nobody, before it is told. */
+void hd_xstore_set_self(hd_xstore_t *s, const hd_xds_self_t *self);
 /* A secret of the agent's own ("default", "ROOTCA"). */
 void hd_xstore_put_local(hd_xstore_t *s, hd_str_t name, hd_str_t chain_pem,
                          hd_str_t key_pem, hd_str_t trust_pem);

@@ -34,6 +34,7 @@ struct hd_xstore_s {
     hd_timer_t deadline, reclaim;
     uint64_t healed_ns;
     hd_build_t build;
+    hd_xds_self_t self;
     const hd_xstore_user_t *user;
     void *user_arg;
     hd_xstore_stats_t stats;

@@ -20,12 +20,6 @@ static hd_rc_t set_target(hd_xds_t *x, const char *name, uint32_t weight,
     return to->cluster != NULL ? HD_OK : HD_ERROR;
 }
 
-static void set_labels(hd_xds_t *x, const tcp_proxy_t *msg, hd_tcp_target_t *to)
-{
-    hd_xds_labels(x, hd_xds_metadata(msg->metadata_match, "envoy.lb"), &to->subset,
-                  &to->subset_n);
-}
-
 static hd_rc_t set_targets(hd_xds_t *x, const tcp_proxy_t *msg, hd_tcp_conf_t *conf,
                            hd_err_t *err)
 {
@@ -37,7 +31,9 @@ static hd_rc_t set_targets(hd_xds_t *x, const tcp_proxy_t *msg, hd_tcp_conf_t *c
         list = hd_pool_new(x->cf.pool, hd_tcp_target_t);
         conf->targets = list;
         conf->targets_n = 1;
-        set_labels(x, msg, list);
+        if (hd_xds_wanted_labels(x, msg->metadata_match, NULL, &list->subset,
+                                 &list->subset_n, err) != HD_OK)
+            return HD_ERROR;
         return set_target(x, msg->cluster, 1, conf, list, err);
     }
     if (msg->cluster_specifier_case !=
@@ -53,11 +49,9 @@ static hd_rc_t set_targets(hd_xds_t *x, const tcp_proxy_t *msg, hd_tcp_conf_t *c
             return HD_ERROR;
     }
     for (size_t i = 0; i < w->n_clusters; i++) {
-        if (w->clusters[i]->metadata_match != NULL)
-            hd_xds_labels(x, hd_xds_metadata(w->clusters[i]->metadata_match, "envoy.lb"),
-                          &list[i].subset, &list[i].subset_n);
-        else
-            set_labels(x, msg, &list[i]);
+        if (hd_xds_wanted_labels(x, w->clusters[i]->metadata_match, msg->metadata_match,
+                                 &list[i].subset, &list[i].subset_n, err) != HD_OK)
+            return HD_ERROR;
     }
     return conf->weights_total > 0
                ? HD_OK

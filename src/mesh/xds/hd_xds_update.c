@@ -99,12 +99,12 @@ static void rebuild_named(hd_xstore_t *s)
     for (hd_xres_t *r = hd_xstore_next(s, HD_XDS_CLUSTER, NULL); r != NULL; r = next) {
         next = hd_xstore_next(s, HD_XDS_CLUSTER, r);
         if (r->is_staged) { /* in this batch already: in the next one */
-            s->names_changed |= r->wants_high;
+            s->names_changed |= r->is_old;
             continue;
         }
-        if ((r->names.n > 0 || r->wants_high) && r->bytes.len > 0)
+        if ((r->names.n > 0 || r->is_old) && r->bytes.len > 0)
             hd_xstore_build(s, r, &(hd_xitem_t){r->name, r->version, r->bytes});
-        r->wants_high = false;
+        r->is_old = false;
     }
 }
 

@@ -246,3 +246,86 @@ void hd_xds_labels(hd_xds_t *x, const Pb__Struct *s, const hd_kv_t **kv, uint32_
     }
     *kv = list;
 }
+
+#define WANTED_MAX 4096 /* labels in all, alternatives included */
+#define FALLBACK_LIST "fallback_list"
+
+static bool add_label(hd_array_t *all, hd_kv_t label)
+{
+    hd_kv_t *to = hd_array_add(all);
+
+    if (to != NULL)
+        *to = label;
+    return to != NULL;
+}
+
+/* Labels whose keys don't stand between <from> and <end>. */
+static bool merge_labels(hd_array_t *all, size_t from, size_t end, const hd_kv_t *more,
+                         uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        size_t k = from;
+
+        while (k < end && !hd_str_eq(hd_array_at(all, hd_kv_t, k)->key, more[i].key))
+            k++;
+        if (k == end && !hd_str_eq(more[i].key, HD_STR(FALLBACK_LIST)) &&
+            !add_label(all, more[i]))
+            return false;
+    }
+    return true;
+}
+
+static bool merge_struct(hd_xds_t *x, hd_array_t *all, size_t from, const Pb__Struct *s)
+{
+    const hd_kv_t *labels;
+    uint32_t n;
+
+    hd_xds_labels(x, s, &labels, &n);
+    return merge_labels(all, from, all->n, labels, n);
+}
+
+/* Envoy: what an entry of the list says goes before what stands outside of it. */
+static bool add_alternatives(hd_xds_t *x, hd_array_t *all, const Pb__ListValue *list)
+{
+    uint32_t n = (uint32_t)all->n;
+
+    for (size_t i = 0; i < list->n_values; i++) {
+        const Pb__Value *v = list->values[i];
+        size_t from = all->n + 1, end;
+
+        if (!add_label(all, (hd_kv_t){{0}, {0}}) ||
+            (v->kind_case == PB__VALUE__KIND_STRUCT_VALUE &&
+             !merge_struct(x, all, from, v->struct_value)))
+            return false;
+        end = all->n;
+        for (uint32_t k = 0; k < n; k++) {
+            hd_kv_t label = *hd_array_at(all, hd_kv_t, k); /* adding may move it */
+
+            if (!merge_labels(all, from, end, &label, 1))
+                return false;
+        }
+    }
+    return true;
+}
+
+hd_rc_t hd_xds_wanted_labels(hd_xds_t *x, const PbCore__Metadata *first,
+                             const PbCore__Metadata *second, const hd_kv_t **kv,
+                             uint32_t *n, hd_err_t *err)
+{
+    const Pb__Struct *a = hd_xds_metadata(first, "envoy.lb");
+    const Pb__Struct *b = hd_xds_metadata(second, "envoy.lb");
+    const Pb__Value *list = hd_pb_struct_get(a, FALLBACK_LIST);
+    hd_array_t all;
+
+    if (list == NULL)
+        list = hd_pb_struct_get(b, FALLBACK_LIST);
+    hd_array_init(&all, x->env->temp, sizeof(hd_kv_t), WANTED_MAX);
+    if (!merge_struct(x, &all, 0, a) || !merge_struct(x, &all, 0, b) ||
+        (list != NULL && list->kind_case == PB__VALUE__KIND_LIST_VALUE &&
+         !add_alternatives(x, &all, list->list_value)))
+        return hd_err_set(err, HD_E_LIMIT, "metadata_match: more than %d labels",
+                          WANTED_MAX);
+    *kv = all.n > 0 ? hd_array_copy(&all, x->cf.pool) : NULL;
+    *n = (uint32_t)all.n;
+    return HD_OK;
+}
