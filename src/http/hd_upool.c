@@ -62,7 +62,9 @@ static bool try_add_wait(hd_upool_t *p, hd_pool_wait_t *w)
     return true;
 }
 
-/* Has it idled too long? A request that can't be repeated asks more, and learns. */
+/* Has it idled too long? A request that can't be repeated asks more, and learns. Never one
+ * that was opened just now, for those that wait: with an upstream that lets no conn idle
+ * (Keep-Alive: timeout=0) nobody would ever get one. */
 static bool is_stale(const hd_upool_t *p, const hd_pooled_t *uc, hd_upool_want_t want)
 {
     uint32_t idle_ms;
@@ -71,6 +73,8 @@ static bool is_stale(const hd_upool_t *p, const hd_pooled_t *uc, hd_upool_want_t
     if (!uc->is_idle)
         return false;
     idle_ms = hd_pooled_idle_ms(p, uc);
+    if (uc->u.exchanges == 0 && idle_ms == 0)
+        return false;
     if (idle_ms >= hd_peer_idle_usable(p->hash, false))
         return true;
     if (want != HD_UPOOL_SURE)
@@ -165,6 +169,8 @@ void hd_upool_serve(hd_upool_t *p)
         }
     }
     p->is_serving = false;
+    if (p->is_draining && p->waits_n == 0) /* what was opened for them, and came too late */
+        hd_upool_drain(p);
     hd_upool_destroy_if_unused(p);
 }
 

@@ -1,6 +1,7 @@
 /* Pools of upstream conns: who shares one, who waits, limits, idle and worn conns, what a
  * new configuration drains. */
 #include "http_test.h"
+#include "http/hd_peer_idle.h"
 
 typedef struct {
     hd_pool_wait_t wait;
@@ -71,8 +72,13 @@ static unsigned gauge(unsigned which)
 
 static void reset(void)
 {
+    int fd;
+
     hd_upool_close_all(loop);
     turn_some(loop);
+    fcntl(up_listen_fd, F_SETFL, O_NONBLOCK);
+    while ((fd = accept(up_listen_fd, NULL, NULL)) >= 0) /* or its queue is full once */
+        close(fd);
     reset_conf();
     for (unsigned i = 0; i < HD_CG_N; i++)
         hd_gauge_share(member, cluster_slot->gauges_first + i, true);
@@ -347,39 +353,155 @@ static void test_fresh(void)
     put_back(&b);
 }
 
-/* The cluster's new version has another address: the old conns go. */
-static void test_refresh(void)
+/* What a conn carries is cancelled: it may come too late to be used again. */
+static void carry_one(want_t *w)
+{
+    hd_req_t *req = new_request("GET", "/up");
+
+    w->x->upconn->codec->send_head(w->x, req, false, 0);
+    w->x->upconn->codec->cancel(w->x);
+    w->x = NULL;
+    hd_request_client_gone(req, HD_E_RESET, "left");
+    turn_some(loop);
+}
+
+/* Whether <w> gets its conn while time passes, <ms> in each turn: a conn that isn't given
+ * to who waits for it is opened again and again, so turns are counted. */
+static bool is_served(const want_t *w, uint64_t ms)
+{
+    for (int i = 0; i < 500 && w->u == NULL; i++) {
+        now_ns += ms * 1000000;
+        hd_loop_turn(loop, 1);
+    }
+    return w->u != NULL;
+}
+
+/* A conn that comes when it is past its time, or of an upstream that lets none idle, is
+ * still for who waits for it. */
+static void test_late(void)
+{
+    want_t a, b;
+
+    reset();
+    cluster->conn_lifetime_ms = 1;
+    get(&a);
+    ok(is_served(&a, 10), "older than it may get when it opens: used once");
+    if (a.u != NULL)
+        put_back(&a);
+
+    reset();
+    get(&a);
+    turn_until(loop, a.u != NULL);
+    hd_upconn_peer_told(a.u, 0); /* Keep-Alive: timeout=0 */
+    carry_one(&a);
+    is_int(get(&b), HD_AGAIN);
+    ok(is_served(&b, 0), "none may idle: a fresh one is used");
+    is_int(hd_upool_conns(), 1, "and it was the first");
+    if (b.u != NULL)
+        put_back(&b);
+    is_int(get(&a), HD_AGAIN, "what idles isn't");
+    ok(is_served(&a, 0), "but another fresh one");
+    if (a.u != NULL)
+        put_back(&a);
+    hd_peer_idle_forget();
+}
+
+static hd_endpoint_t *the_endpoint;
+
+/* The cluster has one endpoint, ours. */
+static void set_endpoint(void)
 {
     hd_slot_t *eps_slot;
     hd_endpoints_t *eps;
-    hd_endpoint_t *e;
     hd_pool_t *region_pool;
     hd_region_t *r;
     hd_batch_t *b;
-    want_t a, busy;
 
-    reset();
     hd_turn_begin(member);
     eps_slot = hd_slot_find_or_add(arena, HD_RES_ENDPOINTS, HD_STR("up"), &err);
     b = hd_batch_begin(arena);
     r = hd_batch_region(b, HD_RES_ENDPOINTS, HD_STR("up"), HD_STR("test:3"), 0,
                         &region_pool, &err);
     eps = hd_pool_new(region_pool, hd_endpoints_t);
-    e = hd_pool_new(region_pool, hd_endpoint_t);
-    e->addr = up_addr;
-    eps->items = e;
+    the_endpoint = hd_pool_new(region_pool, hd_endpoint_t);
+    the_endpoint->addr = up_addr;
+    eps->items = the_endpoint;
     eps->n = 1;
     hd_bug_on(hd_batch_put(b, eps_slot, r, eps, 0, &err) != HD_OK);
     hd_batch_publish(b, hd_clock_mono_ns());
     cluster->endpoints = eps_slot;
+    hd_turn_begin(member);
+}
+
+static void drain_by_refresh(void)
+{
+    the_endpoint->addr.port++;
+    hd_turn_begin(member);
+    hd_upool_refresh(member);
+    the_endpoint->addr.port--;
+}
+
+/* A pool that is drained while its first conns are being opened: who waits is served, and
+ * nothing is left of it. */
+static void test_drained_while_opening(void)
+{
+    hd_upool_key_t key = key_now();
+    want_t a, b, c;
+
+    reset();
+    set_endpoint();
+    get(&a);
+    get(&b);
+    drain_by_refresh();
+    ok(is_served(&a, 0) && is_served(&b, 0), "who waited when it was drained got a conn");
+    if (a.u == NULL || b.u == NULL) /* nobody ever will */
+        return;
+    is_int(get(&c), HD_AGAIN, "the next one is another pool's");
+    turn_until(loop, c.u != NULL);
+    put_back(&a);
+    put_back(&b);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 1, "theirs are closed when they are free");
+    put_back(&c);
+
+    reset();
+    set_endpoint();
+    key.protocol = HD_UP_HTTP2;
+    get_by(&a, &key, false);
+    get_by(&b, &key, false);
+    drain_by_refresh();
+    ok(is_served(&a, 0) && is_served(&b, 0) && a.u == b.u, "HTTP/2: one conn for both");
+    put_back(&a);
+    put_back(&b);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 0, "and none is left");
+
+    reset();
+    set_endpoint();
+    get(&a);
+    drain_by_refresh();
+    hd_upool_cancel(&a.wait);
+    is_int(hd_upool_conns(), 1);
+    while (hd_upool_conns() > 0) /* it opens, and nobody waits any more */
+        hd_loop_turn(loop, 1);
+    pass("nor one that came when nobody waited");
+    cluster->endpoints = NULL;
+}
+
+/* The cluster's new version has another address: the old conns go. */
+static void test_refresh(void)
+{
+    want_t a, busy;
+
+    reset();
+    set_endpoint();
     get(&a);
     get(&busy);
     turn_until(loop, a.u != NULL && busy.u != NULL);
     put_back(&a);
-    hd_turn_begin(member);
     hd_upool_refresh(member);
     is_int(hd_upool_conns(), 2, "all is as it was");
-    e->addr.port++;
+    the_endpoint->addr.port++;
     hd_upool_refresh(member);
     turn_some(loop);
     is_int(hd_upool_conns(), 1, "the idle conn of an endpoint that went is closed");
@@ -404,6 +526,8 @@ int main(void)
     test_idle();
     test_worn();
     test_fresh();
+    test_late();
+    test_drained_while_opening();
     test_refresh();
     hd_upool_close_all(loop);
     turn_some(loop);
