@@ -11,7 +11,6 @@
 typedef struct {
     hd_session_t s; /* first: ops get this */
     hd_conn_t *up;  /* NULL: none yet */
-    bool header_sent;
     hd_tunnel_t *tunnel; /* has both conns from then on */
     hd_timer_t lifetime;
     bool is_over; /* its time is */
@@ -125,7 +124,8 @@ static uint8_t proxy_version(const tcp_t *t)
                                          : t->s.pick.proxy_version;
 }
 
-/* As ordinary bytes rather than by a layer, so that the stack stays one to splice. */
+/* Without TLS: as ordinary bytes rather than by a layer, so that the stack stays one to
+ * splice. */
 static bool send_proxy_header(tcp_t *t)
 {
     const hd_conn_t *down = t->s.down;
@@ -155,26 +155,24 @@ static hd_rc_t push_tls(tcp_t *t)
                           HD_STR_ARG(s->last_try->addr), HD_STR_ARG(s->host));
     if (is_named && s->conf->sni_by_host && s->is_name)
         ask.sni = s->host;
-    return tls == NULL ? HD_OK : hd_tls_push_client(t->up, tls, &ask, &t->s.err);
+    if (tls == NULL)
+        return HD_OK;
+    /* Below TLS by a layer, which sees to it that nothing goes before all of it. */
+    if (proxy_version(t) != 0 &&
+        hd_proxy_push(t->up, proxy_version(t), hd_conn_remote(s->down),
+                      hd_conn_local(s->down), HD_STR_NONE, &t->s.err) != HD_OK)
+        return HD_ERROR;
+    return hd_tls_push_client(t->up, tls, &ask, &t->s.err);
 }
 
 static void on_up_open(hd_conn_t *c)
 {
     tcp_t *t = c->owner;
 
-    if (proxy_version(t) != 0 && !t->header_sent) {
-        t->header_sent = true;
-        if (!send_proxy_header(t)) {
-            hd_ignore(hd_err_set(&t->s.err, HD_E_LIMIT, "no buffer left"));
-            hd_session_fail(&t->s, HD_RESULT_CANCELLED);
-            return;
-        }
-        hd_conn_flush(c);
-        if (tls_of(t) != NULL) {
-            if (push_tls(t) != HD_OK)
-                hd_session_lose_try(&t->s, HD_RESULT_CONNECT);
-            return; /* on_open comes again */
-        }
+    if (proxy_version(t) != 0 && tls_of(t) == NULL && !send_proxy_header(t)) {
+        hd_ignore(hd_err_set(&t->s.err, HD_E_LIMIT, "no buffer left"));
+        hd_session_fail(&t->s, HD_RESULT_CANCELLED);
+        return;
     }
     hd_balancer->report(t->s.member, &t->s.pick, HD_RESULT_OK, 0);
     start_tunnel(t);
@@ -223,11 +221,10 @@ static void connect_upstream(hd_session_t *s)
         hd_session_lose_try(s, HD_RESULT_CANCELLED);
         return;
     }
-    t->header_sent = false;
     t->up = hd_conn_connect(s->loop, &s->pick.addr, &bind, timeout_ms, &up_handler, t,
                             &s->err);
     hd_session_give_counts(s, t->up);
-    if (t->up == NULL || (proxy_version(t) == 0 && push_tls(t) != HD_OK))
+    if (t->up == NULL || push_tls(t) != HD_OK)
         hd_session_lose_try(s, HD_RESULT_CONNECT);
 }
 
