@@ -415,6 +415,7 @@ static void end_reading(h1_client_t *h, ssize_t n)
 static void on_readable(hd_conn_t *c)
 {
     h1_client_t *h = c->owner;
+    size_t got = 0;
 
     if (h->state == IDLE) { /* nothing may come now: an end, or bytes nobody asked for */
         if (c->peer_closing)
@@ -427,8 +428,14 @@ static void on_readable(hd_conn_t *c)
         ssize_t n;
         size_t room;
 
+        if (got >= HD_CONN_TURN_BYTES) {
+            hd_conn_yield(c);
+            return;
+        }
         if (hd_unlikely(may_splice(h))) {
             n = splice_body(h);
+            if (n > 0)
+                got += (size_t)n;
             if (n > 0 || (n == HD_IO_AGAIN && !h->much_comes))
                 continue;
             if (n != HD_IO_AGAIN)
@@ -449,6 +456,7 @@ static void on_readable(hd_conn_t *c)
         }
         h->much_comes = (size_t)n == room;
         h->to += (size_t)n;
+        got += (size_t)n;
         read_on(h);
     }
 }
@@ -523,6 +531,15 @@ static void put_framing(hd_h1_writer_t *w, h1_client_t *h, const hd_req_t *req,
     }
 }
 
+/* There is no block to write it into. */
+static void refuse_request(h1_client_t *h)
+{
+    hd_err_t err = {0};
+
+    hd_ignore(hd_err_set(&err, HD_E_LIMIT, "no memory for the request"));
+    end_badly(h, HD_XR_TOO_LARGE, &err);
+}
+
 static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t length)
 {
     h1_client_t *h = x->upconn->_codec;
@@ -567,7 +584,7 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
     hd_h1_put(&w, "\r\n", 2);
     if (!hd_h1_writer_end(&w)) {
         hd_chain_free(&out);
-        refuse(h, HD_XR_TOO_LARGE, "no memory for the request");
+        refuse_request(h);
         return;
     }
     x->head_written = true;
@@ -585,7 +602,7 @@ static void send_body(hd_exchange_t *x, hd_chain_t *body, const hd_headers_t *tr
         hd_chain_move(&out, body);
     } else if (!hd_h1_try_chunk(&out, body, trailers)) {
         hd_chain_free(&out);
-        hd_conn_reset(x->upconn->conn);
+        refuse_request(h);
         return;
     }
     h->request_done |= is_last;

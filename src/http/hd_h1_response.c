@@ -133,13 +133,14 @@ void hd_h1_send_body(hd_req_t *req, hd_chain_t *body)
     hd_chain_t out;
 
     hd_chain_init(&out);
-    if (!may_have_body(req)) {
+    if (!may_have_body(req) || h->is_aborted) { /* nothing follows what is missing */
         hd_chain_free(body);
     } else if (!h->response_chunked) {
         hd_chain_move(&out, body);
     } else if (!hd_h1_try_chunk(&out, body, &req->res_trailers)) {
         hd_chain_free(&out);
         h->is_aborted = h->close_after = true;
+        hd_conn_wake(h->conn); /* the conn's half ends it, out of this call */
     } else {
         req->framing_bytes_sent += out.bytes - content;
     }
@@ -178,8 +179,8 @@ void hd_h1_want_body(hd_req_t *req)
         send_continue(h);
     if (!req->body_ended && req->loc->client_body_timeout_ms > 0)
         hd_conn_set_timer(h->conn, req->loc->client_body_timeout_ms);
-    if (h->body_paused) {
-        h->body_paused = false;
+    if (h->is_paused) {
+        h->is_paused = false;
         hd_conn_wake(h->conn);
     }
 }

@@ -14,6 +14,8 @@
 #define HEAD_FIELDS_MAX 100
 #define TIMEOUT_MS 60000 /* where nothing is configured */
 #define FREE_MAX 64
+/* Of those that are there already so many are begun in one turn. */
+#define PIPELINED_A_TURN 32
 
 static void count_reading(hd_h1_server_t *h, bool is_reading)
 {
@@ -173,6 +175,15 @@ static void lose_slow_client(hd_h1_server_t *h, const char *why)
     hd_conn_close(c, 0);
 }
 
+/* The next request is there already: of many the next turn's. */
+static void go_on(const hd_h1_server_t *h)
+{
+    if (h->idle->requests_n % PIPELINED_A_TURN == 0)
+        hd_conn_yield(h->conn);
+    else
+        hd_conn_wake(h->conn);
+}
+
 /* The request is over: on to the next one, or the conn ends. A body that the client is
  * still sending is read and dropped if that is cheaper than a new conn. */
 static void on_finished(hd_req_t *req)
@@ -180,7 +191,7 @@ static void on_finished(hd_req_t *req)
     hd_h1_server_t *h = req->client_state;
 
     h->req = NULL;
-    h->body_paused = false;
+    h->is_paused = false;
     h->idle->send_timeout_ms = to_ms32(req->loc->send_timeout_ms);
     h->idle->idle_timeout_ms = to_ms32(req->loc->keepalive_timeout_ms);
     h->idle->min_idle_s =
@@ -189,7 +200,7 @@ static void on_finished(hd_req_t *req)
         await_head(h);
         h->is_pipelined = h->in.from < h->in.to;
         if (h->is_pipelined || h->conn->is_readable || h->conn->peer_closed)
-            hd_conn_wake(h->conn);
+            go_on(h);
         else
             fall_asleep(h);
         return;
@@ -284,7 +295,7 @@ static void say_limit(hd_req_t *req, bool is_xds, hd_str_t bytes,
 static void begin_body(hd_h1_server_t *h, const hd_req_t *req)
 {
     h->wants_continue = req->head.expects_continue && h->in.from == h->in.to;
-    h->body_paused = h->discards = false;
+    h->is_paused = h->discards = false;
     if (!req->head.has_body) {
         h->state = HD_H1S_ANSWER;
     } else if (req->head.content_length == HD_LEN_UNKNOWN) {
@@ -483,12 +494,19 @@ static bool (*const readers[])(hd_h1_server_t *h) = {
     [HD_H1S_GONE] = NULL,
 };
 
+/* Must what was received wait? No request is begun for a client that lets its last
+ * answers lie: they would become more without end. */
+static bool is_full(const hd_h1_server_t *h)
+{
+    return h->req != NULL ? hd_request_is_full(h->req) : hd_conn_is_high(h->conn);
+}
+
 /* Consumes what was received as far as it goes; <h> may be gone afterwards. */
 static void process(hd_h1_server_t *h)
 {
     while (hd_h1_input_has_bytes(&h->in) && readers[h->state] != NULL) {
-        if (h->req != NULL && hd_request_is_full(h->req)) {
-            h->body_paused = true;
+        if (is_full(h)) {
+            h->is_paused = true;
             return;
         }
         if (!readers[h->state](h))
@@ -503,6 +521,10 @@ static void time_head(hd_h1_server_t *h)
 
     if (h->state != HD_H1S_HEAD || h->is_head_timed)
         return;
+    if (h->is_paused) { /* it isn't the head that is late */
+        set_timer(h, h->idle->send_timeout_ms);
+        return;
+    }
     h->is_head_timed = true;
     set_timer(h, http != NULL && http->header_timeout_ms > 0 ? http->header_timeout_ms
                                                              : TIMEOUT_MS);
@@ -525,6 +547,7 @@ static void on_readable(hd_conn_t *c)
 {
     hd_h1_idle_t *idle = c->owner;
     hd_h1_server_t *h = wake_up(c);
+    size_t got = 0;
 
     if (h->is_aborted && h->req != NULL) {
         lose_client(h, HD_E_LIMIT, "no memory for the response");
@@ -540,10 +563,15 @@ static void on_readable(hd_conn_t *c)
         if (c->owner != idle || c->state >= HD_CONN_CLOSING)
             return;
     }
-    while (h->state != HD_H1S_ANSWER && !h->body_paused && c->is_readable) {
-        ssize_t n = hd_h1_input_receive(
-            &h->in, c, h->state <= HD_H1S_HEAD ? head_bytes_max(http_conf(h)) : 0);
+    while (h->state != HD_H1S_ANSWER && !h->is_paused && c->is_readable) {
+        ssize_t n;
 
+        if (got >= HD_CONN_TURN_BYTES) {
+            hd_conn_yield(c);
+            break;
+        }
+        n = hd_h1_input_receive(
+            &h->in, c, h->state <= HD_H1S_HEAD ? head_bytes_max(http_conf(h)) : 0);
         if (n == HD_IO_AGAIN)
             break;
         if (n == HD_IO_ERROR) {
@@ -554,6 +582,7 @@ static void on_readable(hd_conn_t *c)
             on_end_of_stream(h);
             return;
         }
+        got += (size_t)n;
         if (h->state == HD_H1S_IDLE)
             h->state = HD_H1S_HEAD;
         else if (h->state != HD_H1S_HEAD)
@@ -572,10 +601,14 @@ static void on_readable(hd_conn_t *c)
 
 static void on_writable(hd_conn_t *c)
 {
-    const hd_h1_server_t *h = ((hd_h1_idle_t *)c->owner)->busy;
+    hd_h1_server_t *h = ((hd_h1_idle_t *)c->owner)->busy;
 
-    if (h != NULL && h->req != NULL)
+    if (h != NULL && h->req != NULL) {
         hd_request_on_drained(h->req);
+    } else if (h != NULL && h->is_paused) {
+        h->is_paused = false;
+        hd_conn_wake(c);
+    }
 }
 
 static void on_closed(hd_conn_t *c)
@@ -696,12 +729,15 @@ static void on_due(hd_conn_t *c)
 
     switch (h->state) {
     case HD_H1S_HEAD:
-        on_head_timeout(h);
-        return;
+        if (!h->is_paused) {
+            on_head_timeout(h);
+            return;
+        }
+        break;
     case HD_H1S_LENGTH:
     case HD_H1S_CHUNKED:
     case HD_H1S_TRAILERS:
-        if (!h->body_paused) {
+        if (!h->is_paused) {
             on_body_timeout(h);
             return;
         }

@@ -45,7 +45,8 @@ typedef struct hd_h1_server_s {
     bool is_pipelined;  /* bytes of the next request came with the last one's */
     bool is_head_timed; /* the timer is the head's */
     bool is_reading;    /* counted so (hd_clients.h): some of a head is there */
-    bool body_paused;   /* the request takes no more: <in> waits */
+    bool is_paused;     /* the request takes no more of its body, or the client doesn't
+                           take the last answers: <in> waits */
     bool discards; /* the request is over, the rest of its body is read and dropped */
 } hd_h1_server_t;
 

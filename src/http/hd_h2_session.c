@@ -6,6 +6,7 @@
 #define EARNING_BYTES 1024 /* DATA of so much speaks for the peer that takes it */
 #define SERVED_WINDOW 4096 /* of a stream, left open by what it takes */
 #define READS_PER_TURN 8   /* of a block each, then others get their turn */
+#define NO_BLOCK_MS 10     /* until one may be free again */
 
 /* --- output --- */
 
@@ -17,44 +18,67 @@ static void hand_over(hd_h2_session_t *s)
     s->out_from = s->out_at;
 }
 
-static bool put(hd_h2_session_t *s, const uint8_t *data, size_t len)
+static void wait_for_block(hd_h2_session_t *s)
 {
-    while (len > 0) {
-        size_t n;
+    if (!hd_timer_is_set(&s->no_block))
+        hd_timer_set(s->conn->loop, &s->no_block, NO_BLOCK_MS);
+}
 
-        if (s->out_block == NULL || s->out_at == HD_BLOCK_BYTES) {
-            if (s->out_block != NULL) {
-                hand_over(s);
-                hd_block_unref(s->out_block);
-            }
-            s->out_block = hd_block_try_take();
-            s->out_from = s->out_at = 0;
-            if (s->out_block == NULL)
-                return false;
-        }
-        n = hd_min(len, HD_BLOCK_BYTES - s->out_at);
-        memcpy(s->out_block->data + s->out_at, data, n);
-        s->out_at += n;
-        data += n;
-        len -= n;
+static void on_no_block(hd_timer_t *t)
+{
+    hd_h2_session_t *s = hd_container_of(t, hd_h2_session_t, no_block);
+
+    hd_h2_session_flush_later(s);
+    if (s->conn->is_readable)
+        hd_conn_wake(s->conn);
+}
+
+/* Room for <bytes> in one piece. False: no block, for now. */
+static bool make_room(hd_h2_session_t *s, size_t bytes)
+{
+    hd_block_t *fresh;
+
+    if (s->out_block != NULL && HD_BLOCK_BYTES - s->out_at >= bytes)
+        return true;
+    fresh = hd_block_try_take();
+    if (fresh == NULL) {
+        wait_for_block(s);
+        return false;
     }
+    if (s->out_block != NULL) {
+        hand_over(s);
+        hd_block_unref(s->out_block);
+    }
+    s->out_block = fresh;
+    s->out_from = s->out_at = 0;
     return true;
 }
 
-static bool is_full(const hd_h2_session_t *s)
+static void put(hd_h2_session_t *s, const uint8_t *data, size_t len)
 {
-    return hd_conn_is_high(s->conn) || s->out.bytes > HD_H2_STREAM_OUT_HIGH * 2;
+    memcpy(s->out_block->data + s->out_at, data, len);
+    s->out_at += len;
+}
+
+/* What has gathered so far is enough for the conn, or for one flush. */
+static bool is_full(hd_h2_session_t *s)
+{
+    s->is_blocked = hd_conn_is_high(s->conn) || s->out.bytes > HD_H2_STREAM_OUT_HIGH * 2;
+    return s->is_blocked;
 }
 
 static ssize_t on_send(nghttp2_session *ng, const uint8_t *data, size_t len, int flags,
                        void *user)
 {
     hd_h2_session_t *s = user;
+    size_t n;
 
     (void)ng, (void)flags;
-    if (is_full(s))
+    if (is_full(s) || !make_room(s, 1))
         return NGHTTP2_ERR_WOULDBLOCK;
-    return put(s, data, len) ? (ssize_t)len : NGHTTP2_ERR_WOULDBLOCK;
+    n = hd_min(len, (size_t)HD_BLOCK_BYTES - s->out_at); /* the rest comes again */
+    put(s, data, n);
+    return (ssize_t)n;
 }
 
 static ssize_t on_read_source(nghttp2_session *ng, int32_t stream_id, uint8_t *buf,
@@ -110,10 +134,11 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
         return NGHTTP2_ERR_WOULDBLOCK;
     if (out == NULL)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (!make_room(s, FRAME_HEAD_BYTES))
+        return NGHTTP2_ERR_WOULDBLOCK;
     if (len > 0)
         serve(s, id);
-    if (!put(s, head, FRAME_HEAD_BYTES))
-        return NGHTTP2_ERR_WOULDBLOCK;
+    put(s, head, FRAME_HEAD_BYTES);
     if (len > 0) {
         hand_over(s);
         hd_chain_move_bytes(&s->out, &out->chain, len);
@@ -135,6 +160,7 @@ void hd_h2_session_flush(hd_h2_session_t *s)
     if (s->is_broken)
         return;
     s->in_send = true;
+    s->is_blocked = false;
     rc = nghttp2_session_send(s->ng);
     s->in_send = false;
     if (s->out_block != NULL) {
@@ -143,6 +169,8 @@ void hd_h2_session_flush(hd_h2_session_t *s)
         s->out_block = NULL;
     }
     hd_conn_send(s->conn, &s->out);
+    if (s->is_blocked) /* also where the conn's marks are so high that it isn't full */
+        hd_conn_want_writable(s->conn);
     if (rc != 0) {
         hd_ignore(
             hd_conn_fail(s->conn, HD_E_PROTOCOL, "HTTP/2: %s", nghttp2_strerror(rc)));
@@ -366,8 +394,10 @@ hd_rc_t hd_h2_session_read(hd_h2_session_t *s)
         ssize_t n;
         hd_rc_t rc;
 
-        if (block == NULL)
+        if (block == NULL) {
+            wait_for_block(s);
             return HD_AGAIN;
+        }
         n = hd_conn_read(s->conn, block->data, HD_BLOCK_BYTES);
         if (n <= 0) {
             hd_block_unref(block);
@@ -381,7 +411,7 @@ hd_rc_t hd_h2_session_read(hd_h2_session_t *s)
             return rc;
     }
     if (s->conn->is_readable && !s->is_ending)
-        hd_conn_wake(s->conn);
+        hd_conn_yield(s->conn);
     return HD_OK;
 }
 
@@ -425,6 +455,7 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
                                  .is_server = is_server};
     hd_post_init(&s->flush, on_flush);
     hd_timer_init(&s->ping, on_ping_due);
+    hd_timer_init(&s->no_block, on_no_block);
     hd_chain_init(&s->out);
     return HD_OK;
 }
@@ -433,6 +464,7 @@ void hd_h2_session_deinit(hd_h2_session_t *s)
 {
     hd_post_cancel(&s->flush);
     hd_timer_stop(s->conn->loop, &s->ping);
+    hd_timer_stop(s->conn->loop, &s->no_block);
     hd_chain_free(&s->out);
     if (s->out_block != NULL)
         hd_block_unref(s->out_block);

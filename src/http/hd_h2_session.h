@@ -5,7 +5,8 @@
  * Credit: automatic WINDOW_UPDATE is off. The conn's is returned on receipt, a stream's
  * when its bytes were consumed, so that one slow stream never stalls the rest. Output:
  * whatever is submitted in a turn is turned into frames by one flush, which stops at the
- * conn's high mark and goes on when it has drained.
+ * conn's high mark and goes on when it has drained. Where no block is to be had both ways
+ * wait for a moment.
  */
 #pragma once
 #include "http/hd_codec.h"
@@ -46,6 +47,8 @@ struct hd_h2_session_s {
     hd_timer_t ping;       /* of hd_h2_session_keepalive */
     uint64_t ping_ms, ping_timeout_ms;
     bool ping_waits; /* for its answer */
+    bool is_blocked; /* the last flush stopped: the conn has enough */
+    hd_timer_t no_block; /* set: there was none; it goes on then */
     /* <out> fell below the low mark after having been high. */
     void (*on_out_drained)(hd_h2_out_t *out);
 };
@@ -66,8 +69,9 @@ void hd_h2_session_deinit(hd_h2_session_t *s);
 /* Frames go out at the end of the turn. */
 void hd_h2_session_flush_later(hd_h2_session_t *s);
 void hd_h2_session_flush(hd_h2_session_t *s); /* into the conn's output, now */
-/* Reads what the conn has and feeds it; HD_OK, HD_DONE: the peer's end; HD_ERROR: broken,
- * the protocol's own error was sent where there is one. */
+/* Reads what the conn has and feeds it; HD_OK, HD_AGAIN: there is no block, the conn is
+ * woken later; HD_DONE: the peer's end; HD_ERROR: broken, the protocol's own error was
+ * sent where there is one. */
 hd_rc_t hd_h2_session_read(hd_h2_session_t *s);
 /* Nothing more is to be read or written. */
 bool hd_h2_session_is_over(const hd_h2_session_t *s);

@@ -60,7 +60,7 @@ static void pass_bytes(hd_h2_tube_t *t)
             return;
         }
     }
-    hd_conn_wake(t->conn);
+    hd_conn_yield(t->conn);
 }
 
 static void on_readable(hd_conn_t *c)

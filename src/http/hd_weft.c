@@ -694,7 +694,7 @@ hd_rc_t hd_weft_read(hd_weft_t *w)
     if (w->_from == w->_to)
         drop_input(w); /* an idle conn owns no block */
     if (w->conn->is_readable)
-        hd_conn_wake(w->conn);
+        hd_conn_yield(w->conn);
     return HD_OK;
 }
 

@@ -4,6 +4,7 @@
 #include "tap.h"
 #include <errno.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -358,6 +359,133 @@ static void test_ring(void)
     close(fd);
 }
 
+/* --- shares of a turn --- */
+
+static struct {
+    hd_post_t post;
+    unsigned runs, told_before;
+} greedy;
+static unsigned told;
+
+static void on_greedy(hd_post_t *p)
+{
+    greedy.runs++;
+    greedy.told_before = told;
+    if (greedy.runs < 5)
+        hd_post_next(loop, p);
+}
+
+static void on_told(hd_watch_t *w, unsigned events)
+{
+    (void)w;
+    (void)events;
+    told++;
+}
+
+/* Who has more to do than his share comes again behind what is ready by then. */
+static void test_next_turn(void)
+{
+    hd_watch_t w;
+    int fd = eventfd(0, EFD_NONBLOCK);
+
+    hd_watch_init(&w);
+    hd_ignore(hd_watch_start(loop, &w, fd, on_told, &err) != HD_OK);
+    hd_loop_turn(loop, 0);
+    hd_post_init(&greedy.post, on_greedy);
+    hd_post(loop, &greedy.post);
+    hd_loop_turn(loop, 0);
+    is_int(greedy.runs, 1, "once in a turn, though he posts himself for the next");
+    told = 0;
+    hd_ignore(eventfd_write(fd, 1) != 0);
+    hd_loop_turn(loop, -1);
+    ok(greedy.runs == 2 && greedy.told_before == 1,
+       "the next turn doesn't wait, and what is ready goes first");
+    hd_post(loop, &greedy.post);
+    hd_loop_turn(loop, 0);
+    is_int(greedy.runs, 3, "posted already: once");
+    hd_post_cancel(&greedy.post);
+    hd_loop_turn(loop, 0);
+    is_int(greedy.runs, 3, "taken back");
+    hd_watch_close(loop, &w);
+}
+
+#define MANY_TIMERS 10000
+
+static hd_timer_t many[MANY_TIMERS];
+static unsigned many_due;
+
+static void on_many(hd_timer_t *t)
+{
+    (void)t;
+    many_due++;
+}
+
+/* Many timers at once are several turns' work, and none of these waits. */
+static void test_many_timers(void)
+{
+    unsigned turns = 0, most = 0;
+
+    for (int i = 0; i < MANY_TIMERS; i++) {
+        hd_timer_init(&many[i], on_many);
+        hd_timer_set(loop, &many[i], 10);
+    }
+    fake_ns += 10 * 1000000;
+    while (many_due < MANY_TIMERS) {
+        unsigned before = many_due;
+
+        hd_loop_turn(loop, -1);
+        most = (unsigned)hd_max(most, many_due - before);
+        turns++;
+    }
+    ok(turns > 1 && most <= HD_LOOP_TIMERS_MAX, "%d at once: %u turns, %u at most",
+       MANY_TIMERS, turns, most);
+}
+
+#define MANY_READY 1200 /* more than one wait fetches */
+
+static unsigned ready_of[MANY_READY], ready_n;
+static hd_watch_t ready_watches[MANY_READY];
+
+static void on_many_ready(hd_watch_t *w, unsigned events)
+{
+    (void)events;
+    ready_n += ready_of[w - ready_watches]++ == 0;
+}
+
+/* All that are ready at once have had their turn before one of them has a second one. */
+static void test_many_ready(void)
+{
+    hd_loop_t *l = hd_loop_create(NULL, MANY_READY, &err);
+    struct rlimit limit;
+    unsigned turns = 0, twice = 0;
+    int n = 0;
+
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = hd_min(limit.rlim_max, (rlim_t)MANY_READY + 100);
+    hd_ignore(setrlimit(RLIMIT_NOFILE, &limit) != 0); /* else fewer will do */
+    for (; n < MANY_READY; n++) {
+        int fd = eventfd(1, EFD_NONBLOCK);
+
+        hd_watch_init(&ready_watches[n]);
+        if (fd < 0 ||
+            hd_watch_start(l, &ready_watches[n], fd, on_many_ready, &err) != HD_OK)
+            break;
+    }
+    while (ready_n < (unsigned)n) {
+        for (int i = 0; i < n; i++) /* all go on to be ready */
+            hd_ignore(eventfd_write(ready_watches[i].fd, 1) != 0);
+        hd_loop_turn(l, -1);
+        turns++;
+    }
+    for (int i = 0; i < n; i++)
+        twice += ready_of[i] > turns;
+    ok(n > 512 && twice == 0 && turns <= (unsigned)n / 512 + 1,
+       "%d are ready all the time: each was told within %u turns", n, turns);
+    for (int i = 0; i < n; i++)
+        hd_watch_close(l, &ready_watches[i]);
+    hd_loop_destroy(l);
+}
+
 int main(void)
 {
     loop = hd_loop_create(NULL, 1000, &err);
@@ -370,6 +498,9 @@ int main(void)
     test_stale_events();
     test_limits();
     test_ring();
+    test_next_turn();
+    test_many_timers();
+    test_many_ready();
     hd_loop_destroy(loop);
     return done_testing();
 }

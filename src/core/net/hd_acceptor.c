@@ -198,6 +198,7 @@ const hd_slot_t *hd_acceptor_find(const hd_acceptor_t *a, const hd_addr_t *to)
 /* Pausing */
 
 static void on_listen_ready(hd_watch_t *w, unsigned events);
+static void pause_all(hd_acceptor_t *a, const char *why);
 
 static void start_socket(socket_t *s)
 {
@@ -206,7 +207,12 @@ static void start_socket(socket_t *s)
     if (s->watch._index != UINT32_MAX || s->acceptor->is_paused || s->slot == NULL)
         return;
     if (hd_watch_start_listen(s->acceptor->loop, &s->watch, s->fd, s->exclusive,
-                              on_listen_ready, &err) != HD_OK)
+                              on_listen_ready, &err) == HD_OK)
+        return;
+    /* While it was paused others (upstream conns) took its place: later, then. */
+    if (err.code == HD_E_LIMIT)
+        pause_all(s->acceptor, err.text);
+    else
         hd_log(HD_LOG_ALERT, "listening on \"%.*s\": %s", HD_STR_ARG(s->slot->name),
                err.text);
 }

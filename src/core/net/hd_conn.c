@@ -288,6 +288,17 @@ void hd_conn_wake(hd_conn_t *c)
     hd_conn_tell_later(c, HD_TELL_READABLE);
 }
 
+static void tell_next_turn(hd_conn_t *c, unsigned what)
+{
+    c->_events |= (uint8_t)what;
+    hd_post_next(c->loop, &c->_wake);
+}
+
+void hd_conn_yield(hd_conn_t *c)
+{
+    tell_next_turn(c, HD_TELL_READABLE);
+}
+
 hd_pool_t *hd_conn_pool(hd_conn_t *c)
 {
     if (c->pool == NULL)
@@ -411,7 +422,7 @@ static bool has_drained(hd_conn_t *c)
         if (n <= 0)
             return true;
     }
-    hd_conn_post_bottom(c, HD_EV_READ); /* the others' turn */
+    tell_next_turn(c, HD_EV_READ); /* the others' turn */
     return false;
 }
 

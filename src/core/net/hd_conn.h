@@ -233,6 +233,10 @@ void hd_conn_close(hd_conn_t *c, uint64_t linger_ms);
 void hd_conn_reset(hd_conn_t *c);
 /* Posts on_readable (bytes are left that the owner didn't take). */
 void hd_conn_wake(hd_conn_t *c);
+/* The same, for the next turn: more is there than one may take while others wait. */
+void hd_conn_yield(hd_conn_t *c);
+/* How much an owner may read in one turn where nothing else holds it up. */
+#define HD_CONN_TURN_BYTES (256 * 1024)
 /* Sets c->err (the first reason stays) and returns HD_ERROR. */
 hd_rc_t hd_conn_fail(hd_conn_t *c, hd_err_code_t code, const char *fmt, ...)
     HD_PRINTF(3, 4);

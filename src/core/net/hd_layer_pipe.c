@@ -99,8 +99,10 @@ static ssize_t pipe_writev(hd_layer_t *l, const struct iovec *iov, int n)
         size_t len = room_for(p, iov[i].iov_len);
 
         if (len > 0 && !hd_chain_try_add_copy(&p->peer->inbox, iov[i].iov_base, len)) {
-            if (sent > 0)
+            if (sent > 0) {
+                p->peer->was_full = true; /* what it has goes: then we are told */
                 break;
+            }
             (void)hd_conn_fail(l->conn, HD_E_LIMIT, "no block left for a pipe");
             return HD_IO_ERROR;
         }

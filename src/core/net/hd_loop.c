@@ -53,6 +53,7 @@ hd_loop_t *hd_loop_create(hd_member_t *member, size_t watches_max, hd_err_t *err
     loop->free_slot = NO_SLOT;
     hd_list_init(&loop->posted);
     hd_list_init(&loop->flushed);
+    hd_list_init(&loop->next);
     hd_watch_init(&loop->ring);
     loop->mono_ns = hd_clock_mono_ns;
     read_clocks(loop);
@@ -266,6 +267,11 @@ void hd_post(hd_loop_t *loop, hd_post_t *p)
     add_post(&loop->posted, p);
 }
 
+void hd_post_next(hd_loop_t *loop, hd_post_t *p)
+{
+    add_post(&loop->next, p);
+}
+
 void hd_loop_flush_later(hd_loop_t *loop, hd_post_t *p)
 {
     add_post(&loop->flushed, p);
@@ -274,6 +280,17 @@ void hd_loop_flush_later(hd_loop_t *loop, hd_post_t *p)
 void hd_post_cancel(hd_post_t *p)
 {
     hd_list_remove(&p->_link);
+}
+
+/* What was posted for this turn, behind what is posted already. */
+static void take_next(hd_loop_t *loop)
+{
+    while (!hd_list_is_empty(&loop->next)) {
+        hd_link_t *link = loop->next.next;
+
+        hd_list_remove(link);
+        hd_list_add_last(&loop->posted, link);
+    }
 }
 
 static void run_posts(hd_loop_t *loop, hd_link_t *list)
@@ -294,7 +311,7 @@ static int wait_for(hd_loop_t *loop, int wait_ms)
     uint64_t ns, ms;
 
     if (wait_ms == 0 || loop->has_output || !hd_list_is_empty(&loop->posted) ||
-        !hd_list_is_empty(&loop->flushed))
+        !hd_list_is_empty(&loop->flushed) || !hd_list_is_empty(&loop->next))
         return 0;
     ns = hd_timers_wait_ns(loop);
     if (ns == UINT64_MAX)
@@ -325,6 +342,7 @@ void hd_loop_turn(hd_loop_t *loop, int wait_ms)
     if (loop->member != NULL)
         hd_turn_begin(loop->member);
     read_clocks(loop);
+    take_next(loop);
     run_events(loop, n);
     hd_timers_run(loop);
     run_posts(loop, &loop->posted);

@@ -1,8 +1,13 @@
 /* hd_loop: one event loop: descriptors, timers, posted events, turns.
  *
  *   turn: hd_turn_begin -> ready descriptors -> due timers -> posted events (until none;
- * new ones of this turn included, at most HD_LOOP_POSTED_MAX, the rest next turn) ->
- * flush of conns with output -> hd_turn_sleep -> epoll_wait
+ * new ones of this turn included) -> flush of conns with output -> hd_turn_sleep ->
+ * epoll_wait
+ *
+ * Whatever one turn does is bounded, so that nobody waits behind others for long: so many
+ * descriptors (HD_LOOP_EVENTS, those that were ready for longest), timers and posted
+ * events; what is left is the next turn's, which doesn't wait. Who has more to do than a
+ * turn's share posts himself by hd_post_next.
  *
  * Time is read once a turn. Everything here belongs to the loop's own thread.
  */
@@ -56,6 +61,7 @@ static inline void hd_watch_init(hd_watch_t *w)
 }
 
 /* --- timers --- */
+#define HD_LOOP_TIMERS_MAX 4096 /* in one turn */
 typedef struct hd_timer_s {
     uint64_t at_ns; /* when it is due; UINT64_MAX: not set */
     uint32_t _heap_at;
@@ -79,9 +85,12 @@ typedef struct hd_post_s {
 } hd_post_t;
 
 void hd_post_init(hd_post_t *p, void (*on_post)(hd_post_t *p));
-#define HD_LOOP_POSTED_MAX 4096
+#define HD_LOOP_POSTED_MAX 4096 /* of a turn */
 /* Runs in this turn or the next; once, however often it is posted before it ran. */
 void hd_post(hd_loop_t *loop, hd_post_t *p);
+/* Not before the next turn, after what is ready then: what is left when one has had its
+ * share of this turn. Where it is posted already that stays. */
+void hd_post_next(hd_loop_t *loop, hd_post_t *p);
 void hd_post_cancel(hd_post_t *p);
 
 /* --- output --- */

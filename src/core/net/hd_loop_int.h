@@ -32,6 +32,7 @@ struct hd_loop_s {
     uint32_t heap_n, heap_room;
 
     hd_link_t posted, flushed;
+    hd_link_t next; /* posted for the next turn */
 
     uint64_t (*mono_ns)(void);
     uint64_t now_ns;

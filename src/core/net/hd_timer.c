@@ -107,7 +107,10 @@ void hd_timer_stop(hd_loop_t *loop, hd_timer_t *t)
 
 void hd_timers_run(hd_loop_t *loop)
 {
-    while (loop->heap_n > 0 && loop->heap[0].at_ns <= loop->now_ns) {
+    unsigned n = 0;
+
+    while (loop->heap_n > 0 && loop->heap[0].at_ns <= loop->now_ns &&
+           n < HD_LOOP_TIMERS_MAX) {
         hd_timer_t *t = loop->heap[0].timer;
 
         if (t->at_ns > loop->heap[0].at_ns) { /* was moved later since */
@@ -117,6 +120,7 @@ void hd_timers_run(hd_loop_t *loop)
         remove_item(loop, 0);
         t->at_ns = NOT_SET;
         loop->stats.timers_due++;
+        n++;
         t->on_due(t);
     }
 }

@@ -3,7 +3,6 @@
 #include "core/net/hd_splice.h"
 #include <stdlib.h>
 
-#define TURN_BYTES (256 * 1024) /* of one way in one turn: then it's the others' */
 #define FULL_READS 4            /* running, before a way is spliced */
 #define COPY_BELOW 4096         /* smaller reads are copied behind what waits already */
 #define NO_BLOCK_MS 10          /* until a block may be free again */
@@ -225,8 +224,8 @@ static bool copy(hd_tunnel_t *t, way_t *w)
 
         if (may == 0)
             break;
-        if (moved >= TURN_BYTES) {
-            hd_conn_wake(w->from);
+        if (moved >= HD_CONN_TURN_BYTES) {
+            hd_conn_yield(w->from);
             break;
         }
         n = copy_some(t, w, may, &no_block);
@@ -254,7 +253,8 @@ static bool copy(hd_tunnel_t *t, way_t *w)
 static bool run_splice(hd_tunnel_t *t, way_t *w)
 {
     size_t moved;
-    hd_splice_end_t end = hd_splice_run(&w->splice, w->from, w->to, TURN_BYTES, &moved);
+    hd_splice_end_t end =
+        hd_splice_run(&w->splice, w->from, w->to, HD_CONN_TURN_BYTES, &moved);
 
     if (moved > 0) {
         note_moved(t, w, moved);
@@ -267,7 +267,7 @@ static bool run_splice(hd_tunnel_t *t, way_t *w)
             hd_splice_close(&w->splice);
         return true;
     case HD_SPLICE_MORE:
-        hd_conn_wake(w->from);
+        hd_conn_yield(w->from);
         return true;
     case HD_SPLICE_FULL: /* on_writable comes */
         return true;
