@@ -538,6 +538,7 @@ void hd_master_stop(int status)
         return;
     if (hd_master.phase <= HD_MASTER_RUNNING)
         hd_master_tell_ending();
+    hd_timer_stop(hd_master.loop, &hd_master.leave_timer); /* it would begin to quit */
     hd_master.phase = HD_MASTER_STOPPING;
     hd_master.status = status;
     signal_all(SIGTERM);
@@ -621,6 +622,19 @@ static void quit(void)
         hd_timer_set(hd_master.loop, &hd_master.leave_timer, ms);
 }
 
+/* Each signal in each phase; t/proxy/signals.t goes through them, also while generations
+ * are made or drain. "no": it is but logged, where somebody waits for it.
+ *
+ *               STARTING       RUNNING        LEAVING     QUITTING    STOPPING
+ *   TERM, INT   stop           stop           stop        stop        -
+ *   QUIT        stop           leave          quit        -           -
+ *   HUP         then a reload  reload         no          no          no
+ *   USR1        -              reopen logs    the same    the same    the same
+ *   USR2        no             a new binary   no          no          no
+ *   WINCH       -              wind down      -           -           -
+ *
+ * Leaving ends by its timer; quitting when the last worker has ended, and then the rest;
+ * stopping after KILL_MS at the latest, since what is left by then is killed. */
 static void on_signal(int signo)
 {
     switch (signo) {
