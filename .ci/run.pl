@@ -1,6 +1,7 @@
 #!/usr/bin/perl
-# What continuous integration runs: the tests plain, the tests sanitized, the fuzz targets for a
-# minute, the demo. Stops at the first run that fails. Its last line sums what the runs themselves reported.
+# What continuous integration runs: the tests plain, the tests sanitized, clang's warnings, the fuzz
+# targets for a minute, the demo. Stops at the first run that fails. Its last line sums what the runs
+# themselves reported.
 
 use strict;
 use warnings;
@@ -52,6 +53,7 @@ sub finish {
 
 run('./check');
 run('./check', '--sanitize');
+run('./check', '--clang');
 run('./check', '--fuzz');
 if (-x 'demo' && -f 'demo') {
     run('./demo', '--once');

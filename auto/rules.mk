@@ -33,7 +33,7 @@ PROTO_CFLAGS := $(CFLAGS) -w
 V ?= 0
 say = $(if $(filter 0,$V),@printf '  %-8s %s\n' $1 $2;)
 
-.PHONY: all build clean install check check-all asan tsan fuzz fuzz-build fuzz-targets format lint headers tests
+.PHONY: all build clean install check check-all asan tsan fuzz fuzz-build fuzz-targets format lint headers syntax tests
 all: build
 build: $O/heddle $(MODULE_SO) $O/modules/modules.index $(TOOLS) $(if $(filter objs,$O),compile_commands.json)
 
@@ -213,6 +213,22 @@ endef
 $(foreach f,$(FUZZ),$(eval $(call fuzz_rules,$f)))
 
 fuzz-targets: $(FUZZ:%=$O/fuzz/%)
+
+# ---- another compiler's opinion
+
+# make CC=clang syntax: its warnings of every source of ours, without building anything.
+SYNTAX_MAIN := $(CORE_SRC) src/heddle.c $(TOOL_SRC)
+SYNTAX_MODULES := $(foreach m,$(MODULES),$(wildcard modules/$m/*.c))
+SYNTAX_OTHER := $(wildcard t/lib/modules/*/*.c examples/*/*.c)
+SYNTAX := $(SYNTAX_MAIN) $(SYNTAX_MODULES) $(SYNTAX_OTHER) $(UNIT_SRC)
+.PHONY: $(SYNTAX:%=%.syntax)
+syntax: $(SYNTAX:%=%.syntax)
+$(SYNTAX:%=%.syntax): %.syntax: % | $O/include/.stamp $(PROTO_H) $O/hd_abi.h
+	$(call say,SYNTAX,$<)$(CC) $(CFLAGS) -fsyntax-only $(SYNTAX_INC) $<
+$(SYNTAX_MAIN:%=%.syntax): SYNTAX_INC = $(CORE_INC)
+$(UNIT_SRC:%=%.syntax): SYNTAX_INC = $(CORE_INC) -I$O/include -Imodules -It/lib -I.
+$(SYNTAX_OTHER:%=%.syntax): SYNTAX_INC = $(CORE_INC) -I$O/include -Imodules
+$(SYNTAX_MODULES:%=%.syntax): SYNTAX_INC = $(MODULE_INC) $(MODULE_$(word 2,$(subst /, ,$<))_CFLAGS)
 
 # ---- for editors and analysers
 
