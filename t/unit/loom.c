@@ -137,6 +137,46 @@ static void test_content(void)
     teardown();
 }
 
+/* A name and a source that fill a piece of their own, wherever the next piece lies. */
+static void test_content_of_long_names(void)
+{
+    char name[1200], source[600];
+    hd_slot_t *slot;
+    unsigned same = 0, other = 0;
+    uint32_t seed = 7;
+
+    memset(name, 'n', sizeof(name));
+    memset(source, 's', sizeof(source));
+    setup(4 << 20);
+    slot = hd_slot_find_or_add(arena, HD_RES_POLICY, (hd_str_t){name, 1100}, &loom_err);
+    for (uint32_t i = 0; i < 400; i++) {
+        hd_batch_t *b;
+        hd_pool_t *pool;
+        hd_region_t *r;
+        uint32_t *content;
+        hd_rc_t rc;
+        char other_name[] = {(char)('a' + loom_random(&seed) % 16), 0};
+
+        publish(HD_RES_ROUTES, other_name, i, loom_random(&seed) % 20); /* holes */
+        b = hd_batch_begin(arena);
+        r = hd_batch_region(b, HD_RES_POLICY, slot->name, (hd_str_t){source, i / 4 % 10 * 50},
+                            0, &pool, &loom_err);
+        hd_bug_on(r == NULL);
+        content = hd_pool_calloc(pool, 64);
+        content[0] = i / 4;
+        content[15] = i / 4;
+        rc = hd_batch_put(b, slot, r, content, HD_CONTENT_BUILT, &loom_err);
+        hd_bug_on(rc == HD_ERROR);
+        same += i % 4 != 0 && rc == HD_DONE;
+        other += i % 4 == 0 && rc == HD_OK;
+        hd_batch_publish(b, 0);
+        hd_arena_reclaim(arena, hd_clock_mono_ns());
+    }
+    is_int(same, 300, "equal content behind long names is equal");
+    is_int(other, 100, "other content is not");
+    teardown();
+}
+
 static void test_turns_and_pins(void)
 {
     hd_slot_t *slot;
@@ -614,6 +654,7 @@ int main(void)
 {
     test_publish_and_read();
     test_content();
+    test_content_of_long_names();
     test_turns_and_pins();
     test_full_arena();
     test_full_of_entries();

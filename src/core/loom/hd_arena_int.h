@@ -108,7 +108,8 @@ typedef struct {
     hd_region_t *region;
     hd_piece_t *first, *last;
     char *at, *end; /* room of the last piece */
-    char *content;  /* of the first: behind the names */
+    char *content;  /* behind the names */
+    hd_piece_t *content_in;
     size_t total;
     hd_pool_t *pool;
 } hd_builder_t;

@@ -243,6 +243,7 @@ bool hd_region_begin(hd_builder_t *b, hd_arena_t *a, hd_res_type_t type, hd_str_
     r->source = hd_str_dup(b->pool, source);
     b->at = (char *)hd_align_up((uintptr_t)b->at, 8);
     b->content = b->at;
+    b->content_in = b->last;
     return true;
 }
 
@@ -277,12 +278,13 @@ static uint64_t normal_word(const hd_builder_t *b, uint64_t word)
 
     if (word < (uintptr_t)a->base || word >= (uintptr_t)a->base + a->bytes)
         return word;
-    for (const hd_piece_t *p = b->first;; p = (hd_piece_t *)(a->base + p->next)) {
-        uint64_t from = (uintptr_t)p;
+    for (const hd_piece_t *p = b->content_in;; p = (hd_piece_t *)(a->base + p->next)) {
+        uint64_t from = p == b->content_in ? (uintptr_t)b->content : (uintptr_t)p;
+        uint64_t end = (uintptr_t)p + p->bytes;
 
-        if (word >= from && word <= from + p->bytes) /* the end is an empty string's */
+        if (word >= from && word <= end) /* the end is an empty string's */
             return 1 + before + (word - from);
-        before += p->bytes;
+        before += end - from;
         if (p->next == 0)
             return word;
     }
@@ -293,7 +295,7 @@ uint64_t hd_region_hash(const hd_builder_t *b, const void *root)
     uint64_t words[64];
     uint64_t hash = normal_word(b, (uintptr_t)root);
     const char *from = b->content;
-    const hd_piece_t *p = b->first;
+    const hd_piece_t *p = b->content_in; /* names may fill a piece of their own */
 
     for (;;) {
         const char *end = p == b->last ? b->at : (const char *)p + p->bytes;
