@@ -128,7 +128,7 @@ sub conns_of {
 }
 
 sub names_by_xds {
-    my ($each, $rounds) = $is_slow ? (50, 6) : (100, 6);
+    my ($each, $rounds) = $is_slow ? (40, 6) : (100, 6);
     $hd = Heddle->new(workers => 1)->conf(<<'EOC');
 xds { server 127.0.0.1:%%PORT_xds%%; node_id sidecar~127.0.0.1~a.b~b.svc.cluster.local; }
 admin %%ADMIN%%;

@@ -41,6 +41,7 @@ static unsigned entered;
 static bool dies;
 static jmp_buf death;
 static hd_member_t *dead[DEATHS_MAX];
+static hd_pool_t *dead_pools[DEATHS_MAX];
 
 static void enter(void)
 {
@@ -129,6 +130,7 @@ static void test_death(void)
 
             hd_bug_on(deaths > DEATHS_MAX);
             dead[deaths - 1] = workers[0]; /* its private memory went with it */
+            dead_pools[deaths - 1] = pool;
             hd_member_reap(state, index);
             workers[0] = hd_member_start(state, index, HD_MEMBER_WORKER, &loom_err);
         } else {
@@ -147,13 +149,14 @@ static void test_death(void)
 
 int main(void)
 {
+    hd_arena_t *arena;
     hd_gauge_id_t first;
     hd_member_t *writer;
 
     state = loom_state();
     writer = hd_member_start(state, -1, HD_MEMBER_LOADER, &loom_err);
-    hd_bug_on(hd_arena_open_writer(loom_arena(state, HD_ARENA_FILES, 4 << 20), writer,
-                                   &loom_err) != HD_OK);
+    arena = loom_arena(state, HD_ARENA_FILES, 4 << 20);
+    hd_bug_on(hd_arena_open_writer(arena, writer, &loom_err) != HD_OK);
     for (int i = 0; i < WORKERS; i++)
         workers[i] = hd_member_start(state, -1, HD_MEMBER_WORKER, &loom_err);
     table = calloc(1, sizeof(*table) + KEYS_N * sizeof(table->keys[0]));
@@ -170,6 +173,7 @@ int main(void)
     for (int i = 0; i < WORKERS; i++)
         hd_member_stop(workers[i]);
     hd_member_stop(writer);
+    hd_arena_destroy(arena);
     free(table);
     return done_testing();
 }
