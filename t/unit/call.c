@@ -1,5 +1,6 @@
 /* Calls of our own, and HTTP/2 both ways in one process: a call goes out over our HTTP/2
  * client to a conn that our HTTP/2 server serves, where a service echoes. */
+#include "http/hd_h2_server_int.h"
 #include "core/hd_call.h"
 #include "core/hd_grpc.h"
 #include "http/hd_service.h"
@@ -196,7 +197,7 @@ static void test_call(const hd_addr_t *addr)
     check_clean("reset");
     breaks = false;
 
-    hd_conn_reset(server);
+    hd_h2_server_end(server->owner, HD_E_RESET, "reset by the test", false);
     turn_until(loop, hd_upool_conns() == 0);
     pass("the server's conn is gone");
 }
