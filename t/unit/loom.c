@@ -153,7 +153,11 @@ static void test_content_of_long_names(void)
         hd_batch_t *b;
         hd_pool_t *pool;
         hd_region_t *r;
-        uint32_t *content;
+        struct {
+            uint32_t number;
+            const char *name;
+            const void *self;
+        } *content;
         hd_rc_t rc;
         char other_name[] = {(char)('a' + loom_random(&seed) % 16), 0};
 
@@ -162,9 +166,10 @@ static void test_content_of_long_names(void)
         r = hd_batch_region(b, HD_RES_POLICY, slot->name, (hd_str_t){source, i / 4 % 10 * 50},
                             0, &pool, &loom_err);
         hd_bug_on(r == NULL);
-        content = hd_pool_calloc(pool, 64);
-        content[0] = i / 4;
-        content[15] = i / 4;
+        content = hd_pool_calloc(pool, sizeof(*content));
+        content->number = i / 4;
+        content->name = r->name.data;
+        content->self = content;
         rc = hd_batch_put(b, slot, r, content, HD_CONTENT_BUILT, &loom_err);
         hd_bug_on(rc == HD_ERROR);
         same += i % 4 != 0 && rc == HD_DONE;

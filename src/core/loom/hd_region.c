@@ -269,22 +269,28 @@ void *hd_region_add_secret(hd_builder_t *b, size_t bytes)
 
 /* Content */
 
-/* A pointer into the region counts as where it leads to, wherever the region lies; one to
- * a slot, or a slot's name, is the same in each build. */
+/* A pointer into the region counts as where it leads to, wherever the region lies: counted
+ * from where the content begins or, to a name before it, from its piece's begin. One to a
+ * slot, or a slot's name, is the same in each build. */
 static uint64_t normal_word(const hd_builder_t *b, uint64_t word)
 {
     const hd_arena_t *a = b->arena;
     uint64_t before = 0;
+    bool is_content = false;
 
     if (word < (uintptr_t)a->base || word >= (uintptr_t)a->base + a->bytes)
         return word;
-    for (const hd_piece_t *p = b->content_in;; p = (hd_piece_t *)(a->base + p->next)) {
-        uint64_t from = p == b->content_in ? (uintptr_t)b->content : (uintptr_t)p;
-        uint64_t end = (uintptr_t)p + p->bytes;
+    for (const hd_piece_t *p = b->first;; p = (hd_piece_t *)(a->base + p->next)) {
+        uint64_t start = (uintptr_t)p, from = start, end = start + p->bytes;
 
-        if (word >= from && word <= end) /* the end is an empty string's */
-            return 1 + before + (word - from);
-        before += end - from;
+        if (p == b->content_in) {
+            from = (uintptr_t)b->content;
+            is_content = true;
+        }
+        if (word >= start && word <= end) /* the end is an empty string's */
+            return is_content && word >= from ? 1 + before + (word - from)
+                                              : ~(word - start);
+        before += is_content ? end - from : 0;
         if (p->next == 0)
             return word;
     }
