@@ -62,7 +62,7 @@ $hd->start;
 is $hd->get('/plain')->body, 'ok', 'without TCP keep-alive';
 is probed($hd->port(1)), 0, '... none is probed';
 is $hd->get('/probed')->body, 'ok', 'with it';
-is probed($hd->port(1)), 1, '... its idle connection is probed';
+cmp_ok probed($hd->port(1)), '>=', 1, '... its idle connection is probed';
 
 # ---- proxy_pass_trailers
 my $r = $hd->get('/trailers');
