@@ -219,15 +219,17 @@ static uint32_t choose_as_nginx(choice_t *c)
 static hd_lb_list_t *locality_list(const choice_t *c, hd_lb_level_t *level,
                                    hd_lb_which_t which)
 {
+    hd_lb_localities_t *by =
+        level->localities != NULL && which != HD_LB_ALL ? &level->localities[which] : NULL;
     uint32_t l;
 
     if (level->zones != NULL && which != HD_LB_ALL)
         return hd_lb_zones_choose(c->v, level, which);
-    if (which == HD_LB_ALL || level->localities[which].turns.n == 0)
+    if (by == NULL || by->turns.n == 0)
         return &level->lists[which];
-    l = hd_edf_peek(&level->localities[which].turns);
-    hd_edf_turn(&level->localities[which].turns, level->localities[which].weights[l]);
-    return &level->localities[which].lists[l];
+    l = hd_edf_peek(&by->turns);
+    hd_edf_turn(&by->turns, by->weights[l]);
+    return &by->lists[l];
 }
 
 /* Retries leave the priorities that were tried (previous_priorities): the others share

@@ -18,18 +18,23 @@
 
 #define HD_LB_NOBODY UINT32_MAX
 
-/* Endpoints to choose from, and where the policy stands. */
+/* What some policies need of a list beside its turn. */
 typedef struct {
-    uint32_t *at; /* indexes into the endpoints */
-    uint32_t n;
-    bool is_equal;  /* all weights are */
-    uint64_t total; /* of weights */
     uint64_t *sums; /* of weights up to each; NULL: equal, or not asked for */
     /* round robin: nginx's smooth order, if its period is short; else by edf */
     uint32_t *sequence;
-    uint32_t period, turn;
+    uint32_t period;
     int64_t *current; /* nginx's least_conn: running weights among equals */
     hd_edf_t edf;     /* n 0: not used */
+} hd_lb_order_t;
+
+/* Endpoints to choose from, and where the policy stands. */
+typedef struct {
+    const uint32_t *at; /* indexes into the endpoints; may be another list's, too */
+    uint32_t n, turn;
+    uint64_t total;       /* of weights */
+    hd_lb_order_t *order; /* NULL: as if it were all 0 */
+    bool is_equal;        /* all weights are */
 } hd_lb_list_t;
 
 typedef enum { HD_LB_HEALTHY, HD_LB_DEGRADED, HD_LB_ALL, HD_LB_LISTS_N } hd_lb_which_t;
@@ -43,16 +48,18 @@ typedef struct {
     hd_lb_list_t *lists[HD_LB_ALL]; /* by locality */
 } hd_lb_zones_t;
 
+/* A list once more, by locality. */
+typedef struct {
+    hd_edf_t turns; /* n 0: none has a weight */
+    hd_lb_list_t *lists;
+    double *weights;
+} hd_lb_localities_t;
+
 /* Those of one priority. */
 typedef struct {
     uint32_t rank; /* hd_endpoint_rank */
     hd_lb_list_t lists[HD_LB_LISTS_N];
-    /* Where localities have weights: HEALTHY and DEGRADED once more, by locality. */
-    struct {
-        hd_edf_t turns; /* n 0: no weights */
-        hd_lb_list_t *lists;
-        double *weights;
-    } localities[HD_LB_ALL];
+    hd_lb_localities_t *localities; /* of HEALTHY and DEGRADED; NULL: not by locality */
     const hd_table_t *table;
     hd_lb_zones_t *zones; /* NULL: none */
 } hd_lb_level_t;
@@ -62,14 +69,18 @@ typedef struct hd_lb_group_s {
     struct hd_lb_group_s *next;
     const hd_kv_t *labels; /* of the subset */
     uint32_t labels_n;
-    uint32_t *members, members_n;
+    const uint32_t *members;
+    uint32_t members_n;
     hd_lb_level_t *levels;
     hd_priority_t *priorities;
     uint32_t levels_n;
     uint32_t choices; /* so far: new lists don't begin with the same one each time */
 } hd_lb_group_t;
 
-typedef struct {
+typedef struct hd_lb_view_s {
+    hd_link_t used; /* among the views of this thread, the one used last in front */
+    uint64_t used_ns;
+    struct hd_lb_head_s *head; /* whose it is */
     /* what it is made of; versions, since what they name may be gone between turns */
     const hd_region_t *cluster_region, *endpoints_region;
     uint64_t cluster_version, endpoints_version;
@@ -86,7 +97,8 @@ typedef struct {
     uint32_t health_seq;
     uint64_t old_at_ns;
     uint8_t *health;         /* of each: hd_endpoint_health_t, or HD_LB_OUT */
-    hd_pool_t *pool, *lists; /* of the versions; of the lists */
+    /* of the versions; of the lists: NULL while they need no memory of their own */
+    hd_pool_t *pool, *lists;
     /* by hd_pick_t.sticky: endpoints + 1, made when first asked; NULL: not yet */
     uint32_t *routes, routes_mask;
     hd_lb_group_t whole; /* .next: subsets */
@@ -99,7 +111,10 @@ typedef struct {
 #define HD_LB_OUT 255       /* down, or out of reach: as if it weren't there */
 
 /* --- hd_balance_view.c --- */
-/* The view of the versions that <p> has pinned. */
+/* Memory of the lists. */
+hd_pool_t *hd_lb_lists_pool(hd_lb_view_t *v);
+/* The view of the versions that <p> has pinned; good until the next call. What wasn't
+ * asked for in a while is let go, and made anew when it is. */
 hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
                          hd_err_t *err);
 /* The endpoints that have these labels; NULL: nobody has. */

@@ -77,11 +77,26 @@ static uint64_t common_divisor(uint64_t a, uint64_t b)
     return a;
 }
 
+static const hd_lb_order_t *order_of(const hd_lb_list_t *list)
+{
+    static const hd_lb_order_t none;
+
+    return list->order != NULL ? list->order : &none;
+}
+
+static hd_lb_order_t *make_order(hd_lb_view_t *v, hd_lb_list_t *list)
+{
+    if (list->order == NULL)
+        list->order = hd_pool_new(hd_lb_lists_pool(v), hd_lb_order_t);
+    return list->order;
+}
+
 /* nginx's smooth weighted round robin comes back to its start after total / gcd turns:
  * they are played through once. False: that would be too many. */
 static bool make_sequence(hd_lb_view_t *v, hd_lb_list_t *list)
 {
     uint64_t divisor = 0, period;
+    hd_lb_order_t *o;
     int64_t *current;
 
     for (uint32_t i = 0; i < list->n; i++)
@@ -89,9 +104,10 @@ static bool make_sequence(hd_lb_view_t *v, hd_lb_list_t *list)
     period = list->total / divisor;
     if (period > SEQUENCE_MAX || period * list->n > SEQUENCE_WORK)
         return false;
+    o = make_order(v, list);
     current = hd_pool_calloc(v->lists, list->n * sizeof(*current));
-    list->sequence = hd_pool_alloc(v->lists, period * sizeof(*list->sequence));
-    list->period = (uint32_t)period;
+    o->sequence = hd_pool_alloc(v->lists, period * sizeof(*o->sequence));
+    o->period = (uint32_t)period;
     for (uint32_t turn = 0; turn < period; turn++) {
         uint32_t best = 0;
 
@@ -101,28 +117,31 @@ static bool make_sequence(hd_lb_view_t *v, hd_lb_list_t *list)
                 best = i;
         }
         current[best] -= (int64_t)list->total;
-        list->sequence[turn] = list->at[best];
+        o->sequence[turn] = list->at[best];
     }
     return true;
 }
 
 static void make_edf(hd_lb_view_t *v, hd_lb_list_t *list, uint32_t start)
 {
-    hd_edf_init(&list->edf, v->lists, list->n);
+    hd_edf_t *edf = &make_order(v, list)->edf;
+
+    hd_edf_init(edf, v->lists, list->n);
     for (uint32_t i = 0; i < list->n; i++) {
         uint32_t at = (i + start) % list->n;
 
-        hd_edf_add(&list->edf, list->at[at], v->eps->items[list->at[at]].weight);
+        hd_edf_add(edf, list->at[at], v->eps->items[list->at[at]].weight);
     }
 }
 
 static void make_sums(hd_lb_view_t *v, hd_lb_list_t *list)
 {
-    uint64_t sum = 0;
+    uint64_t *sums, sum = 0;
 
-    list->sums = hd_pool_alloc(v->lists, list->n * sizeof(*list->sums));
+    make_order(v, list)->sums = sums =
+        hd_pool_alloc(hd_lb_lists_pool(v), list->n * sizeof(*sums));
     for (uint32_t i = 0; i < list->n; i++)
-        list->sums[i] = sum += v->eps->items[list->at[i]].weight;
+        sums[i] = sum += v->eps->items[list->at[i]].weight;
 }
 
 void hd_lb_list_prepare(hd_lb_view_t *v, hd_lb_list_t *list, uint32_t start,
@@ -154,7 +173,8 @@ void hd_lb_list_prepare(hd_lb_view_t *v, hd_lb_list_t *list, uint32_t start,
         return;
     case HD_LB_LEAST_REQUEST:
         if (v->conf->is_nginx && v->conf->looks_at_all)
-            list->current = hd_pool_calloc(v->lists, list->n * sizeof(*list->current));
+            make_order(v, list)->current =
+                hd_pool_calloc(hd_lb_lists_pool(v), list->n * sizeof(int64_t));
         else if (v->conf->is_nginx && !list->is_equal)
             make_sums(v, list);
         else if (!v->conf->is_nginx && (warms || !list->is_equal))
@@ -180,35 +200,39 @@ void hd_lb_list_prepare(hd_lb_view_t *v, hd_lb_list_t *list, uint32_t start,
 static uint32_t next_by_edf(hd_member_t *m, hd_lb_view_t *v, hd_lb_list_t *list,
                             uint64_t now_ns)
 {
-    uint32_t at = hd_edf_peek(&list->edf);
+    hd_edf_t *edf = &list->order->edf;
+    uint32_t at = hd_edf_peek(edf);
 
-    hd_edf_turn(&list->edf, weight_now(m, v, &v->eps->items[at], now_ns));
-    v->steps += list->edf.steps;
+    hd_edf_turn(edf, weight_now(m, v, &v->eps->items[at], now_ns));
+    v->steps += edf->steps;
     return at;
 }
 
 static uint32_t next_in_turn(hd_member_t *m, hd_lb_view_t *v, hd_lb_list_t *list,
                              uint64_t now_ns)
 {
-    if (list->edf.n > 0)
+    const hd_lb_order_t *o = order_of(list);
+
+    if (o->edf.n > 0)
         return next_by_edf(m, v, list, now_ns);
     v->steps++;
-    if (list->sequence != NULL)
-        return list->sequence[list->turn++ % list->period];
+    if (o->sequence != NULL)
+        return o->sequence[list->turn++ % o->period];
     return list->at[list->turn++ % list->n];
 }
 
 uint32_t hd_lb_list_at(hd_lb_view_t *v, const hd_lb_list_t *list, uint64_t number)
 {
+    const uint64_t *sums = order_of(list)->sums;
     uint32_t low = 0, high = list->n - 1;
 
-    if (list->sums == NULL)
+    if (sums == NULL)
         return list->at[number / (list->total / list->n)];
     while (low < high) {
         uint32_t middle = (low + high) / 2;
 
         v->steps++;
-        if (list->sums[middle] > number)
+        if (sums[middle] > number)
             high = middle;
         else
             low = middle + 1;
@@ -219,7 +243,7 @@ uint32_t hd_lb_list_at(hd_lb_view_t *v, const hd_lb_list_t *list, uint64_t numbe
 static uint32_t next_random(hd_lb_view_t *v, const hd_lb_list_t *list)
 {
     v->steps++;
-    if (list->sums == NULL)
+    if (order_of(list)->sums == NULL)
         return list->at[hd_lb_random(v) % list->n];
     return hd_lb_list_at(v, list, hd_lb_random(v) % list->total);
 }
@@ -247,6 +271,7 @@ static uint32_t least_of_all(hd_member_t *m, hd_lb_view_t *v, const hd_lb_list_t
 static uint32_t least_conn(hd_member_t *m, hd_lb_view_t *v, hd_lb_list_t *list)
 {
     const hd_endpoint_t *items = v->eps->items;
+    int64_t *current = list->order->current;
     uint64_t least = UINT64_MAX, least_weight = 1, total = 0;
     uint32_t best = 0;
 
@@ -263,13 +288,13 @@ static uint32_t least_conn(hd_member_t *m, hd_lb_view_t *v, hd_lb_list_t *list)
             }
             if (pass == 0 || load * least_weight != least * e->weight)
                 continue;
-            list->current[i] += e->weight;
+            current[i] += e->weight;
             total += e->weight;
-            if (list->current[i] > list->current[best])
+            if (current[i] > current[best])
                 best = i;
         }
     }
-    list->current[best] -= (int64_t)total;
+    current[best] -= (int64_t)total;
     v->steps += 2 * list->n;
     return list->at[best];
 }
@@ -301,9 +326,11 @@ static uint32_t least_of_some(hd_member_t *m, hd_lb_view_t *v, const hd_lb_list_
 static uint32_t next_least(hd_member_t *m, hd_lb_view_t *v, hd_lb_list_t *list,
                            uint64_t now_ns)
 {
-    if (list->edf.n > 0)
+    const hd_lb_order_t *o = order_of(list);
+
+    if (o->edf.n > 0)
         return next_by_edf(m, v, list, now_ns);
-    if (list->current != NULL)
+    if (o->current != NULL)
         return least_conn(m, v, list);
     if (!v->conf->is_nginx && (v->conf->looks_at_all || list->n <= SMALL))
         return least_of_all(m, v, list);

@@ -1,4 +1,9 @@
-/* A worker's view of a cluster's endpoints: versions, health, lists. */
+/* A worker's view of a cluster's endpoints: versions, health, lists.
+ *
+ * Of a cluster that a worker has used stays a head, the cluster's companion; the view
+ * goes when nobody asks for it in a while, and is made anew at need. Where all endpoints
+ * are well and of one priority, as they mostly are, its lists have no memory of their
+ * own: each is the whole. */
 #include "core/os/hd_clock.h"
 #include "mesh/hd_balance_int.h"
 #include "core/net/hd_sticky.h"
@@ -9,38 +14,110 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define UNUSED_NS UINT64_C(10000000000) /* then a view is let go */
+
 static const hd_mesh_cluster_t plain_conf = {.bias = 1};
 
-static void *create_view(hd_member_t *m, const void *owner, const void *arg,
+typedef struct hd_lb_head_s {
+    hd_lb_view_t *view; /* NULL: not asked for lately */
+    uint32_t choices;   /* made by views before it, so that it goes on behind them */
+} head_t;
+
+static _Thread_local hd_link_t views; /* by use, the latest in front */
+
+static void *create_head(hd_member_t *m, const void *owner, const void *arg,
                          hd_err_t *err)
+{
+    head_t *h = calloc(1, sizeof(*h));
+
+    (void)m, (void)owner, (void)arg, (void)err;
+    hd_bug_on(h == NULL);
+    return h;
+}
+
+static void destroy_view(hd_lb_view_t *v)
+{
+    v->head->view = NULL;
+    v->head->choices = v->whole.choices;
+    hd_list_remove(&v->used);
+    if (v->pool != NULL)
+        hd_pool_destroy(v->pool);
+    if (v->lists != NULL)
+        hd_pool_destroy(v->lists);
+    free(v);
+}
+
+static void destroy_head(hd_member_t *m, void *companion)
+{
+    head_t *h = companion;
+
+    (void)m;
+    if (h->view != NULL)
+        destroy_view(h->view);
+    free(h);
+}
+
+static const hd_companion_type_t head_type = {
+    .name = "endpoints view", .create = create_head, .destroy = destroy_head};
+
+static hd_lb_view_t *create_view(hd_member_t *m, head_t *h, uint64_t now_ns)
 {
     hd_lb_view_t *v = calloc(1, sizeof(*v));
 
-    (void)arg, (void)err;
     hd_bug_on(v == NULL);
-    v->pool = hd_pool_create(0);
-    v->lists = hd_pool_create(0);
-    v->random =
-        hd_clock_mono_ns() ^ (uintptr_t)owner ^ (uint64_t)hd_member_index(m) << 32;
+    v->head = h;
+    h->view = v;
+    v->random = now_ns ^ (uintptr_t)h ^ (uint64_t)hd_member_index(m) << 32;
     v->random |= 1;
     /* worker n starts at the n-th endpoint, or all of them would send their first
      * requests to the same one */
     v->start = (uint32_t)hd_member_index(m);
+    v->whole.choices = h->choices;
+    if (views.next == NULL)
+        hd_list_init(&views);
+    hd_list_add_first(&views, &v->used);
     return v;
 }
 
-static void destroy_view(hd_member_t *m, void *companion)
+/* <v> is in use; of those that aren't one goes each time. */
+static void keep_in_use(hd_lb_view_t *v, uint64_t now_ns)
 {
-    hd_lb_view_t *v = companion;
+    hd_lb_view_t *last = hd_list_entry(views.prev, hd_lb_view_t, used);
 
-    (void)m;
-    hd_pool_destroy(v->pool);
-    hd_pool_destroy(v->lists);
-    free(v);
+    v->used_ns = now_ns;
+    if (views.next != &v->used) {
+        hd_list_remove(&v->used);
+        hd_list_add_first(&views, &v->used);
+    }
+    if (last != v && now_ns > last->used_ns + UNUSED_NS)
+        destroy_view(last);
 }
 
-static const hd_companion_type_t view_type = {
-    .name = "endpoints view", .create = create_view, .destroy = destroy_view};
+hd_pool_t *hd_lb_lists_pool(hd_lb_view_t *v)
+{
+    if (v->lists == NULL)
+        v->lists = hd_pool_create(0);
+    return v->lists;
+}
+
+/* 0, 1, 2, ...: at least <n> numbers, for all views of the thread. */
+static const uint32_t *count_to(uint32_t n)
+{
+    static _Thread_local uint32_t *runs[32]; /* of 64, 128, ... */
+    uint32_t room = 64, which = 0;
+
+    while (room < n) {
+        room *= 2;
+        which++;
+    }
+    if (runs[which] != NULL)
+        return runs[which];
+    runs[which] = malloc(room * sizeof(*runs[which]));
+    hd_bug_on(runs[which] == NULL);
+    for (uint32_t i = 0; i < room; i++)
+        runs[which][i] = i;
+    return runs[which];
+}
 
 uint64_t hd_lb_random(hd_lb_view_t *v)
 {
@@ -112,10 +189,17 @@ static bool belongs(const hd_lb_view_t *v, hd_lb_which_t which, uint32_t at)
 void hd_lb_fill_list(hd_lb_view_t *v, const hd_lb_group_t *g, const uint32_t *at,
                      uint32_t n, hd_lb_which_t which, hd_lb_list_t *list, uint64_t now_ns)
 {
-    *list = (hd_lb_list_t){.at = hd_pool_alloc(v->lists, (n + 1) * sizeof(*list->at))};
-    for (uint32_t i = 0; i < n; i++) {
-        if (belongs(v, which, at[i]))
-            list->at[list->n++] = at[i];
+    uint32_t found = 0, *own;
+
+    *list = (hd_lb_list_t){.at = at};
+    for (uint32_t i = 0; i < n; i++)
+        list->n += belongs(v, which, at[i]);
+    if (list->n > 0 && list->n < n) {
+        list->at = own = hd_pool_alloc(hd_lb_lists_pool(v), list->n * sizeof(*own));
+        for (uint32_t i = 0; i < n; i++) {
+            if (belongs(v, which, at[i]))
+                own[found++] = at[i];
+        }
     }
     hd_lb_list_prepare(v, list, v->start + g->choices, now_ns);
 }
@@ -146,22 +230,22 @@ static double locality_weight(const hd_lb_view_t *v, double weight, uint32_t ser
     return weight * hd_min(share, 1.0);
 }
 
-static void fill_localities(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *level,
-                            const uint32_t *at, uint32_t n, hd_lb_which_t which,
-                            uint64_t now_ns)
+static void fill_localities(hd_lb_view_t *v, const hd_lb_group_t *g, uint32_t rank,
+                            hd_lb_localities_t *by, const uint32_t *at, uint32_t n,
+                            hd_lb_which_t which, uint64_t now_ns)
 {
-    uint32_t room = v->eps->localities_n;
-    uint32_t *part = hd_pool_alloc(v->lists, (n + 1) * sizeof(*part));
-    uint32_t *totals = hd_pool_calloc(v->lists, (room + 1) * sizeof(*totals));
+    hd_pool_t *pool = hd_lb_lists_pool(v);
+    uint32_t room = v->eps->localities_n, *rest = hd_pool_alloc(pool, n * sizeof(*rest));
+    uint32_t *totals = hd_pool_calloc(pool, (room + 1) * sizeof(*totals));
 
-    level->localities[which].lists = hd_pool_new_n(v->lists, hd_lb_list_t, room + 1);
-    level->localities[which].weights = hd_pool_new_n(v->lists, double, room + 1);
-    hd_edf_init(&level->localities[which].turns, v->lists, room);
+    by->lists = hd_pool_new_n(pool, hd_lb_list_t, room + 1);
+    by->weights = hd_pool_new_n(pool, double, room + 1);
+    hd_edf_init(&by->turns, pool, room);
     for (uint32_t i = 0; i < n; i++)
         totals[v->eps->items[at[i]].locality] += v->health[at[i]] != HD_LB_OUT;
     for (uint32_t l = 0; l < room; l++) {
-        hd_lb_list_t *list = &level->localities[which].lists[l];
-        uint32_t part_n = 0;
+        uint32_t *part = rest, part_n = 0; /* a list may keep it: the next is behind it */
+        hd_lb_list_t *list = &by->lists[l];
         double weight;
 
         if (totals[l] == 0 || v->eps->localities[l].weight == 0)
@@ -170,12 +254,13 @@ static void fill_localities(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level
             if (v->eps->items[at[i]].locality == l)
                 part[part_n++] = at[i];
         }
+        rest += part_n;
         hd_lb_fill_list(v, g, part, part_n, which, list, now_ns);
-        weight = locality_weight(v, scaled_weight(v, g, level->rank, l, totals[l]),
-                                 list->n, totals[l]);
-        level->localities[which].weights[l] = weight;
+        weight = locality_weight(v, scaled_weight(v, g, rank, l, totals[l]), list->n,
+                                 totals[l]);
+        by->weights[l] = weight;
         if (list->n > 0 && weight > 0)
-            hd_edf_add(&level->localities[which].turns, l, weight);
+            hd_edf_add(&by->turns, l, weight);
     }
 }
 
@@ -222,11 +307,15 @@ static void fill_level(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *l
     *level = (hd_lb_level_t){.rank = level->rank, .table = table};
     *priority = (hd_priority_t){0};
     count_health(v, at, n, priority);
+    if (v->conf->locality_weighted &&
+        (g == &v->whole || v->conf->subsets->locality_aware))
+        level->localities =
+            hd_pool_new_n(hd_lb_lists_pool(v), hd_lb_localities_t, HD_LB_ALL);
     for (int which = 0; which < HD_LB_LISTS_N; which++) {
         hd_lb_fill_list(v, g, at, n, which, &level->lists[which], now_ns);
-        if (v->conf->locality_weighted && which < HD_LB_ALL &&
-            (g == &v->whole || v->conf->subsets->locality_aware))
-            fill_localities(v, g, level, at, n, which, now_ns);
+        if (level->localities != NULL && which < HD_LB_ALL)
+            fill_localities(v, g, level->rank, &level->localities[which], at, n, which,
+                            now_ns);
     }
     if (v->conf->zones != NULL)
         hd_lb_zones_fill(v, g, level, at, n, now_ns);
@@ -250,27 +339,40 @@ static uint32_t find_ranks(const hd_lb_view_t *v, hd_lb_group_t *g)
     return n;
 }
 
+/* The members of that rank; mostly all. */
+static const uint32_t *find_ranked(hd_lb_view_t *v, const hd_lb_group_t *g, uint32_t rank,
+                                   uint32_t *n)
+{
+    uint32_t *at;
+
+    *n = g->members_n;
+    if (g->levels_n == 1)
+        return g->members;
+    at = hd_pool_alloc(hd_lb_lists_pool(v), g->members_n * sizeof(*at));
+    *n = 0;
+    for (uint32_t i = 0; i < g->members_n; i++) {
+        if (hd_endpoint_rank(&v->eps->items[g->members[i]]) == rank)
+            at[(*n)++] = g->members[i];
+    }
+    return at;
+}
+
 /* The ranks are found once a version, what is in them at each change of health. */
 static void fill_group(hd_lb_view_t *v, hd_lb_group_t *g, uint64_t now_ns)
 {
-    uint32_t *at = hd_pool_alloc(v->lists, (g->members_n + 1) * sizeof(*at));
-
     if (g->levels == NULL) {
         hd_lb_level_t room[HD_LB_RANKS_MAX];
 
         g->levels = room;
         g->levels_n = find_ranks(v, g);
-        g->levels = hd_pool_alloc(v->pool, (g->levels_n + 1) * sizeof(*g->levels));
+        g->levels = hd_pool_alloc(v->pool, g->levels_n * sizeof(*g->levels));
         memcpy(g->levels, room, g->levels_n * sizeof(*g->levels));
-        g->priorities = hd_pool_new_n(v->pool, hd_priority_t, g->levels_n + 1);
+        g->priorities = hd_pool_new_n(v->pool, hd_priority_t, g->levels_n);
     }
     for (uint32_t l = 0; l < g->levels_n; l++) {
-        uint32_t n = 0;
+        uint32_t n;
+        const uint32_t *at = find_ranked(v, g, g->levels[l].rank, &n);
 
-        for (uint32_t i = 0; i < g->members_n; i++) {
-            if (hd_endpoint_rank(&v->eps->items[g->members[i]]) == g->levels[l].rank)
-                at[n++] = g->members[i];
-        }
         fill_level(v, g, &g->levels[l], &g->priorities[l], at, n, now_ns);
     }
     hd_priorities_set_loads(g->priorities, g->levels_n, v->eps->overprovisioning_factor,
@@ -299,7 +401,8 @@ static void refresh(hd_lb_view_t *v, uint64_t now_ns)
 {
     v->health_seq = read_seq(v->eps); /* before the look: a change meanwhile isn't lost */
     v->old_at_ns = UINT64_MAX;
-    hd_pool_reset(v->lists);
+    if (v->lists != NULL)
+        hd_pool_reset(v->lists);
     for (uint32_t i = 0; i < v->eps->n; i++) {
         if (v->health[i] != HD_LB_OUT)
             v->health[i] = health_of(v, &v->eps->items[i], now_ns);
@@ -310,9 +413,13 @@ static void refresh(hd_lb_view_t *v, uint64_t now_ns)
 
 static void take_versions(hd_lb_view_t *v, const hd_pick_t *p)
 {
+    uint32_t n = ((const hd_endpoints_t *)p->endpoints_region->root)->n;
     hd_lb_group_t *g = &v->whole;
 
-    hd_pool_reset(v->pool);
+    if (v->pool != NULL)
+        hd_pool_destroy(v->pool);
+    v->pool = hd_pool_create(hd_align_up(n, 16) + sizeof(hd_lb_level_t) +
+                             sizeof(hd_priority_t) + 16);
     v->cluster_region = p->cluster_region;
     v->cluster_version = p->cluster_region->version;
     v->endpoints_region = p->endpoints_region;
@@ -321,15 +428,10 @@ static void take_versions(hd_lb_view_t *v, const hd_pick_t *p)
     v->conf = v->cluster->mesh != NULL ? v->cluster->mesh : &plain_conf;
     v->eps = p->endpoints_region->root;
     v->routes = NULL;
-    v->health = hd_pool_calloc(v->pool, v->eps->n + 1);
-    *g = (hd_lb_group_t){
-        .choices = g->choices,
-        .members_n = v->eps->n,
-        .members = hd_pool_alloc(v->pool, (v->eps->n + 1) * sizeof(*g->members))};
-    for (uint32_t i = 0; i < v->eps->n; i++) {
-        g->members[i] = i;
+    v->health = hd_pool_calloc(v->pool, n);
+    *g = (hd_lb_group_t){.choices = g->choices, .members_n = n, .members = count_to(n)};
+    for (uint32_t i = 0; i < n; i++)
         v->health[i] = is_out(v->cluster, &v->eps->items[i]) ? HD_LB_OUT : 0;
-    }
 }
 
 static uint64_t route_of(const hd_endpoint_t *e)
@@ -374,11 +476,14 @@ uint32_t hd_lb_find_route(hd_lb_view_t *v, uint64_t route)
 hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
                          hd_err_t *err)
 {
-    hd_lb_view_t *v = hd_companion_of_slot(m, &view_type, p->cluster_slot, NULL, err);
+    head_t *h = hd_companion_of_slot(m, &head_type, p->cluster_slot, NULL, err);
+    hd_lb_view_t *v;
     bool is_new, is_old = false;
 
-    if (v == NULL)
+    if (h == NULL)
         return NULL;
+    v = h->view != NULL ? h->view : create_view(m, h, now_ns);
+    keep_in_use(v, now_ns);
     is_new = v->cluster_region != p->cluster_region ||
              v->cluster_version != p->cluster_region->version ||
              v->endpoints_region != p->endpoints_region ||
@@ -397,6 +502,7 @@ hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
                            uint64_t now_ns)
 {
     hd_lb_group_t *g = &v->whole;
+    uint32_t *members;
     hd_kv_t *copy;
 
     if (n == 0)
@@ -415,12 +521,12 @@ hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
                             hd_str_dup(v->pool, labels[i].value)};
     g->labels = copy;
     g->labels_n = n;
-    g->members = hd_pool_alloc(v->pool, (v->eps->n + 1) * sizeof(*g->members));
+    g->members = members = hd_pool_alloc(v->pool, v->eps->n * sizeof(*members));
     for (uint32_t i = 0; i < v->eps->n; i++) {
         const hd_endpoint_more_t *more = hd_endpoint_more(&v->eps->items[i]);
 
         if (has_labels(more->labels, more->labels_n, labels, n))
-            g->members[g->members_n++] = i;
+            members[g->members_n++] = i;
     }
     fill_group(v, g, now_ns);
     return g->members_n > 0 ? g : NULL;

@@ -140,18 +140,21 @@ static void fill_lists(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_zones_t *z
                        const place_t *places, const uint32_t *at, uint32_t n,
                        uint64_t now_ns)
 {
-    uint32_t *part = hd_pool_alloc(v->lists, (n + 1) * sizeof(*part));
+    hd_pool_t *pool = hd_lb_lists_pool(v);
 
     for (int which = 0; which < HD_LB_ALL; which++) {
-        z->lists[which] = hd_pool_new_n(v->lists, hd_lb_list_t, z->n);
+        uint32_t *rest = hd_pool_alloc(pool, n * sizeof(*rest));
+
+        z->lists[which] = hd_pool_new_n(pool, hd_lb_list_t, z->n);
         for (uint32_t p = 0; p < z->n; p++) {
-            uint32_t part_n = 0;
+            uint32_t *part = rest, part_n = 0; /* a list may keep it */
 
             for (uint32_t i = 0; i < n; i++) {
                 if (is_same(&v->eps->localities[v->eps->items[at[i]].locality],
                             places[p].at))
                     part[part_n++] = at[i];
             }
+            rest += part_n;
             hd_lb_fill_list(v, g, part, part_n, which, &z->lists[which][p], now_ns);
         }
     }
@@ -196,10 +199,10 @@ void hd_lb_zones_fill(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *le
     local = count_local(v, places, places_n, now_ns);
     if (!is_usable(v, &local))
         return;
-    level->zones = z = hd_pool_new(v->lists, hd_lb_zones_t);
+    level->zones = z = hd_pool_new(hd_lb_lists_pool(v), hd_lb_zones_t);
     z->n = places_n;
     z->own = own;
-    z->residual = hd_pool_calloc(v->lists, places_n * sizeof(*z->residual));
+    z->residual = hd_pool_calloc(hd_lb_lists_pool(v), places_n * sizeof(*z->residual));
     share_out(v, z, places, local.amount, theirs, own_healthy);
     fill_lists(v, g, z, places, at, n, now_ns);
 }

@@ -1,10 +1,12 @@
 /* Which endpoint is chosen: orders, distributions, priorities, localities, hashing, and
  * how many endpoints a choice looks at. Random numbers have a fixed seed. */
 #include "loom_test.h"
+#include "core/base/hd_asan.h"
 #include "core/base/hd_hashes.h"
 #include "mesh/hd_balance.h"
 #include "mesh/hd_balance_int.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 
 #define N_MAX 1000
@@ -199,7 +201,7 @@ static void test_round_robin(void)
     for (uint32_t i = 0; i < 3; i++)
         items[i].weight = 1000003 + i;
     publish();
-    ok(view()->whole.levels[0].lists[HD_LB_HEALTHY].edf.n == 3,
+    ok(view()->whole.levels[0].lists[HD_LB_HEALTHY].order->edf.n == 3,
        "weights of too long a period go by deadlines");
     count(3000);
     ok(is_near(counts[0], 1000, 1) && is_near(counts[1], 1000, 1), "as evenly");
@@ -797,6 +799,97 @@ static void test_cost(void)
     cost("by priority, locality and weight", HD_LB_ROUND_ROBIN, 21);
 }
 
+/* --- what a worker holds --- */
+
+#if defined(__GLIBC__) && !defined(HD_ASAN)
+
+#define CLUSTERS 400
+
+static void put_cluster(hd_batch_t *b, hd_slot_t **slot, uint32_t number)
+{
+    hd_pool_t *pool;
+    hd_str_t name;
+    char text[32];
+    hd_slot_t *eps_slot;
+    hd_region_t *r;
+    hd_endpoints_t *eps;
+    hd_endpoint_t *copy;
+    hd_cluster_t *c;
+
+    name = hd_str_n(text, (size_t)snprintf(text, sizeof(text), "cluster %u", number));
+    eps_slot = hd_slot_find_or_add(arena, HD_RES_ENDPOINTS, name, &err);
+    *slot = hd_slot_find_or_add(arena, HD_RES_CLUSTER, name, &err);
+    r = hd_batch_region(b, HD_RES_ENDPOINTS, name, HD_STR("test:1"), 0, &pool, &err);
+    eps = hd_pool_new(pool, hd_endpoints_t);
+    copy = hd_pool_new_n(pool, hd_endpoint_t, items_n);
+    memcpy(copy, items, items_n * sizeof(*copy));
+    *eps = (hd_endpoints_t){
+        .items = copy, .n = items_n, .overprovisioning_factor = 140};
+    hd_endpoints_attach_state(m, name, eps, false);
+    hd_ignore(hd_batch_put(b, eps_slot, r, eps, 0, &err) == 0);
+    r = hd_batch_region(b, HD_RES_CLUSTER, name, HD_STR("test:1"), 0, &pool, &err);
+    c = hd_pool_new(pool, hd_cluster_t);
+    *c = cluster;
+    c->endpoints = eps_slot;
+    hd_ignore(hd_batch_put(b, *slot, r, c, 0, &err) == 0);
+}
+
+/* Much later: what else was used is let go, one at a time. */
+static bool use_later(hd_slot_t *slot)
+{
+    hd_pick_t p = {.cluster_slot = slot, .cluster_region = hd_slot_get(m, slot)};
+
+    p.cluster = p.cluster_region->root;
+    p.endpoints_region = hd_slot_get(m, p.cluster->endpoints);
+    return hd_lb_view(m, &p, hd_clock_mono_ns() + 60000000000u, &err) != NULL;
+}
+
+static bool use(hd_slot_t *slot)
+{
+    hd_pick_t p = {.cluster_slot = slot};
+
+    if (hd_mesh_balancer.pick(m, &p, NULL, &err) != HD_OK)
+        return false;
+    hd_mesh_balancer.release(m, &p, HD_RESULT_OK, 200);
+    return true;
+}
+
+/* A cluster of ten endpoints, by a worker that has used it: while it is in use, and once
+ * it wasn't for a while. Shared state is what all workers have together. */
+static void test_memory(void)
+{
+    static hd_slot_t *slots[CLUSTERS];
+    hd_batch_t *b = hd_batch_begin(arena);
+    size_t shared = hd_state_bytes_used(state), before, busy, rest;
+    bool all = true;
+
+    reset(10);
+    for (uint32_t i = 0; i < CLUSTERS; i++)
+        put_cluster(b, &slots[i], i);
+    hd_ignore(hd_batch_publish(b, 1) == 0);
+    hd_turn_sleep(m);
+    hd_turn_begin(m);
+    ok(use(slots[0]) && use_later(slots[0]), "the clusters of other tests are out of use");
+    before = mallinfo2().uordblks;
+    for (uint32_t i = 1; i < CLUSTERS; i++)
+        all = all && use(slots[i]);
+    busy = (mallinfo2().uordblks - before) / (CLUSTERS - 1);
+    ok(all && busy <= 720, "a cluster in use: %zu bytes of a worker", busy);
+    for (uint32_t i = 1; i < CLUSTERS; i++)
+        all = all && use_later(slots[0]);
+    rest = (mallinfo2().uordblks - before) / (CLUSTERS - 1);
+    ok(all && rest > 0 && rest <= 160, "one that was used: %zu", rest);
+    ok(use(slots[CLUSTERS - 1]), "which can be used again");
+    shared = (hd_state_bytes_used(state) - shared) / CLUSTERS;
+    ok(shared + 4 * rest <= 4 * 512, "of all workers: %zu", shared);
+}
+#else
+static void test_memory(void)
+{
+    ok(true, "another allocator: nothing to count");
+}
+#endif
+
 int main(void)
 {
     start();
@@ -825,6 +918,7 @@ int main(void)
               (hd_table_spec_t){.kind = HD_TABLE_MAGLEV, .max = HD_MAGLEV_DEFAULT}, 120);
     test_bounded();
     test_cost();
+    test_memory();
     hd_turn_sleep(m);
     hd_member_stop(m);
     hd_arena_destroy(arena);
