@@ -102,6 +102,9 @@ void hd_arena_close_writer(hd_arena_t *a);
 
 /* hd_region.c */
 
+/* A private list of the writer's with room for one more: <items>, moved at need. */
+void *hd_arena_grow(void *items, size_t n, size_t *room, size_t item_bytes);
+
 /* A region being built. */
 typedef struct {
     hd_arena_t *arena;

@@ -38,7 +38,7 @@ static bool take_entry(hd_arena_t *a, bool is_own, uint32_t *index)
     return true;
 }
 
-static void *grow(void *items, size_t n, size_t *room, size_t item_bytes)
+void *hd_arena_grow(void *items, size_t n, size_t *room, size_t item_bytes)
 {
     if (n < *room)
         return items;
@@ -50,8 +50,8 @@ static void *grow(void *items, size_t n, size_t *room, size_t item_bytes)
 
 static void give_entry(hd_arena_t *a, uint32_t index)
 {
-    a->free_entries = grow(a->free_entries, a->free_entries_n, &a->free_entries_room,
-                           sizeof(*a->free_entries));
+    a->free_entries = hd_arena_grow(a->free_entries, a->free_entries_n,
+                                    &a->free_entries_room, sizeof(*a->free_entries));
     a->free_entries[a->free_entries_n++] = index;
 }
 
@@ -360,7 +360,8 @@ void hd_region_publish(hd_arena_t *a, hd_region_t *r)
 
 static void add_retired(hd_arena_t *a, hd_region_t *r, uint64_t seq, uint64_t now_ns)
 {
-    a->retired = grow(a->retired, a->retired_n, &a->retired_room, sizeof(*a->retired));
+    a->retired =
+        hd_arena_grow(a->retired, a->retired_n, &a->retired_room, sizeof(*a->retired));
     a->retired[a->retired_n++] =
         (hd_retired_t){.index = r->index, .seq = seq, .since_ns = now_ns};
     set_entry_state(a, r->index, HD_REGION_RETIRED);

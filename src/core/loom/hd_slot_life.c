@@ -35,16 +35,6 @@ void hd_slots_on_gone(hd_slot_gone_pt *gone)
     on_gone = gone;
 }
 
-static void *grow(void *items, size_t n, size_t *room, size_t item_bytes)
-{
-    if (n < *room)
-        return items;
-    *room = hd_max(*room * 2, (size_t)64);
-    items = realloc(items, *room * item_bytes);
-    hd_bug_on(items == NULL);
-    return items;
-}
-
 static uint64_t cell_of(const hd_slot_t *slot)
 {
     return hd_load(&slot->_cell, relaxed);
@@ -76,7 +66,7 @@ void hd_slot_consider(hd_arena_t *a, const hd_slot_t *slot)
         return;
     a->slot_marks[id] |= LISTED;
     a->idle_slots =
-        grow(a->idle_slots, a->idle_n, &a->idle_room, sizeof(*a->idle_slots));
+        hd_arena_grow(a->idle_slots, a->idle_n, &a->idle_room, sizeof(*a->idle_slots));
     a->idle_slots[a->idle_n++] = id;
 }
 
@@ -167,8 +157,8 @@ static void drop_gauges(hd_arena_t *a, hd_slot_t *slot)
 
 void hd_slot_give_free(hd_arena_t *a, uint32_t id)
 {
-    a->free_slots =
-        grow(a->free_slots, a->free_slots_n, &a->free_slots_room, sizeof(*a->free_slots));
+    a->free_slots = hd_arena_grow(a->free_slots, a->free_slots_n, &a->free_slots_room,
+                                  sizeof(*a->free_slots));
     a->free_slots[a->free_slots_n++] = id;
 }
 
@@ -217,7 +207,8 @@ static bool let_idle_go(hd_arena_t *a, uint64_t seq)
         if (a->slot_refs[id] > 0 || !is_idle(slot))
             continue;
         hd_store(&slot->_cell, HD_SLOT_FREE, seq_cst);
-        a->going = grow(a->going, a->going_n, &a->going_room, sizeof(*a->going));
+        a->going =
+            hd_arena_grow(a->going, a->going_n, &a->going_room, sizeof(*a->going));
         a->going[a->going_n++] = (hd_going_t){.id = id, .seq = seq};
         any = true;
     }
