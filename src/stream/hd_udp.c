@@ -48,6 +48,7 @@ struct udp_s {
     hd_watch_t own;    /* the socket of its own towards the client; fd -1: none */
     hd_socket_wait_t wait_up, wait_own;
     bool waits_up, waits_own; /* the broker makes it */
+    hd_post_t more;           /* a socket had more than a turn's share */
     hd_timer_t idle;
     waiting_t *waiting, **waiting_end; /* until an upstream has answered: sent again */
     uint32_t waiting_n;
@@ -56,6 +57,7 @@ struct udp_s {
 
 static const hd_session_ops_t ops;
 static const hd_conn_handler_t handler;
+static void on_more(hd_post_t *p);
 
 static udp_t *udp_of(hd_session_t *s)
 {
@@ -203,6 +205,7 @@ static void close_down(hd_session_t *s)
     if (u->own.fd >= 0)
         hd_watch_close(s->loop, &u->own);
     hd_watch_init(&u->own);
+    hd_post_cancel(&u->more);
     hd_timer_stop(s->loop, &u->idle);
     hd_conn_close(s->down, 0); /* <s> lies in its pool */
 }
@@ -439,22 +442,27 @@ static int receive(int fd, struct mmsghdr *messages, struct iovec *parts,
     return n;
 }
 
-static void on_upstream_ready(hd_watch_t *w, unsigned events)
+/* Its sockets are edge-triggered: what is left there, behind an ICMP message too, nobody
+ * will tell of again. The session may be gone after. */
+static void take_answers(udp_t *u)
 {
-    udp_t *u = hd_container_of(w, udp_t, up);
     struct mmsghdr messages[BATCH];
     struct iovec parts[BATCH];
 
-    (void)events;
-    for (;;) {
+    for (int done = 0; done < TURN_DATAGRAMS;) {
         int n = receive(u->up.fd, messages, parts, NULL, NULL);
 
         if (n == 0)
             return;
         if (n < 0) {
+            bool was_there = u->responses > 0;
+
             hd_ignore(hd_err_set_sys(&u->s.err, errno, "recv() failed"));
             on_refused(u);
-            return; /* the socket may be another one */
+            if (!was_there) /* the socket may be another one */
+                return;
+            done++;
+            continue;
         }
         touch(u);
         pass_down(u, parts, (unsigned)n);
@@ -462,9 +470,17 @@ static void on_upstream_ready(hd_watch_t *w, unsigned events)
             end(u, HD_RESULT_OK);
             return;
         }
-        if (n < BATCH) /* edge-triggered: what comes from now on is told */
+        if (n < BATCH)
             return;
+        done += n;
     }
+    hd_post_next(u->s.loop, &u->more);
+}
+
+static void on_upstream_ready(hd_watch_t *w, unsigned events)
+{
+    (void)events;
+    take_answers(hd_container_of(w, udp_t, up));
 }
 
 static void on_upstream_socket(udp_t *u, int fd)
@@ -600,6 +616,7 @@ static udp_t *begin(server_t *sv, const hd_addr_t *remote, const hd_addr_t *loca
     u = (udp_t *)hd_session_create(c, &(hd_entrance_t){slot, r, chain}, &ops, sizeof(*u));
     hd_watch_init(&u->up);
     hd_watch_init(&u->own);
+    hd_post_init(&u->more, on_more);
     hd_timer_init(&u->idle, on_idle);
     u->waiting_end = &u->waiting;
     u->server = sv;
@@ -697,26 +714,42 @@ static void on_readable(hd_datagram_socket_t *socket)
 
 /* --- sockets of sessions' own --- */
 
-static void on_own_ready(hd_watch_t *w, unsigned events)
+/* An ICMP message: the client has gone. It ends by its time, like one that is mute.
+ * False: the session has ended. */
+static bool take_requests(udp_t *u)
 {
-    udp_t *u = hd_container_of(w, udp_t, own);
+    hd_conn_t *c = u->s.down;
     struct mmsghdr messages[BATCH];
     struct iovec parts[BATCH];
-    int n;
 
-    (void)events;
-    do {
-        n = receive(u->own.fd, messages, parts, NULL, NULL);
+    for (int done = 0; done < TURN_DATAGRAMS;) {
+        int n = receive(u->own.fd, messages, parts, NULL, NULL);
+
         for (int i = 0; i < n; i++) {
-            hd_conn_t *c = u->s.down;
-
             pass_up(u, parts[i].iov_base, parts[i].iov_len);
             if (c->handler != &handler)
-                return; /* it has ended */
+                return false;
         }
-    } while (n == BATCH);
-    /* An ICMP message: the client has gone. It ends by its time, like one that is mute.
-     */
+        if (n >= 0 && n < BATCH)
+            return true;
+        done += n < 0 ? 1 : n;
+    }
+    hd_post_next(u->s.loop, &u->more);
+    return true;
+}
+
+static void on_own_ready(hd_watch_t *w, unsigned events)
+{
+    (void)events;
+    hd_ignore(take_requests(hd_container_of(w, udp_t, own)));
+}
+
+static void on_more(hd_post_t *p)
+{
+    udp_t *u = hd_container_of(p, udp_t, more);
+
+    if ((u->own.fd < 0 || take_requests(u)) && u->up.fd >= 0)
+        take_answers(u);
 }
 
 static void start_own(udp_t *u, int fd)

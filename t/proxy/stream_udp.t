@@ -40,7 +40,7 @@ $hd->conf($conf);
 $hd->start;
 
 # A server in a process of its own. Answers a datagram with its number, where it came from, and
-# the datagram; "say N" gets N answers, "mute" none. Server 3 never answers.
+# the datagram; "say N" gets N answers, "later N" after a while, "mute" none. Server 3 never answers.
 sub udp_server {
     my ($n) = @_;
     my $sock = IO::Socket::IP->new(LocalHost => '127.0.0.1', LocalPort => $hd->port($n), Proto => 'udp') or die "udp $n: $@";
@@ -51,7 +51,8 @@ sub udp_server {
     while (defined(my $from = recv $sock, my $got, 65536, 0)) {
         my ($port) = unpack_sockaddr_in $from;
         next if $n == 3 || $got eq 'mute';
-        my $times = $got =~ /^say (\d+)/ ? $1 : 1;
+        my $times = $got =~ /^(?:say|later) (\d+)/ ? $1 : 1;
+        select undef, undef, undef, 0.5 if $got =~ /^later/;
         send $sock, length $got > 1000 ? $got : "$n:$port:$got", 0, $from for 1 .. $times;
     }
     POSIX::_exit(0);
@@ -84,6 +85,17 @@ my $big = join '', map { chr($_ % 251) } 1 .. 60000;
 ok ask($a, $big) eq $big, 'a big one, whole';
 $a->send('say 40');
 is scalar(grep { hear($a) eq "1:$port_a:say 40" } 1 .. 40), 40, 'forty answers to one';
+{ # They wait when the workers come back.
+    my @workers = $hd->workers;
+    $a->send('later 150');
+    select undef, undef, undef, 0.2;
+    kill STOP => @workers;
+    select undef, undef, undef, 0.8;
+    kill CONT => @workers;
+    my $n = 0;
+    $n++ while $n < 150 && (hear($a) // '') eq "1:$port_a:later 150";
+    is $n, 150, 'more than a turn has time for, at once';
+}
 $a->send("n$_") for 1 .. 40;
 is join(' ', sort map { hear($a) =~ s/.*://r } 1 .. 40), join(' ', sort map { "n$_" } 1 .. 40), 'forty in a row, each answered';
 ok ask(client('u5', '::1'), 'six') =~ /^1:\d+:six$/, 'IPv6 in front, IPv4 behind';
