@@ -44,6 +44,7 @@ static hd_slot_t *publish_with(bool has_tls, uint16_t version_min, uint16_t dept
     *tls = conf_of(certs, 1, trust_slot);
     tls->verify = HD_TLS_VERIFY_REQUIRED;
     tls->is_mesh = true;
+    tls->skips_unknown_alpn = true;
     tls->version_min = version_min;
     tls->verify_depth = depth;
     tls->alpn = hd_str_dup(pool, HD_STR("\x02h2"));

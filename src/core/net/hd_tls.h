@@ -82,6 +82,8 @@ typedef struct hd_tls_conf_s {
     bool verify_late; /* server: a client's certificate that is bad or missing doesn't end
                          the handshake: hd_tls_judge_client tells */
     bool rejects;     /* server: refuses every handshake, and needs no certificate */
+    bool skips_unknown_alpn; /* server: a client that offers none of <alpn> is spoken to as
+                                one that offers nothing (Envoy), rather than refused */
     uint16_t record_bytes; /* plaintext of a record written; 0: 16384 */
     hd_str_t dh_pem;       /* parameters of finite-field DH for TLS 1.2; empty: none */
     hd_str_t commands;     /* OpenSSL's SSL_CONF_cmd: "Name\0value\0" each */

@@ -78,7 +78,9 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
     add_number(b, (uint64_t)conf->session_tickets | (uint64_t)conf->session_cache << 1 |
                       (uint64_t)conf->prefer_server_ciphers << 2 |
                       (uint64_t)conf->is_mesh << 3 | (uint64_t)conf->verify_late << 4 |
-                      (uint64_t)conf->rejects << 5 | (uint64_t)conf->record_bytes << 16);
+                      (uint64_t)conf->rejects << 5 |
+                      (uint64_t)conf->skips_unknown_alpn << 6 |
+                      (uint64_t)conf->record_bytes << 16);
     add_text(b, conf->dh_pem);
     add_text(b, conf->commands);
     add_text(b, conf->ciphers);
@@ -185,9 +187,11 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
         *out = chosen;
         return SSL_TLSEXT_ERR_OK;
     }
-    /* Mesh peers offer names of their own that differ from version to version; between
-     * strangers the RFC's alert says it best. */
-    return ctx->conf.is_mesh ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_ALERT_FATAL;
+    /* Mesh peers offer names of their own that differ from version to version, and Envoy
+     * lets in whoever it is; where a file says what is spoken, the RFC's alert says it
+     * best. */
+    return ctx->conf.skips_unknown_alpn ? SSL_TLSEXT_ERR_NOACK
+                                        : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 static bool attach_cert(SSL *ssl, const hd_tls_cert_t *cert, unsigned *types)

@@ -456,6 +456,7 @@ static hd_rc_t build_downstream(hd_xds_t *x, const PbTls__DownstreamTlsContext *
     if (add_sessions(x, msg, conf, err) != HD_OK)
         return HD_ERROR;
     conf->prefer_server_ciphers = !msg->prefer_client_ciphers;
+    conf->skips_unknown_alpn = true;
     return seal(conf, true, tls, err);
 }
 
