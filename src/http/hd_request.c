@@ -778,6 +778,13 @@ hd_rc_t hd_req_err(hd_req_t *req, hd_err_code_t code, const char *fmt, ...)
     return HD_ERROR;
 }
 
+uint64_t hd_request_idle_ms(const hd_req_t *req, const hd_proxy_conf_t *proxy)
+{
+    if (proxy->idle_timeout_ms > 0 || proxy->never_idles || req->http == NULL)
+        return proxy->idle_timeout_ms;
+    return req->http->stream_idle_timeout_ms;
+}
+
 /* xoshiro256++ (Blackman and Vigna, public domain). */
 uint64_t hd_request_random(void)
 {

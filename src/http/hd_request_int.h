@@ -11,6 +11,9 @@ void hd_request_end_response(hd_req_t *req); /* the last byte was given, or neve
 void hd_request_log(hd_req_t *req);
 extern const hd_client_ops_t hd_client_gone; /* for a client that is no more */
 uint64_t hd_request_random(void);            /* not for secrets */
+/* How long neither side may say a word: the route's time, else the listener's
+ * (stream_idle_timeout); 0: for ever. */
+uint64_t hd_request_idle_ms(const hd_req_t *req, const hd_proxy_conf_t *proxy);
 
 /* --- hd_request_api.c, hd_http_attrs.c --- */
 void hd_request_api_start(void);

@@ -65,8 +65,9 @@ static void start_tunnel(hd_req_t *req)
     const hd_client_ops_t *client = req->client;
 
     if (proxy != NULL)
-        conf.idle_timeout_ms =
-            proxy->idle_timeout_ms > 0 ? proxy->idle_timeout_ms : proxy->read_timeout_ms;
+        conf.idle_timeout_ms = hd_request_idle_ms(req, proxy);
+    if (proxy != NULL && conf.idle_timeout_ms == 0)
+        conf.idle_timeout_ms = proxy->read_timeout_ms;
     req->tunnel_up = NULL;
     hd_timer_stop(req->loop, &req->deadline);
     down = req->client->take_conn == NULL ? NULL : req->client->take_conn(req);

@@ -117,6 +117,8 @@ typedef struct {
     bool has_uri;                  /* <uri_prefix> replaces the matched prefix */
     bool host_is_upstreams; /* nginx: $proxy_host by default; auto_host_rewrite */
     bool has_grpc_timeout;  /* grpc-timeout is honoured at all (VS-ROUTE-8) */
+    bool never_idles;       /* xDS: no time between bytes is too long, whatever the listener
+                               says */
     hd_up_protocol_t protocol;
     bool buffer_request, buffer_response; /* nginx's defaults; else stream */
     bool is_high;                         /* routing priority: limits of its own */
@@ -130,7 +132,7 @@ typedef struct {
     hd_str_t host;               /* host_rewrite_literal; empty: keep (or ops set Host) */
     uint32_t timeout_ms;         /* whole request; 0: none */
     uint32_t try_timeout_ms;     /* 0: none */
-    uint32_t idle_timeout_ms;    /* between bytes, either way; 0: none */
+    uint32_t idle_timeout_ms;    /* between bytes, either way; 0: none is said here */
     uint32_t connect_timeout_ms; /* 0: the cluster's */
     uint32_t send_timeout_ms, read_timeout_ms;
     uint32_t max_grpc_timeout_ms; /* caps a client's grpc-timeout; 0: no cap */

@@ -53,10 +53,8 @@ void hd_try_push_timer(hd_try_t *t)
 {
     const hd_proxy_conf_t *conf = t->proxy->conf;
     uint64_t now_ns = hd_loop_now_ns(t->req->loop);
-    uint64_t ms = conf->read_timeout_ms, idle_ms = conf->idle_timeout_ms;
+    uint64_t ms = conf->read_timeout_ms, idle_ms = hd_request_idle_ms(t->req, conf);
 
-    if (idle_ms == 0 && t->req->http != NULL)
-        idle_ms = t->req->http->stream_idle_timeout_ms;
     if (t->step == HD_TRY_STEP_SEND && conf->send_timeout_ms > 0)
         ms = conf->send_timeout_ms;
     t->is_idle_next = idle_ms > 0 && (ms == 0 || idle_ms < ms);

@@ -289,6 +289,7 @@ static hd_rc_t set_times(const action_t *msg, hd_proxy_conf_t *p, hd_err_t *err)
         hd_xds_ms(msg->max_grpc_timeout, 0, "max_grpc_timeout", &p->max_grpc_timeout_ms,
                   err) != HD_OK)
         return HD_ERROR;
+    p->never_idles = msg->idle_timeout != NULL && p->idle_timeout_ms == 0;
     p->has_grpc_timeout = msg->max_grpc_timeout != NULL ||
                           (max != NULL && max->grpc_timeout_header_max != NULL);
     if (max == NULL)
