@@ -567,10 +567,12 @@ static void on_tcp_readable(hd_conn_t *c)
 {
     target_t *t = c->owner;
     char bytes[4096];
-    ssize_t n;
+    ssize_t n = HD_IO_AGAIN;
     view_t v;
 
-    while ((n = hd_conn_read(c, bytes, sizeof(bytes))) > 0)
+    /* One who never stops to talk isn't listened to for ever. */
+    while (t->answer_len < ANSWER_BYTES_MAX &&
+           (n = hd_conn_read(c, bytes, sizeof(bytes))) > 0)
         keep_answer(t, bytes, (size_t)n);
     if (!look(t, &v) || v.check->kind != HD_CHECK_TCP)
         end_tcp(t, false, "the check has changed");

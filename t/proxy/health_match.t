@@ -36,6 +36,7 @@ my %tcp = (
     wrong => ['send "ping\n"; expect "pang";', 0],
     re    => ['send "ping\n"; expect ~ "^p[aeiou]ng 1";', 1],
     re_no => ['send "ping\n"; expect ~ "^p[aei]ng 1";', 0],
+    flood => ['send "flood\n"; expect "pong";', 0],
 );
 my $http = join '', map { "    upstream $_ { server 127.0.0.1:%%PORT_1%%; health_check mandatory interval=100ms match=m_$_; }\n    match m_$_ { $http{$_}[0] }\n" } sort keys %http;
 my $tcp = join '', map { "    match m_$_ { $tcp{$_}[0] }\n    upstream $_ { server 127.0.0.1:%%PORT_2%%; health_check mandatory interval=100ms match=m_$_; }\n    server { listen 127.0.0.1:%%PORT_t$_%%; proxy_pass $_; }\n" } sort keys %tcp;
@@ -49,7 +50,9 @@ $tcp
 }
 EOC
 $hd->backend(1, sub { {body => "all is well\n", headers => {'X-State' => 'good', 'Content-Type' => 'text/plain'}} });
-$hd->tcp_backend(2, sub { my ($sock) = @_; sysread $sock, my $in, 100 or return; syswrite $sock, $in eq "ping\n" ? "pong 1\n" : "what?\n" });
+$hd->tcp_backend(2, sub { my ($sock) = @_; sysread $sock, my $in, 100 or return; syswrite $sock, $in eq "ping\n" ? "pong 1\n" : "what?\n";
+    my $much = 'x' x 1_000_000;
+    1 while $in eq "flood\n" && syswrite $sock, $much });
 $hd->start;
 for my $name (sort keys %http) {
     my $state = $http{$name}[1] ? 'healthy' : 'unhealthy';
