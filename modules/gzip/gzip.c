@@ -74,8 +74,14 @@ static bool may_compress(hd_req_t *req, const gzip_conf_t *gc)
     return !found && !(gc->is_xds && is_left_by_envoy(req, gc));
 }
 
+/* Once, if a compressed copy of a file stands beside it, too (gzip_static). */
 static hd_rc_t add_vary(hd_req_t *req)
 {
+    bool found;
+    hd_str_t vary = hd_res_header(req, HD_STR("Vary"), &found);
+
+    if (found && hd_str_eq(vary, HD_STR("Accept-Encoding")))
+        return HD_OK;
     return hd_res_add_header(req, HD_STR("Vary"), HD_STR("Accept-Encoding"));
 }
 

@@ -1,7 +1,7 @@
 /* error_page: another answer where this one would be an error. */
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_int.h"
-#include "http/hd_request.h"
+#include "http/hd_request_int.h"
 
 #define PAGES_MAX 200
 
@@ -145,14 +145,13 @@ static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
     if (page == NULL || hd_expr_eval(page->uri, req, &uri) != HD_OK || uri.len == 0)
         return HD_OK;
     req->has_error_page = true;
+    req->no_keepalive |= hd_local_is_closing(status);
     req->no_more_pages |= !((const error_conf_t *)conf)->recursive;
     if (uri.data[0] != '/' && uri.data[0] != '@')
         return redirect(req, page->instead, uri);
     req->error_status = page->keeps ? status : page->instead;
-    if (uri.data[0] == '/' && req->head.method_id != HD_M_HEAD) {
-        req->head.method = HD_STR("GET");
-        req->head.method_id = HD_M_GET;
-    }
+    if (uri.data[0] == '/')
+        hd_request_make_get(req);
     if (req->error_status == 401)
         keep_challenge(req);
     req->reroute_to = hd_str_dup(req->pool, uri);

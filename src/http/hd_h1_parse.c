@@ -161,6 +161,7 @@ static hd_h1_rc_t parse_target(hd_str_t target, hd_req_head_t *head, hd_str_t *a
             at++;
         *authority = hd_str_sub(rest, 0, at);
         head->raw_path = hd_str_sub(rest, at, rest.len);
+        head->whole_target = target;
         if (!hd_http_is_authority(*authority))
             return refuse(HD_H1_BAD, "bad authority in the request target", why);
         if (head->raw_path.len == 0)

@@ -54,6 +54,13 @@ static bool is_last_response(const hd_h1_server_t *h, const hd_req_t *req)
                                  h->left > HD_H1_DISCARD_BYTES_MAX);
 }
 
+bool hd_h1_ends_conn(const hd_req_t *req)
+{
+    const hd_h1_server_t *h = req->client_state;
+
+    return req->response_started ? h->close_after : is_last_response(h, req);
+}
+
 /* The timer that runs is that of the settings before a location was found. */
 static void time_response(hd_h1_server_t *h, const hd_req_t *req)
 {

@@ -242,6 +242,7 @@ static const hd_client_ops_t client_ops = {
     .want_body = hd_h1_want_body,
     .abort = abort_response,
     .on_finished = on_finished,
+    .ends_conn = hd_h1_ends_conn,
     .take_conn = take_conn,
 };
 
@@ -334,6 +335,8 @@ static bool read_head(hd_h1_server_t *h)
                             &client_ops, h);
     h->req = req;
     req->is_pipelined = h->is_pipelined;
+    req->head.scheme = hd_tls_is_on(h->conn) ? HD_STR("https") : HD_STR("http");
+    req->conn_requests = ++h->idle->requests_n;
     scan_again = h->in.scan_from; /* where the end was found */
     h->in.scan_from = 0;
     if (rc == HD_H1_OK)
@@ -358,9 +361,7 @@ static bool read_head(hd_h1_server_t *h)
         return false;
     }
     req->head_bytes_received = used;
-    req->head.scheme = hd_tls_is_on(h->conn) ? HD_STR("https") : HD_STR("http");
     hd_headers_mark_hops(&req->head.headers);
-    req->conn_requests = ++h->idle->requests_n;
     begin_body(h, req);
     hd_request_start(req, &h->idle->entry); /* its steps run later */
     hd_http_entry_let_go(&h->idle->entry, h->conn);
@@ -444,6 +445,8 @@ static bool read_chunked(hd_h1_server_t *h)
         return false;
     }
     h->in.from += (uint32_t)used;
+    if (req != NULL)
+        req->head_bytes_received += used - content.len;
     if (h->discards && (h->left += content.len) > HD_H1_DISCARD_BYTES_MAX) {
         end_conn(h, true);
         return false;
@@ -478,9 +481,10 @@ static bool read_trailers(hd_h1_server_t *h)
         return false;
     }
     h->in.from += (uint32_t)used;
-    if (has_any && h->req != NULL) {
+    if (h->req != NULL)
+        h->req->head_bytes_received += used;
+    if (has_any && h->req != NULL)
         hd_h1_input_hold_block(&h->in, h->req);
-    }
     return end_body(h, has_any ? HD_SLICE_TRAILERS : 0);
 }
 

@@ -56,3 +56,4 @@ void hd_h1_send_body(hd_req_t *req, hd_chain_t *body);
 bool hd_h1_is_full(hd_req_t *req);
 bool hd_h1_sends_files(hd_req_t *req);
 void hd_h1_want_body(hd_req_t *req);
+bool hd_h1_ends_conn(const hd_req_t *req);

@@ -178,7 +178,7 @@ GET(local_principal)
 static bool tcpinfo(of_t *of, struct tcp_info *info)
 {
     socklen_t len = sizeof(*info);
-    int fd = of->conn != NULL ? hd_conn_bare_fd(of->conn) : -1;
+    int fd = of->conn != NULL ? hd_conn_fd(of->conn) : -1;
 
     return fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) == 0;
 }

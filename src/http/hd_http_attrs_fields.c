@@ -6,13 +6,15 @@
 #include "http/hd_uri.h"
 
 /* $http_user_agent asks for User-Agent: '_' stands for '-'. */
-static const hd_field_t *find_field(const hd_headers_t *h, hd_str_t rest)
+static const hd_field_t *find_field_of(const hd_headers_t *h, hd_str_t rest,
+                                       bool is_removed)
 {
     for (unsigned i = 0; i < h->n; i++) {
         const hd_field_t *f = &h->fields[i];
         size_t n = 0;
 
-        if (f->name.len != rest.len || (f->flags & HD_FIELD_REMOVED))
+        if (f->name.len != rest.len ||
+            ((f->flags & HD_FIELD_REMOVED) != 0) != is_removed)
             continue;
         while (n < rest.len) {
             char c = hd_ascii_lower(f->name.data[n]);
@@ -25,6 +27,11 @@ static const hd_field_t *find_field(const hd_headers_t *h, hd_str_t rest)
             return f;
     }
     return NULL;
+}
+
+static const hd_field_t *find_field(const hd_headers_t *h, hd_str_t rest)
+{
+    return find_field_of(h, rest, false);
 }
 
 /* Several fields of one name: joined by ", ", as nginx does since 1.23. */
@@ -58,32 +65,78 @@ GET(http)
         hd_val_set_if_any(out, of->req->head.authority);
 }
 
+/* What the codec writes beside the fields of the answer: HTTP/1 alone has these. */
+static bool set_framing(of_t *of, hd_str_t name, hd_val_t *out)
+{
+    const hd_req_t *req = of->req;
+    bool is_connection = hd_str_eq(name, HD_STR("connection")), ends;
+
+    if (hd_str_eq(name, HD_STR("transfer_encoding"))) {
+        if (req->client->ends_conn != NULL && req->head.version == HD_HTTP_11 &&
+            req->res.content_length < 0 && req->res.has_body && !req->loc->no_chunked)
+            hd_val_set_str(out, HD_STR("chunked"));
+        return true;
+    }
+    if (!is_connection && !hd_str_eq(name, HD_STR("keep_alive")))
+        return false;
+    if (req->client->ends_conn == NULL)
+        return true;
+    ends = req->client->ends_conn(req);
+    if (is_connection)
+        hd_val_set_str(out, req->res.status == 101 ? HD_STR("upgrade")
+                            : ends                 ? HD_STR("close")
+                                                   : HD_STR("keep-alive"));
+    else if (!ends && req->loc->keepalive_field_s > 0)
+        hd_val_set_str(
+            out, hd_str_printf(of->pool, "timeout=%u", req->loc->keepalive_field_s));
+    return true;
+}
+
 GET(sent_http)
 {
     if (hd_str_eq(rest, HD_STR("content_length"))) {
-        if (of->req->res.content_length >= 0)
+        if (of->req->res.content_length >= 0 && of->req->res.status != 204)
             hd_val_set_int(out, of->req->res.content_length);
         return;
     }
-    set_field(of, &of->req->res.headers, rest, out);
+    if (!set_framing(of, rest, out))
+        set_field(of, &of->req->res.headers, rest, out);
 }
 
+/* The fields of the last upstream's answer as it came, whatever answers now; false: there
+ * are none. */
+static bool get_upstream_fields(const hd_req_t *req, hd_headers_t *h)
+{
+    if (req->upstream_status == 0 || (req->is_local_reply && req->up_headers == NULL))
+        return false;
+    *h = req->is_local_reply ? *req->up_headers : req->res.headers;
+    if (!req->is_local_reply)
+        h->n = (uint16_t)hd_response_fields_n(req);
+    return h->n > 0;
+}
+
+/* Those that aren't passed on, too, as X-Accel-Redirect. */
 GET(upstream_http)
 {
-    if (of->req->upstream_status != 0 && !of->req->is_local_reply)
-        set_field(of, &of->req->res.headers, rest, out);
+    const hd_field_t *f;
+    hd_headers_t h;
+
+    if (!get_upstream_fields(of->req, &h))
+        return;
+    set_field(of, &h, rest, out);
+    if (out->type == HD_VAL_NONE && (f = find_field_of(&h, rest, true)) != NULL)
+        hd_val_set_str(out, f->value);
 }
 
 /* $upstream_cookie_NAME: what Set-Cookie of the answer gives NAME; the first one. */
 GET(upstream_cookie)
 {
-    const hd_headers_t *h = &of->req->res.headers;
-    const hd_field_t *f = NULL;
+    hd_headers_t h;
 
-    if (of->req->upstream_status == 0 || of->req->is_local_reply || h->n == 0)
+    if (!get_upstream_fields(of->req, &h))
         return;
-    for (f = hd_headers_get(h, HD_H_SET_COOKIE); f != NULL;
-         f = hd_headers_find_next(h, f)) {
+    for (const hd_field_t *f = hd_headers_get(&h, HD_H_SET_COOKIE);
+         f != NULL && f < h.fields + h.n; f = hd_headers_find_next(&h, f)) {
         hd_str_t list = f->value, pair;
         ssize_t at;
 
@@ -128,7 +181,7 @@ GET(cookie)
 {
     hd_str_t value;
 
-    if (hd_uri_find_cookie(of->req, rest, &value))
+    if (hd_uri_find_cookie(of->req, rest, true, &value))
         hd_val_set_str(out, value);
 }
 
@@ -172,6 +225,8 @@ GET(content_length)
     UNUSED_REST;
     if (of->req->head.has_body && of->req->head.content_length >= 0)
         hd_val_set_int(out, of->req->head.content_length);
+    else if (of->req->head.has_body && of->req->body_ended)
+        hd_val_set_int(out, (int64_t)of->req->bytes_received); /* of chunks: known now */
     else
         set_known(of, HD_H_CONTENT_LENGTH, out);
 }

@@ -42,10 +42,12 @@ GET(request_uri)
     hd_val_set_str(out, of->req->head.raw_path);
 }
 
+/* "/x?" has an empty one, "/x" has none. */
 GET(args)
 {
     UNUSED_REST;
-    hd_val_set_str(out, of->req->head.query);
+    if (of->req->head.query.data != NULL)
+        hd_val_set_str(out, of->req->head.query);
 }
 
 static hd_rc_t set_args(of_t *of, hd_val_t value)
@@ -122,28 +124,30 @@ GET(server_protocol)
 GET(http2)
 {
     UNUSED_REST;
-    if (of->req->head.version == HD_HTTP_20)
-        hd_val_set_str(out, of->conn != NULL && hd_tls_is_on(of->conn) ? HD_STR("h2")
-                                                                       : HD_STR("h2c"));
+    hd_val_set_str(out, of->req->head.version != HD_HTTP_20 ? HD_STR("")
+                        : of->conn != NULL && hd_tls_is_on(of->conn) ? HD_STR("h2")
+                                                                     : HD_STR("h2c"));
 }
 
 GET(request)
 {
     const hd_req_head_t *head = &of->req->head;
     hd_str_t protocol = protocol_text(of->req);
-    size_t len = head->method.len + head->raw_path.len + protocol.len + 2, n = 0;
+    hd_str_t method = head->line_method.len > 0 ? head->line_method : head->method;
+    hd_str_t target = head->whole_target.len > 0 ? head->whole_target : head->raw_path;
+    size_t len = method.len + target.len + protocol.len + 2, n = 0;
     char *text;
 
     UNUSED_REST;
-    if (head->method.len == 0)
+    if (method.len == 0)
         return;
     text = hd_pool_alloc_unaligned(of->pool, len);
-    memcpy(text, head->method.data, head->method.len);
-    n = head->method.len;
+    memcpy(text, method.data, method.len);
+    n = method.len;
     text[n++] = ' ';
-    if (head->raw_path.len > 0) /* CONNECT has none */
-        memcpy(text + n, head->raw_path.data, head->raw_path.len);
-    n += head->raw_path.len;
+    if (target.len > 0) /* CONNECT has none */
+        memcpy(text + n, target.data, target.len);
+    n += target.len;
     text[n++] = ' ';
     memcpy(text + n, protocol.data, protocol.len);
     hd_val_set_str(out, hd_str_n(text, len));
@@ -261,7 +265,7 @@ GET(request_filename)
         hd_val_set_str(out, path);
 }
 
-/* What lies in memory of it, once it is all there. */
+/* The client's, once it is all there, if it lies in memory. */
 GET(request_body)
 {
     const hd_chain_t *body = hd_proxy_request_body(of->req);
@@ -285,7 +289,7 @@ GET(request_body_file)
 GET(http3)
 {
     UNUSED_REST;
-    (void)out;
+    hd_val_set_str(out, HD_STR(""));
 }
 
 const hd_attr_def_t hd_http_attrs_request[] = {
@@ -313,7 +317,7 @@ const hd_attr_def_t hd_http_attrs_request[] = {
     A("request", request, HD_VAL_STR, R, "the request line"),
     A("request_length", request_length, HD_VAL_INT, R, "bytes received, head and body"),
     A("request_body", request_body, HD_VAL_STR, R | HD_ATTR_VOLATILE,
-      "the request's body, of up to 16k, once it is passed on"),
+      "the request's body, of up to 16k, once it is all there"),
     A("request_body_file", request_body_file, HD_VAL_STR, R | HD_ATTR_VOLATILE,
       "file of the request's body, with client_body_in_file_only"),
     A("request_completion", request_completion, HD_VAL_STR, R, "OK if it was answered"),

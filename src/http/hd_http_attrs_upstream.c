@@ -58,7 +58,7 @@ static hd_str_t header_time_of(of_t *of, const hd_try_t *t)
 
 static hd_str_t response_time_of(of_t *of, const hd_try_t *t)
 {
-    return since_start(of, t, t->end_ns != 0 ? t->end_ns : hd_loop_now_ns(of->req->loop));
+    return since_start(of, t, t->end_ns); /* "-" while it comes */
 }
 
 static hd_str_t response_length_of(of_t *of, const hd_try_t *t)
@@ -66,12 +66,21 @@ static hd_str_t response_length_of(of_t *of, const hd_try_t *t)
     return hd_str_printf(of->pool, "%llu", (unsigned long long)t->body_bytes);
 }
 
-/* While it goes on: 0, as far as nobody asks the codec. */
-static hd_str_t bytes_received_of(of_t *of, const hd_try_t *t)
+/* Its conn, while it goes on; NULL. */
+static const hd_conn_t *conn_of_try(const hd_try_t *t)
 {
-    return hd_str_printf(of->pool, "%llu", (unsigned long long)t->bytes_received);
+    return t->x != NULL && t->x->upconn != NULL ? t->x->upconn->conn : NULL;
 }
 
+static hd_str_t bytes_received_of(of_t *of, const hd_try_t *t)
+{
+    const hd_conn_t *c = conn_of_try(t);
+    uint64_t n = c != NULL ? c->bytes_in - t->conn_in : t->bytes_received;
+
+    return hd_str_printf(of->pool, "%llu", (unsigned long long)n);
+}
+
+/* While it goes on: 0, as in nginx. */
 static hd_str_t bytes_sent_of(of_t *of, const hd_try_t *t)
 {
     return hd_str_printf(of->pool, "%llu", (unsigned long long)t->bytes_sent);
@@ -99,9 +108,11 @@ GET(upstream_cluster)
     hd_val_set_if_any(out, of->req->cluster_name);
 }
 
-/* What proxy_pass names, or its variables do. */
+/* What proxy_pass of the location names, or its variables do. */
 static hd_str_t proxy_host_of(const hd_req_t *req)
 {
+    if (req->route == NULL || req->route->proxy == NULL)
+        return HD_STR_NONE;
     return req->target != NULL && req->target->cluster != NULL ? req->target->cluster_name
                                                                : req->cluster_name;
 }

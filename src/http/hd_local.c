@@ -127,7 +127,9 @@ static void free_local(void *arg)
 /* nginx's plain page. */
 static hd_str_t html_page(hd_req_t *req, unsigned status)
 {
-    hd_str_t reason = hd_http_reason(status);
+    hd_str_t reason = status == 401   ? HD_STR("Authorization Required")
+                      : status == 302 ? HD_STR("Found")
+                                      : hd_http_reason(status);
     const char *server = req->loc->server_tokens ? SERVER_TOKENS : SERVER;
     const char *words = status == 400 ? hd_http_tls_words(req->local_code) : NULL;
     char title[64];
@@ -240,8 +242,7 @@ static void init_head(hd_req_t *req, unsigned status)
     req->is_local_reply = true;
 }
 
-/* nginx: after these the client's next bytes aren't trusted, or we aren't. */
-static bool is_closing(unsigned status)
+bool hd_local_is_closing(unsigned status)
 {
     return status == 400 || status == 413 || status == 414 || status == 500 ||
            status == 501;
@@ -256,13 +257,12 @@ static local_t *begin_local(hd_req_t *req, unsigned status, uint64_t flag,
     if (req->response_started || req->response_ended)
         return NULL;
     hd_request_act(req, NULL); /* lets go of the tries first: they may still add flags */
+    hd_response_keep_upstream(req);
     hd_response_clear(req);
     hd_request_add_flag(req, flag);
     req->details = details;
     req->has_own_text = req->delays_denial = false;
     init_head(req, status);
-    if ((req->http == NULL || !req->http->is_xds) && is_closing(status))
-        req->no_keepalive = true;
     local = hd_pool_new(req->pool, local_t);
     hd_pool_defer(req->pool, free_local, local); /* it may never be started */
     req->action = local;
@@ -291,6 +291,8 @@ void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t b
         return;
     if (body.data == NULL && status >= 300)
         req->error_status = 0; /* an error by itself, in the place of an error page too */
+    if (body.data == NULL && !is_xds && hd_local_is_closing(status))
+        req->no_keepalive = true;
     if (body.data == NULL && status >= 300 && status != 304) {
         body = is_xds ? plain_words(req, status) : html_page(req, status);
         type = is_xds ? HD_STR("text/plain") : HD_STR("text/html");
@@ -305,7 +307,7 @@ void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t b
                               is_xds ? HD_STR("content-type") : HD_STR("Content-Type"),
                               type.len > 0 ? hd_str_dup(req->pool, type)
                                            : req->loc->default_type);
-        req->res.content_length = (int64_t)body.len;
+        req->res.content_length = status == 304 ? HD_LEN_UNKNOWN : (int64_t)body.len;
         req->res.has_body = body.len > 0 && req->head.method_id != HD_M_HEAD &&
                             status >= 200 && status != 204 && status != 304;
     }

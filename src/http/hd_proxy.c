@@ -15,11 +15,37 @@ static void on_backoff(hd_timer_t *t)
     hd_request_wake(p->req);
 }
 
+/* Its cluster is known now, and the body, where it is read first: $request_body may be
+ * sent in a field. */
+static hd_rc_t prepare(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+
+    p->is_prepared = true;
+    if (hd_proxy_prepare(p) != HD_OK)
+        return HD_ERROR;
+    if (p->conf->hashes_n > 0)
+        hd_proxy_hash(p);
+    if (p->conf->shadows_n > 0)
+        hd_shadows_start(req, p->conf->shadows, p->conf->shadows_n);
+    return HD_OK;
+}
+
+/* What was waited for has come. */
+static void go_on(hd_proxy_t *p)
+{
+    if (p->waits_for_body || p->waits_for_name)
+        return;
+    if (p->is_prepared || prepare(p) == HD_OK)
+        hd_proxy_start_try(p);
+    else if (p->req->action == p && !p->is_over)
+        hd_proxy_answer_failure(p, HD_FAIL_INTERNAL);
+}
+
 void hd_proxy_begin(hd_proxy_t *p)
 {
     p->waits_for_body = false;
-    if (!p->waits_for_name)
-        hd_proxy_start_try(p);
+    go_on(p);
 }
 
 /* gRPC over HTTP/2, "Timeout": at most eight digits and a unit. */
@@ -101,26 +127,6 @@ static void free_proxy(void *arg)
         hd_slot_let_go(p->req->member, p->named);
 }
 
-/* Its cluster is known now. */
-static hd_rc_t prepare(hd_proxy_t *p)
-{
-    hd_req_t *req = p->req;
-
-    if (hd_proxy_prepare(p) != HD_OK)
-        return HD_ERROR;
-    if (p->conf->hashes_n > 0)
-        hd_proxy_hash(p);
-    if (p->conf->shadows_n > 0)
-        hd_shadows_start(req, p->conf->shadows, p->conf->shadows_n);
-    return HD_OK;
-}
-
-static void resume(hd_proxy_t *p)
-{
-    if (!p->waits_for_body)
-        hd_proxy_start_try(p);
-}
-
 /* Is the name answered that it waits for? */
 static void look_again(hd_proxy_t *p)
 {
@@ -131,10 +137,8 @@ static void look_again(hd_proxy_t *p)
     stop_waiting(p);
     if (rc != HD_OK)
         hd_proxy_answer_failure(p, HD_FAIL_NO_CLUSTER);
-    else if (prepare(p) == HD_OK)
-        resume(p);
-    else if (p->req->action == p && !p->is_over)
-        hd_proxy_answer_failure(p, HD_FAIL_INTERNAL);
+    else
+        go_on(p);
 }
 
 static hd_rc_t start(hd_req_t *req)
@@ -168,8 +172,6 @@ static hd_rc_t start(hd_req_t *req)
         return HD_DONE;
     }
     p->waits_for_name = rc == HD_AGAIN;
-    if (!p->waits_for_name && prepare(p) != HD_OK)
-        return HD_ERROR;
     if (req->body_ended && !req->head.has_body) {
         p->body_complete = true;
         hd_proxy_set_deadline(p);
@@ -177,6 +179,8 @@ static hd_rc_t start(hd_req_t *req)
         p->waits_for_body = true;
         return HD_AGAIN;
     }
+    if (!p->waits_for_name && prepare(p) != HD_OK)
+        return HD_ERROR;
     hd_proxy_begin(p);
     return HD_AGAIN;
 }

@@ -73,13 +73,35 @@ void hd_proxy_put_kept(hd_req_t *req)
     req->kept = NULL;
 }
 
+/* nginx: no upstream has a reason to write "..". */
+static bool leads_up(hd_str_t uri)
+{
+    ssize_t at = hd_str_find_char(uri, '?');
+
+    return hd_uri_climbs(hd_str_sub(uri, 0, at < 0 ? uri.len : (size_t)at)) > 0;
+}
+
+static void keep_fields(hd_req_t *req)
+{
+    const hd_headers_t *h = &req->res.headers;
+
+    req->kept = hd_pool_new(req->pool, hd_headers_t);
+    hd_headers_init(req->kept, req->pool, 4);
+    for (unsigned i = 0; i < h->n; i++) {
+        const hd_field_t *f = &h->fields[i];
+
+        if (!(f->flags & (HD_FIELD_REMOVED | HD_FIELD_HOP)) && is_kept(f))
+            hd_ignore(hd_headers_add(req->kept, f->name, f->value) == NULL);
+    }
+}
+
 void hd_proxy_redirect(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
-    const hd_headers_t *h = &req->res.headers;
     hd_str_t to = p->redirect, path, query;
 
-    if (to.data[0] == '/' && !hd_uri_has_bad_bytes(to) &&
+    keep_fields(req);
+    if (to.data[0] == '/' && !hd_uri_has_bad_bytes(to) && !leads_up(to) &&
         hd_http_normalize_path(to, req->http, req->pool, &path, &query) == HD_OK) {
         to = path;
         if (query.len > 0)
@@ -93,18 +115,7 @@ void hd_proxy_redirect(hd_proxy_t *p)
         hd_response_fail(req, 404, HD_RF(UPSTREAM_PROTOCOL), "bad_redirect");
         return;
     }
-    req->kept = hd_pool_new(req->pool, hd_headers_t);
-    hd_headers_init(req->kept, req->pool, 4);
-    for (unsigned i = 0; i < h->n; i++) {
-        const hd_field_t *f = &h->fields[i];
-
-        if (!(f->flags & (HD_FIELD_REMOVED | HD_FIELD_HOP)) && is_kept(f))
-            hd_ignore(hd_headers_add(req->kept, f->name, f->value) == NULL);
-    }
-    if (req->head.method_id != HD_M_HEAD) {
-        req->head.method = HD_STR("GET");
-        req->head.method_id = HD_M_GET;
-    }
+    hd_request_make_get(req);
     req->up_method = HD_STR_NONE;
     hd_request_reroute(req, to);
 }

@@ -16,19 +16,38 @@ static void free_text(void *arg)
     hd_chain_free(arg);
 }
 
+static hd_chain_t *body_text(hd_req_t *req)
+{
+    if (req->body_text == NULL) {
+        req->body_text = hd_pool_new(req->pool, hd_chain_t);
+        hd_pool_defer(req->pool, free_text, req->body_text);
+    }
+    return req->body_text;
+}
+
 void hd_proxy_keep_text(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
 
     if (!p->body_complete || p->replay.bytes == 0 || p->replay.bytes > HD_BLOCK_BYTES ||
-        p->temp_fd >= 0 || req->http == NULL || req->http->is_xds)
+        p->temp_fd >= 0 || p->drops_body || req->http == NULL || req->http->is_xds)
         return;
-    if (req->body_text == NULL) {
-        req->body_text = hd_pool_new(req->pool, hd_chain_t);
-        hd_pool_defer(req->pool, free_text, req->body_text);
-    }
-    hd_chain_free(req->body_text);
+    hd_chain_free(body_text(req));
     hd_chain_move(req->body_text, &p->replay);
+}
+
+/* The same of one that isn't passed on. */
+static void keep_dropped(hd_proxy_t *p, hd_chain_t *body)
+{
+    hd_req_t *req = p->req;
+
+    if (p->text_lost || body->bytes == 0 || req->http == NULL || req->http->is_xds)
+        return;
+    p->text_lost = body_text(req)->bytes + body->bytes > HD_BLOCK_BYTES;
+    if (p->text_lost)
+        hd_chain_free(req->body_text);
+    else
+        hd_chain_move(req->body_text, body);
 }
 
 const hd_chain_t *hd_proxy_request_body(const hd_req_t *req)
@@ -36,9 +55,9 @@ const hd_chain_t *hd_proxy_request_body(const hd_req_t *req)
     const hd_proxy_t *p = req->action;
 
     if (req->action_ops == &hd_proxy_action && p->body_complete && !p->replay_lost &&
-        p->temp_fd < 0 && p->replay.bytes <= HD_BLOCK_BYTES)
+        !p->drops_body && p->temp_fd < 0 && p->replay.bytes <= HD_BLOCK_BYTES)
         return &p->replay;
-    return req->body_text;
+    return req->body_ended ? req->body_text : NULL;
 }
 
 void hd_proxy_lose_replay(hd_proxy_t *p)
@@ -177,6 +196,7 @@ void hd_proxy_give_body(hd_req_t *req, hd_chain_t *body)
             hd_proxy_answer_failure(p, HD_FAIL_INTERNAL);
             return;
         }
+        keep_dropped(p, body);
         hd_chain_free(body);
         if (is_last && p->waits_for_body)
             hd_proxy_begin(p);

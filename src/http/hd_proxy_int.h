@@ -42,6 +42,8 @@ typedef struct hd_proxy_s {
     int64_t length;    /* of the body, as far as it is known */
     bool has_body;     /* towards the upstream */
     bool drops_body;   /* the client's: it is read, and another or none is sent */
+    bool text_lost;    /* and was too long for $request_body */
+    bool is_prepared;  /* head and address towards the upstream are made */
     hd_addr_t bind;    /* proxy_bind; AF_UNSPEC: none */
     hd_str_t redirect; /* X-Accel-Redirect of the response; empty */
     bool replay_lost, body_complete, waits_for_body, retry_due, is_over;

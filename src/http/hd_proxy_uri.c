@@ -359,7 +359,7 @@ static hd_str_t make_cookie(hd_proxy_t *p, const hd_hash_policy_t *h)
 
 static bool cookie_for(hd_proxy_t *p, const hd_hash_policy_t *h, hd_str_t *value)
 {
-    if (hd_uri_find_cookie(p->req, h->cookie, value) && value->len > 0)
+    if (hd_uri_find_cookie(p->req, h->cookie, false, value) && value->len > 0)
         return true;
     if (!h->makes_cookie)
         return false;

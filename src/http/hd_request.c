@@ -359,6 +359,7 @@ static bool begin_reroute(hd_req_t *req)
         return false;
     }
     req->is_internal = true;
+    hd_response_keep_upstream(req);
     hd_request_act(req, NULL);
     hd_response_clear(req);
     req->filter_at = req->body_filter_at = 0;

@@ -67,6 +67,8 @@ typedef enum {
 typedef struct {
     hd_str_t method, scheme, authority; /* authority lower case */
     hd_str_t raw_path;                  /* as received: path?query; "*" */
+    hd_str_t line_method;  /* as received, where <method> is another by now; else empty */
+    hd_str_t whole_target; /* of HTTP/1, where it is an absolute URL; else empty */
     hd_str_t path;     /* normalised path, without query (RFC 3986 §5.2.4) */
     hd_str_t query;    /* without '?' */
     hd_str_t protocol; /* :protocol of an extended CONNECT; or Upgrade's token */
@@ -110,6 +112,9 @@ typedef struct {
     /* The request is done with (response sent or aborted): the codec may go on to the
      * next. */
     void (*on_finished)(hd_req_t *req);
+    /* Does the conn end with this response, as far as is known before its head? NULL: a
+     * response doesn't say. */
+    bool (*ends_conn)(const hd_req_t *req);
     /* After Upgrade or CONNECT: gives up the conn for a tunnel; NULL: it can't (h2
      * stream: a conn over the stream). */
     hd_conn_t *(*take_conn)(hd_req_t *req);
@@ -163,6 +168,9 @@ struct hd_req_s {
     hd_res_head_t res;
     hd_headers_t res_trailers;
     hd_chain_t *body_text;  /* of a short body that was passed on; NULL */
+    /* Of the last upstream's answer, where another has taken its place; NULL. */
+    const hd_headers_t *up_headers;
+    uint16_t fields_n_plus_1; /* of <res>, as they came; 0: its filters haven't begun */
     hd_headers_t *kept;     /* X-Accel-Redirect: fields that go on to the answer; NULL */
     hd_str_t up_path;       /* path?query towards the upstream; empty: raw_path */
     hd_str_t up_host;       /* Host towards the upstream; empty: authority */
@@ -240,6 +248,7 @@ struct hd_req_s {
     /* --- for the log --- */
     uint64_t start_ns, upstream_start_ns, upstream_head_ns, upstream_end_ns;
     int64_t start_wall_ns;
+    /* Bodies; heads, and what frames the request's body over HTTP/1. */
     uint64_t bytes_received, bytes_sent, head_bytes_received, head_bytes_sent;
     uint64_t framing_bytes_sent; /* of chunks: nginx counts them as body */
     uint64_t flags;              /* response flags, HD_RF_… */

@@ -56,6 +56,16 @@ hd_str_t hd_req_method(hd_req_t *req)
     return req->head.method;
 }
 
+void hd_request_make_get(hd_req_t *req)
+{
+    if (req->head.method_id == HD_M_HEAD)
+        return;
+    if (req->head.line_method.len == 0)
+        req->head.line_method = req->head.method;
+    req->head.method = HD_STR("GET");
+    req->head.method_id = HD_M_GET;
+}
+
 hd_str_t hd_req_scheme(hd_req_t *req)
 {
     return req->head.scheme;

@@ -10,6 +10,9 @@ void hd_request_end_response(hd_req_t *req); /* the last byte was given, or neve
 /* The log phase, once; the client's conn is not looked at afterwards. Before it goes. */
 void hd_request_log(hd_req_t *req);
 extern const hd_client_ops_t hd_client_gone; /* for a client that is no more */
+/* Another page than the one asked for is got, whatever the client's method; a HEAD stays
+ * one. */
+void hd_request_make_get(hd_req_t *req);
 uint64_t hd_request_random(void);            /* not for secrets */
 /* How long neither side may say a word: the route's time, else the listener's
  * (stream_idle_timeout); 0: for ever. */
@@ -45,8 +48,16 @@ void hd_response_resume(hd_req_t *req); /* parked response filters go on */
 void hd_response_abort(hd_req_t *req);  /* the client's conn or h2 stream is reset */
 void hd_response_clear(hd_req_t *req);  /* nothing was sent: another response comes */
 
+/* How many fields the answer came with: further ones are of configuration's making. */
+unsigned hd_response_fields_n(const hd_req_t *req);
+/* An upstream's answer is about to be replaced: variables still tell of it. */
+void hd_response_keep_upstream(hd_req_t *req);
+
 /* --- hd_local.c --- */
 extern const hd_action_ops_t hd_local_action;
+/* nginx: after an error page of this status the client's next bytes aren't trusted, or we
+ * aren't: its conn ends. */
+bool hd_local_is_closing(unsigned status);
 hd_str_t hd_http_date(hd_loop_t *loop); /* RFC 9110 §5.6.7; good for a second or more */
 /* Server and Date as the settings say. */
 void hd_local_sign(hd_req_t *req);

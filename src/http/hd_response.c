@@ -20,6 +20,7 @@ static void pass_body(hd_req_t *req);
 void hd_response_clear(hd_req_t *req)
 {
     req->response_step = NOTHING;
+    req->fields_n_plus_1 = 0;
     req->parked &= (uint8_t) ~(HD_HOOK_RESPONSE | HD_HOOK_RESPONSE_BODY);
     hd_chain_free(&req->response_wait);
     hd_chain_free(&req->response_held);
@@ -29,6 +30,24 @@ void hd_response_clear(hd_req_t *req)
     if (req->tunnel_up != NULL)
         hd_conn_reset(req->tunnel_up);
     req->tunnel_up = NULL;
+}
+
+unsigned hd_response_fields_n(const hd_req_t *req)
+{
+    return req->fields_n_plus_1 > 0 ? req->fields_n_plus_1 - 1u : req->res.headers.n;
+}
+
+void hd_response_keep_upstream(hd_req_t *req)
+{
+    hd_headers_t *kept;
+
+    if (hd_likely(req->upstream_status == 0 || req->is_local_reply))
+        return;
+    kept = hd_pool_alloc(req->pool, sizeof(*kept));
+    *kept = req->res.headers;
+    kept->n = (uint16_t)hd_response_fields_n(req);
+    req->up_headers = kept;
+    req->is_local_reply = true; /* nothing of it is an answer any more */
 }
 
 void hd_response_abort(hd_req_t *req)
@@ -187,6 +206,7 @@ void hd_response_start(hd_req_t *req)
     }
     if (hd_unlikely(req->kept != NULL))
         hd_proxy_put_kept(req);
+    req->fields_n_plus_1 = (uint16_t)(req->res.headers.n + 1);
     hd_header_ops_response(req);
     if (req->http != NULL && req->http->is_xds)
         hd_http_xds_response(req);

@@ -27,7 +27,7 @@ void hd_stay_ask(hd_try_t *t, const hd_cluster_t *c)
     hd_str_t id = HD_STR_NONE;
 
     if (s->kind == HD_STICKY_COOKIE) {
-        if (!hd_uri_find_cookie(req, s->cookie, &id))
+        if (!hd_uri_find_cookie(req, s->cookie, false, &id))
             return;
     } else {
         id = first_of(req, s->lookup, s->lookup_n);

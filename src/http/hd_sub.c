@@ -147,6 +147,8 @@ static hd_sub_t *create(hd_req_t *parent, bool has_body)
     parent->subs = sub;
     *head = (hd_req_head_t){
         .method = hd_str_dup(req->pool, from->method),
+        .line_method = hd_str_dup(
+            req->pool, from->line_method.len > 0 ? from->line_method : from->method),
         .scheme = hd_str_dup(req->pool, from->scheme),
         .authority = hd_str_dup(req->pool, from->authority),
         .raw_path = hd_str_dup(req->pool, from->raw_path),

@@ -61,7 +61,17 @@ bool hd_uri_find_arg(hd_str_t query, hd_str_t name, hd_str_t *value)
     return false;
 }
 
-bool hd_uri_find_cookie(hd_req_t *req, hd_str_t name, hd_str_t *value)
+unsigned hd_uri_climbs(hd_str_t path)
+{
+    unsigned n = 0;
+    hd_str_t part;
+
+    while (hd_str_split(&path, '/', &part))
+        n += hd_str_eq(part, HD_STR(".."));
+    return n;
+}
+
+bool hd_uri_find_cookie(hd_req_t *req, hd_str_t name, bool ignore_case, hd_str_t *value)
 {
     const hd_headers_t *h = req->received != NULL ? req->received : &req->head.headers;
     const hd_field_t *f = h->n == 0 ? NULL : hd_headers_get(h, HD_H_COOKIE);
@@ -70,11 +80,14 @@ bool hd_uri_find_cookie(hd_req_t *req, hd_str_t name, hd_str_t *value)
         hd_str_t rest = f->value, part;
 
         while (hd_str_split(&rest, ';', &part)) {
+            hd_str_t own;
             ssize_t at;
 
             part = hd_str_trim(part);
             at = hd_str_find_char(part, '=');
-            if (at < 0 || !hd_str_eq(hd_str_sub(part, 0, (size_t)at), name))
+            own = hd_str_sub(part, 0, at < 0 ? 0 : (size_t)at);
+            if (at < 0 || (ignore_case ? !hd_str_eq_nocase(own, name)
+                                       : !hd_str_eq(own, name)))
                 continue;
             *value = hd_str_sub(part, (size_t)at + 1, part.len);
             return true;

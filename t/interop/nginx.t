@@ -72,7 +72,7 @@ sub run_case {
     }
     undef $conn;
     $hd->stop;
-    my %log = map { $_ => $hd->file($_) } @$logs;
+    my %log = map { $_ => $hd->file($_) =~ s/\Q${\$hd->dir}\E/DIR/gr } @$logs;
     return {outcomes => \@outcomes, logs => \%log};
 }
 
@@ -96,9 +96,8 @@ sub copy_files {
 # Directories and the boundaries of multipart bodies are anybody's choice.
 sub hide_what_is_chosen {
     my ($answer, $dir) = @_;
-    for my $text (grep { defined } $answer->{body}, map { $_->[1] } @{$answer->{headers} // []}) {
-        $text =~ s/\Q$dir\E/DIR/g;
-    }
+    $answer->{body} =~ s/\Q$dir\E/DIR/g if defined $answer->{body};
+    $_->[1] =~ s/\Q$dir\E/DIR/g for @{$answer->{headers} // []};
     for my $header (@{$answer->{headers} // []}) {
         next if $header->[1] !~ s/(boundary=)(\d{20})$/$1B/;
         my $boundary = $2;

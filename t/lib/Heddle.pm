@@ -121,7 +121,7 @@ sub new {
 sub dir       { $_[0]{dir} }
 sub program   { $_[0]{program} }
 sub conf_path { "$_[0]{dir}/heddle.conf" }
-sub is_heddle { $_[0]{program} !~ /nginx/ }
+sub is_heddle { $_[0]{program} !~ m{nginx[^/]*$} }    # wherever it lies
 
 sub port {
     my ($self, $n) = @_;

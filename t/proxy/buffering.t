@@ -28,7 +28,7 @@ sub sum { my ($body) = @_; return length($body) . ' ' . unpack('%32C*', $body) }
 $hd->backend(1, sub { [200, {}, sum($_[0]{body})] });
 $hd->backend(3, sub { [503, {}, 'no'] });
 $hd->start;
-my $is_nginx = $hd->program =~ /nginx/;
+my $is_nginx = !$hd->is_heddle;
 
 sub bytes { my ($n) = @_; my $s = ''; $s .= pack 'N', $_ for 0 .. $n / 4 + 1; return substr $s, 0, $n }
 

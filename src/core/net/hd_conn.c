@@ -360,14 +360,20 @@ const hd_addr_t *hd_conn_socket_local(const hd_conn_t *c)
     return c->_local != NULL ? &c->_local->addr : &unknown;
 }
 
+int hd_conn_fd(const hd_conn_t *c)
+{
+    if (c->bottom == NULL || !hd_layer_is_socket(c->bottom))
+        return -1;
+    return ((const hd_layer_socket_t *)c->bottom)->watch.fd;
+}
+
 bool hd_conn_ask_local(const hd_conn_t *c, hd_addr_t *local)
 {
     struct sockaddr_storage ss;
     socklen_t len = sizeof(ss);
-    const hd_layer_socket_t *l = (const hd_layer_socket_t *)c->bottom;
+    int fd = hd_conn_fd(c);
 
-    if (l == NULL || !hd_layer_is_socket(c->bottom) || l->watch.fd < 0 ||
-        getsockname(l->watch.fd, (struct sockaddr *)&ss, &len) != 0)
+    if (fd < 0 || getsockname(fd, (struct sockaddr *)&ss, &len) != 0)
         return false;
     hd_addr_from_sockaddr((struct sockaddr *)&ss, len, local);
     if (local->family == AF_UNIX)

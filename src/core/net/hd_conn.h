@@ -264,6 +264,8 @@ uint64_t hd_conn_ack_mark(const hd_conn_t *c);
 bool hd_conn_has_missed(const hd_conn_t *c, uint64_t mark);
 /* The bottom's descriptor when the stack is a bare socket, else -1 (splice). */
 int hd_conn_bare_fd(const hd_conn_t *c);
+/* Its socket, whatever lies above it, for questions to the kernel alone; -1: none. */
+int hd_conn_fd(const hd_conn_t *c);
 size_t hd_conns_open(const hd_loop_t *loop);
 /* Each conn that is there; <look> may end any of them. One made meanwhile may be left
  * out. */
