@@ -219,11 +219,16 @@ static const hd_directive_t late_directives[] = {
 static const hd_module_t late = {
     .abi = HD_MODULE_ABI, .name = "late", .directives = late_directives, .conf_size = 8};
 
-static char warned[256];
+static char warned[256], asked[256];
 
-static hd_rc_t find_module(hd_conf_t *cf, hd_str_t name, hd_err_t *err)
+static hd_rc_t find_module(hd_conf_t *cf, hd_str_t what, hd_str_t name, hd_err_t *err)
 {
     (void)cf;
+    if (hd_str_eq(what, HD_STR("variable"))) {
+        size_t n = strlen(asked);
+
+        (void)snprintf(asked + n, sizeof(asked) - n, "[%.*s]", HD_STR_ARG(name));
+    }
     if (hd_str_eq(name, HD_STR("broken")))
         return hd_err_set(err, HD_E_CONF, "its module is broken");
     if (!hd_str_eq(name, HD_STR("late")) || hd_module_find(HD_STR("late")) != UINT16_MAX)
@@ -256,7 +261,7 @@ static const char *run(const char *text)
     hd_node_t *root;
 
     hd_err_clear(&err);
-    seen[0] = '\0';
+    seen[0] = asked[0] = '\0';
     build = (hd_build_t){.ops = &ops, .prefix = HD_STR("/p"), .conf_dir = HD_STR("/c/")};
     root = hd_parse_text(pool, HD_STR("t"), hd_str_c(text), &err);
     if (root == NULL ||
@@ -352,6 +357,9 @@ static void test_modules(void)
     is_str(run("late 1;"),
            "t:1: \"late\" directive is not allowed here: it may stand in server");
     is_str(run("http {\n broken; }"), "t:2: its module is broken");
+    is_str(run("many 'a $One ${two}x$' $it; http { server { late $1$three; let $it 1; } }"),
+           "[number 0 list  outer 0]");
+    is_str(asked, "[one][two][1][three]", "variables that nothing declares are asked for");
 }
 
 static void test_variables(void)

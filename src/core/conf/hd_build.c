@@ -107,7 +107,7 @@ static hd_rc_t find_needed(hd_conf_t *cf, const hd_node_t *block, hd_err_t *err)
     for (const hd_node_t *n = block->first; n != NULL; n = n->next) {
         if (ops != NULL && ops->find_module != NULL && hd_dict_find(n->name) == NULL) {
             cf->node = n;
-            if (ops->find_module(cf, n->name, err) == HD_ERROR)
+            if (ops->find_module(cf, HD_STR("directive"), n->name, err) == HD_ERROR)
                 return place(cf, n, err);
         }
         if (ops != NULL && ops->find_xds_modules != NULL &&
@@ -130,6 +130,36 @@ static void find_declared(hd_conf_t *cf, const hd_node_t *block)
     }
 }
 
+/* A variable that nothing declares may be a module's. */
+static hd_rc_t find_variables_of(hd_conf_t *cf, const hd_node_t *node, hd_err_t *err)
+{
+    for (uint32_t i = 0; i < node->args_n; i++) {
+        hd_str_t rest = node->args[i], name;
+
+        while (hd_expr_next_name(&rest, &name)) {
+            name = hd_str_dup_lower(cf->temp, name);
+            if (hd_map_get(cf->build->declared, name) == NULL &&
+                cf->build->ops->find_module(cf, HD_STR("variable"), name, err) ==
+                    HD_ERROR)
+                return place(cf, node, err);
+        }
+    }
+    return HD_OK;
+}
+
+static hd_rc_t find_variables(hd_conf_t *cf, const hd_node_t *block, hd_err_t *err)
+{
+    if (cf->build->ops == NULL || cf->build->ops->find_module == NULL)
+        return HD_OK;
+    for (const hd_node_t *n = block->first; n != NULL; n = n->next) {
+        cf->node = n;
+        if (find_variables_of(cf, n, err) != HD_OK ||
+            find_variables(cf, n, err) != HD_OK)
+            return HD_ERROR;
+    }
+    return HD_OK;
+}
+
 hd_rc_t hd_build_prepare(hd_conf_t *cf, const hd_node_t *root, hd_err_t *err)
 {
     if (cf->build->declared == NULL) {
@@ -139,6 +169,8 @@ hd_rc_t hd_build_prepare(hd_conf_t *cf, const hd_node_t *root, hd_err_t *err)
     if (load_named(cf, root, err) != HD_OK || find_needed(cf, root, err) != HD_OK)
         return HD_ERROR;
     find_declared(cf, root);
+    if (find_variables(cf, root, err) != HD_OK)
+        return HD_ERROR;
     cf->node = root;
     return HD_OK;
 }

@@ -144,8 +144,9 @@ hd_str_t hd_conf_path(const hd_conf_t *cf, hd_str_t path, bool in_conf_dir);
  */
 typedef struct {
     hd_rc_t (*load_module)(hd_conf_t *cf, hd_str_t path, hd_err_t *err);
-    /* Loads the module whose directive <name> is, if one is known: HD_OK; HD_DECLINED. */
-    hd_rc_t (*find_module)(hd_conf_t *cf, hd_str_t name, hd_err_t *err);
+    /* Loads the module whose directive or variable (<what>: "directive", "variable")
+     * <name> is, if one is known: HD_OK; HD_DECLINED. */
+    hd_rc_t (*find_module)(hd_conf_t *cf, hd_str_t what, hd_str_t name, hd_err_t *err);
     /* Loads all modules that understand an xDS type: what a control plane will send is
      * not known beforehand. */
     hd_rc_t (*find_xds_modules)(hd_conf_t *cf, hd_err_t *err);

@@ -36,6 +36,21 @@ static hd_rc_t read_name(hd_str_t text, hd_str_t *name, size_t *len, hd_err_t *e
     return HD_OK;
 }
 
+bool hd_expr_next_name(hd_str_t *rest, hd_str_t *name)
+{
+    ssize_t at;
+    size_t len;
+
+    while ((at = hd_str_find_char(*rest, '$')) >= 0) {
+        *rest = hd_str_sub(*rest, (size_t)at + 1, SIZE_MAX);
+        if (read_name(*rest, name, &len, NULL) != HD_OK)
+            continue;
+        *rest = hd_str_sub(*rest, len, SIZE_MAX);
+        return true;
+    }
+    return false;
+}
+
 static bool is_capture_number(hd_str_t name)
 {
     for (size_t i = 0; i < name.len; i++)

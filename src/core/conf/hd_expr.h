@@ -19,6 +19,9 @@ typedef struct hd_expr_s {
  * declares it somewhere in the configuration (cf->declared). */
 hd_rc_t hd_expr_compile(struct hd_conf_s *cf, hd_str_t text, hd_expr_t **expr,
                         hd_err_t *err) HD_MUST_CHECK;
+/* The name of the next variable in <*rest>, which goes on behind it; false: there is none
+ * any more. */
+bool hd_expr_next_name(hd_str_t *rest, hd_str_t *name);
 /* Without variables? Then its text is parts[0].text. */
 bool hd_expr_is_literal(const hd_expr_t *e);
 /* HD_OK; *out lives as long as of->pool (a single part isn't copied). */

@@ -72,10 +72,9 @@ static hd_rc_t load_module(hd_conf_t *cf, hd_str_t name, hd_err_t *err)
     return HD_OK;
 }
 
-static hd_rc_t find_module(hd_conf_t *cf, hd_str_t name, hd_err_t *err)
+static hd_rc_t find_module(hd_conf_t *cf, hd_str_t what, hd_str_t name, hd_err_t *err)
 {
-    hd_str_t path =
-        hd_module_index_find(hd_modules_dir(cf->temp), HD_STR("directive"), name, cf->temp);
+    hd_str_t path = hd_module_index_find(hd_modules_dir(cf->temp), what, name, cf->temp);
 
     if (path.len == 0 || loaded_from(path) != UINT16_MAX)
         return HD_DECLINED;

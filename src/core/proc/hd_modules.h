@@ -15,9 +15,9 @@ hd_str_t hd_module_path(uint16_t number);
 uint16_t hd_module_by_type_url(hd_str_t url, const struct hd_xds_type_s **type);
 /* Where the modules lie: beside the program in a build directory, else as configured. */
 hd_str_t hd_modules_dir(hd_pool_t *pool);
-/* The module file in <dir> that its index names for a directive; empty: none. The index
- * (DIR/modules.index, lines "directive NAME file.so" and "type URL file.so") is written
- * by the build from the modules' own tables. */
+/* The module file in <dir> that its index names for <what> <name>; empty: none. The index
+ * (DIR/modules.index, lines "directive NAME file.so", "type URL file.so" and "variable
+ * NAME file.so") is written by the build from the modules' own tables. */
 hd_str_t hd_module_index_find(hd_str_t dir, hd_str_t what, hd_str_t name,
                               hd_pool_t *pool);
 /* Calls <each> with the path of every module that has a line <what> in the index, in its
