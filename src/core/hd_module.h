@@ -232,6 +232,11 @@ int64_t hd_res_content_length(hd_req_t *req);
  * client without being read. */
 void hd_res_skip_body(hd_req_t *req);
 
+/* Of a 200 with <etag> (empty: none) that was changed at <mtime_s>, in seconds since 1970:
+ * does the client have it (304), or does it refuse it (412)? 0: neither. RFC 9110 §13;
+ * nginx's if_modified_since. */
+unsigned hd_req_conditional(hd_req_t *req, hd_str_t etag, int64_t mtime_s);
+
 /* Answers with <body> (copied) instead of going on; returns HD_DONE. <flag>: response
  * flag for the log ("FI", "RBAC", …), <details> likewise (Envoy's response code details).
  */

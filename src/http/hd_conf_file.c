@@ -224,6 +224,12 @@ static const hd_directive_t directives[] = {
          "on|off: sizes in bytes, or rounded to K, M, G; on"),
     FLAG("autoindex_localtime", autoindex_localtime,
          "on|off: times of a list are local ones; off"),
+    {.name = "random_index",
+     .scope = HD_IN_LOCATION,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(random_index),
+     .help = "on|off: any file of a directory answers for it; off"},
     ENUM(
         "gzip_static", gzip_static, gzip_static_names,
         "off|on|always: FILE.gz is sent where it is there, and the client takes it; off"),

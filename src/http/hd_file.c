@@ -19,27 +19,25 @@ static const hd_file_conf_t *conf_of(const hd_req_t *req)
     return req->route->file;
 }
 
-/* --- names --- */
-
-/* How many segments lead up. */
-static unsigned climbs(hd_str_t path)
+unsigned hd_req_conditional(hd_req_t *req, hd_str_t etag, int64_t mtime_s)
 {
-    unsigned n = 0;
-    hd_str_t part;
+    const hd_file_conf_t *conf = req->route != NULL ? conf_of(req) : NULL;
 
-    while (hd_str_split(&path, '/', &part))
-        n += hd_str_eq(part, HD_STR(".."));
-    return n;
+    return hd_http_conditional(req, etag, mtime_s,
+                               conf != NULL ? (hd_ims_t)conf->if_modified_since
+                                            : HD_IMS_EXACT);
 }
+
+/* --- names --- */
 
 /* More of them than configuration itself wrote: variables brought them. */
 static bool root_climbs(const hd_expr_t *e, hd_str_t root)
 {
-    unsigned n = climbs(root);
+    unsigned n = hd_uri_climbs(root);
 
     for (uint32_t i = 0; n > 0 && i < e->n; i++) {
         if (e->parts[i].attr.name.len == 0)
-            n -= hd_min(n, climbs(e->parts[i].text));
+            n -= hd_min(n, hd_uri_climbs(e->parts[i].text));
     }
     return n > 0;
 }
@@ -77,7 +75,7 @@ hd_rc_t hd_file_name(hd_req_t *req, hd_str_t uri, hd_str_t *path, size_t *root_l
 
     if (conf == NULL || hd_file_root(req, &root) != HD_OK)
         return HD_ERROR;
-    if (climbs(uri) > 0 || memchr(uri.data, 0, uri.len) != NULL)
+    if (hd_uri_climbs(uri) > 0 || memchr(uri.data, 0, uri.len) != NULL)
         return hd_req_err(req, HD_E_PROTOCOL, "unsafe path \"%.*s\"", HD_STR_ARG(uri));
     *root_len = root.len;
     if (conf->is_alias) {
@@ -91,7 +89,7 @@ hd_rc_t hd_file_name(hd_req_t *req, hd_str_t uri, hd_str_t *path, size_t *root_l
         if (!conf->is_regex_alias)
             uri = hd_str_sub(uri, conf->alias_len, uri.len);
         /* "/alias" before "../x": a name of its own until it is cut, then the way out */
-        if (climbs(uri) > 0)
+        if (hd_uri_climbs(uri) > 0)
             return hd_req_err(req, HD_E_PROTOCOL, "unsafe path \"%.*s\"",
                               HD_STR_ARG(uri));
     }
@@ -531,13 +529,36 @@ static hd_rc_t try_index(hd_req_t *req, hd_str_t name, bool is_first)
     return HD_DECLINED;
 }
 
-/* "/x/": its index file by an internal redirection, else a list, else 403. */
+/* Any of its files, by an internal redirection. */
+static hd_rc_t try_any(hd_req_t *req)
+{
+    hd_str_t path, name;
+    size_t root_len;
+    int error;
+    hd_rc_t rc;
+
+    if (hd_file_name(req, req->head.path, &path, &root_len) != HD_OK)
+        return fail(req, 500);
+    rc = hd_random_index_choose(req, path, &name, &error);
+    if (rc == HD_ERROR)
+        return refuse(req, path, error);
+    if (rc == HD_DECLINED)
+        return rc;
+    return go_to(req, hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(req->head.path),
+                                    HD_STR_ARG(name)));
+}
+
+/* "/x/": any file, or its index file, by an internal redirection, else a list, else 403.
+ */
 static hd_rc_t answer_directory(hd_req_t *req)
 {
     const hd_file_conf_t *conf = conf_of(req);
     hd_str_t path;
     size_t root_len;
+    hd_rc_t any = conf->random_index ? try_any(req) : HD_DECLINED;
 
+    if (any != HD_DECLINED)
+        return any;
     for (uint32_t i = 0; i < conf->index_n || (i == 0 && conf->index_n == 0); i++) {
         hd_str_t name = HD_STR("index.html");
         hd_rc_t rc;

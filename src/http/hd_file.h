@@ -35,7 +35,7 @@ typedef struct hd_file_conf_s {
     const hd_expr_t *symlinks_from; /* links in this beginning count not; NULL: all do */
     uint32_t max_ranges_plus_1;     /* 0: no limit */
     uint32_t rough_size, quiet_not_found;
-    bool autoindex, autoindex_localtime;
+    bool autoindex, autoindex_localtime, random_index;
 } hd_file_conf_t;
 
 /* The file's name of <uri>: root and URI, or alias and what is behind it. *root_len: of
@@ -53,6 +53,12 @@ extern const hd_action_ops_t hd_file_action; /* HD_ACT_FILE */
 /* --- hd_autoindex.c --- */
 /* The directory as a page; answers. */
 hd_rc_t hd_autoindex_answer(hd_req_t *req, const hd_file_conf_t *conf, hd_str_t path);
+
+/* --- hd_random_index.c --- */
+/* The name of any file in the directory <path>, in the request's pool; HD_DECLINED: there
+ * is none, HD_ERROR: *error says why it can't be read. nginx's random_index. */
+hd_rc_t hd_random_index_choose(hd_req_t *req, hd_str_t path, hd_str_t *name,
+                               int *error) HD_MUST_CHECK;
 
 /* --- hd_conditional.c --- */
 /* Of a 200 with <etag> (empty: none) and <mtime> (seconds; -1: none): does the client

@@ -24,6 +24,24 @@ sub location { server("location / { $_[0] }") }
 sub stream { "stream {\n$_[0]\n}" }
 
 my @rows = (
+    # small modules
+    [location('empty_gif on;'), 2, 'invalid number of arguments in "empty_gif" directive (1)'],
+    [location('random_index yes;'), 2, 'it must be "on" or "off"'],
+    [http_('random_index on;'), 2, '"random_index" directive is not allowed here'],
+    [location('userid maybe;'), 2, '"maybe"'],
+    [location('userid_expires soon;'), 2, 'invalid value "soon": a time as 365d, max or off is allowed'],
+    [location('userid_mark xy;'), 2, 'invalid value "xy": a letter, a digit, = or off is allowed'],
+    [location('userid_flags secure never;'), 2, 'invalid flag "never": secure, httponly, samesite=strict'],
+    [location('userid_service 4294967296;'), 2, 'invalid number "4294967296": 0 to 4294967295'],
+    [location('userid_name "a b";'), 2, '"a b" can\'t name a cookie'],
+    [location('userid_domain "a;b";'), 2, '"a;b" can\'t stand in a cookie'],
+    [location("userid_path \"/\x01\";"), 2, 'can\'t stand in a cookie'],
+    [location('modern_browser lynx 1;'), 2, 'unknown browser "lynx": msie, gecko, opera, safari, konqueror are known'],
+    [location('modern_browser msie;'), 2, '"msie" needs a version; alone only unlisted may stand'],
+    [location('modern_browser msie 1.100;'), 2, 'invalid version "1.100": up to four numbers'],
+    [location('modern_browser msie 1.2.3.4.5;'), 2, 'invalid version "1.2.3.4.5"'],
+    [location('modern_browser msie 1.;'), 2, 'invalid version "1."'],
+    [location('ancient_browser ' . 'w ' x 1001 . ';'), 2, 'more than 1000 words'],
     [http_('upstream u { server 127.0.0.1:1; ' . 'health_check; ' x 17 . '}'), 2, 'more than 16 "health_check" of an upstream'],
     [http_('upstream u { server 127.0.0.1:1; max_stream_duration 50d; }'), 2, '"50d": up to 49 days; 0 for no limit'],
     # listen
