@@ -163,7 +163,8 @@ static void on_end(hd_call_t *call, const hd_headers_t *trailers, const hd_err_t
         snprintf(text, sizeof(text), "OCSP responder answered with status %u", f->status);
         tell_text(f, HD_E_PROTOCOL, text);
     } else if (err == NULL && !f->is_right_type) {
-        tell_text(f, HD_E_PROTOCOL, "OCSP responder sent invalid \"Content-Type\" header");
+        tell_text(f, HD_E_PROTOCOL,
+                  "OCSP responder sent invalid \"Content-Type\" header");
     } else {
         tell(f, err);
     }
@@ -196,7 +197,8 @@ static void start_call(hd_ocsp_fetch_t *f)
     hd_err_t err = {0};
 
     if (spec.path.len == 0) {
-        tell_text(f, HD_E_LIMIT, "the certificate's serial number is too long to ask for");
+        tell_text(f, HD_E_LIMIT,
+                  "the certificate's serial number is too long to ask for");
         return;
     }
     f->cluster = (hd_cluster_t){

@@ -237,7 +237,8 @@ static void on_due(hd_timer_t *timer)
 
 /* --- tasks --- */
 
-/* What is there from before: by an agent that died, or for another version of the task. */
+/* What is there from before: by an agent that died, or for another version of the task.
+ */
 static bool may_keep(const task_t *t, const hd_staple_t *s)
 {
     hd_ocsp_answer_t a;

@@ -169,7 +169,6 @@ refused('ssl_conf_command Nonsense x;', qr/command "Nonsense x" can't be used/, 
 refused("ssl_conf_command Certificate $cert{'a.test'}{cert};", qr/files are not read this way/, 'a command that reads files');
 refused("ssl_dhparam $cert{'a.test'}{cert};", qr/DH parameters/, 'no DH parameters');
 refused("ssl_stapling on; ssl_stapling_file $cert{'a.test'}{cert};", qr/OCSP response is damaged/, 'no OCSP response');
-refused('ssl_ocsp on;', qr/only off is known here: .*ssl_crl/, 'ssl_ocsp');
 refused('ssl_buffer_size 0;', qr/must be greater than 0/, 'no record');
 refused("ssl_certificate $cert{'b.test'}{cert}; ssl_certificate_key $cert{'b.test'}{key}.locked;", qr/ssl_password_file/, 'a passphrase that is not given');
 refused("ssl_password_file $cert{'a.test'}{cert}; ssl_certificate $cert{'b.test'}{cert}; ssl_certificate_key $cert{'b.test'}{key}.locked;",

@@ -1,4 +1,6 @@
 #include "core/conf/hd_conf_ssl.h"
+#include "core/conf/hd_conf_cluster.h"
+#include "core/conf/hd_conf_resolver.h"
 #include "core/conf/hd_conf_secret.h"
 #include "core/conf/hd_conf_ssl_int.h"
 #include "core/conf/hd_module_table.h"
@@ -16,6 +18,10 @@ typedef struct {
     hd_str_t ciphers, groups, client_ca, trusted_ca, crls, dhparam, passwords, stapling,
         commands;
     hd_str_t responder;            /* of stapling: URL */
+    hd_str_t client_responder;     /* of clients' certificates: URL */
+    hd_str_t answers;              /* zone of them, as <zone>; empty: none */
+    uint64_t answers_bytes;
+    uint32_t ocsp;                 /* enum, below */
     hd_str_t alpn;                 /* wire form */
     uint64_t session_timeout_ms;   /* 0: 5 minutes */
     uint64_t handshake_timeout_ms; /* 0: 60 s */
@@ -28,6 +34,7 @@ typedef struct {
 } ssl_conf_t;
 
 enum { TLS_1_2 = 1, TLS_1_3 = 2 };
+enum { OCSP_OFF, OCSP_LEAF, OCSP_PATH }; /* whom responders are asked about */
 
 static const ssl_conf_t *conf_of(const hd_conf_t *cf)
 {
@@ -158,11 +165,11 @@ static hd_rc_t set_early_data(hd_conf_t *cf, const hd_str_t *args, void *conf,
 static hd_rc_t set_responder(hd_conf_t *cf, const hd_str_t *args, void *conf,
                              hd_err_t *err)
 {
-    ssl_conf_t *sc = conf;
+    hd_str_t *text = (hd_str_t *)((char *)conf + cf->directive->offset);
     hd_ocsp_url_t url;
 
-    sc->responder = hd_str_dup(cf->pool, args[0]);
-    return hd_ocsp_parse_url(sc->responder, &url, err);
+    *text = hd_str_dup(cf->pool, args[0]);
+    return hd_ocsp_parse_url(*text, &url, err);
 }
 
 static hd_rc_t set_alpn(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
@@ -238,25 +245,42 @@ static hd_rc_t set_inverse(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_e
     return HD_OK;
 }
 
-static hd_rc_t read_zone(hd_conf_t *cf, hd_str_t arg, ssl_conf_t *sc, hd_err_t *err)
+/* <what>: of what it is; sessions' names have no prefix. */
+static hd_rc_t read_zone(hd_conf_t *cf, hd_str_t arg, const char *what,
+                         const char *prefix, hd_str_t *zone, uint64_t *bytes,
+                         hd_err_t *err)
 {
     hd_str_t rest = arg, name;
 
     hd_ignore(hd_str_split(&rest, ':', &name));
     if (!hd_str_split(&rest, ':', &name) || name.len == 0 ||
-        hd_parse_size(rest, (uint64_t)1 << 30, &sc->zone_bytes, NULL) != HD_OK)
-        return hd_err_set(err, HD_E_CONF,
-                          "invalid session cache \"%.*s\": as in shared:SSL:10m",
+        hd_parse_size(rest, (uint64_t)1 << 30, bytes, NULL) != HD_OK)
+        return hd_err_set(err, HD_E_CONF, "invalid %s \"%.*s\": as in shared:SSL:10m",
+                          what, HD_STR_ARG(arg));
+    if (*bytes < HD_TLS_CACHE_BYTES_MIN)
+        return hd_err_set(err, HD_E_CONF, "%s \"%.*s\" is too small: 32k at least", what,
                           HD_STR_ARG(arg));
-    if (sc->zone_bytes < HD_TLS_CACHE_BYTES_MIN)
-        return hd_err_set(err, HD_E_CONF,
-                          "session cache \"%.*s\" is too small: 32k at least",
-                          HD_STR_ARG(arg));
-    sc->zone_bytes &= ~(uint64_t)63;
-    /* Another size is another zone: the old one's sessions go with its last server. */
-    sc->zone = hd_str_printf(cf->pool, "%.*s:%llu", HD_STR_ARG(name),
-                             (unsigned long long)sc->zone_bytes);
+    *bytes &= ~(uint64_t)63;
+    /* Another size is another zone: the old one's content goes with its last server. */
+    *zone = hd_str_printf(cf->pool, "%s%.*s:%llu", prefix, HD_STR_ARG(name),
+                          (unsigned long long)*bytes);
     return HD_OK;
+}
+
+static hd_rc_t set_ocsp_cache(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    ssl_conf_t *sc = conf;
+
+    sc->answers = HD_STR_NONE;
+    if (hd_str_eq(args[0], HD_STR("off")))
+        return HD_OK;
+    if (!hd_str_has_prefix(args[0], HD_STR("shared:")))
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid OCSP cache \"%.*s\": off or shared:NAME:SIZE",
+                          HD_STR_ARG(args[0]));
+    return read_zone(cf, args[0], "OCSP cache", "ocsp:", &sc->answers, &sc->answers_bytes,
+                     err);
 }
 
 static hd_rc_t set_session_cache(hd_conf_t *cf, const hd_str_t *args, void *conf,
@@ -274,7 +298,8 @@ static hd_rc_t set_session_cache(hd_conf_t *cf, const hd_str_t *args, void *conf
                    hd_str_has_prefix(arg, HD_STR("builtin:"))) {
             sc->cache = true;
         } else if (hd_str_has_prefix(arg, HD_STR("shared:"))) {
-            if (read_zone(cf, arg, sc, err) != HD_OK)
+            if (read_zone(cf, arg, "session cache", "", &sc->zone, &sc->zone_bytes,
+                          err) != HD_OK)
                 return HD_ERROR;
             sc->cache = true;
         } else {
@@ -361,6 +386,31 @@ static hd_rc_t put_trust(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls
                : HD_OK;
 }
 
+static hd_rc_t put_ocsp(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls,
+                        hd_err_t *err)
+{
+    hd_tls_ocsp_t *o;
+
+    if (sc->ocsp == OCSP_OFF || sc->verify == HD_TLS_VERIFY_NONE)
+        return HD_OK;
+    if (sc->verify == HD_TLS_VERIFY_OPTIONAL_NO_CA)
+        return hd_err_set(err, HD_E_CONF,
+                          "\"ssl_ocsp\" is incompatible with \"ssl_verify_client "
+                          "optional_no_ca\": by whom would answers be signed?");
+    o = hd_pool_new(cf->pool, hd_tls_ocsp_t);
+    o->leaf_only = sc->ocsp == OCSP_LEAF;
+    o->responder = hd_str_dup(cf->pool, sc->client_responder);
+    o->resolver = hd_conf_resolver_of(cf->confs);
+    o->zone = hd_str_dup(cf->pool, sc->answers);
+    o->zone_bytes = (uint32_t)sc->answers_bytes;
+    tls->ocsp = o;
+    cf->build->needs_agent = true; /* to look up responders' names */
+    if (o->zone.len > 0 &&
+        hd_tls_make_zone(cf->member, o->zone, o->zone_bytes, err) != HD_OK)
+        return HD_ERROR;
+    return hd_conf_cluster->any_slot(cf, false, &o->cluster, err);
+}
+
 static hd_rc_t put_sessions(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls,
                             hd_err_t *err)
 {
@@ -409,7 +459,8 @@ hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **o
     *out = NULL;
     if (sc->certs_n == 0 && !sc->rejects)
         return HD_OK;
-    if (put_certs(cf, sc, tls, err) != HD_OK || put_trust(cf, sc, tls, err) != HD_OK)
+    if (put_certs(cf, sc, tls, err) != HD_OK || put_trust(cf, sc, tls, err) != HD_OK ||
+        put_ocsp(cf, sc, tls, err) != HD_OK)
         return HD_ERROR;
     if (sc->dhparam.len > 0 &&
         hd_conf_read_text(cf, sc->dhparam, "DH parameters", &tls->dh_pem, err) != HD_OK)
@@ -442,6 +493,9 @@ static hd_rc_t set_groups(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
         hd_str_eq(args[0], HD_STR("auto")) ? HD_STR_NONE : hd_str_dup(cf->pool, args[0]);
     return HD_OK;
 }
+
+static const hd_conf_enum_t ocsp_names[] = {
+    {"off", OCSP_OFF}, {"on", OCSP_PATH}, {"leaf", OCSP_LEAF}, {NULL, 0}};
 
 static const hd_conf_enum_t verify_names[] = {
     {"off", HD_TLS_VERIFY_NONE},
@@ -561,6 +615,7 @@ static const hd_directive_t directives[] = {
      .scope = IN_SERVERS,
      .args_n = 1,
      .set = set_responder,
+     .offset = AT(responder),
      .help = "http://HOST[:PORT][/PATH]: who is asked, in place of whom the certificate "
              "names"},
     {.name = "ssl_stapling_verify",
@@ -573,9 +628,24 @@ static const hd_directive_t directives[] = {
     {.name = "ssl_ocsp",
      .scope = IN_SERVERS,
      .args_n = 1,
-     .set = hd_conf_tls_only_off,
-     .post = "clients' certificates are checked by ssl_crl",
-     .help = "off: clients' certificates aren't asked about at responders; ssl_crl"},
+     .set = hd_set_enum,
+     .offset = AT(ocsp),
+     .post = ocsp_names,
+     .help = "on|leaf|off: OCSP responders are asked about clients' certificates that "
+             "are verified, and about their issuers (leaf: not); off"},
+    {.name = "ssl_ocsp_responder",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = set_responder,
+     .offset = AT(client_responder),
+     .help = "http://HOST[:PORT][/PATH]: who is asked about all of them, in place of "
+             "whom each names"},
+    {.name = "ssl_ocsp_cache",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = set_ocsp_cache,
+     .help = "off|shared:NAME:SIZE: answers about clients' certificates are kept for all "
+             "workers, until there is a newer one, an hour at most; off"},
     {.name = "ssl_certificate_cache",
      .scope = IN_SERVERS,
      .args_n = 1,

@@ -58,7 +58,7 @@ hd_ocsp_t *hd_ocsp_create_of(X509 *cert, X509 *issuer, X509_STORE *store,
     o->store = store;
     if (others != NULL)
         hd_bug_on((o->others = X509_chain_up_ref(others)) == NULL);
-    o->id = OCSP_cert_to_id(NULL, cert, issuer); /* SHA-1: what RFC 5019 §2.1.1 asks for */
+    o->id = OCSP_cert_to_id(NULL, cert, issuer); /* by SHA-1 (RFC 5019 §2.1.1) */
     hd_bug_on(o->id == NULL ||
               X509_digest(cert, EVP_sha256(), o->fingerprint, &n) != 1 || n != 32);
     o->responder = find_responder(cert);
@@ -90,15 +90,15 @@ static X509 *find_issuer(const STACK_OF(X509) * certs, X509 *cert)
     return NULL;
 }
 
-/* <trusted> NULL: the issuer alone. */
-static X509_STORE *make_store(const STACK_OF(X509) * trusted, X509 *issuer)
+/* Of <trusted>, or, where no path to one of them is asked for, of the issuer alone. */
+static X509_STORE *make_store(const STACK_OF(X509) * trusted, bool verifies, X509 *issuer)
 {
     X509_STORE *store = X509_STORE_new();
 
     hd_bug_on(store == NULL);
-    for (int i = 0; i < sk_X509_num(trusted); i++)
+    for (int i = 0; verifies && i < sk_X509_num(trusted); i++)
         hd_bug_on(X509_STORE_add_cert(store, sk_X509_value(trusted, i)) != 1);
-    if (trusted == NULL)
+    if (!verifies)
         hd_bug_on(X509_STORE_add_cert(store, issuer) != 1);
     return store;
 }
@@ -122,7 +122,7 @@ hd_ocsp_t *hd_ocsp_create(hd_str_t chain_pem, hd_str_t trust_pem, bool verifies,
             hd_ignore(hd_err_set(err, HD_E_CONF, "issuer certificate not found") !=
                       HD_ERROR);
         } else {
-            store = make_store(verifies ? trust : NULL, issuer);
+            store = make_store(trust, verifies, issuer);
             o = hd_ocsp_create_of(cert, issuer, store, chain);
             X509_STORE_free(store);
         }
@@ -256,8 +256,9 @@ static bool split_authority(hd_ocsp_url_t *url)
         url->host = hd_str_sub(rest, 1, (size_t)at - 1);
         rest = hd_str_sub(rest, (size_t)at + 1, rest.len);
         if (!hd_addr_parse_ip(url->host, &ip) || ip.family != AF_INET6 ||
-            (rest.len > 0 && (rest.data[0] != ':' ||
-                              !hd_str_to_u64(hd_str_sub(rest, 1, rest.len), 65535, &port))))
+            (rest.len > 0 &&
+             (rest.data[0] != ':' ||
+              !hd_str_to_u64(hd_str_sub(rest, 1, rest.len), 65535, &port))))
             return false;
         url->port = (uint16_t)port;
         return port > 0;

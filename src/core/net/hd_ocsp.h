@@ -77,6 +77,19 @@ typedef struct {
 /* Set at process start; NULL (tests, tools): nobody can be asked. */
 extern const hd_ocsp_fetcher_t *hd_ocsp_fetcher;
 
+/* --- clients' certificates --- */
+
+/* How a server asks about them, between the handshake and its end; data in a region. */
+typedef struct hd_tls_ocsp_s {
+    bool leaf_only;           /* else all of the path but the root */
+    hd_str_t responder;       /* URL, for all; empty: each certificate's own */
+    hd_resolver_t resolver;   /* servers_n 0: the system's */
+    const hd_slot_t *cluster; /* hd_conf_cluster->any_slot's */
+    hd_str_t zone; /* a cell of hd_tls_cache (hd_tls_make_zone) with answers that workers
+                      share; empty: none are kept */
+    uint32_t zone_bytes;
+} hd_tls_ocsp_t;
+
 /* --- stapling: loader -> agent -> workers --- */
 
 /* Root of the files arena's HD_RES_POLICY "staple of SECRET": the agent's task; data in

@@ -30,14 +30,14 @@ bool hd_tls_is_on(const hd_conn_t *c)
 {
     const hd_tls_layer_t *l = hd_tls_layer(c);
 
-    return l != NULL && l->state != HD_TLS_HANDSHAKE;
+    return l != NULL && l->state >= HD_TLS_OPEN;
 }
 
 /* OpenSSL must not be asked again after such an error (SSL_get_error(3)). */
 static hd_rc_t fail(hd_tls_layer_t *l, int ssl_error)
 {
     char why[HD_ERR_TEXT_MAX];
-    bool in_handshake = l->state == HD_TLS_HANDSHAKE;
+    bool in_handshake = l->state < HD_TLS_OPEN;
 
     l->state = HD_TLS_FAILED;
     hd_tls_error_text(l, ssl_error, in_handshake, why, sizeof(why));
@@ -63,18 +63,21 @@ static hd_rc_t check_resumed(hd_tls_layer_t *l)
     return HD_OK;
 }
 
-static hd_rc_t finish_handshake(hd_tls_layer_t *l)
+/* All is known that will be of the peer. */
+static hd_rc_t open_layer(hd_tls_layer_t *l)
 {
-    bool is_resumed = SSL_session_reused(l->ssl) == 1;
-
     l->state = HD_TLS_OPEN;
-    l->verified = SSL_get_verify_mode(l->ssl) != SSL_VERIFY_NONE &&
-                  SSL_get0_peer_certificate(l->ssl) != NULL &&
-                  SSL_get_verify_result(l->ssl) == X509_V_OK;
-    if (is_resumed && check_resumed(l) != HD_OK)
-        return HD_ERROR;
+    if (l->doubt != HD_TLS_NO_DOUBT) {
+        l->verified = false;
+        if (!l->ctx->conf.verify_late) { /* else hd_tls_judge_client tells */
+            l->state = HD_TLS_FAILED;
+            hd_tls_stats.failed++;
+            return hd_conn_fail(l->layer.conn, HD_E_TLS, "TLS handshake: peer %s",
+                                hd_tls_doubt_text(l->doubt));
+        }
+    }
     hd_tls_stats.handshakes++;
-    hd_tls_stats.resumed += is_resumed;
+    hd_tls_stats.resumed += SSL_session_reused(l->ssl) == 1;
     hd_tls_facts_set(l);
     SSL_certs_clear(l->ssl); /* ours: not needed any more */
     hd_tls_let_go(l);
@@ -83,7 +86,34 @@ static hd_rc_t finish_handshake(hd_tls_layer_t *l)
     return HD_OK;
 }
 
-/* HD_AGAIN: it goes on with the peer's next bytes. */
+void hd_tls_asked(hd_tls_layer_t *l)
+{
+    hd_conn_handshake_done(l->layer.conn, open_layer(l) == HD_OK);
+}
+
+static hd_rc_t finish_handshake(hd_tls_layer_t *l)
+{
+    l->state = HD_TLS_OPEN;
+    l->verified = SSL_get_verify_mode(l->ssl) != SSL_VERIFY_NONE &&
+                  SSL_get0_peer_certificate(l->ssl) != NULL &&
+                  SSL_get_verify_result(l->ssl) == X509_V_OK;
+    if (SSL_session_reused(l->ssl) == 1 && check_resumed(l) != HD_OK) {
+        hd_tls_stats.failed++;
+        return HD_ERROR;
+    }
+    l->state = HD_TLS_ASKING;
+    if (l->verified && l->ctx->conf.ocsp != NULL && hd_tls_ask(l) == HD_AGAIN)
+        return HD_AGAIN;
+    return open_layer(l);
+}
+
+static hd_rc_t fail_handshake(hd_tls_layer_t *l, int ssl_error)
+{
+    hd_tls_stats.failed++;
+    return fail(l, ssl_error);
+}
+
+/* HD_AGAIN: it goes on with the peer's next bytes, or with an answer about it. */
 static hd_rc_t step_handshake(hd_tls_layer_t *l)
 {
     int n, error;
@@ -98,12 +128,12 @@ static hd_rc_t step_handshake(hd_tls_layer_t *l)
     else if (error == SSL_ERROR_WANT_READ)
         rc = HD_AGAIN;
     else
-        rc = fail(l, error);
+        rc = fail_handshake(l, error);
     /* An alert is among what goes out now. */
-    if (hd_tls_leave(l) == HD_ERROR && rc != HD_ERROR)
-        rc = fail(l, SSL_ERROR_SYSCALL);
-    if (rc == HD_ERROR)
-        hd_tls_stats.failed++;
+    if (hd_tls_leave(l) == HD_ERROR && rc != HD_ERROR) {
+        hd_tls_ask_stop(l);
+        rc = fail_handshake(l, SSL_ERROR_SYSCALL);
+    }
     return rc;
 }
 
@@ -119,12 +149,16 @@ static unsigned on_event(hd_layer_t *layer, unsigned events)
 {
     hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
 
-    if (l->state == HD_TLS_HANDSHAKE) {
+    if (l->state < HD_TLS_OPEN) {
         if (layer->conn->state != HD_CONN_HANDSHAKE) /* isn't connected yet */
             return 0;
-        go_on(l);
+        if (l->state == HD_TLS_HANDSHAKE)
+            go_on(l);
+        else if (l->out != NULL)
+            hd_ignore(hd_tls_push_out(l) != HD_OK); /* a failure comes again */
         /* Its end is told by the conn (on_open first); here only what would get lost. */
-        if (l->state == HD_TLS_OPEN && (events & (HD_EV_HUP | HD_EV_ERR)) != 0)
+        if ((l->state == HD_TLS_OPEN || l->state == HD_TLS_ASKING) &&
+            (events & (HD_EV_HUP | HD_EV_ERR)) != 0)
             layer->conn->peer_closing = true;
         return 0;
     }
@@ -171,7 +205,7 @@ static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
     size_t done = 0;
 
     if (l->state != HD_TLS_OPEN)
-        return l->state == HD_TLS_HANDSHAKE ? HD_IO_AGAIN
+        return l->state < HD_TLS_OPEN       ? HD_IO_AGAIN
                : l->state == HD_TLS_ENDED   ? 0
                                             : HD_IO_ERROR;
     hd_tls_enter(l);
@@ -247,7 +281,7 @@ static ssize_t writev_layer(hd_layer_t *layer, const struct iovec *iov, int n)
     size_t at = 0, done = 0;
     hd_rc_t rc;
 
-    if (l->state == HD_TLS_HANDSHAKE)
+    if (l->state < HD_TLS_OPEN)
         return HD_IO_AGAIN;
     if (l->state == HD_TLS_FAILED)
         return HD_IO_ERROR;
@@ -314,6 +348,7 @@ static void close_layer(hd_layer_t *layer, bool reset)
         /* Or OpenSSL would take the session for a bad one. */
         SSL_set_shutdown(l->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     hd_tls_watch_stop(l);
+    hd_tls_ask_stop(l);
     hd_tls_let_go(l);
     SSL_free(l->ssl);
     ERR_clear_error();

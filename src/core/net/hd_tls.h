@@ -108,6 +108,8 @@ typedef struct hd_tls_conf_s {
         verify_host; /* client: DNS name to check when there are no sans; empty: none */
     uint32_t session_timeout_s;
     const hd_slot_t *ticket_keys; /* server; NULL: made here, and changed by time */
+    const struct hd_tls_ocsp_s *ocsp; /* server: responders are asked about clients'
+                                         certificates (hd_ocsp.h); NULL: they aren't */
     hd_str_t session_zone;        /* server: a cell of hd_tls_cache, shared by workers;
                                      empty: with session_cache, each its own */
     uint32_t session_zone_bytes;

@@ -65,6 +65,20 @@ static void add_slot(bytes_t *b, const hd_slot_t *slot)
     add_text(b, slot->name);
 }
 
+static void add_ocsp(bytes_t *b, const hd_tls_ocsp_t *o)
+{
+    add_number(b, o != NULL);
+    if (o == NULL)
+        return;
+    add_number(b, o->leaf_only);
+    add_text(b, o->responder);
+    add_number(b, o->resolver.id);
+    add_number(b, o->resolver.timeout_ms);
+    add_slot(b, o->cluster);
+    add_text(b, o->zone);
+    add_number(b, o->zone_bytes);
+}
+
 static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
 {
     add_number(b, conf->certs_n);
@@ -103,6 +117,7 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
                       (uint64_t)conf->crl_leaf_only << 2 |
                       (uint64_t)conf->revalidates << 3);
     add_text(b, conf->verify_host);
+    add_ocsp(b, conf->ocsp);
     add_number(b, conf->session_timeout_s);
     add_slot(b, conf->ticket_keys);
     add_text(b, conf->session_zone);
@@ -157,7 +172,8 @@ static hd_tls_conf_t client_part(const hd_tls_conf_t *conf)
                            .spki_hashes = conf->spki_hashes,
                            .allow_expired = conf->allow_expired,
                            .accept_untrusted = conf->accept_untrusted,
-                           .crl_leaf_only = conf->crl_leaf_only};
+                           .crl_leaf_only = conf->crl_leaf_only,
+                           .ocsp = conf->ocsp};
 }
 
 void hd_tls_conf_seal(hd_tls_conf_t *conf)
@@ -529,6 +545,14 @@ static void copy_conf(hd_tls_ctx_t *ctx, const hd_tls_conf_t *conf)
     to->alpn = hd_str_dup(ctx->pool, conf->alpn);
     to->sni = hd_str_dup(ctx->pool, conf->sni);
     to->verify_host = hd_str_dup(ctx->pool, conf->verify_host);
+    if (conf->ocsp != NULL) {
+        hd_tls_ocsp_t *o = hd_pool_new(ctx->pool, hd_tls_ocsp_t);
+
+        *o = *conf->ocsp;
+        o->responder = hd_str_dup(ctx->pool, conf->ocsp->responder);
+        o->zone = hd_str_dup(ctx->pool, conf->ocsp->zone);
+        to->ocsp = o;
+    }
     hd_tls_conf_seal(to); /* sessions are bound to it: never to one that wasn't made */
 }
 
@@ -542,6 +566,8 @@ static void hold_slots(hd_member_t *m, const hd_tls_conf_t *conf,
         hold(m, conf->trust);
     if (m != NULL && conf->ticket_keys != NULL)
         hold(m, conf->ticket_keys);
+    if (m != NULL && conf->ocsp != NULL)
+        hold(m, conf->ocsp->cluster);
 }
 
 static void destroy_ctx(hd_member_t *m, void *companion)

@@ -187,7 +187,7 @@ hd_str_t hd_tls_fact(hd_conn_t *c, hd_tls_fact_t what, hd_pool_t *pool)
     const X509 *cert;
     hd_str_t out;
 
-    if (l == NULL || l->state == HD_TLS_HANDSHAKE)
+    if (l == NULL || l->state < HD_TLS_OPEN)
         return HD_STR_NONE;
     switch (what) {
     case HD_TLS_CIPHERS:
@@ -224,6 +224,10 @@ hd_tls_client_state_t hd_tls_judge_client(const hd_conn_t *c, const char **why)
         return l->ctx->conf.verify == HD_TLS_VERIFY_REQUIRED ? HD_TLS_CLIENT_NO_CERT
                                                              : HD_TLS_CLIENT_GOOD;
     error = SSL_get_verify_result(l->ssl);
+    if (error == X509_V_OK && l->doubt != HD_TLS_NO_DOUBT) {
+        *why = hd_tls_doubt_text(l->doubt);
+        return HD_TLS_CLIENT_BAD;
+    }
     if (error == X509_V_OK)
         return HD_TLS_CLIENT_GOOD;
     if (l->ctx->conf.verify == HD_TLS_VERIFY_OPTIONAL_NO_CA)

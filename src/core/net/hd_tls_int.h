@@ -9,6 +9,7 @@
  *   hd_tls_session.c  what may be resumed; a server's and a client's sessions
  *   hd_tls_ticket.c   keys of session tickets
  *   hd_tls_cache.c    sessions that workers share
+ *   hd_tls_ask.c      has a client's certificate been revoked?
  *   hd_tls_watch.c    is a peer that was verified still good?
  *   hd_tls_peer.c     facts of the peer's certificate
  *   hd_tls_facts.c    facts that few ask for
@@ -59,24 +60,35 @@ typedef struct hd_tls_ctx_s {
     hd_link_t kept; /* those kept over times without a conn, latest first */
     struct hd_tls_cache_s
         *zone;                 /* a server's, shared; NULL: none, or not looked for yet */
+    struct hd_tls_cache_s *answers; /* the same of answers about clients' certificates */
     struct hd_map_s *sessions; /* a client's, by key */
     hd_link_t sessions_by_time; /* latest first */
 } hd_tls_ctx_t;
 
-/* The versions of its secrets that a handshake began with, pinned: it ends with them,
- * whatever is published or removed meanwhile. */
+/* What a conn needs until its handshake is over. The versions of its secrets that it began
+ * with are pinned: it ends with them, whatever is published or removed meanwhile. */
 typedef struct {
     const hd_region_t *trust; /* NULL: none */
+    struct hd_tls_asking_s *asking; /* in HD_TLS_ASKING; else NULL */
     uint32_t n;
     const hd_region_t *certs[]; /* as the settings' certs; NULL: wasn't there */
 } hd_tls_held_t;
 
 typedef enum {
     HD_TLS_HANDSHAKE, /* waits for the peer's handshake messages */
+    HD_TLS_ASKING,    /* has them all; waits for what is said of the peer's certificate */
     HD_TLS_OPEN,
     HD_TLS_ENDED,  /* the peer's close_notify was read */
     HD_TLS_FAILED, /* conn->err says why; OpenSSL isn't asked again */
 } hd_tls_state_t;
+
+/* Why a certificate that passed every check of ours isn't taken for good. */
+typedef enum {
+    HD_TLS_NO_DOUBT,
+    HD_TLS_UNANSWERED,
+    HD_TLS_REVOKED,
+    HD_TLS_UNKNOWN,
+} hd_tls_doubt_t;
 
 typedef struct {
     hd_layer_t layer;
@@ -87,6 +99,7 @@ typedef struct {
     char *verify_host;    /* client, when asked for; else NULL */
     uint8_t *session_key; /* client; HD_TLS_SESSION_KEY_BYTES */
     uint8_t state;        /* hd_tls_state_t */
+    uint8_t doubt;        /* hd_tls_doubt_t */
     bool below_ended, below_failed;
     bool holds_buffer;    /* OpenSSL has kept a buffer for writing since the last write */
     bool verified;        /* the peer showed a certificate that passed every check */
@@ -149,6 +162,19 @@ hd_str_t hd_tls_name_text(const ASN1_STRING *s); /* lent */
 bool hd_tls_checks_peer(const hd_tls_conf_t *conf);
 bool hd_tls_is_spiffe_id(hd_str_t id);
 
+/* The certificates from the peer's to a root, the caller's; NULL: a resumed session
+ * doesn't tell. */
+STACK_OF(X509) * hd_tls_peer_path(const hd_tls_layer_t *l);
+
+/* --- ask --- */
+typedef struct hd_tls_asking_s hd_tls_asking_t;
+/* Whether responders say that the peer's certificates are good: l->doubt. HD_OK: that is
+ * known; HD_AGAIN: hd_tls_asked follows, unless it is stopped. */
+hd_rc_t hd_tls_ask(hd_tls_layer_t *l);
+void hd_tls_ask_stop(hd_tls_layer_t *l); /* harmless when nobody is asked */
+void hd_tls_asked(hd_tls_layer_t *l);    /* hd_tls.c's: goes on */
+const char *hd_tls_doubt_text(hd_tls_doubt_t doubt); /* nginx's words; NULL: none */
+
 /* --- session --- */
 void hd_tls_sessions_init(hd_tls_ctx_t *ctx);
 void hd_tls_sessions_deinit(hd_tls_ctx_t *ctx);
@@ -157,7 +183,8 @@ void hd_tls_sessions_deinit(hd_tls_ctx_t *ctx);
  */
 void hd_tls_session_start(hd_tls_layer_t *l, const hd_tls_client_t *ask,
                           uint64_t trust_version, uint64_t own_version);
-/* A session lives no longer than the certificates it stands for. */
+/* A session lives no longer than the certificates it stands for; NULL: it is never
+ * resumed. */
 void hd_tls_session_limit(SSL *ssl, const STACK_OF(X509) * chain, int64_t now_s);
 bool hd_tls_session_is_expired(const hd_tls_layer_t *l, const SSL_SESSION *s,
                                int64_t now_s);

@@ -204,7 +204,7 @@ const hd_tls_peer_t *hd_tls_peer(hd_conn_t *c)
     hd_tls_peer_t *p;
     X509 *cert;
 
-    if (l == NULL || l->state == HD_TLS_HANDSHAKE)
+    if (l == NULL || l->state < HD_TLS_OPEN)
         return NULL;
     if (hd_conn_facts(c)->tls != NULL)
         return c->facts->tls;
@@ -217,7 +217,9 @@ const hd_tls_peer_t *hd_tls_peer(hd_conn_t *c)
     p->spiffe_id = c->facts->peer_principal;
     if (cert != NULL) {
         read_cert(p, c->pool, cert);
-        if (!p->verified)
+        if (l->doubt != HD_TLS_NO_DOUBT)
+            p->verify_error = hd_str_c(hd_tls_doubt_text(l->doubt));
+        else if (!p->verified)
             p->verify_error = SSL_get_verify_mode(l->ssl) == SSL_VERIFY_NONE
                                   ? HD_STR("nobody asked for it to be verified")
                                   : hd_str_c(X509_verify_cert_error_string(

@@ -391,6 +391,7 @@ void hd_tls_hold(hd_tls_layer_t *l)
     hd_tls_held_t *held = malloc(sizeof(*held) + conf->certs_n * sizeof(held->certs[0]));
 
     hd_bug_on(held == NULL);
+    held->asking = NULL;
     held->trust = pin(l->ctx->member, conf->trust);
     held->n = conf->certs_n;
     for (uint32_t i = 0; i < held->n; i++)

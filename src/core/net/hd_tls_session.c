@@ -14,6 +14,7 @@ enum {
     CLIENT_KEYS_MAX = 512,   /* peers with a session, a process and settings */
     SESSIONS_A_KEY = 2,      /* servers send two tickets at a time */
     SHARED_BYTES_MAX = 4096, /* of a session in a shared zone */
+    NEVER_S = 1,             /* a time-out of who isn't resumed; OpenSSL makes 3 of 0 */
 };
 
 /* --- what is too old --- */
@@ -23,7 +24,8 @@ bool hd_tls_session_is_expired(const hd_tls_layer_t *l, const SSL_SESSION *s,
 {
     X509 *peer = SSL_SESSION_get0_peer((SSL_SESSION *)(uintptr_t)s);
 
-    return SSL_SESSION_get_time(s) + SSL_SESSION_get_timeout(s) < now_s ||
+    return SSL_SESSION_get_timeout(s) <= NEVER_S ||
+           SSL_SESSION_get_time(s) + SSL_SESSION_get_timeout(s) < now_s ||
            (peer != NULL && !l->ctx->conf.allow_expired &&
             hd_tls_time_s(X509_get0_notAfter(peer)) < now_s);
 }
@@ -39,7 +41,7 @@ void hd_tls_session_limit(SSL *ssl, const STACK_OF(X509) * chain, int64_t now_s)
     for (int i = 0; i < sk_X509_num(chain); i++)
         left_s = hd_min(
             left_s, hd_tls_time_s(X509_get0_notAfter(sk_X509_value(chain, i))) - now_s);
-    SSL_SESSION_set_timeout(s, (long)hd_max(left_s, 0));
+    SSL_SESSION_set_timeout(s, (long)(chain != NULL ? hd_max(left_s, NEVER_S) : NEVER_S));
 }
 
 static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *s, const unsigned char *name,

@@ -462,6 +462,26 @@ bool hd_tls_verify_again(hd_tls_layer_t *l)
     return is_good;
 }
 
+STACK_OF(X509) * hd_tls_peer_path(const hd_tls_layer_t *l)
+{
+    STACK_OF(X509) *path = SSL_get0_verified_chain(l->ssl);
+    const hd_tls_trust_t *trust;
+    X509_STORE_CTX *own;
+
+    if (path != NULL)
+        return X509_chain_up_ref(path);
+    if ((trust = hd_tls_trust_of(l, NULL)) == NULL)
+        return NULL;
+    own = begin_own(l, trust->store, SSL_get0_peer_certificate(l->ssl),
+                    SSL_get_peer_cert_chain(l->ssl), SSL_get_verify_depth(l->ssl),
+                    hd_tls_now_s(l));
+    if (X509_verify_cert(own) == 1)
+        path = X509_STORE_CTX_get1_chain(own);
+    X509_STORE_CTX_free(own);
+    ERR_clear_error();
+    return path;
+}
+
 /* By the roots of the peer's own trust domain, in place of those of <sctx>, which gets
  * the result. */
 static bool verify_by_domain(const hd_tls_layer_t *l, const hd_tls_trust_t *trust,
@@ -570,6 +590,10 @@ int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
     if (is_trusted && !ctx->conf.allow_expired) {
         hd_tls_session_limit(ssl, X509_STORE_CTX_get0_chain(sctx), now_s);
         l->good_until_s = first_end(X509_STORE_CTX_get0_chain(sctx));
+        /* Each conn asks about the whole path, of which a session keeps the leaf alone:
+         * with issuers between it and a root there is nothing to be resumed. */
+        if (ctx->conf.ocsp != NULL && sk_X509_num(X509_STORE_CTX_get0_chain(sctx)) > 2)
+            hd_tls_session_limit(ssl, NULL, now_s);
     }
     return 1;
 }
