@@ -3,7 +3,9 @@
 #include "core/conf/hd_conf_resolver.h"
 #include "core/conf/hd_conf_ssl.h"
 #include "control/hd_control.h"
+#include "core/net/hd_tls.h"
 #include "core/os/hd_os.h"
+#include "core/proc/hd_files.h"
 #include "core/proc/hd_conf_overload.h"
 #include "core/proc/hd_modules.h"
 #include "core/proc/hd_nginx_words.h"
@@ -75,6 +77,14 @@ static const hd_process_hooks_t serving = {
     .on_stop = close_pools,
 };
 
+static void write_key_log(hd_str_t path, hd_str_t line)
+{
+    hd_file_t *f = hd_file_get(path);
+
+    if (f != NULL)
+        hd_file_write(f, line, false);
+}
+
 /* What the program is made of. The order is the order of module numbers. */
 static void register_parts(void)
 {
@@ -101,6 +111,7 @@ static void register_parts(void)
     hd_named_register();
     hd_resolving_register();
     hd_ocsp_fetcher = &hd_mesh_ocsp_fetcher;
+    hd_tls_write_key_log = write_key_log;
     hd_stapling_register();
     hd_http_conf_register();
     hd_ignore(hd_module_add(&hd_stream_module) == 0);

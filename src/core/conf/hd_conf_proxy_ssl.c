@@ -5,7 +5,7 @@
 #include "core/conf/hd_module_table.h"
 
 typedef struct {
-    hd_str_t cert, key, trust, crls, ciphers, name, passwords, commands;
+    hd_str_t cert, key, trust, crls, ciphers, name, passwords, commands, key_log;
     uint32_t verify_depth;
     uint8_t versions; /* bits; 0: both */
     bool is_on, verify, server_name, no_session_reuse, no_revalidation;
@@ -135,6 +135,8 @@ hd_rc_t hd_conf_ssl_upstream(hd_conf_t *cf, hd_str_t host, hd_str_t alpn,
     tls->revalidates = !pc->no_revalidation;
     tls->commands = hd_str_dup(cf->pool, pc->commands);
     tls->alpn = hd_str_dup(cf->pool, alpn);
+    if (hd_conf_need_key_log(cf, pc->key_log, tls, err) != HD_OK)
+        return HD_ERROR;
     if (pc->server_name && !is_ip(name)) /* RFC 6066 §3: no literal addresses */
         tls->sni = name;
     if (hd_tls_conf_check(tls, false, err) != HD_OK)
@@ -240,6 +242,13 @@ static const hd_directive_t directives[] = {
      .set = set_path,
      .offset = AT(passwords),
      .help = "FILE: passphrases of proxy_ssl_certificate_key, a line each"},
+    {.name = "proxy_ssl_key_log",
+     .scope = IN_PROXIES,
+     .args_n = 1,
+     .set = hd_conf_set_key_log,
+     .offset = AT(key_log),
+     .help = "FILE: gets the secrets of all sessions with upstreams, in the form that "
+             "Wireshark reads (SSLKEYLOGFILE)"},
     {.name = "proxy_ssl_certificate_cache",
      .scope = IN_PROXIES,
      .args_n = 1,

@@ -21,6 +21,7 @@ typedef struct {
     hd_str_t client_responder;     /* of clients' certificates: URL */
     hd_str_t answers;              /* zone of them, as <zone>; empty: none */
     uint64_t answers_bytes;
+    hd_str_t key_log;              /* path */
     uint32_t ocsp;                 /* enum, below */
     hd_str_t alpn;                 /* wire form */
     uint64_t session_timeout_ms;   /* 0: 5 minutes */
@@ -283,6 +284,26 @@ static hd_rc_t set_ocsp_cache(hd_conf_t *cf, const hd_str_t *args, void *conf,
                      err);
 }
 
+/* --- key logs: of proxy_ssl_…, too --- */
+
+hd_rc_t hd_conf_set_key_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err)
+{
+    hd_str_t *path = (hd_str_t *)((char *)conf + cf->directive->offset);
+
+    if (hd_str_find_char(args[0], '$') >= 0)
+        return hd_err_set(err, HD_E_CONF, "a file's name without variables is expected");
+    *path = args[0].len > 0 ? hd_conf_path(cf, args[0], false) : HD_STR_NONE;
+    return HD_OK;
+}
+
+hd_rc_t hd_conf_need_key_log(hd_conf_t *cf, hd_str_t path, hd_tls_conf_t *tls,
+                             hd_err_t *err)
+{
+    tls->key_log = hd_str_dup(cf->pool, path);
+    return path.len > 0 ? hd_build_need_log(cf, path, err) : HD_OK;
+}
+
 static hd_rc_t set_session_cache(hd_conf_t *cf, const hd_str_t *args, void *conf,
                                  hd_err_t *err)
 {
@@ -460,7 +481,8 @@ hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **o
     if (sc->certs_n == 0 && !sc->rejects)
         return HD_OK;
     if (put_certs(cf, sc, tls, err) != HD_OK || put_trust(cf, sc, tls, err) != HD_OK ||
-        put_ocsp(cf, sc, tls, err) != HD_OK)
+        put_ocsp(cf, sc, tls, err) != HD_OK ||
+        hd_conf_need_key_log(cf, sc->key_log, tls, err) != HD_OK)
         return HD_ERROR;
     if (sc->dhparam.len > 0 &&
         hd_conf_read_text(cf, sc->dhparam, "DH parameters", &tls->dh_pem, err) != HD_OK)
@@ -646,6 +668,13 @@ static const hd_directive_t directives[] = {
      .set = set_ocsp_cache,
      .help = "off|shared:NAME:SIZE: answers about clients' certificates are kept for all "
              "workers, until there is a newer one, an hour at most; off"},
+    {.name = "ssl_key_log",
+     .scope = IN_SERVERS,
+     .args_n = 1,
+     .set = hd_conf_set_key_log,
+     .offset = AT(key_log),
+     .help = "FILE: gets the secrets of all sessions, in the form that Wireshark reads "
+             "(SSLKEYLOGFILE), for who has to look into recorded traffic"},
     {.name = "ssl_certificate_cache",
      .scope = IN_SERVERS,
      .args_n = 1,

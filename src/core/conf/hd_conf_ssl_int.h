@@ -17,5 +17,11 @@ hd_rc_t hd_conf_tls_no_effect(hd_conf_t *cf, const hd_str_t *args, void *conf,
 /* A setter of what only "off" (or none) may be said of; .post: why. */
 hd_rc_t hd_conf_tls_only_off(hd_conf_t *cf, const hd_str_t *args, void *conf,
                              hd_err_t *err);
+/* A setter for ssl_key_log; .offset is of a hd_str_t. */
+hd_rc_t hd_conf_set_key_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                            hd_err_t *err);
+/* Into the settings; the master is asked for the file. */
+hd_rc_t hd_conf_need_key_log(hd_conf_t *cf, hd_str_t path, hd_tls_conf_t *tls,
+                             hd_err_t *err) HD_MUST_CHECK;
 /* A path, or "data:" and the text; variables are refused. */
 hd_rc_t hd_conf_tls_path(hd_conf_t *cf, hd_str_t arg, hd_str_t *path, hd_err_t *err);

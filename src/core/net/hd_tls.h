@@ -110,6 +110,8 @@ typedef struct hd_tls_conf_s {
     const hd_slot_t *ticket_keys; /* server; NULL: made here, and changed by time */
     const struct hd_tls_ocsp_s *ocsp; /* server: responders are asked about clients'
                                          certificates (hd_ocsp.h); NULL: they aren't */
+    hd_str_t key_log; /* path of a log that gets sessions' secrets, for who looks into
+                         recorded traffic; empty: none */
     hd_str_t session_zone;        /* server: a cell of hd_tls_cache, shared by workers;
                                      empty: with session_cache, each its own */
     uint32_t session_zone_bytes;
@@ -186,6 +188,8 @@ hd_tls_client_state_t hd_tls_judge_client(const hd_conn_t *c, const char **why);
 uint64_t hd_tls_client_hash(const hd_conn_t *c);
 uint64_t hd_tls_peer_hash(const hd_conn_t *c); /* their peer_hash; 0: not TLS */
 
+/* Writes a line of a key log, its newline included. Set by who has log files. */
+extern void (*hd_tls_write_key_log)(hd_str_t path, hd_str_t line);
 bool hd_tls_is_trust_domain(hd_str_t name); /* SPIFFE-ID §2.1 */
 /* Tries what the settings say, for builders: ciphers, groups, versions, regexes. Secrets
  * are not looked at. */

@@ -118,6 +118,7 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
                       (uint64_t)conf->revalidates << 3);
     add_text(b, conf->verify_host);
     add_ocsp(b, conf->ocsp);
+    add_text(b, conf->key_log);
     add_number(b, conf->session_timeout_s);
     add_slot(b, conf->ticket_keys);
     add_text(b, conf->session_zone);
@@ -306,6 +307,19 @@ static int on_status(SSL *ssl, void *arg)
     return SSL_TLSEXT_ERR_NOACK;
 }
 
+void (*hd_tls_write_key_log)(hd_str_t path, hd_str_t line);
+
+static void on_key(const SSL *ssl, const char *line)
+{
+    const hd_tls_ctx_t *ctx = hd_tls_layer_of(ssl)->ctx;
+    char text[512]; /* a label and two values of up to 64 bytes each, in hex */
+    int n = snprintf(text, sizeof(text), "%s\n", line);
+
+    if (n > 0 && (size_t)n < sizeof(text) && hd_tls_write_key_log != NULL)
+        hd_tls_write_key_log(ctx->conf.key_log, hd_str_n(text, (size_t)n));
+    OPENSSL_cleanse(text, sizeof(text));
+}
+
 /* --- settings -> SSL_CTX --- */
 
 static hd_rc_t fail(hd_err_t *err, const char *what, hd_str_t text)
@@ -487,6 +501,8 @@ static void set_ways(hd_tls_ctx_t *ctx)
     SSL_CTX_set_mode(s, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                             SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_cert_cb(s, on_cert, ctx);
+    if (conf->key_log.len > 0)
+        SSL_CTX_set_keylog_callback(s, on_key);
     if (ctx->is_server && conf->rejects)
         SSL_CTX_set_tlsext_servername_callback(s, on_reject);
     if (ctx->is_server) {
@@ -545,6 +561,7 @@ static void copy_conf(hd_tls_ctx_t *ctx, const hd_tls_conf_t *conf)
     to->alpn = hd_str_dup(ctx->pool, conf->alpn);
     to->sni = hd_str_dup(ctx->pool, conf->sni);
     to->verify_host = hd_str_dup(ctx->pool, conf->verify_host);
+    to->key_log = hd_str_dup(ctx->pool, conf->key_log);
     if (conf->ocsp != NULL) {
         hd_tls_ocsp_t *o = hd_pool_new(ctx->pool, hd_tls_ocsp_t);
 
