@@ -100,6 +100,7 @@ FACT(ssl_curve, HD_TLS_CURVE)
 FACT(ssl_curves, HD_TLS_CURVES)
 FACT(ssl_session_id, HD_TLS_SESSION_ID)
 FACT(ssl_sigalg, HD_TLS_SIGALG)
+FACT(ssl_sigalgs, HD_TLS_SIGALGS)
 FACT(ssl_client_sigalg, HD_TLS_PEER_SIGALG)
 FACT(ssl_client_fingerprint, HD_TLS_PEER_FINGERPRINT)
 FACT(ssl_client_s_dn_legacy, HD_TLS_PEER_SUBJECT_LEGACY)
@@ -187,6 +188,7 @@ const hd_attr_def_t hd_http_attrs_tls[] = {
     A("ssl_curves", ssl_curves, HD_VAL_STR, C, "groups that the client offers"),
     A("ssl_session_id", ssl_session_id, HD_VAL_STR, C, "session id, hex"),
     A("ssl_sigalg", ssl_sigalg, HD_VAL_STR, C, "by which the server signed"),
+    A("ssl_sigalgs", ssl_sigalgs, HD_VAL_STR, C, "by which the client lets it sign"),
     A("ssl_client_sigalg", ssl_client_sigalg, HD_VAL_STR, C, "by which the client did"),
     A("ssl_early_data", ssl_early_data, HD_VAL_STR, C, "empty: early data isn't taken"),
     A("ssl_client_cert", ssl_client_cert, HD_VAL_STR, C, "the client's, PEM with tabs"),

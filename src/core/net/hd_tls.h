@@ -166,6 +166,7 @@ typedef enum {
     HD_TLS_CIPHERS, /* offered by the client: names, or 0x1301, between ':' */
     HD_TLS_CURVE,
     HD_TLS_CURVES,
+    HD_TLS_SIGALGS, /* offered by the client: names, or 0x0804, between ':' */
     HD_TLS_SESSION_ID, /* hex */
     HD_TLS_SIGALG,     /* by which we signed; as RFC 8446 §4.2.3 calls it */
     HD_TLS_PEER_SIGALG,

@@ -100,6 +100,30 @@ static hd_str_t name_sigalg(int type, int digest)
     return HD_STR_NONE;
 }
 
+/* The same by number. NULL: unknown. */
+static const char *name_scheme(unsigned number)
+{
+    static const struct {
+        uint16_t number;
+        const char *name;
+    } names[] = {
+        {0x0201, "rsa_pkcs1_sha1"},         {0x0203, "ecdsa_sha1"},
+        {0x0301, "rsa_pkcs1_sha224"},       {0x0303, "ecdsa_sha224"},
+        {0x0401, "rsa_pkcs1_sha256"},       {0x0501, "rsa_pkcs1_sha384"},
+        {0x0601, "rsa_pkcs1_sha512"},       {0x0403, "ecdsa_secp256r1_sha256"},
+        {0x0503, "ecdsa_secp384r1_sha384"}, {0x0603, "ecdsa_secp521r1_sha512"},
+        {0x0804, "rsa_pss_rsae_sha256"},    {0x0805, "rsa_pss_rsae_sha384"},
+        {0x0806, "rsa_pss_rsae_sha512"},    {0x0807, "ed25519"},
+        {0x0808, "ed448"},                  {0x0809, "rsa_pss_pss_sha256"},
+        {0x080a, "rsa_pss_pss_sha384"},     {0x080b, "rsa_pss_pss_sha512"},
+    };
+
+    for (size_t i = 0; i < hd_countof(names); i++)
+        if (names[i].number == number)
+            return names[i].name;
+    return NULL;
+}
+
 static hd_str_t sigalg_of(SSL *ssl, bool of_peer)
 {
     int type = NID_undef, digest = NID_undef;
@@ -114,6 +138,22 @@ static hd_str_t sigalg_of(SSL *ssl, bool of_peer)
         hd_ignore(SSL_get_signature_nid(ssl, &digest));
     }
     return name_sigalg(type, digest);
+}
+
+static hd_str_t print_sigalgs(SSL *ssl, hd_pool_t *pool)
+{
+    list_t l = {hd_pool_alloc_unaligned(pool, LIST_BYTES_MAX), 0, LIST_BYTES_MAX};
+    int n = SSL_get_sigalgs(ssl, -1, NULL, NULL, NULL, NULL, NULL);
+
+    for (int i = 0; i < n; i++) {
+        unsigned char low = 0, high = 0; /* as they were sent */
+        unsigned number;
+
+        hd_ignore(SSL_get_sigalgs(ssl, i, NULL, NULL, NULL, &low, &high));
+        number = (unsigned)high << 8 | low;
+        add_to_list(&l, name_scheme(number), number);
+    }
+    return hd_str_n(l.to, l.len);
 }
 
 static hd_str_t print_session_id(SSL *ssl, hd_pool_t *pool)
@@ -196,6 +236,8 @@ hd_str_t hd_tls_fact(hd_conn_t *c, hd_tls_fact_t what, hd_pool_t *pool)
         return print_curve(l->ssl, pool);
     case HD_TLS_CURVES:
         return print_curves(l->ssl, pool);
+    case HD_TLS_SIGALGS:
+        return print_sigalgs(l->ssl, pool);
     case HD_TLS_SESSION_ID:
         return print_session_id(l->ssl, pool);
     case HD_TLS_SIGALG:
