@@ -33,7 +33,7 @@ http {
     access_log off;
     ssl_certificate_cache max=10;
     ssl_ocsp off;
-    ssl_certificate_compression off;
+    ssl_certificate_compression on;
     upstream big { server 127.0.0.1:%%PORT_9%%; keepalive 4; }
     server {
         listen 127.0.0.1:%%PORT_0%% ssl default_server;
@@ -118,6 +118,7 @@ $hd->backend(9, sub { {status => 200, body => 'x' x 50000} });
 $hd->echo_server(3);
 my $front = Heddle::TlsFront->start($hd, 2 => 3, cert => $cert{'up.test'}, client_ca => $ca);
 $hd->start;
+like +($hd->run('-t'))[1], qr/:\d+: "ssl_certificate_compression" ignored, not supported/, 'certificates are sent as they are';
 
 sub s_client {
     my ($n, @args) = @_;
@@ -169,6 +170,7 @@ refused('ssl_conf_command Nonsense x;', qr/command "Nonsense x" can't be used/, 
 refused("ssl_conf_command Certificate $cert{'a.test'}{cert};", qr/files are not read this way/, 'a command that reads files');
 refused("ssl_dhparam $cert{'a.test'}{cert};", qr/DH parameters/, 'no DH parameters');
 refused("ssl_stapling on; ssl_stapling_file $cert{'a.test'}{cert};", qr/OCSP response is damaged/, 'no OCSP response');
+refused('ssl_certificate_compression br;', qr/invalid value "br": on or off/, 'a kind of compression');
 refused('ssl_buffer_size 0;', qr/must be greater than 0/, 'no record');
 refused("ssl_certificate $cert{'b.test'}{cert}; ssl_certificate_key $cert{'b.test'}{key}.locked;", qr/ssl_password_file/, 'a passphrase that is not given');
 refused("ssl_password_file $cert{'a.test'}{cert}; ssl_certificate $cert{'b.test'}{cert}; ssl_certificate_key $cert{'b.test'}{key}.locked;",

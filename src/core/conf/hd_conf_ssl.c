@@ -136,15 +136,20 @@ hd_rc_t hd_conf_tls_no_effect(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return HD_OK;
 }
 
-hd_rc_t hd_conf_tls_only_off(hd_conf_t *cf, const hd_str_t *args, void *conf,
-                             hd_err_t *err)
+/* Needs OpenSSL 3.2 (RFC 8879); nginx warns where it is built with an older one, too. */
+static hd_rc_t set_compression(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                               hd_err_t *err)
 {
+    bool is_on = hd_str_eq(args[0], HD_STR("on"));
+
     (void)conf;
-    if (hd_str_eq(args[0], HD_STR("off")))
-        return HD_OK;
-    return hd_err_set(err, HD_E_CONF,
-                      "invalid value \"%.*s\": only off is known here: %s",
-                      HD_STR_ARG(args[0]), (const char *)cf->directive->post);
+    if (!is_on && !hd_str_eq(args[0], HD_STR("off")))
+        return hd_err_set(err, HD_E_CONF, "invalid value \"%.*s\": on or off",
+                          HD_STR_ARG(args[0]));
+    if (is_on && cf->node->uses == 1)
+        hd_conf_warn(cf, "\"ssl_certificate_compression\" ignored, not supported: "
+                         "certificates are sent as they are");
+    return HD_OK;
 }
 
 /* Early data may be replayed by anyone who saw it (RFC 8446 §8); none is taken, and
@@ -687,9 +692,8 @@ static const hd_directive_t directives[] = {
     {.name = "ssl_certificate_compression",
      .scope = IN_SERVERS,
      .args_n = 1,
-     .set = hd_conf_tls_only_off,
-     .post = "this OpenSSL has no compression of certificates",
-     .help = "off: certificates aren't compressed"},
+     .set = set_compression,
+     .help = "on|off: accepted; certificates are sent as they are"},
     {.name = "ssl_session_cache",
      .scope = IN_SERVERS,
      .args_n = 1,

@@ -14,9 +14,6 @@ hd_rc_t hd_conf_add_tls_command(hd_conf_t *cf, const hd_str_t *args, void *conf,
 /* A setter of what is read and has no effect, the reason being in .post. */
 hd_rc_t hd_conf_tls_no_effect(hd_conf_t *cf, const hd_str_t *args, void *conf,
                               hd_err_t *err);
-/* A setter of what only "off" (or none) may be said of; .post: why. */
-hd_rc_t hd_conf_tls_only_off(hd_conf_t *cf, const hd_str_t *args, void *conf,
-                             hd_err_t *err);
 /* A setter for ssl_key_log; .offset is of a hd_str_t. */
 hd_rc_t hd_conf_set_key_log(hd_conf_t *cf, const hd_str_t *args, void *conf,
                             hd_err_t *err);
