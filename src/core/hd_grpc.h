@@ -14,7 +14,8 @@ hd_rc_t hd_grpc_take_message(hd_chain_t *in, size_t max, uint8_t **bytes, size_t
 /* Appends a framed message; false: block ceiling. */
 bool hd_grpc_try_add_message(hd_chain_t *out, const void *bytes,
                              size_t len) HD_MUST_CHECK;
-unsigned hd_grpc_status_from_http(unsigned status); /* gRPC's table of HTTP to status */
+/* gRPC's table for answers without a status of gRPC's: 200 is no success, either. */
+unsigned hd_grpc_status_from_http(unsigned status);
 const char *hd_grpc_status_name(unsigned status);
 /* grpc-message's percent-encoding: visible ASCII but '%' stays; not copied if all does.
  */

@@ -63,8 +63,6 @@ bool hd_grpc_try_add_message(hd_chain_t *out, const void *bytes, size_t len)
 unsigned hd_grpc_status_from_http(unsigned status)
 {
     switch (status) {
-    case 200:
-        return 0; /* OK: but without grpc-status the caller says UNKNOWN */
     case 400:
         return 13; /* INTERNAL */
     case 401:

@@ -187,19 +187,15 @@ static hd_str_t plain_words(hd_req_t *req, unsigned status)
     return HD_STR("");
 }
 
-static bool is_grpc(hd_req_t *req)
+bool hd_req_is_grpc(hd_req_t *req)
 {
     const hd_field_t *f = req->head.headers.n == 0
                               ? NULL
                               : hd_headers_get(&req->head.headers, HD_H_CONTENT_TYPE);
 
     return f != NULL && hd_str_has_prefix_nocase(f->value, HD_STR("application/grpc")) &&
-           (f->value.len == 16 || f->value.data[16] == '+' || f->value.data[16] == ';');
-}
-
-bool hd_req_is_grpc(hd_req_t *req)
-{
-    return is_grpc(req);
+           (f->value.len == 16 || f->value.data[16] == '+' || f->value.data[16] == ';') &&
+           !req->is_sub; /* who asked reads HTTP's status: 200 would let in */
 }
 
 /* A trailers-only answer: gRPC clients don't read bodies (gRPC over HTTP/2). */
@@ -210,9 +206,10 @@ static void answer_grpc(hd_req_t *req, unsigned code, hd_str_t words)
     req->res.status = 200;
     req->res.content_length = HD_LEN_UNKNOWN;
     req->res.has_body = false;
-    req->grpc_status = code;
     hd_headers_add_id(h, HD_H_CONTENT_TYPE, HD_STR("content-type"),
                       HD_STR("application/grpc"));
+    if (hd_headers_get(h, HD_H_GRPC_STATUS) != NULL) /* add_header's word */
+        return;
     hd_headers_add_id(h, HD_H_GRPC_STATUS, HD_STR("grpc-status"),
                       hd_str_printf(req->pool, "%u", code));
     if (words.len > 0)
@@ -220,17 +217,44 @@ static void answer_grpc(hd_req_t *req, unsigned code, hd_str_t words)
                           hd_grpc_escape(req->pool, words));
 }
 
+/* By xDS the answer was gRPC's before the route added its fields: of several the route's
+ * stays, as in Envoy. */
+static void keep_last(hd_headers_t *h, hd_header_id_t id)
+{
+    hd_field_t *f = hd_headers_get(h, id), *next;
+
+    while (f != NULL && (next = hd_headers_find_next(h, f)) != NULL) {
+        f->flags |= HD_FIELD_REMOVED;
+        f = next;
+    }
+}
+
+/* What tells of a body that isn't sent. */
+static void remove_body_fields(hd_headers_t *h)
+{
+    static const hd_str_t names[] = {
+        HD_STR_INIT("accept-ranges"), HD_STR_INIT("content-encoding"),
+        HD_STR_INIT("content-range"), HD_STR_INIT("content-type"),
+        HD_STR_INIT("etag"),          HD_STR_INIT("last-modified")};
+
+    for (size_t i = 0; i < hd_countof(names); i++)
+        hd_headers_remove(h, names[i]);
+}
+
 void hd_local_speak_grpc(hd_req_t *req)
 {
-    const hd_route_t *route = req->route;
+    hd_headers_t *h = &req->res.headers;
     unsigned status = req->res.status;
 
-    if (hd_likely(!req->is_local_reply || route == NULL || route->proxy == NULL) ||
-        !route->proxy->is_grpc || status < 300 || !is_grpc(req))
+    if (hd_likely(!req->is_local_reply) || req->http == NULL || !hd_req_is_grpc(req))
         return;
-    hd_headers_init(&req->res.headers, req->pool, 8);
-    answer_grpc(req, hd_grpc_status_from_http(status), hd_http_reason(status));
-    hd_local_sign(req);
+    if (req->http->is_xds) {
+        keep_last(h, HD_H_GRPC_STATUS);
+        keep_last(h, HD_H_GRPC_MESSAGE);
+    } else if (status >= 300) {
+        remove_body_fields(h);
+        answer_grpc(req, hd_grpc_status_from_http(status), hd_http_reason(status));
+    }
 }
 
 static void init_head(hd_req_t *req, unsigned status)
@@ -297,7 +321,7 @@ void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t b
         body = is_xds ? plain_words(req, status) : html_page(req, status);
         type = is_xds ? HD_STR("text/plain") : HD_STR("text/html");
     }
-    if (is_xds && is_grpc(req)) {
+    if (is_xds && hd_req_is_grpc(req)) {
         answer_grpc(req, hd_grpc_status_from_http(status), body);
     } else {
         if (body.len > 0 && !hd_chain_try_add_copy(&local->body, body.data, body.len))

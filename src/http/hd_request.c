@@ -616,7 +616,6 @@ hd_req_t *hd_request_create(hd_conn_t *c, hd_loop_t *loop, hd_member_t *m,
     req->loc = &hd_http_loc_defaults;
     req->head.content_length = HD_LEN_UNKNOWN;
     req->response_filters_n = UINT16_MAX;
-    req->grpc_status = UINT32_MAX;
     req->start_ns = hd_loop_now_ns(loop);
     req->start_wall_ns = hd_loop_wall_ns(loop);
     hd_post_init(&req->wake, on_wake);

@@ -258,7 +258,6 @@ struct hd_req_s {
     hd_str_t request_id;   /* empty until it is asked for */
     hd_addr_t client_addr; /* xDS: after X-Forwarded-For as far as it is trusted */
     bool has_real_addr;    /* <client_addr> stands for the conn's remote in everything */
-    uint32_t grpc_status;
     hd_err_t *err; /* NULL: none; in the pool */
 };
 

@@ -505,8 +505,6 @@ static uint32_t grpc_status_of(const hd_req_t *req)
     const hd_field_t *f = NULL;
     uint64_t n;
 
-    if (req->grpc_status != UINT32_MAX)
-        return req->grpc_status;
     if (req->res_trailers.n > 0)
         f = hd_headers_get(&req->res_trailers, HD_H_GRPC_STATUS);
     if (f == NULL && req->res.headers.n > 0)

@@ -61,8 +61,8 @@ bool hd_local_is_closing(unsigned status);
 hd_str_t hd_http_date(hd_loop_t *loop); /* RFC 9110 §5.6.7; good for a second or more */
 /* Server and Date as the settings say. */
 void hd_local_sign(hd_req_t *req);
-/* An error of ours, about to be sent: for a gRPC client of grpc_pass it becomes a gRPC
- * status without a body, unless error_page made something else of it. */
+/* An error of ours, about to be sent: for a gRPC client it becomes a gRPC status without a
+ * body, unless error_page or add_header made something else of it. */
 void hd_local_speak_grpc(hd_req_t *req);
 
 /* --- hd_header_ops.c --- */
