@@ -4,11 +4,13 @@ package Heddle::Counter;
 # one that a limit protects, so what it sees is what counts.
 #
 #   my $up = Heddle::Counter->new($hd, 1);        # on port 1 of $hd
-#   $up->max                # {conns, active, requests, now}: since the last reset
+#   $up->max                # {conns, active, retries, requests, now, busy}: since the last reset, but for now: how many
+#                           # connections, and busy: with a request; retries: those whose X-Request-Id came before
 #   $up->reset;
 #   (limit => n): connections; the n+1st is looked at more closely, see below
 #   $up->set(status => 503, hold => 0.05, tcp => 1);    # answers so, after this time; tcp: no HTTP, bytes
-#                                                       # are sent back
+#                                                       # are sent back; hold_retries: theirs
+#   $up->answer_all(hold => 0.05);                      # those held, at once; later ones after this time
 #
 # A connection beyond the limit is counted only after those that the client has closed are seen as closed: on
 # loopback a close that came before a connect may be read after it.
@@ -52,11 +54,17 @@ sub max   { $_[0]->ask({}) }
 sub reset { $_[0]->ask({reset => 1}) }
 sub set   { my ($self, %how) = @_; return $self->ask({set => \%how}) }
 
+sub answer_all {
+    my ($self, %how) = @_;
+    my $hold = $how{hold} // 0;
+    return $self->ask({answer_all => 1, set => {hold => $hold, hold_retries => $hold}});
+}
+
 # ---- in its process
 
 sub serve {
     my ($listener, $control, $how) = @_;
-    my %c = (conns => {}, later => [], how => $how, max => {conns => 0, active => 0, requests => 0});
+    my %c = (conns => {}, later => [], how => $how, max => nothing(), seen => {});
     my $select = IO::Select->new($listener, $control);
     while (1) {
         my $wait = @{$c{later}} ? $c{later}[0][0] - time : undef;
@@ -86,12 +94,15 @@ sub accept_one {
     note($c);
 }
 
+sub nothing { return {conns => 0, active => 0, retries => 0, requests => 0} }
+
 sub note {
     my ($c) = @_;
-    my $n = keys %{$c->{conns}};
-    my $active = grep { $_->{active} } values %{$c->{conns}};
-    $c->{max}{conns} = $n if $n > $c->{max}{conns};
-    $c->{max}{active} = $active if $active > $c->{max}{active};
+    my @active = grep { $_->{active} } values %{$c->{conns}};
+    my %now = (conns => scalar keys %{$c->{conns}}, active => scalar @active, retries => scalar grep { $_->{is_retry} } @active);
+    for (keys %now) {
+        $c->{max}{$_} = $now{$_} if $now{$_} > $c->{max}{$_};
+    }
 }
 
 sub read_conns {
@@ -107,10 +118,13 @@ sub read_conns {
             syswrite $sock, $conn->{buf};
             $conn->{buf} = '';
         } elsif (!$conn->{active} && $conn->{buf} =~ s/^(.*?)\r\n\r\n//s) {
+            my ($id) = $1 =~ /^x-request-id:\s*(\S+)/mi;
             $conn->{active} = 1;
+            $conn->{is_retry} = defined $id && $c->{seen}{$id}++;
             $c->{max}{requests}++;
             note($c);
-            push @{$c->{later}}, [time + $c->{how}{hold}, $conn];
+            my $hold = $conn->{is_retry} ? $c->{how}{hold_retries} // $c->{how}{hold} : $c->{how}{hold};
+            $c->{later} = [sort { $a->[0] <=> $b->[0] } @{$c->{later}}, [time + $hold, $conn]];
         }
     }
 }
@@ -129,12 +143,13 @@ sub control {
     my ($c, $control) = @_;
     my $sock = $control->accept or return;
     my $ask = $json->decode(scalar <$sock>);
-    my %now = (%{$c->{max}}, now => scalar keys %{$c->{conns}});
+    my %now = (%{$c->{max}}, now => scalar keys %{$c->{conns}}, busy => scalar grep { $_->{active} } values %{$c->{conns}});
     $c->{how}{$_} = $ask->{set}{$_} for keys %{$ask->{set} // {}};
     if ($ask->{reset}) {
-        $c->{max} = {conns => 0, active => 0, requests => 0};
+        $c->{max} = nothing();
         note($c);
     }
+    $_->[0] = 0 for $ask->{answer_all} ? @{$c->{later}} : ();
     print $sock $json->encode(\%now), "\n";
 }
 
