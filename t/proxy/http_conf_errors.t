@@ -24,6 +24,17 @@ sub location { server("location / { $_[0] }") }
 sub stream { "stream {\n$_[0]\n}" }
 
 my @rows = (
+    # charset_map
+    [http_('charset_map a a { }'), 2, '"charset_map" between the same charsets "a" and "a"'],
+    [http_('charset_map utf-8 a { }'), 2, '"utf-8" must come second'],
+    [http_('charset_map a b { 80; }'), 2, 'invalid line "80": two characters are needed'],
+    [http_('charset_map a b { 8g 80; }'), 2, 'invalid line "8g"'],
+    [http_('charset_map a b { 80 8080; }'), 2, 'invalid value "8080": a byte in two hexadecimal digits'],
+    [http_('charset_map a utf-8 { 80 C2; }'), 2, 'invalid value "C2": a character in UTF-8'],
+    [http_('charset_map a utf-8 { 80 F09D849E; }'), 2, 'invalid value "F09D849E": a character in UTF-8, of up to three bytes'],
+    [http_('charset_map a b;'), 2, 'has no opening "{"'],
+    [location('charset a; source_charset b;'), 2, 'no "charset_map" for the charsets "b" and "a"'],
+    [location('charset "";'), 2, 'the charset is empty'],
     # small modules
     [location('empty_gif on;'), 2, 'invalid number of arguments in "empty_gif" directive (1)'],
     [location('random_index yes;'), 2, 'it must be "on" or "off"'],
