@@ -66,7 +66,7 @@ static const struct {
     {"DOWNSTREAM_REMOTE_ADDRESS", OP_REMOTE, NULL},
     {"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", OP_ATTR, "remote_addr"},
     {"DOWNSTREAM_PEER_URI_SAN", OP_ATTR, "peer_principal"},
-    {"REQUESTED_SERVER_NAME", OP_ATTR, "ssl_server_name"},
+    {"REQUESTED_SERVER_NAME", OP_ATTR, "requested_server_name"},
     {"ROUTE_NAME", OP_ROUTE, NULL},
     {"PROTOCOL", OP_PROTOCOL, NULL},
     {"HOSTNAME", OP_ATTR, "hostname"},

@@ -38,6 +38,14 @@ GET(ssl_server_name)
         hd_val_set_if_any(out, of->conn->facts->sni);
 }
 
+/* Envoy's %REQUESTED_SERVER_NAME%. */
+GET(requested_server_name)
+{
+    UNUSED_REST;
+    if (of->conn != NULL && of->conn->facts != NULL)
+        hd_val_set_if_any(out, of->conn->facts->sni);
+}
+
 GET(ssl_alpn_protocol)
 {
     UNUSED_REST;
@@ -178,6 +186,8 @@ const hd_attr_def_t hd_http_attrs_tls[] = {
     A("ssl_protocol", ssl_protocol, HD_VAL_STR, C, "TLSv1.3, …"),
     A("ssl_cipher", ssl_cipher, HD_VAL_STR, C, "cipher suite"),
     A("ssl_server_name", ssl_server_name, HD_VAL_STR, C, "server name of the handshake"),
+    A("requested_server_name", requested_server_name, HD_VAL_STR, C,
+      "that of the ClientHello, whether TLS ends here or not"),
     A("ssl_alpn_protocol", ssl_alpn_protocol, HD_VAL_STR, C, "protocol agreed on"),
     A("ssl_session_reused", ssl_session_reused, HD_VAL_STR, C, "\"r\" if resumed, \".\""),
     A("ssl_client_s_dn", ssl_client_s_dn, HD_VAL_STR, C, "subject of the client's"),

@@ -11,12 +11,12 @@ static const struct {
     const char *operator, * variable;
 } operators[] = {
     {"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "remote_addr"},
-    {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", "remote_addr"},
+    {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", "realip_remote_addr"},
     {"DOWNSTREAM_REMOTE_PORT", "remote_port"},
     {"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "server_addr"},
     {"DOWNSTREAM_LOCAL_PORT", "server_port"},
     {"PROTOCOL", "server_protocol"},
-    {"REQUESTED_SERVER_NAME", "ssl_server_name"},
+    {"REQUESTED_SERVER_NAME", "requested_server_name"},
     {"DOWNSTREAM_PEER_URI_SAN", "peer_principal"},
     {"DOWNSTREAM_TLS_VERSION", "ssl_protocol"},
     {"DOWNSTREAM_TLS_CIPHER", "ssl_cipher"},
