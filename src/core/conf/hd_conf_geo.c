@@ -192,9 +192,14 @@ static hd_rc_t read_line(hd_conf_t *cf, reading_t *r, hd_value_map_t *map,
 {
     if (n->is_block || n->args_n > 1)
         return hd_err_set(err, HD_E_CONF, "in geo a line is NETWORK VALUE");
+    if (n->args_n == 0 && hd_str_eq(n->name, HD_STR("volatile"))) {
+        map->is_volatile = true;
+        return HD_OK;
+    }
     if (n->args_n == 0) {
         if (!hd_str_eq(n->name, HD_STR("ranges")))
-            return hd_err_set(err, HD_E_CONF, "invalid parameter \"%.*s\": ranges",
+            return hd_err_set(err, HD_E_CONF,
+                              "invalid parameter \"%.*s\": ranges or volatile",
                               HD_STR_ARG(n->name));
         r->by_ranges = true;
         return HD_OK;

@@ -233,8 +233,8 @@ static const hd_directive_t directives[] = {
      .block = check_map,
      .declares = HD_ARG_LAST,
      .help =
-         "[$ADDRESS] $NAME { [ranges;] NETWORK VALUE; delete NETWORK; default VALUE; }: "
-         "a variable by an address, the client's if none is named"},
+         "[$ADDRESS] $NAME { [ranges;] [volatile;] NETWORK VALUE; delete NETWORK; default "
+         "VALUE; }: a variable by an address, the client's if none is named"},
     {.name = "split_clients",
      .scope = HD_IN_HTTP | HD_IN_STREAM,
      .args_n = 2,

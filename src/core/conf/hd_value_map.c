@@ -180,12 +180,25 @@ static hd_str_t find_range(const hd_value_map_t *map, const uint8_t *addr)
     return map->rest;
 }
 
+/* "1.2.3.4:80", "[::1]:80": some variables of addresses have a port, too. */
+static hd_str_t without_port(hd_str_t text)
+{
+    bool is_literal = text.len > 0 && text.data[0] == '[';
+    ssize_t end = hd_str_find_char(text, is_literal ? ']' : ':');
+    hd_str_t rest = end < 0 ? HD_STR_NONE : hd_str_sub(text, (size_t)end + 1, text.len);
+
+    if (end < 0 || (!is_literal && hd_str_find_char(rest, ':') >= 0)) /* 2001:db8::1 */
+        return text;
+    return is_literal ? hd_str_sub(text, 1, (size_t)end - 1)
+                      : hd_str_sub(text, 0, (size_t)end);
+}
+
 static hd_str_t find_geo(const hd_value_map_t *map, hd_str_t source)
 {
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
     uint8_t addr[16];
 
-    if (!hd_geo_bytes(source, addr)) {
+    if (!hd_geo_bytes(source, addr) && !hd_geo_bytes(without_port(source), addr)) {
         memset(addr, 0, 16); /* nginx: 255.255.255.255, which only /0 holds */
         memset(addr + 10, 0xff, 6);
     }
