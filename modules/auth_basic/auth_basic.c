@@ -183,10 +183,18 @@ static password_t check(hd_str_t password, hd_str_t stored)
 
 /* --- requests --- */
 
+/* A CONNECT asks a proxy, which has fields and a status of its own (RFC 9110 §11.7). */
+static bool is_proxy(hd_req_t *req)
+{
+    return hd_str_eq(hd_req_method(req), HD_STR("CONNECT"));
+}
+
 /* Name and password out of the field; both end with NUL. */
 static bool read_credentials(hd_req_t *req, hd_str_t *user, hd_str_t *password)
 {
-    hd_str_t field = hd_req_header(req, HD_STR("Authorization"), NULL);
+    hd_str_t name =
+        is_proxy(req) ? HD_STR("Proxy-Authorization") : HD_STR("Authorization");
+    hd_str_t field = hd_req_header(req, name, NULL);
     ssize_t colon;
     char *text;
     size_t n;
@@ -206,13 +214,15 @@ static bool read_credentials(hd_req_t *req, hd_str_t *user, hd_str_t *password)
     return true;
 }
 
-/* 401; a quote in the realm would end it. */
+/* 401, 407; a quote in the realm would end it. */
 static hd_rc_t challenge(hd_req_t *req, hd_str_t realm)
 {
-    hd_rc_t rc =
-        hd_req_answer(req, 401, HD_STR_NONE, HD_STR_NONE, NULL, "auth_basic_denied");
+    hd_rc_t rc = hd_req_answer(req, is_proxy(req) ? 407 : 401, HD_STR_NONE, HD_STR_NONE,
+                               NULL, "auth_basic_denied");
 
-    if (hd_res_add_header(req, HD_STR("WWW-Authenticate"),
+    if (hd_res_add_header(req,
+                          is_proxy(req) ? HD_STR("Proxy-Authenticate")
+                                        : HD_STR("WWW-Authenticate"),
                           hd_str_printf(hd_req_pool(req), "Basic realm=\"%.*s\"",
                                         HD_STR_ARG(realm))) != HD_OK)
         return HD_ERROR;

@@ -113,7 +113,8 @@ static hd_rc_t redirect(hd_req_t *req, unsigned status, hd_str_t url)
     return HD_DONE;
 }
 
-/* A page in the place of a 401 asks for a name no less (RFC 9110 §15.5.2). */
+/* A page in the place of a 401 or 407 asks for a name no less (RFC 9110 §15.5.2,
+ * §15.5.8). */
 static void keep_challenge(hd_req_t *req)
 {
     const hd_headers_t *h = &req->res.headers;
@@ -122,7 +123,8 @@ static void keep_challenge(hd_req_t *req)
         const hd_field_t *f = &h->fields[i];
 
         if ((f->flags & HD_FIELD_REMOVED) ||
-            !hd_str_eq_nocase(f->name, HD_STR("WWW-Authenticate")))
+            (!hd_str_eq_nocase(f->name, HD_STR("WWW-Authenticate")) &&
+             !hd_str_eq_nocase(f->name, HD_STR("Proxy-Authenticate"))))
             continue;
         if (req->kept == NULL) {
             req->kept = hd_pool_new(req->pool, hd_headers_t);
@@ -152,7 +154,7 @@ static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
     req->error_status = page->keeps ? status : page->instead;
     if (uri.data[0] == '/')
         hd_request_make_get(req);
-    if (req->error_status == 401)
+    if (req->error_status == 401 || req->error_status == 407)
         keep_challenge(req);
     req->reroute_to = hd_str_dup(req->pool, uri);
     return HD_REROUTE;

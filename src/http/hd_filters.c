@@ -126,14 +126,26 @@ static void enter_filter(hd_req_t *req, const hd_filter_conf_t *f, unsigned hook
 /* A denial that counts only if no access module lets the request in. */
 typedef struct hd_denial_s {
     unsigned status;
-    hd_str_t challenge; /* WWW-Authenticate */
+    hd_str_t challenge; /* of a 401 or 407 */
 } hd_denial_t;
+
+/* Who asks for a name, as a server or as a proxy (RFC 9110 §11.6.1, §11.7.1), does so by
+ * this field. */
+static hd_str_t challenge_field(unsigned status)
+{
+    return status == 407 ? HD_STR("Proxy-Authenticate") : HD_STR("WWW-Authenticate");
+}
+
+static bool asks_for_name(unsigned status)
+{
+    return status == 401 || status == 407;
+}
 
 /* auth_delay: how long it took to find that a password was wrong is not to be seen. */
 static void delay_denial(hd_req_t *req)
 {
     if (hd_unlikely(req->loc->auth_delay_ms > 0) && !req->is_sub &&
-        req->action_ops == &hd_local_action && req->res.status == 401)
+        req->action_ops == &hd_local_action && asks_for_name(req->res.status))
         req->delays_denial = true;
 }
 
@@ -144,13 +156,14 @@ static hd_rc_t deny(hd_req_t *req)
     req->denial = NULL;
     hd_response_local(req, d->status, HD_STR_NONE, HD_STR_NONE, HD_RF(DENIED), "satisfy");
     if (d->challenge.len > 0)
-        hd_ignore(hd_headers_add(&req->res.headers, HD_STR("WWW-Authenticate"),
+        hd_ignore(hd_headers_add(&req->res.headers, challenge_field(d->status),
                                  d->challenge) == NULL);
     delay_denial(req);
     return HD_DONE;
 }
 
-/* An access module has spoken: yes ends the matter, no (401, 403) is kept in mind. */
+/* An access module has spoken: yes ends the matter, no (401, 403, 407) is kept in mind.
+ */
 static hd_rc_t judge(hd_req_t *req, hd_rc_t rc)
 {
     bool found;
@@ -162,14 +175,14 @@ static hd_rc_t judge(hd_req_t *req, hd_rc_t rc)
     }
     if ((rc != HD_DONE && rc != HD_ERROR) || req->response_ended ||
         req->action_ops != &hd_local_action ||
-        (req->res.status != 401 && req->res.status != 403))
+        (!asks_for_name(req->res.status) && req->res.status != 403))
         return rc;
     if (req->denial == NULL)
         req->denial = hd_pool_new(req->pool, hd_denial_t);
-    if (req->denial->status != 401) /* who may try again is told so */
+    if (!asks_for_name(req->denial->status)) /* who may try again is told so */
         *req->denial = (hd_denial_t){
             .status = req->res.status,
-            .challenge = hd_res_header(req, HD_STR("WWW-Authenticate"), &found)};
+            .challenge = hd_res_header(req, challenge_field(req->res.status), &found)};
     hd_request_act(req, NULL);
     hd_response_clear(req);
     req->is_local_reply = false;

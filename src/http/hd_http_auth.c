@@ -1,5 +1,5 @@
-/* $remote_user: the name in an Authorization field of the Basic scheme (RFC 7617 §2). It
- * is what the client says; nothing has checked it. */
+/* $remote_user: the name in an Authorization field (of a CONNECT: Proxy-Authorization) of
+ * the Basic scheme (RFC 7617 §2). It is what the client says; nothing has checked it. */
 #include "core/base/hd_base64.h"
 #include "http/hd_request_int.h"
 
@@ -7,8 +7,11 @@
 
 static void get_remote_user(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)
 {
-    hd_str_t auth =
-        hd_req_header(of->req, HD_STR("Authorization"), NULL); /* empty: none */
+    hd_str_t auth = hd_req_header(of->req,
+                                  of->req->head.method_id == HD_M_CONNECT
+                                      ? HD_STR("Proxy-Authorization")
+                                      : HD_STR("Authorization"),
+                                  NULL); /* empty: none */
     ssize_t colon;
     size_t len;
     char *text;
