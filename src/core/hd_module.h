@@ -94,6 +94,7 @@ typedef struct {
     bool is_reused_conn;  /* a kept-alive conn that may have been closed meanwhile */
     bool refused_stream;  /* REFUSED_STREAM, or GOAWAY below its id */
     bool is_invalid;      /* what came is no response */
+    bool is_denied;       /* nobody was asked: …_allow_upstream said no */
 } hd_try_result_t;
 
 typedef struct {

@@ -3,3 +3,5 @@
 #include "http/hd_request.h"
 
 extern const hd_action_ops_t hd_tunnel_action;
+/* <req> is answered by it: its upstream is spoken to by its client alone. */
+bool hd_action_is_tunnel(const hd_req_t *req);

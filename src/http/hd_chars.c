@@ -107,6 +107,23 @@ bool hd_http_is_authority(hd_str_t a)
            hd_str_find_char(host, ']') < 0 && is_port(port);
 }
 
+hd_str_t hd_http_port_of(hd_str_t a)
+{
+    size_t at = a.len;
+
+    while (at > 0 && a.data[at - 1] >= '0' && a.data[at - 1] <= '9')
+        at--;
+    return at > 0 && a.data[at - 1] == ':' ? hd_str_sub(a, at, a.len) : HD_STR_NONE;
+}
+
+bool hd_http_is_connect_target(hd_str_t a)
+{
+    uint64_t port;
+
+    return hd_http_is_authority(a) && hd_str_to_u64(hd_http_port_of(a), 65535, &port) &&
+           port > 0;
+}
+
 static bool is_token(hd_str_t s)
 {
     return s.len > 0 && hd_span(s, HD_CH_TOKEN) == s.len;

@@ -50,6 +50,10 @@ static inline size_t hd_span_value(hd_str_t s)
 int hd_hex_value(char c); /* 0…15, -1 */
 /* host[:port]: not empty, port digits only and at most 65535 (RFC 9110 §4.2.1). */
 bool hd_http_is_authority(hd_str_t authority);
+/* The digits of <authority>'s port, of one that is right; empty: it has none. */
+hd_str_t hd_http_port_of(hd_str_t authority);
+/* May CONNECT lead there: does it name a port (RFC 9110 §9.3.6)? */
+bool hd_http_is_connect_target(hd_str_t authority);
 /* A protocol to upgrade to (RFC 9110 §7.8: a name, and maybe "/" and a version), but not
  * h2c: that is by prior knowledge or ALPN only (h2c smuggling). */
 bool hd_http_is_protocol(hd_str_t s);

@@ -73,7 +73,7 @@ typedef struct {
     hd_conn_t *(*take_conn)(hd_exchange_t *x);
 } hd_client_codec_t;
 
-extern const hd_client_codec_t hd_h1_client, hd_h2_client;
+extern const hd_client_codec_t hd_h1_client, hd_h2_client, hd_raw_client;
 
 struct hd_upconn_s {
     hd_conn_t *conn;
@@ -94,6 +94,7 @@ struct hd_upconn_s {
  */
 hd_rc_t hd_h1_client_open(hd_upconn_t *u, hd_err_t *err) HD_MUST_CHECK;
 hd_rc_t hd_h2_client_open(hd_upconn_t *u, hd_err_t *err) HD_MUST_CHECK;
+hd_rc_t hd_raw_client_open(hd_upconn_t *u, hd_err_t *err) HD_MUST_CHECK;
 /* Begins an exchange on an open upconn with room. NULL: it just lost that room. */
 hd_exchange_t *hd_exchange_begin(hd_upconn_t *u, hd_pool_t *pool,
                                  const hd_exchange_user_t *user, void *owner);

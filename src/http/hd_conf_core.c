@@ -339,11 +339,9 @@ static hd_rc_t set_gzip_disable(hd_conf_t *cf, const hd_str_t *args, void *conf,
     return HD_OK;
 }
 
-/* early_hints CONDITION … */
-static hd_rc_t set_early_hints(hd_conf_t *cf, const hd_str_t *args, void *conf,
-                               hd_err_t *err)
+hd_rc_t hd_http_conf_conditions(hd_conf_t *cf, const hd_str_t *args,
+                                const hd_expr_t *const **to, hd_err_t *err)
 {
-    core_conf_t *cc = conf;
     const hd_expr_t **list =
         hd_pool_new_n(cf->pool, const hd_expr_t *, cf->node->args_n + 1u);
 
@@ -354,8 +352,16 @@ static hd_rc_t set_early_hints(hd_conf_t *cf, const hd_str_t *args, void *conf,
             return HD_ERROR;
         list[i] = e;
     }
-    cc->loc.early_hints = list;
+    *to = list;
     return HD_OK;
+}
+
+/* early_hints CONDITION … */
+static hd_rc_t set_early_hints(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                               hd_err_t *err)
+{
+    return hd_http_conf_conditions(cf, args, &((core_conf_t *)conf)->loc.early_hints,
+                                   err);
 }
 
 /* satisfy all|any */

@@ -4,6 +4,7 @@
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_http2.h"
 #include "http/hd_conf_grpc.h"
+#include "http/hd_conf_tunnel.h"
 #include "http/hd_conf_int.h"
 
 #include <unistd.h>
@@ -303,6 +304,7 @@ void hd_http_conf_register(void)
     hd_ignore(hd_module_add(&hd_http_core_module) == 0);
     hd_ignore(hd_module_add(&hd_proxy_module) == 0);
     hd_grpc_register();
+    hd_tunnel_register();
     hd_ignore(hd_module_add(&hd_answer_module) == 0);
     hd_ignore(hd_module_add(&hd_http2_module) == 0);
     hd_ignore(hd_module_add(&hd_error_page_module) == 0);

@@ -55,6 +55,7 @@ typedef struct hd_http_build_s {
     hd_conf_server_t *server; /* being sketched; else NULL */
     hd_place_t *place;        /* being read; NULL: http itself */
     bool is_sketch;           /* locations are left out */
+    bool has_tunnel;          /* the server being read, somewhere in it */
     uint32_t places_n;
 } hd_http_build_t;
 
@@ -101,6 +102,9 @@ const hd_http_loc_t *hd_http_core_loc(hd_conf_t *cf);
 /* Fills what of an HTTP server's settings comes from its own block. */
 void hd_http_core_fill(const hd_conf_t *cf, hd_http_conf_t *http);
 bool hd_http_core_is_http2(const hd_conf_t *cf);
+/* A directive's arguments, each a condition: a list in <cf>'s region, ended by NULL. */
+hd_rc_t hd_http_conf_conditions(hd_conf_t *cf, const hd_str_t *args,
+                                const hd_expr_t *const **to, hd_err_t *err);
 bool hd_http_core_is_internal(const hd_conf_t *cf, const hd_place_t *place);
 
 /* --- hd_conf_file.c --- */

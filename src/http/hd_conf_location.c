@@ -2,6 +2,7 @@
 #include "core/conf/hd_module_table.h"
 #include "http/hd_conf_grpc.h"
 #include "http/hd_conf_int.h"
+#include "http/hd_conf_tunnel.h"
 #include "core/conf/hd_value_map.h"
 
 #include <stdlib.h>
@@ -435,6 +436,8 @@ hd_rc_t hd_http_make_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t **
     rc = hd_http_proxy_route(cf, place, route, err);
     if (rc == HD_DECLINED)
         rc = hd_http_grpc_route(cf, place, route, err);
+    if (rc == HD_DECLINED)
+        rc = hd_http_tunnel_route(cf, place, route, err);
     if (rc != HD_OK && rc != HD_DECLINED)
         return rc;
     hd_http_file_route(cf, route);

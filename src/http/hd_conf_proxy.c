@@ -123,30 +123,39 @@ static const hd_conf_enum_t next_names[] = {
     {"http_403", HD_NEXT_403},
     {"http_404", HD_NEXT_404},
     {"http_429", HD_NEXT_429},
+    {"denied", HD_NEXT_DENIED},
     {"non_idempotent", HD_NEXT_NON_IDEMPOTENT},
     {"off", HD_NEXT_OFF},
     {NULL, 0},
 };
 
+/* In which cases another server is asked: those that the directive's table has. */
 static hd_rc_t set_next(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
 {
+    const hd_conf_enum_t *names = cf->directive->post, *e;
     hd_conf_proxy_t *pc = conf;
+    hd_str_t all = HD_STR_NONE;
 
     pc->filter.next = 0;
     for (uint32_t i = 0; i < cf->node->args_n; i++) {
-        const hd_conf_enum_t *e = next_names;
-
-        while (e->name != NULL && !hd_str_eq(args[i], hd_str_c(e->name)))
-            e++;
-        if (e->name == NULL)
-            return hd_err_set(err, HD_E_CONF,
-                              "invalid value \"%.*s\"; allowed are error, timeout, "
-                              "invalid_header, http_500, http_502, http_503, http_504, "
-                              "http_403, http_404, http_429, non_idempotent, off",
-                              HD_STR_ARG(args[i]));
+        for (e = names; e->name != NULL && !hd_str_eq(args[i], hd_str_c(e->name)); e++)
+            ;
+        if (e->name == NULL) {
+            for (e = names; e->name != NULL; e++)
+                all = hd_str_printf(cf->temp, "%.*s%s%s", HD_STR_ARG(all),
+                                    e == names ? "" : ", ", e->name);
+            return hd_err_set(err, HD_E_CONF, "invalid value \"%.*s\"; allowed are %.*s",
+                              HD_STR_ARG(args[i]), HD_STR_ARG(all));
+        }
         pc->filter.next |= e->value;
     }
     return HD_OK;
+}
+
+/* proxy_allow_upstream CONDITION … */
+static hd_rc_t set_allow(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_t *err)
+{
+    return hd_http_conf_conditions(cf, args, &((hd_conf_proxy_t *)conf)->allow, err);
 }
 
 /* proxy_buffers N SIZE */
@@ -265,6 +274,20 @@ static const hd_directive_t directives[] = {
      .offset = AT(bind),
      .help = "ADDRESS [transparent]|off: where connections to servers come from; "
              "transparent: an address that isn't ours"},
+    {.name = "proxy_bind_dynamic",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(binds_each),
+     .help = "on|off: where connections come from is asked for each server anew, once it "
+             "is known ($upstream_last_addr); off"},
+    {.name = "proxy_allow_upstream",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .args_max = HD_ARGS_ANY,
+     .set = set_allow,
+     .help = "CONDITION …: a server is asked only if all of these are neither empty nor "
+             "0, once it is known ($upstream_last_addr); else 403, or the next one"},
     {.name = "proxy_socket_keepalive",
      .scope = IN_ANY,
      .args_n = 1,
@@ -439,9 +462,10 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .args_max = HD_ARGS_ANY,
      .set = set_next,
+     .post = next_names,
      .help =
-         "error|timeout|invalid_header|http_500|…|non_idempotent|off …: when the next "
-         "server is asked; error timeout"},
+         "error|timeout|invalid_header|http_500|…|denied|non_idempotent|off …: when the "
+         "next server is asked; error timeout"},
     {.name = "proxy_next_upstream_tries",
      .scope = IN_ANY,
      .args_n = 1,

@@ -34,7 +34,9 @@ typedef struct {
     hd_str_t temp_path;
     uint32_t version; /* VERSION_…; 0: 1.1 */
     const hd_expr_t *method, *body, *bind, *limit_rate;
-    bool bind_transparent, drops_headers, drops_body, socket_keepalive, drops_trailers;
+    const hd_expr_t *const *allow; /* ends with NULL; NULL: none */
+    bool bind_transparent, binds_each, drops_headers, drops_body, socket_keepalive,
+        drops_trailers;
     uint32_t ignores; /* HD_IGNORES_… */
     uint32_t is_high;
     bool no_buffering, no_request_buffering, no_redirect, intercepts, no_multiplex;

@@ -150,6 +150,8 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .body = pc->body,
         .bind = pc->bind,
         .bind_transparent = pc->bind_transparent,
+        .binds_each = pc->binds_each,
+        .allow = pc->allow,
         .socket_keepalive = pc->socket_keepalive,
         .drops_trailers = pc->drops_trailers,
         .limit_rate = pc->limit_rate,

@@ -40,6 +40,7 @@ static hd_rc_t make_vhost(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t *s
     hd_array_t groups;
     hd_conf_t at;
 
+    b->has_tunnel = false;
     if (hd_http_enter(cf, s->node, &place, HD_IN_SERVER, &at, err) != HD_OK)
         return HD_ERROR;
     b->place = &place;
@@ -68,6 +69,7 @@ static hd_rc_t make_vhost(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t *s
                           .domains = domains,
                           .domains_n = (uint32_t)s->names.n,
                           .router = HD_ROUTER_LOCATIONS,
+                          .allows_connect = b->has_tunnel,
                           .routes = locations,
                           .loc = hd_http_core_loc(&at)};
     return HD_OK;

@@ -33,6 +33,8 @@ static hd_str_t upstream_text(hd_req_t *req, const hd_req_info_t *info)
         host = info->cluster;
     if (req->route != NULL && req->route->proxy != NULL && req->route->proxy->is_grpc)
         scheme = t->pick.tls != NULL ? "grpcs" : "grpc";
+    else if (req->route != NULL && req->route->action == HD_ACT_TUNNEL)
+        scheme = "tunnel";
     else if (t->pick.tls != NULL)
         scheme = "https";
     return hd_str_printf(
@@ -77,7 +79,7 @@ static hd_str_t who_text(hd_req_t *req)
     return hd_str_printf(
         req->pool, ", client: %.*s, server: %.*s, request: \"%.*s %.*s%s\"%.*s%.*s%.*s",
         HD_STR_ARG(client), HD_STR_ARG(server), HD_STR_ARG(req->head.method),
-        HD_STR_ARG(req->head.raw_path), version_text(req), HD_STR_ARG(upstream),
+        HD_STR_ARG(hd_req_target(req)), version_text(req), HD_STR_ARG(upstream),
         HD_STR_ARG(host), HD_STR_ARG(referrer));
 }
 

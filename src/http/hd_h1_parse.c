@@ -136,7 +136,7 @@ static hd_h1_rc_t parse_target(hd_str_t target, hd_req_head_t *head, hd_str_t *a
 
     *authority = HD_STR_NONE;
     if (head->method_id == HD_M_CONNECT) {
-        if (!hd_http_is_authority(target) || hd_str_find_char(target, ':') < 0)
+        if (!hd_http_is_connect_target(target))
             return refuse(HD_H1_BAD, "CONNECT needs host:port", why);
         *authority = target;
         head->raw_path = HD_STR("");

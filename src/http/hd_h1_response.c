@@ -40,9 +40,6 @@ static bool is_last_response(const hd_h1_server_t *h, const hd_req_t *req)
     if (h->close_after || h->idle->is_draining || req->no_keepalive ||
         !req->head.keep_alive || hd_overload_now.saves_memory)
         return true;
-    /* what follows a CONNECT may be meant for the tunnel that wasn't made */
-    if (req->head.method_id == HD_M_CONNECT)
-        return true;
     if (max > 0 && h->idle->requests_n >= max)
         return true;
     if (hd_unlikely(req->loc->keepalive_disable != 0) &&

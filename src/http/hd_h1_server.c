@@ -362,6 +362,8 @@ static bool read_head(hd_h1_server_t *h)
     }
     req->head_bytes_received = used;
     hd_headers_mark_hops(&req->head.headers);
+    /* what follows a CONNECT may be meant for the tunnel that isn't made */
+    req->no_keepalive = req->head.method_id == HD_M_CONNECT;
     begin_body(h, req);
     hd_request_start(req, &h->idle->entry); /* its steps run later */
     hd_http_entry_let_go(&h->idle->entry, h->conn);

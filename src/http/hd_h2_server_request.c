@@ -190,7 +190,7 @@ static void check_head(hd_h2_stream_t *st)
     if (head->protocol.len > 0 && !hd_http_is_protocol(head->protocol))
         refuse_head(st, 400, "bad :protocol"); /* it may go into a field of HTTP/1 */
     if (st->is_connect && head->protocol.len == 0) {
-        if (hd_str_find_char(head->authority, ':') < 0)
+        if (!hd_http_is_connect_target(head->authority))
             refuse_head(st, 400, "CONNECT needs host:port");
         return;
     }

@@ -2,6 +2,7 @@
 #include "http/hd_http_attrs_int.h"
 #include "core/conf/hd_parse.h"
 #include "http/hd_body_file.h"
+#include "http/hd_chars.h"
 #include "http/hd_file.h"
 #include "http/hd_pace.h"
 #include "http/hd_request_int.h"
@@ -134,7 +135,7 @@ GET(request)
     const hd_req_head_t *head = &of->req->head;
     hd_str_t protocol = protocol_text(of->req);
     hd_str_t method = head->line_method.len > 0 ? head->line_method : head->method;
-    hd_str_t target = head->whole_target.len > 0 ? head->whole_target : head->raw_path;
+    hd_str_t target = hd_req_target(of->req);
     size_t len = method.len + target.len + protocol.len + 2, n = 0;
     char *text;
 
@@ -145,7 +146,7 @@ GET(request)
     memcpy(text, method.data, method.len);
     n = method.len;
     text[n++] = ' ';
-    if (target.len > 0) /* CONNECT has none */
+    if (target.len > 0)
         memcpy(text + n, target.data, target.len);
     n += target.len;
     text[n++] = ' ';
@@ -206,31 +207,20 @@ GET(pipe)
     hd_val_set_str(out, of->req->is_pipelined ? HD_STR("p") : HD_STR("."));
 }
 
-/* The port that the client's Host names. */
-static hd_str_t port_of(const hd_req_t *req)
-{
-    hd_str_t host = req->head.authority;
-    size_t at = host.len;
-
-    while (at > 0 && host.data[at - 1] >= '0' && host.data[at - 1] <= '9')
-        at--;
-    return at > 0 && host.data[at - 1] == ':' ? hd_str_sub(host, at, host.len)
-                                              : HD_STR_NONE;
-}
-
 GET(request_port)
 {
     uint64_t port;
 
     UNUSED_REST;
-    if (hd_str_to_u64(port_of(of->req), 65535, &port))
+    if (hd_str_to_u64(hd_http_port_of(of->req->head.authority), 65535, &port))
         hd_val_set_int(out, (int64_t)port);
 }
 
 GET(is_request_port)
 {
     UNUSED_REST;
-    hd_val_set_str(out, port_of(of->req).len > 0 ? HD_STR(":") : HD_STR(""));
+    hd_val_set_str(out, hd_http_port_of(of->req->head.authority).len > 0 ? HD_STR(":")
+                                                                         : HD_STR(""));
 }
 
 /* --- files --- */

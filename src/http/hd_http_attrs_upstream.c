@@ -102,6 +102,13 @@ GET_EACH_TRY(upstream_connect_time, connect_time_of)
 GET_EACH_TRY(upstream_header_time, header_time_of)
 GET_EACH_TRY(upstream_response_time, response_time_of)
 
+GET(upstream_last_addr)
+{
+    UNUSED_REST;
+    if (of->req->tries != NULL)
+        hd_val_set_if_any(out, addr_of_try(of, of->req->tries));
+}
+
 GET(upstream_cluster)
 {
     UNUSED_REST;
@@ -142,6 +149,8 @@ GET(upstream_cache_status)
 
 const hd_attr_def_t hd_http_attrs_upstream[] = {
     A("upstream_addr", upstream_addr, HD_VAL_STR, R, "addresses tried"),
+    A("upstream_last_addr", upstream_last_addr, HD_VAL_STR, R,
+      "address of the server that is asked, or was asked last"),
     A("upstream_status", upstream_status, HD_VAL_STR, R, "statuses of the tries"),
     A("upstream_connect_time", upstream_connect_time, HD_VAL_STR, R, "seconds, each try"),
     A("upstream_response_length", upstream_response_length, HD_VAL_STR, R,

@@ -260,6 +260,18 @@ static const hd_try_t *telling_try(const hd_req_t *req)
     return req->tries;
 }
 
+void hd_proxy_end_tunnel(hd_req_t *req, uint64_t to_upstream, uint64_t to_client)
+{
+    hd_try_t *t = req->tries != NULL ? req->tries->proxy->winner : NULL;
+
+    if (t == NULL)
+        return;
+    t->bytes_sent += to_upstream;
+    t->bytes_received += to_client;
+    t->body_bytes += to_client;
+    t->end_ns = req->upstream_end_ns = hd_loop_now_ns(req->loop);
+}
+
 void hd_proxy_get_info(hd_req_t *req, hd_req_info_t *info)
 {
     const hd_try_t *t = telling_try(req);

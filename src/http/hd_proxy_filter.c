@@ -93,6 +93,8 @@ hd_rc_t hd_proxy_filter_response(hd_req_t *req, const void *conf)
 
 static uint32_t kind_of(const hd_try_result_t *r)
 {
+    if (r->is_denied)
+        return HD_NEXT_DENIED;
     switch (r->result) {
     case HD_RESULT_CONNECT:
     case HD_RESULT_RESET:

@@ -18,6 +18,7 @@ enum {
     HD_NEXT_429 = 512,
     HD_NEXT_NON_IDEMPOTENT = 1024,
     HD_NEXT_OFF = 2048,
+    HD_NEXT_DENIED = 4096, /* by …_allow_upstream */
 };
 
 typedef struct {

@@ -74,6 +74,7 @@ typedef enum {
     HD_FAIL_RESET,
     HD_FAIL_CLOSED,
     HD_FAIL_PROTOCOL,
+    HD_FAIL_DENIED, /* …_allow_upstream: its client may not go there */
     HD_FAIL_INTERNAL,
 } hd_fail_t;
 
@@ -155,4 +156,6 @@ hd_rc_t hd_proxy_prepare(hd_proxy_t *p);
 /* The cluster's slot by target, variables or header. HD_AGAIN: a name is being looked up;
  * to be called again when the request wakes. */
 hd_rc_t hd_proxy_find_cluster(hd_proxy_t *p);
+/* proxy_bind for the server that is asked now, into p->bind. */
+hd_rc_t hd_proxy_eval_bind(hd_proxy_t *p) HD_MUST_CHECK;
 void hd_proxy_hash(hd_proxy_t *p); /* hash policies, for consistent hashing */

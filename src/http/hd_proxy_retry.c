@@ -29,6 +29,7 @@ static const fail_answer_t answers[] = {
                         "upstream_reset_before_response_started{connection_termination}"},
     [HD_FAIL_PROTOCOL] = {502, 502, HD_RF(UPSTREAM_PROTOCOL),
                           "upstream_reset_before_response_started{protocol_error}"},
+    [HD_FAIL_DENIED] = {403, 403, HD_RF(DENIED), "upstream_denied"},
     [HD_FAIL_INTERNAL] = {500, 500, 0, "internal_error"},
 };
 

@@ -1,6 +1,7 @@
 /* What the upstream gets to see: path, host, fields; and which cluster it is. */
 #include "http/hd_proxy_int.h"
 #include "core/base/hd_hashes.h"
+#include "http/hd_action_tunnel.h"
 #include "http/hd_uri.h"
 
 #include <stdio.h>
@@ -149,7 +150,7 @@ static hd_rc_t check_upgrade(hd_proxy_t *p)
     hd_str_t type = is_connect ? HD_STR("CONNECT") : req->head.protocol;
 
     if ((!req->head.is_upgrade && !is_connect) || p->conf->allow_upgrade ||
-        req->wants_upgrade || req->http == NULL)
+        req->wants_upgrade || req->http == NULL || hd_action_is_tunnel(req))
         return HD_OK;
     if (!req->http->is_xds) {
         req->head.is_upgrade = false; /* nginx: an ordinary request then */
@@ -160,6 +161,20 @@ static hd_rc_t check_upgrade(hd_proxy_t *p)
     return is_on ? HD_OK
                  : hd_req_fail(req, 403, HD_E_DENIED, "upgrade to %.*s is not allowed",
                                HD_STR_ARG(type));
+}
+
+hd_rc_t hd_proxy_eval_bind(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+    hd_str_t value;
+
+    p->bind = (hd_addr_t){.family = AF_UNSPEC};
+    if (hd_expr_eval(p->conf->bind, req, &value) != HD_OK)
+        return hd_req_err(req, HD_E_INTERNAL, "no value for proxy_bind");
+    if (value.len > 0 && hd_addr_parse(req->pool, value, 0, &p->bind, NULL) != HD_OK)
+        return hd_req_err(req, HD_E_INTERNAL, "proxy_bind: \"%.*s\" is no address",
+                          HD_STR_ARG(value));
+    return HD_OK;
 }
 
 /* What configuration says instead of the client: method, source address, body. */
@@ -175,13 +190,8 @@ static hd_rc_t set_own(hd_proxy_t *p)
             return hd_req_err(req, HD_E_INTERNAL, "proxy_method: not a method");
         req->up_method = value;
     }
-    if (conf->bind != NULL) {
-        if (hd_expr_eval(conf->bind, req, &value) != HD_OK)
-            return hd_req_err(req, HD_E_INTERNAL, "no value for proxy_bind");
-        if (value.len > 0 && hd_addr_parse(req->pool, value, 0, &p->bind, NULL) != HD_OK)
-            return hd_req_err(req, HD_E_INTERNAL, "proxy_bind: \"%.*s\" is no address",
-                              HD_STR_ARG(value));
-    }
+    if (conf->bind != NULL && !conf->binds_each && hd_proxy_eval_bind(p) != HD_OK)
+        return HD_ERROR;
     if (conf->body == NULL)
         return HD_OK;
     if (hd_expr_eval(conf->body, req, &value) != HD_OK ||
@@ -237,12 +247,17 @@ static hd_rc_t find_address(hd_proxy_t *p)
     hd_err_t err = {0};
     hd_addr_t addr;
     uint32_t n = 1;
-    uint16_t port = 0, default_port = p->is_https ? 443 : 80;
+    uint16_t port = 0, default_port = hd_action_is_tunnel(req) ? 0
+                                      : p->is_https            ? 443
+                                                               : 80;
     hd_rc_t rc;
 
     if (hd_addr_parse(req->pool, text, default_port, &addr, NULL) == HD_OK) {
         addrs = &addr;
         port = addr.port;
+        if (port == 0 && addr.family != AF_UNIX)
+            return hd_req_err(req, HD_E_NO_CLUSTER, "no port in upstream \"%.*s\"",
+                              HD_STR_ARG(text));
     } else if (!hd_resolve_split(text, default_port, &host, &port)) {
         return hd_req_err(req, HD_E_NO_CLUSTER, "invalid host in upstream \"%.*s\"",
                           HD_STR_ARG(text));

@@ -37,8 +37,8 @@ static hd_rc_t read_head(hd_req_t *req)
         return HD_OK;
     if (req->http->is_xds)
         hd_http_xds_request(req);
-    else if (req->head.method_id == HD_M_CONNECT) /* nginx is no forward proxy */
-        return hd_req_fail(req, 405, HD_E_PROTOCOL, "client sent CONNECT method");
+    else if (req->head.method_id == HD_M_CONNECT)
+        req->head.path = HD_STR("/"); /* where nginx looks for its location */
     if (req->http->is_xds || req->http->filters_n == 0)
         return HD_OK;
     if (req->chain == NULL)
@@ -182,6 +182,22 @@ static hd_rc_t find_location(hd_req_t *req)
     return HD_ERROR;
 }
 
+/* A forward proxy is who has a tunnel: in a server without one nothing answers CONNECT.
+ */
+static bool may_connect(const hd_req_t *req)
+{
+    return req->head.method_id != HD_M_CONNECT || req->http->is_xds ||
+           (req->vhost != NULL && req->vhost->allows_connect);
+}
+
+static hd_rc_t refuse_connect(hd_req_t *req)
+{
+    if (req->vhost != NULL && req->vhost->loc != NULL)
+        req->loc = req->vhost->loc;
+    hd_filters_select(req);
+    return hd_req_fail(req, 405, HD_E_PROTOCOL, "client sent CONNECT method");
+}
+
 static bool is_exempt(const hd_req_t *req)
 {
     return req->conn == NULL || req->is_sub || req->loc->overload_exempt ||
@@ -225,6 +241,8 @@ static hd_rc_t find_route(hd_req_t *req)
     if (req->vhost != NULL && req->vhost->require_tls &&
         !hd_str_eq(req->head.scheme, HD_STR("https")))
         return redirect_to_tls(req);
+    if (hd_unlikely(!may_connect(req)))
+        return refuse_connect(req);
     if (req->vhost != NULL && req->vhost->router == HD_ROUTER_LOCATIONS) {
         if (find_location(req) != HD_OK)
             return HD_ERROR;
@@ -280,12 +298,29 @@ static hd_rc_t run_filters(hd_req_t *req)
     return rc;
 }
 
+/* A tunnel is asked for by CONNECT, which by nginx's configuration nobody else passes on,
+ * or has a file for. */
+static bool fits_method(const hd_req_t *req)
+{
+    hd_action_kind_t kind = req->route != NULL ? req->route->action : HD_ACT_NONE;
+
+    if (req->action_ops == &hd_local_action)
+        return true;
+    if (hd_likely(req->head.method_id != HD_M_CONNECT))
+        return kind != HD_ACT_TUNNEL;
+    return req->http == NULL || req->http->is_xds || kind == HD_ACT_TUNNEL ||
+           kind == HD_ACT_ANSWER || kind == HD_ACT_REDIRECT;
+}
+
 static hd_rc_t start_action(hd_req_t *req)
 {
     hd_rc_t rc;
 
     if (req->action_ops == NULL)
         req->action_ops = actions[req->route->action];
+    if (hd_unlikely(!fits_method(req)))
+        return hd_req_fail(req, 405, HD_E_PROTOCOL, "client sent %.*s method",
+                           HD_STR_ARG(req->head.method));
     if (req->action_ops == NULL) {
         hd_response_local(req, 404, HD_STR_NONE, HD_STR_NONE, 0, "direct_response");
         return HD_DONE;

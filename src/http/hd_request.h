@@ -267,6 +267,14 @@ static inline hd_str_t hd_req_up_path(const hd_req_t *req)
     return req->up_path.len > 0 ? req->up_path : req->head.raw_path;
 }
 
+/* The target of the request's line, as received; of CONNECT: host and port. */
+static inline hd_str_t hd_req_target(const hd_req_t *req)
+{
+    return req->head.whole_target.len > 0 ? req->head.whole_target
+           : req->head.raw_path.len > 0   ? req->head.raw_path
+                                          : req->head.authority;
+}
+
 static inline hd_str_t hd_req_up_host(const hd_req_t *req)
 {
     return req->up_host.len > 0 ? req->up_host : req->head.authority;

@@ -62,6 +62,30 @@ void hd_response_abort(hd_req_t *req)
 
 /* --- Upgrade and CONNECT --- */
 
+/* In the words for other requests: who broke it off. */
+static void note_tunnel_error(hd_req_t *req, const hd_tunnel_result_t *result)
+{
+    static const struct {
+        const char *by;
+        uint64_t flag;
+        const char *details;
+    } ends[] = {
+        {"downstream", HD_RF(DOWNSTREAM_CLOSED), "downstream_remote_disconnect"},
+        {"upstream", HD_RF(UPSTREAM_CLOSED),
+         "upstream_reset_after_response_started{connection_termination}"},
+        {"idle", HD_RF(STREAM_IDLE), "stream_idle_timeout"},
+    };
+
+    hd_ignore(hd_req_err(req, result->err->code, "%s", result->err->text));
+    for (size_t i = 0; i < hd_countof(ends); i++) {
+        if (strcmp(result->ended_by, ends[i].by) == 0) {
+            hd_request_add_flag(req, ends[i].flag);
+            req->details = ends[i].details;
+            req->client_gone |= i == 0;
+        }
+    }
+}
+
 static void on_tunnel_end(void *arg, const hd_tunnel_result_t *result)
 {
     hd_req_t *req = arg;
@@ -69,8 +93,9 @@ static void on_tunnel_end(void *arg, const hd_tunnel_result_t *result)
     req->bytes_received += result->bytes_down_up;
     req->bytes_sent += result->bytes_up_down;
     req->tunnel = NULL;
+    hd_proxy_end_tunnel(req, result->bytes_down_up, result->bytes_up_down);
     if (result->err != NULL && result->err->code != HD_E_NONE)
-        hd_ignore(hd_req_err(req, result->err->code, "%s", result->err->text));
+        note_tunnel_error(req, result);
     hd_request_log(req); /* while the conns are still there */
     hd_request_end_response(req);
 }

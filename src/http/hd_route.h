@@ -159,6 +159,10 @@ typedef struct {
      * _buffer_size */
     const hd_expr_t *method, *body, *bind;
     bool no_request_headers, no_request_body, bind_transparent, is_http10;
+    bool binds_each; /* <bind> is asked for each server, once it is known */
+    /* The same before a server is asked: conditions that must hold, ends with NULL; NULL:
+     * none. */
+    const hd_expr_t *const *allow;
     bool socket_keepalive; /* TCP's, towards servers */
     bool drops_trailers;   /* of responses */
     const hd_expr_t *limit_rate; /* of reading ahead, a size; NULL: none */

@@ -21,6 +21,7 @@ typedef struct hd_vhost_s {
     const hd_filter_conf_t *filters; /* overrides */
     uint32_t filters_n;
     bool require_tls;
+    bool allows_connect; /* nginx's servers: one of its places is a tunnel */
     bool attempt_count_to_upstream, attempt_count_in_response; /* x-envoy-attempt-count */
     const hd_http_loc_t *loc;
     const hd_named_group_t *groups;

@@ -1,4 +1,5 @@
 /* One attempt: its steps, and what its exchange tells. */
+#include "http/hd_action_tunnel.h"
 #include "http/hd_http_xds.h"
 #include "http/hd_proxy_int.h"
 #include "http/hd_stay.h"
@@ -15,6 +16,7 @@ static void fail(hd_try_t *t, hd_fail_t why, hd_pick_result_t result, const hd_e
         .attempt = t->attempt,
         .head_sent = t->x != NULL && t->x->head_written,
         .is_reused_conn = t->was_reused,
+        .is_denied = why == HD_FAIL_DENIED,
     };
 
     if (err != NULL && err->code != HD_E_NONE)
@@ -143,20 +145,25 @@ static void count_bytes(hd_try_t *t, const hd_exchange_t *x)
     t->bytes_sent = c->bytes_out - t->conn_out;
 }
 
+/* A condition, as nginx reads it. */
+static bool holds(hd_req_t *req, const hd_expr_t *e)
+{
+    hd_str_t value;
+
+    return hd_expr_eval(e, req, &value) == HD_OK && value.len > 0 &&
+           !hd_str_eq(value, HD_STR("0"));
+}
+
 /* early_hints: some clients can't stand what HTTP/1.1 allows. */
 static bool takes_hints(hd_req_t *req)
 {
     const hd_expr_t *const *e = req->loc->early_hints;
-    hd_str_t value;
 
     if (hd_likely(e == NULL))
         return true;
-    for (; *e != NULL; e++) {
-        if (hd_expr_eval(*e, req, &value) == HD_OK && value.len > 0 &&
-            !hd_str_eq(value, HD_STR("0")))
-            return true;
-    }
-    return false;
+    while (*e != NULL && !holds(req, *e))
+        e++;
+    return *e != NULL;
 }
 
 static void on_interim(hd_exchange_t *x)
@@ -446,6 +453,8 @@ static hd_up_protocol_t protocol_of(const hd_try_t *t)
     const hd_proxy_conf_t *conf = t->proxy->conf;
     hd_up_protocol_t p = conf->has_protocol ? conf->protocol : t->pick.cluster->protocol;
 
+    if (hd_unlikely(hd_action_is_tunnel(t->req)))
+        return HD_UP_RAW;
     if (p == HD_UP_SAME)
         p = t->req->head.version == HD_HTTP_20 ? HD_UP_HTTP2 : HD_UP_HTTP1;
     return p;
@@ -707,10 +716,43 @@ static void get_conn(hd_try_t *t)
         fail_connect(t, &err);
 }
 
+/* proxy_allow_upstream and the like: which server it is counts, too. That its client may
+ * not go there says nothing about the server. */
+static bool is_allowed(hd_try_t *t)
+{
+    const hd_expr_t *const *e = t->proxy->conf->allow;
+
+    if (hd_likely(e == NULL))
+        return true;
+    while (*e != NULL && holds(t->req, *e))
+        e++;
+    if (*e == NULL)
+        return true;
+    hd_ignore(hd_req_err(t->req, HD_E_DENIED,
+                         "access to the upstream forbidden by \"allow_upstream\""));
+    t->status = 403; /* for $upstream_status */
+    fail(t, HD_FAIL_DENIED, HD_RESULT_CANCELLED, NULL);
+    return false;
+}
+
+/* proxy_bind_dynamic */
+static bool bind_each(hd_try_t *t)
+{
+    const hd_proxy_conf_t *conf = t->proxy->conf;
+
+    if (hd_likely(!conf->binds_each) || conf->bind == NULL ||
+        hd_proxy_eval_bind(t->proxy) == HD_OK)
+        return true;
+    fail(t, HD_FAIL_INTERNAL, HD_RESULT_CANCELLED, NULL);
+    return false;
+}
+
 static void run(hd_try_t *t)
 {
     if (t->step == HD_TRY_STEP_PICK) {
         if (pick(t) != HD_OK) /* waits, or has failed */
+            return;
+        if (!is_allowed(t) || !bind_each(t))
             return;
         t->step = HD_TRY_STEP_CONNECT;
     }

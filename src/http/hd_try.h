@@ -65,5 +65,7 @@ void hd_proxy_put_kept(hd_req_t *req);
 /* The body that the request was passed on with, if it is complete, lies in memory and has
  * at most HD_BLOCK_BYTES; NULL: none. */
 const hd_chain_t *hd_proxy_request_body(const hd_req_t *req);
+/* The tunnel that <req> became is over; so many bytes went each way. */
+void hd_proxy_end_tunnel(hd_req_t *req, uint64_t to_upstream, uint64_t to_client);
 /* Fills what a log asks of the upstream. */
 void hd_proxy_get_info(hd_req_t *req, hd_req_info_t *info);

@@ -114,6 +114,11 @@ static void make_idle(hd_upool_t *p, hd_pooled_t *uc)
 {
     uint32_t keep_ms;
 
+    /* Who was to have it is gone, and what its peer says first is for nobody else. */
+    if (p->key.protocol == HD_UP_RAW && p->waits_n == 0) {
+        hd_pooled_close(uc);
+        return;
+    }
     hd_upool_look_later(p);
     uc->is_idle = true;
     hd_list_add_last(&p->cluster->idle, &uc->idle_link);

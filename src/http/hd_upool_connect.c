@@ -41,6 +41,8 @@ static hd_rc_t open_codec(hd_upool_t *p, hd_pooled_t *uc, hd_err_t *err)
     if (uc->u.is_http2)
         return hd_h2_client_open(&uc->u, err);
     p->multiplexes = false;
+    if (p->key.protocol == HD_UP_RAW)
+        return hd_raw_client_open(&uc->u, err);
     return hd_h1_client_open(&uc->u, err);
 }
 
@@ -138,7 +140,8 @@ static hd_rc_t push_tls(hd_upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_e
     ask.session_key = hd_str_n(key, hd_min((size_t)n, sizeof(key) - 1));
     if (!hd_str_eq(p->key.sni, pick->tls->sni))
         ask.sni = p->key.sni;
-    ask.alpn = mesh_alpn(p, pick->tls->alpn);
+    if (p->key.protocol != HD_UP_RAW)
+        ask.alpn = mesh_alpn(p, pick->tls->alpn);
     ask.alpn =
         offer_weft(p, ask.alpn.len > 0 ? ask.alpn : pick->tls->alpn, alpn, sizeof(alpn));
     if (pick->cluster->auto_san && p->key.sni.len > 0)

@@ -36,6 +36,7 @@ sub up { my ($type, %more) = @_; return {upgrade_type => $type, %more} }
 my %table = (name => 'table', virtual_hosts => [{name => 'all', domains => ['*'], routes => [
     {match => {connect_matcher => {}}, route => {cluster => 'raw',
         upgrade_configs => [up('CONNECT', connect_config => {})]}},
+    {match => {prefix => '/config'}, route => {cluster => 'web', upgrade_configs => [up('CONNECT', connect_config => {})]}},
     {match => {prefix => '/none'}, route => {cluster => 'web', upgrade_configs => [up('websocket', enabled => JSON::XS::false)]}},
     {match => {prefix => '/spdy'}, route => {cluster => 'web', upgrade_configs => [up('spdy/3.1')]}},
     {match => {prefix => '/'}, route => {cluster => 'web'}},
@@ -88,6 +89,7 @@ $c->send("CONNECT back:80 HTTP/1.1\r\nHost: back:80\r\n\r\n");
 like $c->read_until(qr/\r\n\r\n/), qr{^HTTP/1.1 200 }, 'HTTP/1: CONNECT';
 $c->send('bytes');
 is $c->read_bytes(5), 'BYTES', 'and its bytes';
+is $hd->get('/config')->body, 'plain', 'connect_config in a route that no CONNECT gets: other requests go on as ever';
 my $h = Heddle::H2->new($hd->port(0));
 my $s = {unpack '(nN)*', $h->until(sub { $_->{type} eq 'SETTINGS' })->{payload}};
 is $s->{4}, 70_000, 'initial_stream_window_size';

@@ -48,6 +48,10 @@ static const row_t requests[] = {
     {"no leading slash", "GET x HTTP/1.1\r\n" H "\r\n", HD_H1_BAD, "bad request target"},
     {"asterisk but GET", "GET * HTTP/1.1\r\n" H "\r\n", HD_H1_BAD, "bad request target"},
     {"CONNECT without a port", "CONNECT a HTTP/1.1\r\n" H "\r\n", HD_H1_BAD, "CONNECT needs host:port"},
+    {"CONNECT with an empty port", "CONNECT a: HTTP/1.1\r\n" H "\r\n", HD_H1_BAD, "CONNECT needs host:port"},
+    {"CONNECT to port 0", "CONNECT a:0 HTTP/1.1\r\n" H "\r\n", HD_H1_BAD, "CONNECT needs host:port"},
+    {"CONNECT to an IPv6 address", "CONNECT [::1]:1 HTTP/1.1\r\n" H "\r\n", HD_H1_OK, ""},
+    {"CONNECT to an IPv6 address without a port", "CONNECT [::1] HTTP/1.1\r\n" H "\r\n", HD_H1_BAD, "CONNECT needs host:port"},
     {"CONNECT with a body", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 1\r\n\r\n", HD_H1_BAD, "CONNECT with a body"},
     /* §3.2: Host */
     {"no Host", "GET / HTTP/1.1\r\n\r\n", HD_H1_BAD, "no Host"},

@@ -28,6 +28,7 @@ typedef enum {
     HD_UP_HTTP2,
     HD_UP_SAME, /* as downstream spoke */
     HD_UP_AUTO, /* by ALPN */
+    HD_UP_RAW,  /* none: bytes of a tunnel */
 } hd_up_protocol_t;
 
 /* Gauges of a cluster's slot: slot->gauges_first + … */

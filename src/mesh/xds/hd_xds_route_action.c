@@ -380,9 +380,10 @@ static bool ends_here(const PbRoute__RouteAction__UpgradeConfig *u)
     return u->connect_config != NULL && hd_pb_bool(u->enabled, true);
 }
 
-/* A CONNECT with connect_config ends here: its bytes go to the endpoint as they are. */
-static void put_upgrades(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
-                         hd_route_t *route)
+/* A CONNECT with connect_config ends here: its bytes go to the endpoint as they are. No
+ * route but one of a connect_matcher gets any. */
+static void put_upgrades(hd_xds_t *x, const action_t *msg, const hd_route_match_t *match,
+                         hd_proxy_conf_t *p, hd_route_t *route)
 {
     hd_upgrade_t *list = hd_pool_new_n(x->cf.pool, hd_upgrade_t, msg->n_upgrade_configs);
 
@@ -391,7 +392,7 @@ static void put_upgrades(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
 
         list[i] = (hd_upgrade_t){.type = hd_xds_str(x, u->upgrade_type),
                                  .is_on = hd_pb_bool(u->enabled, true)};
-        if (ends_here(u))
+        if (ends_here(u) && match->connect_only)
             route->action = HD_ACT_TUNNEL;
     }
     p->upgrades = (hd_upgrades_t){list, (uint32_t)msg->n_upgrade_configs};
@@ -465,7 +466,7 @@ static hd_rc_t set_proxy(hd_xds_t *x, const action_t *msg,
 
     route->action = HD_ACT_PROXY;
     route->proxy = p;
-    put_upgrades(x, msg, p, route);
+    put_upgrades(x, msg, match, p, route);
     p->no_cluster_status = no_cluster_status(msg);
     p->is_high = msg->priority == PB_CORE__ROUTING_PRIORITY__HIGH;
     if (set_clusters(x, msg, p, err) != HD_OK)
