@@ -267,6 +267,10 @@ install: build headers
 	    install -D -m 644 $$h $(DESTDIR)$(INC_PATH)/proto/$$h || exit 1; done; }
 	sh auto/pkgconfig $O $(PREFIX) $(MODULES_PATH) $(HD_VERSION) \
 	    >$(DESTDIR)$(PREFIX)/lib/pkgconfig/heddle.pc
+	test -z "$(UNIT_DIR)" || { install -d $(DESTDIR)$(UNIT_DIR) && \
+	    sed 's,/opt/heddle/sbin/heddle,$(SBIN_PATH),; s,/opt/heddle is,$(PREFIX) is,' \
+	        deploy/systemd/heddle.service >$(DESTDIR)$(UNIT_DIR)/heddle.service && \
+	    install -m 644 deploy/systemd/heddle.socket $(DESTDIR)$(UNIT_DIR); }
 
 clean:
 	rm -rf $O compile_commands.json

@@ -163,9 +163,12 @@ for my $bad ('relative', 'vsock:2:1234', '/' . 'x' x 200, '@') {
     is $m->wait_for('MAINPID')->{MAINPID}, $new, 'the old one, told to end, names it';
     $hd->wait_for(sub { is_gone($old) }, 'the old master to end');
     is $m->said('STOPPING'), 0, 'and doesn\'t say that the service ends';
+    my $status = $m->wait_for('READY');
+    is $status->{MAINPID}, $new, 'then the new one says at once how it is';
+    like $status->{STATUS}, qr/^Serving: \d+ worker/, '... serving';
     $m->wait_for('WATCHDOG') for 1 .. 2;
     send_to(HUP => $new);
-    is $m->wait_for('READY')->{MAINPID}, $new, 'from then on the new one speaks';
+    is $m->wait_for('READY')->{MAINPID}, $new, 'and after its next reload';
     send_to(QUIT => $new);
     is $m->wait_for('STOPPING')->{STOPPING}, 1, 'to the end';
     $hd->wait_for(sub { is_gone($new) }, 'the end');

@@ -97,7 +97,7 @@ spew("$dir/my-module/one.c", ($has_modules ? qq(#include "hd_module.h"\n)
 spew("$dir/my-module/two.c", "int hd_my_two(void);\nint hd_my_two(void)\n{\n    return 2;\n}\n");
 my $b = "$dir/b";
 ($status, $out) = sh("./configure --builddir=$b --prefix=/opt/heddle --sbin-path=bin/heddle"
-    . " --conf-path=/etc/heddle/heddle.conf --with-cc-opt='-O0 -g0 -DHD_BY_TEST=1' --add-dynamic-module=$dir/my-module");
+    . " --conf-path=/etc/heddle/heddle.conf --with-systemd-unit-dir=/lib/systemd/system --with-cc-opt='-O0 -g0 -DHD_BY_TEST=1' --add-dynamic-module=$dir/my-module");
 is $status, 0, 'configure' or diag $out;
 ($status, $out) = sh("make -j2 BUILD=$b");
 is $status, 0, 'make' or diag $out;
@@ -128,6 +128,10 @@ ok -d "$dest/etc/heddle", 'the configuration has its place';
 for my $c (glob 'conf/*.conf') {
     ok -f "$dest/etc/heddle/" . $c =~ s{.*/}{}r, "$c";
 }
+my $units = "$dest/lib/systemd/system";
+is join('', `grep ^ExecStart= $units/heddle.service`), qq{ExecStart=/opt/heddle/bin/heddle -g "daemon off;"\n},
+    "systemd's unit, of this program";
+ok -f "$units/heddle.socket", '... and its sockets';
 my $pc = "$dest/opt/heddle/lib/pkgconfig/heddle.pc";
 ok -f $pc, 'the pkg-config file';
 my $pkg = "PKG_CONFIG_PATH=$dest/opt/heddle/lib/pkgconfig pkg-config"

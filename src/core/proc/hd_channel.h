@@ -27,6 +27,7 @@ typedef enum {
     HD_MSG_LISTEN,    /* hd_listen_item_t … + fds */
     HD_MSG_UNLISTEN,  /* hd_listen_item_t: nobody wants it (any more) */
     HD_MSG_LOG,       /* path + fd: open or reopened */
+    HD_MSG_LOG_GONE,  /* path: nobody writes there any more */
     HD_MSG_ERROR_LOG, /* level (uint32_t) + fd */
     HD_MSG_PING,      /* answered by HD_MSG_ACK: all before it was done */
     /* any -> master */

@@ -1,4 +1,5 @@
 /* Worker, agent, control: from the fork to the end. */
+#include "core/proc/hd_files_int.h"
 #include "core/proc/hd_process_int.h"
 #include "core/proc/hd_surroundings.h"
 #include "core/base/hd_buf.h"
@@ -133,6 +134,9 @@ static void on_message(void *arg, const hd_msg_head_t *head, const void *payload
         hd_bug_on(head->fds_n != 1);
         hd_ignore(hd_file_put(hd_str_n(payload, head->len), fds[0]) == NULL);
         fds[0] = -1;
+        break;
+    case HD_MSG_LOG_GONE:
+        hd_file_remove(hd_str_n(payload, head->len));
         break;
     case HD_MSG_ERROR_LOG:
         take_error_log(head, payload, fds);

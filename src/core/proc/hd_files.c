@@ -1,4 +1,4 @@
-#include "core/proc/hd_files.h"
+#include "core/proc/hd_files_int.h"
 #include "core/base/hd_log.h"
 #include "core/base/hd_map.h"
 #include "core/os/hd_clock.h"
@@ -18,6 +18,7 @@ struct hd_file_s {
     char *buffer;      /* made at the first buffered line */
     hd_file_how_t how; /* of what is in the buffer */
     hd_timer_t timer;
+    bool is_lasting;
     uint64_t full_until_ns, told_ns;
     hd_file_t *next;
 };
@@ -162,6 +163,38 @@ hd_file_t *hd_file_put(hd_str_t path, int fd)
     return f;
 }
 
+static void free_file(hd_file_t *f)
+{
+    hd_ignore(close(f->fd)); /* flushed before */
+    free(f->path);
+    free(f->buffer);
+    free(f);
+}
+
+void hd_file_remove(hd_str_t path)
+{
+    hd_file_t *f = hd_file_get(path), **at = &files;
+
+    if (f == NULL)
+        return;
+    flush(f);
+    while (*at != f)
+        at = &(*at)->next;
+    *at = f->next;
+    hd_ignore(hd_map_remove(by_path, path) == NULL);
+    free_file(f);
+}
+
+void hd_file_set_lasting(hd_file_t *f)
+{
+    f->is_lasting = true;
+}
+
+bool hd_file_is_lasting(const hd_file_t *f)
+{
+    return f->is_lasting;
+}
+
 /* The buffer takes what is gathered in this way from now on. */
 static void use_buffer(hd_file_t *f, const hd_file_how_t *how)
 {
@@ -248,10 +281,7 @@ void hd_files_destroy(void)
         hd_file_t *f = files;
 
         files = f->next;
-        hd_ignore(close(f->fd)); /* flushed above */
-        free(f->path);
-        free(f->buffer);
-        free(f);
+        free_file(f);
     }
 }
 

@@ -275,6 +275,7 @@ static void remove_generation(hd_generation_t *g)
         hd_log(HD_LOG_NOTICE, "generation %u has drained", g->no);
     drop(g);
     free(g);
+    hd_sockets_close_logs();
 }
 
 static void free_abandoned(void)

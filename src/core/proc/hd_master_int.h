@@ -87,6 +87,8 @@ typedef struct hd_master_s {
     hd_loader_state_t loader_state;
     bool reload_again;  /* HUP came while a loader was at work */
     bool was_published; /* there is a configuration in force */
+    /* The last loader ended by itself: nothing of what was in force before is in use. */
+    bool is_settled;
     bool is_wound_down; /* WINCH: nothing runs, until HUP */
     int started_fd;
     int status;
@@ -210,3 +212,6 @@ void hd_sockets_close_all(void);
 void hd_sockets_each(void (*visit)(void *arg, int fd, bool is_lent), void *arg);
 /* USR1: all logs anew, in all processes. */
 void hd_sockets_reopen_logs(void);
+/* Closes log files that the configuration in force doesn't name, in all processes, once
+ * nothing of an earlier one is in use any more (is_settled, no older generation). */
+void hd_sockets_close_logs(void);

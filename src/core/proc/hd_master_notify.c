@@ -5,6 +5,10 @@
 #include "core/proc/hd_notify.h"
 #include <stdio.h>
 
+#define LOOK_MS 200 /* whether the old binary's master is still there */
+
+static hd_timer_t look_timer;
+
 static bool is_main(void)
 {
     return !hd_upgrade_is_old_there();
@@ -54,8 +58,20 @@ static void on_alive_due(hd_timer_t *t)
     hd_timer_set(hd_master.loop, t, hd_notify_alive_ms());
 }
 
+/* With the old binary's master gone the service is this one, and says how it is. */
+static void on_look_due(hd_timer_t *t)
+{
+    if (!is_main())
+        hd_timer_set(hd_master.loop, t, LOOK_MS);
+    else if (hd_master.phase == HD_MASTER_RUNNING)
+        hd_master_tell_serving();
+}
+
 void hd_master_start_alive(void)
 {
+    hd_timer_init(&look_timer, on_look_due);
+    if (!is_main())
+        hd_timer_set(hd_master.loop, &look_timer, LOOK_MS);
     hd_timer_init(&hd_master.alive_timer, on_alive_due);
     if (hd_notify_alive_ms() > 0)
         hd_timer_set(hd_master.loop, &hd_master.alive_timer, hd_notify_alive_ms());

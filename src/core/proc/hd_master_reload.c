@@ -15,10 +15,17 @@
 #include <unistd.h>
 
 static bool needs_generation; /* the loader at work has said so */
+static bool did_publish;      /* it has, and wasn't told to stop since */
 
 static hd_generation_t *at_work(void)
 {
     return hd_master.next != NULL ? hd_master.next : hd_master.gen;
+}
+
+static void stop_loader(void)
+{
+    did_publish = false;
+    hd_ignore(hd_child_send(&at_work()->loader, HD_MSG_STOP, NULL, 0, NULL, 0));
 }
 
 void hd_master_reload(void)
@@ -31,7 +38,7 @@ void hd_master_reload(void)
         hd_master.reload_again = true;
         /* It only waits for what it retired: the next one takes that over. */
         if (hd_master.loader_state == HD_LOADER_RECLAIMING)
-            hd_ignore(hd_child_send(&at_work()->loader, HD_MSG_STOP, NULL, 0, NULL, 0));
+            stop_loader();
         return;
     }
     if (hd_master.was_published)
@@ -59,7 +66,7 @@ void hd_master_fail(const char *why)
 static void refuse(const char *why)
 {
     hd_master.loader_state = HD_LOADER_RECLAIMING;
-    hd_ignore(hd_child_send(&at_work()->loader, HD_MSG_STOP, NULL, 0, NULL, 0));
+    stop_loader();
     hd_master_fail(why);
 }
 
@@ -173,6 +180,8 @@ static void on_published(uint64_t changed)
 {
     bool is_first = !hd_master.was_published;
 
+    did_publish = true;
+    hd_master.is_settled = false; /* what it replaced may be in use still */
     hd_master.loader_state = HD_LOADER_RECLAIMING;
     if (hd_master.next != NULL) {
         hd_generation_begin();
@@ -187,7 +196,7 @@ static void on_published(uint64_t changed)
     if (hd_master.phase == HD_MASTER_RUNNING && !is_first && !hd_master.reload_again)
         hd_master_tell_serving();
     if (hd_master.reload_again)
-        hd_ignore(hd_child_send(&at_work()->loader, HD_MSG_STOP, NULL, 0, NULL, 0));
+        stop_loader();
 }
 
 /* --- what living processes can't follow --- */
@@ -245,6 +254,10 @@ void hd_master_on_loader_end(int wait_status)
     char why[128];
 
     hd_master.loader_state = HD_LOADER_NONE;
+    if (state == HD_LOADER_RECLAIMING && did_publish && wait_status == 0)
+        hd_master.is_settled = true;
+    did_publish = false;
+    hd_sockets_close_logs();
     if (state != HD_LOADER_RECLAIMING && hd_master.phase <= HD_MASTER_LEAVING) {
         (void)snprintf(why, sizeof(why), "the loader %s %d while it was at work",
                        WIFSIGNALED(wait_status) ? "exited on signal" : "exited with code",

@@ -1,6 +1,7 @@
 /* The master's descriptors: listening sockets and log files, and how they come to be in
  * all processes before somebody publishes what names them. */
 #include "core/proc/hd_inherited.h"
+#include "core/proc/hd_files_int.h"
 #include "core/proc/hd_master_int.h"
 #include "core/base/hd_log.h"
 #include <errno.h>
@@ -68,19 +69,25 @@ hd_rc_t hd_sockets_need(hd_requester_t by, const hd_listen_item_t *item, hd_err_
 
 hd_rc_t hd_sockets_need_log(hd_requester_t by, hd_str_t path, hd_err_t *err)
 {
+    hd_file_t *there = hd_file_get(path);
     char name[HD_PATH_MAX_BYTES];
     int fd;
 
-    (void)by; /* log files stay open: few, and old configuration may still write there */
-    if (hd_file_get(path) != NULL)
+    if (there != NULL) {
+        if (by != HD_BY_LOADER) /* it doesn't say when it needs it no more */
+            hd_file_set_lasting(there);
         return HD_OK;
+    }
     if (new_logs_n == HD_LOG_FILES_MAX || path.len >= sizeof(name))
         return hd_err_set(err, HD_E_LIMIT, "too many new log files at once");
     (void)snprintf(name, sizeof(name), "%.*s", HD_STR_ARG(path));
     fd = hd_open_log(name, err);
     if (fd < 0)
         return HD_ERROR;
-    new_logs[new_logs_n++] = hd_file_put(path, fd);
+    new_logs[new_logs_n] = hd_file_put(path, fd);
+    if (by != HD_BY_LOADER)
+        hd_file_set_lasting(new_logs[new_logs_n]);
+    new_logs_n++;
     return HD_OK;
 }
 
@@ -444,6 +451,42 @@ void hd_sockets_close_all(void)
     for (socket_t *s = sockets; s != NULL; s = s->next)
         s->wanted = s->asked = 0;
     drop_unwanted();
+}
+
+/* --- logs that nothing names any more --- */
+
+static bool is_named(const hd_file_t *f)
+{
+    const hd_settings_t *s = &hd_master.gen->settings;
+
+    for (uint32_t i = 0; i < s->logs_n; i++)
+        if (strcmp(s->logs[i], hd_file_path(f)) == 0)
+            return true;
+    for (uint32_t i = 0; i < new_logs_n; i++) /* asked for, and not given yet */
+        if (new_logs[i] == f)
+            return true;
+    return hd_file_is_lasting(f);
+}
+
+void hd_sockets_close_logs(void)
+{
+    hd_file_t *next;
+
+    if (!hd_master.is_settled || hd_master.next != NULL || hd_master.gen->older != NULL)
+        return;
+    for (hd_file_t *f = hd_files_next(NULL); f != NULL; f = next) {
+        const char *path = hd_file_path(f);
+
+        next = hd_files_next(f);
+        if (is_named(f))
+            continue;
+        hd_each_child(g, c)
+        {
+            if (c->pid != 0 && c->channel != NULL && c->kind != HD_PROC_LOADER)
+                hd_ignore(hd_child_send(c, HD_MSG_LOG_GONE, path, strlen(path), NULL, 0));
+        }
+        hd_file_remove(hd_str_c(path));
+    }
 }
 
 /* --- USR1 --- */
