@@ -13,8 +13,7 @@
 typedef struct {
     hd_http_loc_t loc; /* what requests see of it */
     uint64_t header_timeout_ms, head_buffer_bytes, body_buffer_bytes;
-    uint32_t head_buffers_n, fields_max, lingering;
-    uint64_t lingering_timeout_ms;
+    uint32_t head_buffers_n, fields_max;
     uint32_t internal_of; /* the place that is internal: not inherited */
     bool http2;
     bool accepted; /* of flags that change nothing */
@@ -407,7 +406,7 @@ static const hd_conf_enum_t in_file_names[] = {{"off", HD_BODY_IN_MEMORY},
                                                {"clean", HD_BODY_FILE_CLEANED},
                                                {NULL, 0}};
 static const hd_conf_enum_t lingering_names[] = {
-    {"off", 0}, {"on", 1}, {"always", 2}, {NULL, 0}};
+    {"off", HD_LINGERS_NOT}, {"on", HD_LINGERS}, {"always", HD_LINGERS}, {NULL, 0}};
 static const hd_conf_limits_t one_and_more = {1, UINT32_MAX};
 static const hd_conf_limits_t fields = {1, HD_FIELDS_MAX};
 static const hd_conf_limits_t small = {1, 1u << 20};
@@ -501,25 +500,33 @@ static const hd_directive_t directives[] = {
      .offset = AT(loc.keepalive_requests),
      .post = &one_and_more,
      .help = "N: requests over one connection; 1000"},
+    {.name = "keepalive_time",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_msec,
+     .offset = AT(loc.keepalive_time_ms),
+     .help = "TIME: a connection that is older ends with its next response; 1h"},
     {.name = "lingering_close",
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_enum,
-     .offset = AT(lingering),
+     .offset = AT(loc.lingers),
      .post = lingering_names,
-     .help = "off|on|always: accepted; a connection lingers where unread bytes are left"},
+     .help = "off|on|always: at the end of a connection, read and drop what the client "
+             "still sends, so that the response isn't lost; on, which is as always; off: "
+             "close at once"},
     {.name = "lingering_time",
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_msec,
      .offset = AT(loc.lingering_time_ms),
-     .help = "TIME: how long unread bytes are read and dropped after a response; 30s"},
+     .help = "TIME: how long in all a client may send after the last response; 30s"},
     {.name = "lingering_timeout",
      .scope = IN_ANY,
      .args_n = 1,
      .set = hd_set_msec,
-     .offset = AT(lingering_timeout_ms),
-     .help = "TIME: accepted; lingering_time bounds it"},
+     .offset = AT(loc.lingering_gap_ms),
+     .help = "TIME: how long it may be silent meanwhile; 5s"},
     {.name = "default_type",
      .scope = IN_ANY,
      .args_n = 1,

@@ -42,6 +42,8 @@ static bool is_last_response(const hd_h1_server_t *h, const hd_req_t *req)
         return true;
     if (max > 0 && h->idle->requests_n >= max)
         return true;
+    if (hd_conn_is_older(h->conn, req->loc->keepalive_time_ms))
+        return true;
     if (hd_unlikely(req->loc->keepalive_disable != 0) &&
         hd_browser_is_among(req, req->loc->keepalive_disable))
         return true;

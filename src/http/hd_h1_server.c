@@ -5,7 +5,6 @@
 #include "core/net/hd_clients.h"
 #include "http/hd_chars.h"
 #include "http/hd_h1_server_int.h"
-#include "http/hd_hangup.h"
 
 #include <stdlib.h>
 
@@ -28,6 +27,8 @@ static void count_reading(hd_h1_server_t *h, bool is_reading)
         hd_clients_leave(HD_CLIENTS_READING);
 }
 
+static const hd_linger_t default_linger = {30000, 5000}; /* nginx's */
+
 /* Some that are free, since each request takes one. */
 static hd_h1_server_t *free_servers[FREE_MAX];
 static unsigned free_servers_n;
@@ -42,7 +43,10 @@ static hd_h1_server_t *wake_up(hd_conn_t *c)
     h = free_servers_n > 0 ? free_servers[--free_servers_n] : malloc(sizeof(*h));
     hd_bug_on(h == NULL);
     hd_asan_unpoison(h, sizeof(*h));
-    *h = (hd_h1_server_t){.conn = c, .idle = idle, .bytes_out_seen = UINT64_MAX};
+    *h = (hd_h1_server_t){.conn = c,
+                          .idle = idle,
+                          .bytes_out_seen = UINT64_MAX,
+                          .linger = default_linger};
     idle->busy = h;
     return h;
 }
@@ -74,11 +78,13 @@ static void free_owner(hd_conn_t *c)
 /* Ends the conn; <linger>: what is queued still goes out. */
 static void end_idle(hd_conn_t *c, bool linger)
 {
-    uint64_t send_timeout_ms = ((hd_h1_idle_t *)c->owner)->send_timeout_ms;
+    const hd_h1_idle_t *idle = c->owner;
+    uint64_t send_timeout_ms = idle->send_timeout_ms;
+    hd_linger_t how = idle->busy != NULL ? idle->busy->linger : default_linger;
 
     free_owner(c);
     if (linger)
-        hd_hangup(c, send_timeout_ms);
+        hd_hangup(c, send_timeout_ms, how);
     else
         hd_conn_reset(c);
 }
@@ -184,6 +190,14 @@ static void go_on(const hd_h1_server_t *h)
         hd_conn_wake(h->conn);
 }
 
+static hd_linger_t linger_of(const hd_http_loc_t *loc)
+{
+    return loc->lingers == HD_LINGERS_NOT
+               ? (hd_linger_t){0}
+               : (hd_linger_t){to_ms32(loc->lingering_time_ms),
+                               to_ms32(loc->lingering_gap_ms)};
+}
+
 /* The request is over: on to the next one, or the conn ends. A body that the client is
  * still sending is read and dropped if that is cheaper than a new conn. */
 static void on_finished(hd_req_t *req)
@@ -192,6 +206,7 @@ static void on_finished(hd_req_t *req)
 
     h->req = NULL;
     h->is_paused = false;
+    h->linger = linger_of(req->loc);
     h->idle->send_timeout_ms = to_ms32(req->loc->send_timeout_ms);
     h->idle->idle_timeout_ms = to_ms32(req->loc->keepalive_timeout_ms);
     h->idle->min_idle_s =

@@ -4,6 +4,7 @@
 #pragma once
 #include "http/hd_codec.h"
 #include "http/hd_h1_input.h"
+#include "http/hd_hangup.h"
 
 /* What is left of a body whose request is over: read and dropped if that is cheaper than
  * a new conn. */
@@ -39,6 +40,7 @@ typedef struct hd_h1_server_s {
     hd_h1_input_t in;
     uint64_t left;
     uint64_t bytes_out_seen; /* at the last look of the send time-out */
+    hd_linger_t linger;      /* at the conn's end: the last request's location says */
     hd_chunked_t chunked;
     uint8_t state;
     bool response_chunked, close_after, wants_continue, is_aborted;

@@ -85,12 +85,13 @@ static void on_goodbye(hd_timer_t *t)
 
 bool hd_h2_server_is_worn(const hd_h2_server_t *h, const hd_http_conf_t *http)
 {
-    uint64_t age_ms = (hd_loop_now_ns(h->s.conn->loop) - h->born_ns) / 1000000;
+    uint64_t max_ms = http->is_xds || http->loc == NULL ? http->max_conn_duration_ms
+                                                        : http->loc->keepalive_time_ms;
     uint32_t max = http->is_xds || http->loc == NULL ? http->requests_per_conn
                                                      : http->loc->keepalive_requests;
 
     return (max > 0 && h->requests_n >= max) ||
-           (http->max_conn_duration_ms > 0 && age_ms >= http->max_conn_duration_ms);
+           hd_conn_is_older(h->s.conn, max_ms);
 }
 
 static void on_readable(hd_conn_t *c)

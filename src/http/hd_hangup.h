@@ -1,6 +1,6 @@
 /* hd_hangup: the end of a client's conn whose last response is queued.
  *
- *   sending --all is out--> our half ends, what still comes is dropped --> gone
+ *   sending --all is out--> our half ends --what still comes is dropped--> gone
  *      \--nothing taken for <send_timeout_ms>: reset
  *
  * A slow reader gets all of a long answer, however long that takes; and an answer given
@@ -8,5 +8,11 @@
 #pragma once
 #include "core/net/hd_conn.h"
 
+/* How long a client may go on sending (nginx: lingering_close, _time, _timeout). */
+typedef struct {
+    uint32_t time_ms; /* in all; 0: the conn is closed once all is out */
+    uint32_t gap_ms;  /* without a byte; 0: as long as <time_ms> */
+} hd_linger_t;
+
 /* Takes <c>; its handler hears nothing more. <send_timeout_ms> 0: a minute. */
-void hd_hangup(hd_conn_t *c, uint64_t send_timeout_ms);
+void hd_hangup(hd_conn_t *c, uint64_t send_timeout_ms, hd_linger_t linger);

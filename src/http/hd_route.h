@@ -249,11 +249,18 @@ typedef enum {
     HD_TIMEDOUT_RESETS,
 } hd_timedout_t;
 
+/* lingering_close */
+typedef enum {
+    HD_LINGERS,
+    HD_LINGERS_NOT,
+} hd_lingers_t;
+
 /* Settings of the client's side that a location may change. */
 typedef struct hd_http_loc_s {
     uint64_t client_max_body_size; /* bytes; 0: no limit */
     uint64_t client_body_timeout_ms, send_timeout_ms, keepalive_timeout_ms,
-        lingering_time_ms;
+        lingering_time_ms, lingering_gap_ms; /* hd_linger_t */
+    uint64_t keepalive_time_ms; /* an older conn ends with its response; 0: none does */
     uint64_t body_buffer_bytes; /* client_body_buffer_size; 0: the default */
     hd_str_t body_temp_path;    /* a folder, NUL-terminated; empty: /tmp */
     uint32_t body_in_file;      /* hd_body_in_file_t */
@@ -263,6 +270,7 @@ typedef struct hd_http_loc_s {
     uint64_t auth_delay_ms;     /* a 401 of access control waits for so long */
     uint8_t keepalive_disable;  /* HD_BROWSER_… */
     uint8_t timedout;           /* hd_timedout_t */
+    uint32_t lingers;           /* hd_lingers_t */
     uint64_t h2_chunk_bytes; /* of HTTP/2's DATA frames at most; 0: 16 KB */
     const hd_expr_t *limit_rate, *limit_rate_after; /* sizes; NULL: none */
     uint64_t

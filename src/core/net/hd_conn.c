@@ -479,6 +479,11 @@ void hd_conn_close(hd_conn_t *c, uint64_t linger_ms)
     hd_conn_set_list(c);
 }
 
+bool hd_conn_is_older(const hd_conn_t *c, uint64_t ms)
+{
+    return ms > 0 && (hd_loop_now_ns(c->loop) - c->opened_ns) / 1000000 > ms;
+}
+
 void hd_conn_reset(hd_conn_t *c)
 {
     finish(c, true);

@@ -230,6 +230,8 @@ void hd_conn_shutdown(hd_conn_t *c);
  * end, all within <linger_ms>: so that an answer isn't lost by a reset (RFC 9112 §9.6).
  */
 void hd_conn_close(hd_conn_t *c, uint64_t linger_ms);
+/* Was it opened more than <ms> ago? <ms> 0: no. */
+bool hd_conn_is_older(const hd_conn_t *c, uint64_t ms);
 void hd_conn_reset(hd_conn_t *c);
 /* Posts on_readable (bytes are left that the owner didn't take). */
 void hd_conn_wake(hd_conn_t *c);

@@ -234,6 +234,7 @@ static const hd_http_loc_t *make_loc(hd_xds_t *x, const hd_http_conf_t *conf)
 
     *loc = (hd_http_loc_t){.keepalive_timeout_ms = conf->idle_timeout_ms,
                            .keepalive_requests = conf->requests_per_conn,
+                           .keepalive_time_ms = conf->max_conn_duration_ms,
                            .lingering_time_ms = 1000, /* delayed_close_timeout */
                            .underscores_in_headers = true,
                            .merge_slashes = conf->merge_slashes};
