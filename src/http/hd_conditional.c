@@ -104,8 +104,6 @@ unsigned hd_http_conditional(hd_req_t *req, hd_str_t etag, int64_t mtime, hd_ims
 
 /* --- ranges --- */
 
-#define OFFSET_MAX (INT64_MAX / 10 - 10)
-
 static void skip_spaces(hd_str_t *s)
 {
     while (s->len > 0 && s->data[0] == ' ')
@@ -118,9 +116,9 @@ static bool read_number(hd_str_t *s, int64_t *n)
         return false;
     for (*n = 0; s->len > 0 && s->data[0] >= '0' && s->data[0] <= '9';
          *s = hd_str_sub(*s, 1, s->len)) {
-        if (*n > OFFSET_MAX)
+        if (__builtin_mul_overflow(*n, 10, n) ||
+            __builtin_add_overflow(*n, s->data[0] - '0', n))
             return false;
-        *n = *n * 10 + (s->data[0] - '0');
     }
     skip_spaces(s);
     return true;
