@@ -76,7 +76,10 @@ static const struct {
     {"proxy_read_timeout",
      "TIME: a tunnel in which nothing goes either way for so long is ended; 60s", NULL},
     {"proxy_send_lowat", NULL, NULL},
-    {"proxy_send_timeout", NULL, NULL},
+    {"proxy_send_timeout",
+     "TIME: a tunnel whose server takes nothing of what waits for it for so long is ended; "
+     "60s",
+     NULL},
     {"proxy_socket_keepalive", NULL, NULL},
 };
 

@@ -1,5 +1,6 @@
 /* The response: through the filters in reverse order, then to the client. */
 #include "core/net/hd_tunnel.h"
+#include "http/hd_action_tunnel.h"
 #include "http/hd_http_xds.h"
 #include "http/hd_pace.h"
 #include "http/hd_request_int.h"
@@ -74,6 +75,7 @@ static void note_tunnel_error(hd_req_t *req, const hd_tunnel_result_t *result)
         {"upstream", HD_RF(UPSTREAM_CLOSED),
          "upstream_reset_after_response_started{connection_termination}"},
         {"idle", HD_RF(STREAM_IDLE), "stream_idle_timeout"},
+        {"deaf", HD_RF(UPSTREAM_TIMEOUT), "response_timeout"},
     };
 
     hd_ignore(hd_req_err(req, result->err->code, "%s", result->err->text));
@@ -112,6 +114,8 @@ static void start_tunnel(hd_req_t *req)
         conf.idle_timeout_ms = hd_request_idle_ms(req, proxy);
     if (proxy != NULL && conf.idle_timeout_ms == 0)
         conf.idle_timeout_ms = proxy->read_timeout_ms;
+    if (hd_action_is_tunnel(req) && proxy != NULL)
+        conf.send_timeout_ms = proxy->send_timeout_ms;
     req->tunnel_up = NULL;
     hd_timer_stop(req->loop, &req->deadline);
     down = req->client->take_conn == NULL ? NULL : req->client->take_conn(req);

@@ -287,6 +287,59 @@ static void test_trickle_to_deaf(void)
     is_over();
 }
 
+/* Sends until nothing goes any more. */
+static size_t fill(void)
+{
+    static char buf[65536];
+    size_t sent = 0;
+
+    for (size_t idle = 0; idle < 50;) {
+        ssize_t n = send(client, buf, sizeof(buf), 0);
+
+        sent += n > 0 ? (size_t)n : 0;
+        idle = n > 0 ? 0 : idle + 1;
+        hd_loop_turn(loop, 1);
+    }
+    return sent;
+}
+
+static void test_deaf(void)
+{
+    hd_tunnel_conf_t conf = {.send_timeout_ms = 600000}; /* longer than the test runs */
+    static char buf[65536];
+    size_t sent, got = 0;
+
+    start(&conf);
+    sent = fill();
+    extra_ns += 300000000000u;
+    turn_some(loop);
+    is_int(ends_n, 0, "an upstream that takes nothing has its time");
+    while (got < sent) {
+        got += peer_read(loop, server, buf, hd_min(sizeof(buf), sent - got));
+        hd_loop_turn(loop, 0);
+    }
+    extra_ns += 3600000000000u;
+    turn_some(loop);
+    is_int(ends_n, 0, "one that has taken all may rest");
+    fill();
+    for (int times = 0; times < 2 && ends_n == 0; times++) { /* its time may be half over */
+        extra_ns += 700000000000u;
+        turn_some(loop);
+    }
+    ok(ends_n == 1 && strcmp(result.ended_by, "deaf") == 0 && result_err.code == HD_E_TIMEOUT,
+       "one that takes nothing for longer is given up");
+    is_over();
+
+    start(&conf);
+    ok(send(server, "x", 1, 0) == 1);
+    is_int(peer_read(loop, client, buf, 1), 1);
+    extra_ns += 3600000000000u;
+    turn_some(loop);
+    is_int(ends_n, 0, "where nothing waits there is no such time");
+    hd_tunnel_stop(tunnel, true);
+    is_over();
+}
+
 static void test_reset(void)
 {
     struct linger hard = {1, 0};
@@ -433,6 +486,7 @@ int main(void)
     test_trickle_to_deaf();
     test_reset();
     test_idle();
+    test_deaf();
     test_block_ceiling();
     test_pipes();
     hd_loop_destroy(loop);

@@ -22,7 +22,8 @@ struct hd_tunnel_s {
     hd_loop_t *loop;
     way_t up, down; /* towards the upstream, towards the client */
     hd_tunnel_conf_t conf;
-    hd_timer_t idle, no_block, rate;
+    hd_timer_t idle, no_block, rate, deaf;
+    uint64_t taken; /* by the upstream, when <deaf> was set */
     uint64_t started_ns, first_byte_ns; /* of the upstream's bytes; 0: none */
     hd_post_t start;
     const char *first_end; /* who ended first */
@@ -59,6 +60,7 @@ static void end_tunnel(hd_tunnel_t *t, const char *by, const hd_err_t *err,
     hd_timer_stop(t->loop, &t->idle);
     hd_timer_stop(t->loop, &t->no_block);
     hd_timer_stop(t->loop, &t->rate);
+    hd_timer_stop(t->loop, &t->deaf);
     hd_post_cancel(&t->start);
     hd_splice_close(&t->up.splice);
     hd_splice_close(&t->down.splice);
@@ -106,6 +108,29 @@ static void on_idle(hd_timer_t *timer)
 
     (void)hd_err_set(&err, HD_E_TIMEOUT, "nothing was sent either way for too long");
     end_tunnel(t, "idle", &err, NULL);
+}
+
+/* The upstream's queue is full: from now on it has to take something now and then. */
+static void watch_deaf(hd_tunnel_t *t, const way_t *w)
+{
+    if (w != &t->up || t->conf.send_timeout_ms == 0 || hd_timer_is_set(&t->deaf))
+        return;
+    t->taken = w->to->bytes_out;
+    hd_timer_set(t->loop, &t->deaf, t->conf.send_timeout_ms);
+}
+
+static void on_deaf(hd_timer_t *timer)
+{
+    hd_tunnel_t *t = hd_container_of(timer, hd_tunnel_t, deaf);
+    hd_err_t err = {.code = HD_E_NONE};
+
+    if (t->up.to->bytes_out != t->taken) { /* slow, not deaf */
+        if (!t->up.to->is_writable)
+            watch_deaf(t, &t->up);
+        return;
+    }
+    (void)hd_err_set(&err, HD_E_TIMEOUT, "the upstream took nothing for too long");
+    end_tunnel(t, "deaf", &err, NULL);
 }
 
 /* Moving bytes. Each of these says false when the tunnel is gone. */
@@ -247,6 +272,8 @@ static bool copy(hd_tunnel_t *t, way_t *w)
     }
     if (moved > 0)
         touch(t);
+    if (hd_conn_is_high(w->to))
+        watch_deaf(t, w);
     return true;
 }
 
@@ -270,6 +297,7 @@ static bool run_splice(hd_tunnel_t *t, way_t *w)
         hd_conn_yield(w->from);
         return true;
     case HD_SPLICE_FULL: /* on_writable comes */
+        watch_deaf(t, w);
         return true;
     case HD_SPLICE_ENDED:
         return pass_end(t, w);
@@ -309,7 +337,11 @@ static void on_readable(hd_conn_t *c)
 
 static void on_writable(hd_conn_t *c)
 {
-    (void)pump(c->owner, way_to(c->owner, c));
+    hd_tunnel_t *t = c->owner;
+
+    if (c == t->up.to)
+        hd_timer_stop(t->loop, &t->deaf);
+    (void)pump(t, way_to(t, c));
 }
 
 static void on_closed(hd_conn_t *c)
@@ -377,6 +409,7 @@ hd_tunnel_t *hd_tunnel_start(hd_conn_t *down, hd_conn_t *up, const hd_tunnel_con
     hd_timer_init(&t->idle, on_idle);
     hd_timer_init(&t->no_block, on_no_block);
     hd_timer_init(&t->rate, on_rate);
+    hd_timer_init(&t->deaf, on_deaf);
     hd_post_init(&t->start, on_start);
     hd_conn_set_handler(down, &tunnel_handler, t);
     hd_conn_set_handler(up, &tunnel_handler, t);

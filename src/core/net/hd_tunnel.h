@@ -10,6 +10,7 @@ typedef struct hd_tunnel_s hd_tunnel_t;
 typedef struct {
     uint64_t idle_timeout_ms;       /* nothing either way; 0: none */
     uint64_t half_close_timeout_ms; /* the same after one side's end; 0: as before */
+    uint64_t send_timeout_ms; /* the upstream takes nothing of much that waits; 0: none */
     uint64_t up_rate, down_rate;    /* bytes a second towards the upstream and the client,
                                        averaged since the start; 0: no limit */
     bool ends_together; /* one side's end ends both, once what was read has been sent */
@@ -17,7 +18,7 @@ typedef struct {
 
 typedef struct {
     uint64_t bytes_down_up, bytes_up_down;
-    const char *ended_by; /* "downstream", "upstream", "idle", "drain" */
+    const char *ended_by; /* "downstream", "upstream", "idle", "deaf", "drain" */
     const hd_err_t *err;  /* NULL: in good order */
 } hd_tunnel_result_t;
 
