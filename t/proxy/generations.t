@@ -73,6 +73,7 @@ sub counted { count_of($hd->admin('/metrics')->body) }
 
 conf(4, 'one');
 $hd->start;
+$hd->wait_log(qr/all processes are ready/);
 my %old = map { $_ => 1 } $hd->workers;
 my $stop_watching = watch_figures();
 my $clients = Heddle::Streams->clients($hd, http => 0, grpc => 3, ws => 2, talks => 2, load => 3, calls => 2);
