@@ -18,11 +18,16 @@ hd_ahead_t *hd_ahead_create(hd_req_t *req, const hd_proxy_conf_t *conf)
 
 /* --- in --- */
 
-/* Of what was written all is gone: its room is used again. */
+/* Of what was written all is gone: its room is used again. But what went by sendfile may
+ * still wait in a socket, as pages of the file: it gets others then. A file that can't be
+ * cut is written on. */
 static void rewind_file(hd_ahead_t *a)
 {
-    if (a->file != NULL && a->file->refs == 1)
-        a->file_at = 0;
+    if (a->file == NULL || a->file->refs > 1 || a->file_at == 0 ||
+        (a->is_lent && ftruncate(a->file->fd, 0) != 0))
+        return;
+    a->file_at = 0;
+    a->is_lent = false;
 }
 
 static bool has_file_room(const hd_ahead_t *a, size_t bytes)
@@ -153,8 +158,10 @@ static hd_rc_t take_piece(hd_ahead_t *a, hd_chain_t *out)
         a->memory_bytes -= n;
     } else if (!a->req->loc->sendfile || !hd_response_takes_files(a->req)) {
         return read_piece(a, out);
-    } else if (max > 0) {
-        n = (size_t)hd_min((uint64_t)n, max);
+    } else {
+        a->is_lent = true;
+        if (max > 0)
+            n = (size_t)hd_min((uint64_t)n, max);
     }
     hd_chain_move_bytes(out, &a->chain, n);
     return HD_OK;

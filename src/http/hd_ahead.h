@@ -17,6 +17,7 @@ typedef struct {
     size_t memory_bytes;  /* of <chain> */
     hd_open_file_t *file; /* NULL: none yet */
     int64_t file_at;      /* where it is written next */
+    bool is_lent;         /* pages of the file were given to a socket */
     bool has_failed;      /* no file can be had: memory alone */
     /* The proxy's: whether the upstream is read ahead by now, or is still held back,
      * since when, for how long before that in all, and what looks at that; how the body
