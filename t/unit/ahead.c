@@ -2,6 +2,7 @@
  * lies in memory and what in a file, also when the file fails in the middle. */
 #include "http_test.h"
 #include "http/hd_ahead.h"
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -178,6 +179,69 @@ static void test_lost_file(void)
     end(req, a);
 }
 
+/* A client to whom files go as the kernel's pages, which wait in a pipe as in a socket. */
+static int pages[2];
+static size_t in_pipe, pipe_from; /* which of the response's bytes */
+
+static bool sends_files(hd_req_t *req)
+{
+    (void)req;
+    return true;
+}
+
+static void take_pages(hd_req_t *req, hd_chain_t *body)
+{
+    hd_slice_t *s = body->first;
+
+    if (s->kind != HD_SLICE_FILE) {
+        take_body(req, body);
+        return;
+    }
+    while (s->len > 0) {
+        off_t at = s->offset;
+        ssize_t n = splice(s->file->fd, &at, pages[1], NULL, s->len, 0);
+
+        hd_bug_on(n <= 0);
+        pipe_from = in_pipe == 0 ? got : pipe_from;
+        in_pipe += (size_t)n;
+        got += (size_t)n;
+        if (s->len == (size_t)n)
+            break;
+        hd_chain_drop(body, (size_t)n);
+        s = body->first;
+    }
+    hd_chain_free(body);
+}
+
+/* The file is written anew while what was in it is on its way. */
+static void test_lent_pages(void)
+{
+    static const hd_http_loc_t by_pages = {.sendfile = true};
+    hd_req_t *req = begin();
+    hd_ahead_t *a = hd_ahead_create(req, &conf);
+    size_t in = 0;
+    char c;
+
+    hd_bug_on(pipe(pages) != 0 || fcntl(pages[1], F_SETPIPE_SZ, 1 << 20) < 0);
+    ops.sends_files = sends_files;
+    ops.send_body = take_pages;
+    req->loc = &by_pages;
+    in_pipe = 0;
+    while (in < 300000)
+        add(a, &in, 16000, 0);
+    room = SIZE_MAX;
+    ok(hd_ahead_give(a) == HD_OK && hd_ahead_is_empty(a) && is_right);
+    ok(in_pipe > 0 && got == in, "%zu bytes wait as the file's pages", in_pipe);
+    while (in < 600000)
+        add(a, &in, 16000, 0);
+    for (size_t i = 0; i < in_pipe && is_right; i++)
+        is_right = read(pages[0], &c, 1) == 1 && c == byte_at(pipe_from + i);
+    ok(is_right, "they are as they were");
+    ok(close(pages[0]) == 0 && close(pages[1]) == 0);
+    ops.send_body = take_body;
+    end(req, a);
+}
+
 int main(void)
 {
     signal(SIGXFSZ, SIG_IGN); /* as the program does */
@@ -198,6 +262,7 @@ int main(void)
     conf.temp_write_bytes = 16384;
     test_full_disk();
     test_lost_file();
+    test_lent_pages();
     end_bench();
     return done_testing();
 }
