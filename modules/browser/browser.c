@@ -227,13 +227,6 @@ static const hd_attr_def_t attributes[] = {
     {0},
 };
 
-/* Who only asks for a variable needs no callback; but the engine calls none without one,
- * and finds the conf by it. */
-static void on_log(hd_req_t *req, const void *conf)
-{
-    (void)req, (void)conf;
-}
-
 #define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
 
 static const hd_directive_t directives[] = {
@@ -272,7 +265,6 @@ HD_EXPORT const hd_module_t hd_module = {
     .directives = directives,
     .conf_size = sizeof(browser_conf_t),
     .attributes = attributes,
-    .on_log = on_log,
 };
 
 /* Without any of the directives every browser is ancient, as in nginx. */

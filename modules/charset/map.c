@@ -66,27 +66,19 @@ static unsigned encode(uint32_t code, char *out)
 
 /* --- charset_map FROM TO { BYTE BYTE|UTF-8; … } --- */
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 /* One to <max> bytes in hexadecimal digits; how many; 0: it is something else. */
 static unsigned read_hex(hd_str_t text, uint8_t *bytes, size_t max)
 {
     unsigned n = 0;
 
-    if (text.len == 1 && hex_digit(text.data[0]) >= 0) {
-        bytes[0] = (uint8_t)hex_digit(text.data[0]);
+    if (text.len == 1 && hd_hex_value(text.data[0]) >= 0) {
+        bytes[0] = (uint8_t)hd_hex_value(text.data[0]);
         return 1;
     }
     if (text.len == 0 || text.len % 2 != 0 || text.len / 2 > max)
         return 0;
     for (size_t i = 0; i < text.len; i += 2) {
-        int high = hex_digit(text.data[i]), low = hex_digit(text.data[i + 1]);
+        int high = hd_hex_value(text.data[i]), low = hd_hex_value(text.data[i + 1]);
 
         if (high < 0 || low < 0)
             return 0;

@@ -166,13 +166,6 @@ static const hd_attr_def_t attributes[] = {
     {0},
 };
 
-/* Who only asks for the variable needs no callback; but the engine calls none without
- * one, and finds the conf by it. */
-static void on_log(hd_req_t *req, const void *conf)
-{
-    (void)req, (void)conf;
-}
-
 static const hd_directive_t directives[] = {
     {.name = "valid_referers",
      .scope = HD_IN_SERVER | HD_IN_LOCATION,
@@ -191,7 +184,6 @@ HD_EXPORT const hd_module_t hd_module = {
     .directives = directives,
     .conf_size = sizeof(referer_conf_t),
     .attributes = attributes,
-    .on_log = on_log,
 };
 
 static void get_invalid(const hd_attr_of_t *of, hd_str_t rest, hd_val_t *out)

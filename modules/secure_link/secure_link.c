@@ -161,13 +161,6 @@ static const hd_attr_def_t attributes[] = {
     {0},
 };
 
-/* Who only asks for a variable needs no callback; but the engine calls none without one,
- * and finds the conf by it. */
-static void on_log(hd_req_t *req, const void *conf)
-{
-    (void)req, (void)conf;
-}
-
 #define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
 
 static const hd_directive_t directives[] = {
@@ -200,7 +193,6 @@ HD_EXPORT const hd_module_t hd_module = {
     .conf_size = sizeof(link_conf_t),
     .attributes = attributes,
     .on_conf = on_conf,
-    .on_log = on_log,
 };
 
 static void set_text(hd_val_t *out, hd_str_t s)

@@ -273,6 +273,7 @@ const void *hd_req_conf(hd_req_t *req, const hd_module_t *module);
 bool hd_req_match(hd_req_t *req, const hd_match_t *p, hd_str_t s);
 hd_rc_t hd_expr_eval(const hd_expr_t *e, hd_req_t *req, hd_str_t *out) HD_MUST_CHECK;
 hd_attr_of_t hd_req_attr_of(hd_req_t *req);
+int hd_hex_value(char c); /* 0…15, -1 */
 bool hd_http_is_field_name(hd_str_t name);
 bool hd_http_is_field_value(hd_str_t value);
 

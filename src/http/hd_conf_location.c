@@ -362,14 +362,15 @@ static bool is_of(const hd_conf_t *cf, uint16_t number, hd_filters_t which)
 }
 
 /* Is the module used here? One without a conf is used wherever it is loaded; the proxy's
- * own part goes where proxy_pass is. */
+ * own part goes where proxy_pass is. Who has nothing but variables is found by them, in
+ * logs, too. */
 static bool is_used(const hd_conf_t *cf, uint16_t number, hd_filters_t which)
 {
     const hd_module_t *m = hd_module_get(number);
 
-    if (!has_callbacks(m) || m == &hd_proxy_module ||
+    if ((!has_callbacks(m) && m->attributes == NULL) || m == &hd_proxy_module ||
         !is_of(cf, number, which) ||
-        (which == HD_FILTERS_LOG && m->on_log == NULL))
+        (which == HD_FILTERS_LOG && m->on_log == NULL && has_callbacks(m)))
         return false;
     return m->conf_size == 0 || !is_zero(cf->confs[number], m->conf_size);
 }
