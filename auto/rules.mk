@@ -84,8 +84,8 @@ endif
 
 # Whole, and with our functions in the dynamic symbol table: modules call what the program
 # itself may not.
-$O/heddle: $O/src/heddle.o $O/libheddle.a auto/heddle.dyn
-	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $O/src/heddle.o \
+$O/heddle: $O/src/heddle.o $O/src/hd_program.o $O/libheddle.a auto/heddle.dyn
+	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $O/src/heddle.o $O/src/hd_program.o \
 	    $(WHOLE) $O/libheddle.a -Wl,--no-whole-archive \
 	    -Wl,--dynamic-list=auto/heddle.dyn $(LIBS)
 
@@ -159,7 +159,7 @@ $(eval $(call loom_rules,tsan,-O1 -DHD_DEBUG=1 -fsanitize=thread))
 LOOM_TESTS += $O/t/unit/loom_stress_tsan
 endif
 
--include $(CORE_OBJ:.o=.d) $(PROTO_OBJ:.o=.d) $O/src/heddle.d $(UNIT:=.d) $(TOOLS:=.d)
+-include $(CORE_OBJ:.o=.d) $(PROTO_OBJ:.o=.d) $O/src/heddle.d $O/src/hd_program.d $(UNIT:=.d) $(TOOLS:=.d)
 
 tests: build $(UNIT) $(LOOM_TESTS)
 
@@ -204,20 +204,26 @@ fuzz-build:
 	    --with-sanitizers=address,undefined --with-cc-opt=-fsanitize=fuzzer-no-link >/dev/null
 	@$(MAKE) --no-print-directory BUILD=objs-fuzz FUZZ='$(FUZZ)' fuzz-targets
 
+# NAME OBJECTS FLAGS
 define fuzz_rules
-$O/fuzz/$1: fuzz/$1/$1.c $O/libheddle.a
+$O/fuzz/$1: fuzz/$1/$1.c $2 $O/libheddle.a
 	$$(call say,FUZZ,$$<)mkdir -p $$(@D) && $$(CC) $$(CFLAGS) $$(CORE_INC) -fsanitize=fuzzer \
-	    $$(LDFLAGS) -MMD -MP -o $$@ $$< $O/libheddle.a $$(LIBS)
+	    $$(LDFLAGS) -MMD -MP -o $$@ $$< $$(filter %.o,$2) $3 $O/libheddle.a -Wl,--no-whole-archive $$(LIBS)
 -include $O/fuzz/$1.d
 endef
-$(foreach f,$(FUZZ),$(eval $(call fuzz_rules,$f)))
+# The whole program with its modules, loaded as it does: a configuration may say anything. Lua isn't
+# among them: it would run.
+FUZZ_PROGRAM := directives xds
+$(foreach f,$(FUZZ_PROGRAM),$(eval $(call fuzz_rules,$f,$O/src/hd_program.o \
+    $(filter-out %/hd_lua_module.so,$(MODULE_SO)),-rdynamic $(WHOLE))))
+$(foreach f,$(filter-out $(FUZZ_PROGRAM),$(FUZZ)),$(eval $(call fuzz_rules,$f)))
 
 fuzz-targets: $(FUZZ:%=$O/fuzz/%)
 
 # ---- another compiler's opinion
 
 # make CC=clang syntax: its warnings of every source of ours, without building anything.
-SYNTAX_MAIN := $(CORE_SRC) src/heddle.c $(TOOL_SRC)
+SYNTAX_MAIN := $(CORE_SRC) $(wildcard src/*.c) $(TOOL_SRC)
 SYNTAX_MODULES := $(foreach m,$(MODULES),$(wildcard modules/$m/*.c))
 SYNTAX_OTHER := $(wildcard t/lib/modules/*/*.c examples/*/*.c)
 SYNTAX := $(SYNTAX_MAIN) $(SYNTAX_MODULES) $(SYNTAX_OTHER) $(UNIT_SRC)
@@ -234,7 +240,7 @@ $(SYNTAX_MODULES:%=%.syntax): SYNTAX_INC = $(MODULE_INC) $(MODULE_$(word 2,$(sub
 
 compile_commands.json: $O/sources.list $O/Makefile auto/compile_commands
 	@sh auto/compile_commands '$(CC) $(CFLAGS)' '$(CORE_INC)' '$(MODULE_INC)' \
-	    $(CORE_SRC) src/heddle.c $(UNIT_SRC) $(TOOL_SRC) \
+	    $(CORE_SRC) $(wildcard src/*.c) $(UNIT_SRC) $(TOOL_SRC) \
 	    $(foreach m,$(MODULES),$(wildcard modules/$m/*.c)) >$@.new && mv $@.new $@
 
 OURS := $(shell find src modules t tools examples fuzz bench -name '*.[ch]' 2>/dev/null)

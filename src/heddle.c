@@ -1,35 +1,12 @@
-/* heddle: the program: its command line, and which parts it is put together from. */
-#include "core/conf/hd_conf_cluster.h"
-#include "core/conf/hd_conf_resolver.h"
-#include "core/conf/hd_conf_ssl.h"
-#include "control/hd_control.h"
-#include "core/net/hd_tls.h"
+/* heddle: the program: its command line. */
 #include "core/os/hd_os.h"
-#include "core/proc/hd_files.h"
-#include "core/proc/hd_conf_overload.h"
 #include "core/proc/hd_modules.h"
 #include "core/proc/hd_nginx_words.h"
 #include "core/proc/hd_print.h"
 #include "core/proc/hd_process.h"
 #include "hd_auto_config.h"
+#include "hd_program.h"
 #include "hd_version.h"
-#include "http/hd_conf_http.h"
-#include "http/hd_http.h"
-#include "http/hd_upool.h"
-#include "mesh/admin/hd_admin.h"
-#include "mesh/hd_balance.h"
-#include "mesh/hd_conf_guard.h"
-#include "mesh/hd_conf_upstream.h"
-#include "mesh/hd_breakers.h"
-#include "mesh/hd_endpoint_state.h"
-#include "mesh/hd_health.h"
-#include "mesh/hd_named.h"
-#include "mesh/hd_ocsp_fetch.h"
-#include "mesh/hd_resolving.h"
-#include "mesh/hd_stapling.h"
-#include "mesh/xds/hd_xds_agent.h"
-#include "stream/hd_conf_stream.h"
-#include "stream/hd_udp.h"
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/opensslv.h>
@@ -37,87 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* Directives whose block is code, whoever reads it. */
-static const char *const raw_blocks[] = {"*_by_lua_block", NULL};
-
-/* --- upstream conns in a process that serves --- */
-
-/* A ring: something was published, or another worker asks for an idle conn's place. */
-static void refresh_pools(hd_proc_t *p)
-{
-    hd_upool_refresh(p->member);
-    hd_upool_yield(p->member);
-}
-
-static void ask_all(void)
-{
-    hd_process_ring(&hd_proc);
-}
-
-/* Idle upstream conns are nothing to wait for. */
-static bool is_idle(hd_proc_t *p)
-{
-    if (hd_requests_active() > 0 || hd_tcp_sessions() > 0)
-        return false;
-    hd_upool_close_all(p->loop);
-    return true;
-}
-
-static void close_pools(hd_proc_t *p)
-{
-    hd_upool_close_all(p->loop);
-}
-
-static const hd_process_hooks_t serving = {
-    .name = "upstreams",
-    .kinds = 1u << HD_PROC_WORKER | 1u << HD_PROC_AGENT | 1u << HD_PROC_CONTROL,
-    .on_batch = refresh_pools,
-    .is_idle = is_idle,
-    .on_stop = close_pools,
-};
-
-static void write_key_log(hd_str_t path, hd_str_t line)
-{
-    hd_file_t *f = hd_file_get(path);
-
-    if (f != NULL)
-        hd_file_write(f, line, false);
-}
-
-/* What the program is made of. The order is the order of module numbers. */
-static void register_parts(void)
-{
-    hd_parse_set_raw_blocks(raw_blocks);
-    hd_process_register();
-    hd_overload_register();
-    hd_balancer = &hd_mesh_balancer;
-    hd_upool_ask = ask_all;
-    hd_conf_cluster = &hd_mesh_conf_cluster;
-    hd_http_register();
-    hd_ignore(hd_tcp_protocol() == 0); /* found by name from now on */
-    hd_ignore(hd_udp_protocol() == 0);
-    hd_ignore(hd_module_add(&hd_ssl_module) == 0);
-    hd_ignore(hd_module_add(&hd_proxy_ssl_module) == 0);
-    hd_ignore(hd_module_add(&hd_resolver_module) == 0);
-    hd_ignore(hd_module_add(&hd_upstream_module) == 0);
-    hd_ignore(hd_module_add(&hd_guard_module) == 0);
-    hd_xds_register();
-    hd_admin_register();
-    hd_health_register();
-    hd_endpoint_state_register();
-    hd_breakers_register();
-    hd_resolving = &hd_mesh_resolving;
-    hd_named_register();
-    hd_resolving_register();
-    hd_ocsp_fetcher = &hd_mesh_ocsp_fetcher;
-    hd_tls_write_key_log = write_key_log;
-    hd_stapling_register();
-    hd_http_conf_register();
-    hd_ignore(hd_module_add(&hd_stream_module) == 0);
-    hd_process_add_hooks(&serving);
-    hd_control_register();
-}
 
 /* What tools that read `nginx -V` look for, as far as it is true here. */
 #define NGINX_VERSION "1.31.3"
@@ -326,7 +222,7 @@ int main(int argc, char **argv)
     int status;
 
     hd_os_init_title(argc, argv);
-    register_parts();
+    hd_program_register();
     if (argc > 1 && strncmp(argv[1], "--print-", 8) == 0)
         return hd_print_main(argc - 1, argv + 1);
     if (!read_line(&l, argc, argv))

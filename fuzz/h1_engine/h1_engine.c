@@ -34,7 +34,8 @@ static size_t message_of(hd_str_t in)
     size_t from = 0, used = 0, n = 0;
     hd_h1_rc_t rc = hd_h1_parse_request(in, &from, &limits, pool, &head, &used, &why);
 
-    check(rc != HD_H1_BAD, why);
+    /* RFC 9110 §7.2: who named no host (HTTP/1.0) has an empty one sent for it */
+    check(rc != HD_H1_BAD || hd_str_find(in, HD_STR("\r\nHost: \r\n")) >= 0, why);
     if (rc == HD_H1_OK) {
         const hd_field_t *te = hd_headers_get(&head.headers, HD_H_TRANSFER_ENCODING);
 

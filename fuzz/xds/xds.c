@@ -1,9 +1,9 @@
-/* Resources as a control plane sends them, built: the first byte is the kind, the rest
- * its encoding. It is built, or refused with a reason, and a batch that holds it can be
- * given up or published. What it finds goes to regression/ with its fix. */
-#include "../../t/lib/xds_test.h"
-
-#define INPUTS_PER_WORLD 300 /* slots are never given back */
+/* Resources as a control plane sends them, built, modules' part too: the first byte is the
+ * kind, the rest its encoding. It is built, or refused with a reason, and a batch that
+ * holds it can be given up or published. What it finds goes to regression/ with its fix. */
+#include "../lib/program.h"
+#include "mesh/xds/hd_xds.h"
+#include <stdlib.h>
 
 static hd_xds_names_t resolve(void *arg, hd_str_t host, const hd_dns_conf_t *how)
 {
@@ -16,33 +16,35 @@ static hd_xds_names_t resolve(void *arg, hd_str_t host, const hd_dns_conf_t *how
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    static xds_world_t *w;
+    static hd_pool_t *temp;
     static unsigned inputs;
+    hd_xds_env_t env;
     hd_xds_built_t out = {0};
     hd_err_t err = {.code = HD_E_NONE};
 
     if (n < 1)
         return 0;
-    if (w == NULL) {
-        hd_log_level = HD_LOG_ALERT;
-        w = xds_world(true);
-        w->env.resolve = resolve;
-    }
-    w->env.batch = hd_batch_begin(w->arena);
-    if (hd_xds_build(&w->env, data[0] % HD_XDS_KINDS_N, HD_STR_NONE,
+    if (inputs++ % INPUTS_PER_WORLD == 0)
+        start_world(HD_ARENA_DYNAMIC, HD_MEMBER_AGENT);
+    if (temp == NULL)
+        temp = hd_pool_create(0);
+    env = (hd_xds_env_t){.arena = arena,
+                         .member = member,
+                         .temp = temp,
+                         .resolve = resolve,
+                         .batch = hd_batch_begin(arena)};
+    if (hd_xds_build(&env, data[0] % HD_XDS_KINDS_N, HD_STR_NONE,
                      hd_str_n((const char *)data + 1, n - 1), HD_STR("1"), &out,
                      &err) != HD_OK &&
         err.text[0] == '\0')
         abort();
     if (data[0] & 0x80)
-        hd_batch_abort(w->env.batch);
+        hd_batch_abort(env.batch);
     else
-        hd_batch_publish(w->env.batch, 1);
-    hd_arena_reclaim(w->arena, 0);
-    hd_pool_reset(w->temp);
-    if (++inputs % INPUTS_PER_WORLD == 0) {
-        xds_world_end(w);
-        w = NULL;
-    }
+        hd_batch_publish(env.batch, 1);
+    hd_arena_reclaim(arena, 0);
+    hd_pool_reset(temp);
+    if (inputs % INPUTS_PER_WORLD == 0)
+        end_world();
     return 0;
 }

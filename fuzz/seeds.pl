@@ -1,0 +1,116 @@
+#!/usr/bin/perl
+# fuzz/seeds.pl DIR: what the fuzz targets begin with beside their corpora: inputs that the tests have
+# anyway, as DIR/seeds/TARGET/*, and words that a target's inputs are made of, as DIR/dict/TARGET.
+use strict;
+use warnings;
+use Digest::MD5 qw(md5_hex);
+use File::Path qw(make_path);
+use FindBin;
+
+chdir "$FindBin::Bin/.." or die "chdir: $!\n";
+use lib "$FindBin::Bin/../t/lib";
+use OddRequests;
+
+my $dir = shift // die "usage: fuzz/seeds.pl DIR\n";
+my %seen;
+
+sub load { my $file = shift; local $/; open my $f, '<:raw', $file or die "$file: $!\n"; return scalar <$f> }
+
+sub store {
+    my ($path, $bytes) = @_;
+    make_path($path =~ s{/[^/]+$}{}r);
+    open my $f, '>:raw', $path or die "$path: $!\n";
+    print $f $bytes;
+    close $f or die "$path: $!\n";
+}
+
+sub seed {
+    my ($target, $bytes) = @_;
+    my $name = md5_hex($bytes);
+    store("$dir/seeds/$target/$name", $bytes) if length $bytes <= 16384 && !$seen{$target}{$name}++;
+}
+
+sub dict {
+    my ($target, @words) = @_;
+    my %is = map { $_ => 1 } @words;
+    store("$dir/dict/$target", join '', map { '"' . s/([^\w .:\/=-])/sprintf '\\x%02X', ord $1/ger . "\"\n" } sort keys %is);
+}
+
+# The blocks of configuration that a text holds, each to the brace that ends it.
+sub blocks {
+    my ($text) = @_;
+    my @found;
+    push @found, "$1\n" while $text =~ /^[ \t]*((?:http|stream) (\{(?:[^{}]++|(?2))*+\}))/gm;
+    return @found;
+}
+
+# --- requests ---
+
+for my $case (OddRequests::all()) {
+    seed('h1', $case->[1]);
+    seed('h1_engine', "\x00$case->[1]");
+}
+dict($_, "\r\n", "\r\n\r\n", 'HTTP/1.1', 'HTTP/1.0', 'chunked', "0\r\n\r\n", 'GET ', 'POST ', 'HEAD ', 'CONNECT ', 'OPTIONS *',
+    '100-continue', 'trailers', 'close', 'keep-alive', 'websocket', 'application/grpc', '100 Continue', '101 Switching Protocols',
+    map { "$_: " } 'Host', 'Content-Length', 'Transfer-Encoding', 'Connection', 'Upgrade', 'TE', 'Trailer', 'Expect', 'Range',
+    'Keep-Alive', 'Cookie', 'X-Forwarded-For', 'Sec-WebSocket-Key', 'grpc-timeout') for 'h1', 'h1_engine';
+
+# --- configurations ---
+
+my @files = (glob('conf/*.conf t/interop/nginx/*/nginx.conf bench/conf/ngx-*.in bench/conf/heddle.in examples/*/*.conf'));
+my @texts = map { s/%%\w+%%|\@\w+\@/8080/gr } map { load($_) } @files;
+# the tests' own, where they stand in Perl: what it would put in is a number or left
+push @texts, map { s/\$\{?\w*port\w*\}?(?:\[\d\])?|\@\{\[[^\]]*\]\}/8080/gr } map { blocks(load($_)) } glob('t/proxy/*.t t/mesh/*.t');
+for (@texts) {
+    seed('directives', $_);
+    seed('conf', $_);
+}
+my @sources = map { load($_) } glob('src/*/*.c src/*/*/*.c');
+dict('directives', grep { !/^heddle_/ } map { /(?|\{(?:\.name = )?"([a-z]\w+)"|HD_STR_INIT\("([a-z]\w+)"\))/g } @sources);
+
+# --- what a control plane sends, and is given ---
+
+seed('yaml', load($_)) for glob('t/fixtures/istiod/*/mesh.yaml examples/*/*.yaml');
+
+# A protobuf message's fields: number => bytes or number, in turn.
+sub varint {
+    my ($bytes, $at) = @_;
+    my ($n, $shift) = (0, 0);
+    while (1) {
+        my $byte = ord substr $$bytes, $$at++, 1;
+        $n |= ($byte & 0x7f) << $shift;
+        return $n if $byte < 0x80;
+        $shift += 7;
+    }
+}
+
+sub fields {
+    my ($bytes) = @_;
+    my ($at, @fields) = (0);
+    while ($at < length $bytes) {
+        my $tag = varint(\$bytes, \$at);
+        my $len = $tag % 8 == 2 ? varint(\$bytes, \$at) : $tag % 8 == 0 ? (varint(\$bytes, \$at), 0)[1] : $tag % 8 == 1 ? 8 : 4;
+        push @fields, [$tag >> 3, substr $bytes, $at, $len];
+        $at += $len;
+    }
+    return @fields;
+}
+
+# Field <n> of each message.
+sub each_field { my ($n, @messages) = @_; return map { $_->[1] } grep { $_->[0] == $n } map { fields($_) } @messages }
+
+my %kind = ('cluster.v3.Cluster' => 0, 'ClusterLoadAssignment' => 1, 'Listener' => 2, 'RouteConfiguration' => 3, 'Secret' => 4);
+for my $file (glob 't/fixtures/istiod/*/*-delta.pb') {
+    my ($bytes, $at) = (load($file), 0);
+    while ($at < length $bytes) { # DeltaDiscoveryResponse after DeltaDiscoveryResponse
+        my $len = varint(\$bytes, \$at);
+        my $response = substr $bytes, $at, $len;
+        $at += $len;
+        for my $any (each_field(2, each_field(2, $response))) { # resources[].resource
+            my ($type) = each_field(1, $any);
+            my ($value) = each_field(2, $any);
+            my ($kind) = grep { $type =~ /\Q$_\E$/ } keys %kind;
+            seed('xds', chr($kind{$kind}) . $value) if defined $kind && defined $value;
+        }
+    }
+}
