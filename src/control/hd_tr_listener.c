@@ -139,14 +139,22 @@ static void set_common(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm, side_t sid
     hcm->set_current_client_cert_details->dns = true;
 }
 
+/* Of Istio's standard metrics. Envoy has the filter only in Istio's build of it. */
+static PbStats__PluginConfig *stats_conf(hd_tr_t *t, bool ignores_host)
+{
+    PbStats__PluginConfig *stats =
+        HD_TR_NEW(t, PbStats__PluginConfig, pb_stats__plugin_config);
+
+    stats->disable_host_header_fallback = ignores_host;
+    return stats;
+}
+
 static PbListener__Filter *hcm_filter(hd_tr_t *t, side_t side, const char *stat_prefix,
                                       const char *rds,
                                       PbRoute__RouteConfiguration *routes)
 {
     PbHcm__HttpConnectionManager *hcm =
         HD_TR_NEW(t, PbHcm__HttpConnectionManager, pb_hcm__http_connection_manager);
-    PbStats__PluginConfig *stats =
-        HD_TR_NEW(t, PbStats__PluginConfig, pb_stats__plugin_config);
 
     hcm->stat_prefix = (char *)(uintptr_t)stat_prefix;
     if (routes != NULL) {
@@ -163,9 +171,8 @@ static PbListener__Filter *hcm_filter(hd_tr_t *t, side_t side, const char *stat_
         hd_tr_rbac_filters(t, hcm);
     add_http_filter(t, hcm, "envoy.filters.http.fault",
                     HD_TR_NEW(t, PbHttpFault__HTTPFault, pb_http_fault__httpfault));
-    stats->disable_host_header_fallback = side != OUTBOUND;
-    if (t->proxy->is_heddle) /* Envoy has this filter only in Istio's build */
-        add_http_filter(t, hcm, "istio.stats", stats);
+    if (t->proxy->is_heddle)
+        add_http_filter(t, hcm, "istio.stats", stats_conf(t, side != OUTBOUND));
     add_http_filter(t, hcm, "envoy.filters.http.router",
                     HD_TR_NEW(t, PbHttpRouter__Router, pb_http_router__router));
     set_common(t, hcm, side);
@@ -190,7 +197,25 @@ static PbListener__FilterChain *chain(hd_tr_t *t, const char *name,
         HD_TR_NEW(t, PbListener__FilterChain, pb_listener__filter_chain);
 
     c->name = (char *)(uintptr_t)name;
-    HD_TR_ADD(t, c, filters, filter);
+    if (filter != NULL)
+        HD_TR_ADD(t, c, filters, filter);
+    return c;
+}
+
+/* The end of a chain of bytes, whose sessions are counted as HTTP's requests are. */
+static void add_tcp(hd_tr_t *t, PbListener__FilterChain *c, PbListener__Filter *tcp)
+{
+    if (t->proxy->is_heddle)
+        HD_TR_ADD(t, c, filters, network_filter(t, "istio.stats", stats_conf(t, false)));
+    HD_TR_ADD(t, c, filters, tcp);
+}
+
+static PbListener__FilterChain *tcp_chain(hd_tr_t *t, const char *name,
+                                          PbListener__Filter *tcp)
+{
+    PbListener__FilterChain *c = chain(t, name, NULL);
+
+    add_tcp(t, c, tcp);
     return c;
 }
 
@@ -260,13 +285,14 @@ static void add_inbound_chain(hd_tr_t *t, PbListener__Listener *l, const inbound
         HD_TR_NEW(t, PbListener__FilterChain, pb_listener__filter_chain);
 
     c->name = (char *)(uintptr_t)(row->is_http ? in->http_name : in->tcp_name);
-    if (!row->is_http)
+    if (row->is_http) {
+        HD_TR_ADD(t, c, filters,
+                  hcm_filter(t, INBOUND, in->stat_prefix, NULL,
+                             hd_tr_inbound_routes(t, in->cluster, in->service_port)));
+    } else {
         hd_tr_network_rbac_filters(t, c);
-    HD_TR_ADD(t, c, filters,
-              row->is_http
-                  ? hcm_filter(t, INBOUND, in->stat_prefix, NULL,
-                               hd_tr_inbound_routes(t, in->cluster, in->service_port))
-                  : tcp_filter(t, in->cluster));
+        add_tcp(t, c, tcp_filter(t, in->cluster));
+    }
     match_of(t, c)->transport_protocol = (char *)(uintptr_t)row->transport;
     for (unsigned i = 0; row->alpns != NULL && row->alpns[i] != NULL; i++)
         HD_TR_ADD(t, match_of(t, c), application_protocols,
@@ -404,7 +430,7 @@ static void put_virtual_inbound(hd_tr_t *t)
     add_tls_inspector(t, l);
     add_http_inspector(t, l);
     l->continue_on_listener_filters_timeout = true;
-    c = chain(t, "virtualInbound-blackhole", tcp_filter(t, "BlackHoleCluster"));
+    c = tcp_chain(t, "virtualInbound-blackhole", tcp_filter(t, "BlackHoleCluster"));
     match_of(t, c)->destination_port = hd_tr_u32(t, INBOUND_PORT);
     HD_TR_ADD(t, l, filter_chains, c);
     add_inbound_chains(t, l, &rest,
@@ -427,13 +453,13 @@ static void put_virtual_outbound(hd_tr_t *t)
     PbListener__Listener *l =
         listener(t, "virtualOutbound", HD_STR("0.0.0.0"), OUTBOUND_PORT, false);
     PbListener__FilterChain *c =
-        chain(t, "virtualOutbound-blackhole", tcp_filter(t, "BlackHoleCluster"));
+        tcp_chain(t, "virtualOutbound-blackhole", tcp_filter(t, "BlackHoleCluster"));
 
     l->use_original_dst = hd_tr_bool(t, true);
     match_of(t, c)->destination_port = hd_tr_u32(t, OUTBOUND_PORT);
     HD_TR_ADD(t, l, filter_chains, c);
-    HD_TR_ADD(t, l, filter_chains,
-              chain(t, "virtualOutbound-catchall-tcp", tcp_filter(t, passthrough(t))));
+    c = tcp_chain(t, "virtualOutbound-catchall-tcp", tcp_filter(t, passthrough(t)));
+    HD_TR_ADD(t, l, filter_chains, c);
     put(t, l);
 }
 
@@ -452,7 +478,7 @@ static void put_http_port(hd_tr_t *t, int64_t port)
     HD_TR_ADD(t, match_of(t, c), application_protocols, "h2c");
     HD_TR_ADD(t, l, filter_chains, c);
     l->default_filter_chain =
-        chain(t, "PassthroughFilterChain", tcp_filter(t, passthrough(t)));
+        tcp_chain(t, "PassthroughFilterChain", tcp_filter(t, passthrough(t)));
     add_http_inspector(t, l);
     l->listener_filters_timeout = hd_tr_duration(t, 0);
     l->continue_on_listener_filters_timeout = true;
@@ -471,10 +497,10 @@ static void put_tcp_port(hd_tr_t *t, const hd_mesh_service_t *svc, hd_str_t host
                      hd_tr_printf(t, "%.*s_%lld", HD_STR_ARG(*vip), (long long)p->number),
                      *vip, p->number, false);
         l->bind_to_port = hd_tr_bool(t, false);
-        HD_TR_ADD(
-            t, l, filter_chains,
-            chain(t, "",
-                  tcp_filter(t, hd_tr_cluster_name(t, p->number, HD_STR_NONE, host))));
+        HD_TR_ADD(t, l, filter_chains,
+                  tcp_chain(t, "",
+                            tcp_filter(t, hd_tr_cluster_name(t, p->number, HD_STR_NONE,
+                                                             host))));
         put(t, l);
     }
 }
@@ -493,7 +519,8 @@ static void add_sni_chains(hd_tr_t *t, PbListener__Listener *l, const hd_object_
 
         if (!hd_tr_sees_host(t, svc, *host))
             continue;
-        c = chain(t, "", tcp_filter(t, hd_tr_cluster_name(t, port, HD_STR_NONE, *host)));
+        c = tcp_chain(t, "",
+                      tcp_filter(t, hd_tr_cluster_name(t, port, HD_STR_NONE, *host)));
         HD_TR_ADD(t, match_of(t, c), server_names, hd_tr_text(t, *host));
         HD_TR_ADD(t, l, filter_chains, c);
     }
@@ -528,7 +555,7 @@ static void put_sni_port(hd_tr_t *t, int64_t port)
         }
     }
     l->default_filter_chain =
-        chain(t, "PassthroughFilterChain", tcp_filter(t, passthrough(t)));
+        tcp_chain(t, "PassthroughFilterChain", tcp_filter(t, passthrough(t)));
     put(t, l);
     hd_tr_end(t);
 }
@@ -693,7 +720,7 @@ static void add_l4_route(hd_tr_t *t, PbListener__Listener *l, const hd_server_t 
 
         if (m->port != HD_UNSET && m->port != server->port.number)
             continue;
-        c = chain(t, "", tcp_route_filter(t, server, &route->route));
+        c = tcp_chain(t, "", tcp_route_filter(t, server, &route->route));
         for (hd_each(sni, m->sni_hosts)) {
             if (by_sni && hd_tr_serves_host(server, vs->ns, *sni, &narrow))
                 HD_TR_ADD(t, match_of(t, c), server_names, hd_tr_text(t, *sni));
@@ -703,7 +730,7 @@ static void add_l4_route(hd_tr_t *t, PbListener__Listener *l, const hd_server_t 
     }
     if (route->match.n == 0 && !by_sni && l->n_filter_chains == 0)
         HD_TR_ADD(t, l, filter_chains,
-                  chain(t, "", tcp_route_filter(t, server, &route->route)));
+                  tcp_chain(t, "", tcp_route_filter(t, server, &route->route)));
 }
 
 static void add_l4_chains(hd_tr_t *t, PbListener__Listener *l, const hd_object_t *gateway,
