@@ -224,7 +224,9 @@ static void on_finished(hd_req_t *req)
         (h->state == HD_H1S_CHUNKED ||
          (h->state == HD_H1S_LENGTH && h->left <= HD_H1_DISCARD_BYTES_MAX))) {
         h->discards = true;
-        set_timer(h, req->loc->client_body_timeout_ms);
+        set_timer(h, req->loc->client_body_timeout_ms > 0
+                         ? req->loc->client_body_timeout_ms
+                         : TIMEOUT_MS); /* by xDS nobody names one */
         h->left = h->state == HD_H1S_LENGTH ? h->left : 0;
         hd_conn_wake(h->conn);
         return;

@@ -42,8 +42,10 @@ void hd_proxy_answer_failure(hd_proxy_t *p, hd_fail_t why)
 
     if (why == HD_FAIL_NO_CLUSTER && p->conf->no_cluster_status != 0)
         status = p->conf->no_cluster_status;
-    if ((why == HD_FAIL_IDLE || why == HD_FAIL_DURATION) && !req->body_ended)
-        status = 408; /* it was the client that let us wait */
+    if ((why == HD_FAIL_IDLE || why == HD_FAIL_DURATION) && !req->body_ended) {
+        status = 408; /* it was the client that let us wait: nor is the rest waited for */
+        req->no_keepalive = true;
+    }
     p->is_over = true;
     hd_response_fail(req, status, a->flag, a->details);
 }
