@@ -1,6 +1,7 @@
-/* Resources as a control plane sends them, built, modules' part too: the first byte is the
- * kind, the rest its encoding. It is built, or refused with a reason, and a batch that
- * holds it can be given up or published. What it finds goes to regression/ with its fix. */
+/* Resources as a control plane sends them, built, modules' part too: the first byte is
+ * the kind, the rest its encoding. It is built, or refused with a reason, and a batch
+ * that holds it can be given up or published. What it finds goes to regression/ with its
+ * fix. */
 #include "../lib/program.h"
 #include "mesh/xds/hd_xds.h"
 #include <stdlib.h>

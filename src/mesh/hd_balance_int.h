@@ -31,10 +31,11 @@ typedef struct {
 /* Endpoints to choose from, and where the policy stands. */
 typedef struct {
     const uint32_t *at; /* indexes into the endpoints; may be another list's, too */
-    uint32_t n, turn;
+    uint32_t n;
+    bool is_equal : 1; /* all weights are */
+    uint32_t turn : 31;
     uint64_t total;       /* of weights */
     hd_lb_order_t *order; /* NULL: as if it were all 0 */
-    bool is_equal;        /* all weights are */
 } hd_lb_list_t;
 
 typedef enum { HD_LB_HEALTHY, HD_LB_DEGRADED, HD_LB_ALL, HD_LB_LISTS_N } hd_lb_which_t;
@@ -65,18 +66,36 @@ typedef struct {
 } hd_lb_level_t;
 
 /* All endpoints, or those of a subset. */
-typedef struct hd_lb_group_s {
-    struct hd_lb_group_s *next;
-    const hd_kv_t *labels; /* of the subset */
-    uint32_t labels_n;
+typedef struct {
     const uint32_t *members;
-    uint32_t members_n;
     hd_lb_level_t *levels;
     hd_priority_t *priorities;
-    uint32_t levels_n;
+    uint32_t members_n, levels_n;
     uint32_t choices; /* so far: new lists don't begin with the same one each time */
 } hd_lb_group_t;
 
+typedef struct hd_lb_subset_s {
+    struct hd_lb_subset_s *next;
+    const hd_kv_t *labels;
+    uint32_t labels_n;
+    hd_lb_group_t group;
+} hd_lb_subset_t;
+
+/* Of conf->zones: the cluster that we belong to, as it was looked at in this turn. */
+typedef struct {
+    const hd_cluster_t *cluster;
+    const hd_endpoints_t *eps;
+    const hd_region_t *region;
+    uint64_t version;
+    uint32_t seq;
+} hd_lb_local_t;
+
+/* By hd_pick_t.sticky: endpoints + 1. */
+typedef struct {
+    uint32_t mask, at[];
+} hd_lb_routes_t;
+
+/* Many of these are held, so what few clusters need lies elsewhere. */
 typedef struct hd_lb_view_s {
     hd_link_t used; /* among the views of this thread, the one used last in front */
     uint64_t used_ns;
@@ -87,31 +106,27 @@ typedef struct hd_lb_view_s {
     const hd_cluster_t *cluster;
     const hd_endpoints_t *eps;
     const hd_mesh_cluster_t *conf;
-    /* of conf->zones: the cluster that we belong to, as it was looked at in this turn */
-    const hd_cluster_t *local;
-    const hd_endpoints_t *local_eps;
-    const hd_region_t *local_region;
-    uint64_t local_version;
-    uint32_t local_seq;
-    /* when the lists are old */
-    uint32_t health_seq;
-    uint64_t old_at_ns;
-    uint8_t *health;         /* of each: hd_endpoint_health_t, or HD_LB_OUT */
-    /* of the versions; of the lists: NULL while they need no memory of their own */
-    hd_pool_t *pool, *lists;
-    /* by hd_pick_t.sticky: endpoints + 1, made when first asked; NULL: not yet */
-    uint32_t *routes, routes_mask;
-    hd_lb_group_t whole; /* .next: subsets */
+    uint64_t old_at_ns;      /* when the lists are */
+    hd_pool_t *pool, *lists; /* the view's and the lists' memory; NULL: none needed */
+    hd_lb_local_t *local;    /* NULL: not yet */
+    hd_lb_routes_t *routes;  /* NULL: not yet */
+    hd_lb_subset_t *subsets;
+    hd_lb_group_t whole;
+    hd_lb_level_t level; /* of the whole, as long as there is one */
+    hd_priority_t priority;
     uint64_t random;
-    uint32_t start; /* where this worker begins */
-    uint32_t steps; /* of the last choice: endpoints, points looked at; for tests */
+    uint32_t health_seq;
+    uint32_t start;   /* where this worker begins */
+    uint32_t steps;   /* of the last choice: endpoints, points looked at; for tests */
+    uint8_t health[]; /* of each: hd_endpoint_health_t, or HD_LB_OUT */
 } hd_lb_view_t;
 
 #define HD_LB_RANKS_MAX 385 /* 128 priorities, and nginx's backups behind 256 */
 #define HD_LB_OUT 255       /* down, or out of reach: as if it weren't there */
 
 /* --- hd_balance_view.c --- */
-/* Memory of the lists. */
+/* Memory that lasts as long as the view; as long as its lists. */
+hd_pool_t *hd_lb_pool(hd_lb_view_t *v);
 hd_pool_t *hd_lb_lists_pool(hd_lb_view_t *v);
 /* The view of the versions that <p> has pinned; good until the next call. What wasn't
  * asked for in a while is let go, and made anew when it is. */
@@ -121,7 +136,8 @@ hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
 hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
                            uint64_t now_ns);
 uint64_t hd_lb_random(hd_lb_view_t *v);
-/* Those <n> of the endpoints that <at> names and <which> means, ready to be chosen from. */
+/* Those <n> of the endpoints that <at> names and <which> means, ready to be chosen from.
+ */
 void hd_lb_fill_list(hd_lb_view_t *v, const hd_lb_group_t *g, const uint32_t *at,
                      uint32_t n, hd_lb_which_t which, hd_lb_list_t *list,
                      uint64_t now_ns);

@@ -1,9 +1,9 @@
 /* A worker's view of a cluster's endpoints: versions, health, lists.
  *
- * Of a cluster that a worker has used stays a head, the cluster's companion; the view
- * goes when nobody asks for it in a while, and is made anew at need. Where all endpoints
- * are well and of one priority, as they mostly are, its lists have no memory of their
- * own: each is the whole. */
+ * Of a cluster that a worker has used stays a head, the cluster's companion; the view is
+ * one of versions: it goes with them, and when nobody asks for it in a while, and is made
+ * anew at need. Where all endpoints are well and of one priority, as they mostly are, it
+ * has no other memory, and its lists neither: each is the whole. */
 #include "core/os/hd_clock.h"
 #include "mesh/hd_balance_int.h"
 #include "core/net/hd_sticky.h"
@@ -60,25 +60,6 @@ static void destroy_head(hd_member_t *m, void *companion)
 static const hd_companion_type_t head_type = {
     .name = "endpoints view", .create = create_head, .destroy = destroy_head};
 
-static hd_lb_view_t *create_view(hd_member_t *m, head_t *h, uint64_t now_ns)
-{
-    hd_lb_view_t *v = calloc(1, sizeof(*v));
-
-    hd_bug_on(v == NULL);
-    v->head = h;
-    h->view = v;
-    v->random = now_ns ^ (uintptr_t)h ^ (uint64_t)hd_member_index(m) << 32;
-    v->random |= 1;
-    /* worker n starts at the n-th endpoint, or all of them would send their first
-     * requests to the same one */
-    v->start = (uint32_t)hd_member_index(m);
-    v->whole.choices = h->choices;
-    if (views.next == NULL)
-        hd_list_init(&views);
-    hd_list_add_first(&views, &v->used);
-    return v;
-}
-
 /* <v> is in use; of those that aren't one goes each time. */
 static void keep_in_use(hd_lb_view_t *v, uint64_t now_ns)
 {
@@ -91,6 +72,13 @@ static void keep_in_use(hd_lb_view_t *v, uint64_t now_ns)
     }
     if (last != v && now_ns > last->used_ns + UNUSED_NS)
         destroy_view(last);
+}
+
+hd_pool_t *hd_lb_pool(hd_lb_view_t *v)
+{
+    if (v->pool == NULL)
+        v->pool = hd_pool_create(0);
+    return v->pool;
 }
 
 hd_pool_t *hd_lb_lists_pool(hd_lb_view_t *v)
@@ -293,7 +281,7 @@ static const hd_table_t *table_for(hd_lb_view_t *v, const hd_lb_group_t *g, uint
         if (g->levels[i].rank == rank && g->levels[i].table != NULL)
             return g->levels[i].table;
     }
-    own = hd_pool_new(v->pool, hd_table_t);
+    own = hd_pool_new(hd_lb_pool(v), hd_table_t);
     hd_table_build(own, &v->conf->table, v->eps, at, n, v->pool);
     return own;
 }
@@ -365,9 +353,13 @@ static void fill_group(hd_lb_view_t *v, hd_lb_group_t *g, uint64_t now_ns)
 
         g->levels = room;
         g->levels_n = find_ranks(v, g);
-        g->levels = hd_pool_alloc(v->pool, g->levels_n * sizeof(*g->levels));
+        g->levels = &v->level;
+        g->priorities = &v->priority;
+        if (g != &v->whole || g->levels_n > 1) {
+            g->levels = hd_pool_alloc(hd_lb_pool(v), g->levels_n * sizeof(*g->levels));
+            g->priorities = hd_pool_new_n(v->pool, hd_priority_t, g->levels_n);
+        }
         memcpy(g->levels, room, g->levels_n * sizeof(*g->levels));
-        g->priorities = hd_pool_new_n(v->pool, hd_priority_t, g->levels_n);
     }
     for (uint32_t l = 0; l < g->levels_n; l++) {
         uint32_t n;
@@ -407,31 +399,48 @@ static void refresh(hd_lb_view_t *v, uint64_t now_ns)
         if (v->health[i] != HD_LB_OUT)
             v->health[i] = health_of(v, &v->eps->items[i], now_ns);
     }
-    for (hd_lb_group_t *g = &v->whole; g != NULL; g = g->next)
-        fill_group(v, g, now_ns);
+    fill_group(v, &v->whole, now_ns);
+    for (hd_lb_subset_t *s = v->subsets; s != NULL; s = s->next)
+        fill_group(v, &s->group, now_ns);
 }
 
-static void take_versions(hd_lb_view_t *v, const hd_pick_t *p)
+static hd_lb_view_t *create_view(hd_member_t *m, head_t *h, const hd_pick_t *p,
+                                 uint64_t now_ns)
 {
-    uint32_t n = ((const hd_endpoints_t *)p->endpoints_region->root)->n;
-    hd_lb_group_t *g = &v->whole;
+    const hd_endpoints_t *eps = p->endpoints_region->root;
+    hd_lb_view_t *v = calloc(1, sizeof(*v) + eps->n);
 
-    if (v->pool != NULL)
-        hd_pool_destroy(v->pool);
-    v->pool = hd_pool_create(hd_align_up(n, 16) + sizeof(hd_lb_level_t) +
-                             sizeof(hd_priority_t) + 16);
+    hd_bug_on(v == NULL);
+    v->head = h;
+    h->view = v;
+    v->random = now_ns ^ (uintptr_t)h ^ (uint64_t)hd_member_index(m) << 32;
+    v->random |= 1;
+    /* worker n starts at the n-th endpoint, or all of them would send their first
+     * requests to the same one */
+    v->start = (uint32_t)hd_member_index(m);
     v->cluster_region = p->cluster_region;
     v->cluster_version = p->cluster_region->version;
     v->endpoints_region = p->endpoints_region;
     v->endpoints_version = p->endpoints_region->version;
     v->cluster = p->cluster;
     v->conf = v->cluster->mesh != NULL ? v->cluster->mesh : &plain_conf;
-    v->eps = p->endpoints_region->root;
-    v->routes = NULL;
-    v->health = hd_pool_calloc(v->pool, n);
-    *g = (hd_lb_group_t){.choices = g->choices, .members_n = n, .members = count_to(n)};
-    for (uint32_t i = 0; i < n; i++)
-        v->health[i] = is_out(v->cluster, &v->eps->items[i]) ? HD_LB_OUT : 0;
+    v->eps = eps;
+    v->whole = (hd_lb_group_t){
+        .members = count_to(eps->n), .members_n = eps->n, .choices = h->choices};
+    for (uint32_t i = 0; i < eps->n; i++)
+        v->health[i] = is_out(v->cluster, &eps->items[i]) ? HD_LB_OUT : 0;
+    if (views.next == NULL)
+        hd_list_init(&views);
+    hd_list_add_first(&views, &v->used);
+    return v;
+}
+
+static bool is_of(const hd_lb_view_t *v, const hd_pick_t *p)
+{
+    return v->cluster_region == p->cluster_region &&
+           v->cluster_version == p->cluster_region->version &&
+           v->endpoints_region == p->endpoints_region &&
+           v->endpoints_version == p->endpoints_region->version;
 }
 
 static uint64_t route_of(const hd_endpoint_t *e)
@@ -445,30 +454,32 @@ static uint64_t route_of(const hd_endpoint_t *e)
 static void index_routes(hd_lb_view_t *v)
 {
     uint32_t room = 4;
+    hd_lb_routes_t *routes;
 
     while (room < v->eps->n * 2)
         room *= 2;
-    v->routes_mask = room - 1;
-    v->routes = hd_pool_calloc(v->pool, room * sizeof(*v->routes));
+    routes = hd_pool_calloc(hd_lb_pool(v), sizeof(*routes) + room * sizeof(*routes->at));
+    routes->mask = room - 1;
     for (uint32_t i = 0; i < v->eps->n; i++) {
         uint32_t at = (uint32_t)route_of(&v->eps->items[i]);
 
-        while (v->routes[at & v->routes_mask] != 0)
+        while (routes->at[at & routes->mask] != 0)
             at++;
-        v->routes[at & v->routes_mask] = i + 1;
+        routes->at[at & routes->mask] = i + 1;
     }
+    v->routes = routes;
 }
 
 uint32_t hd_lb_find_route(hd_lb_view_t *v, uint64_t route)
 {
+    uint32_t at = (uint32_t)route, found;
+
     if (v->routes == NULL)
         index_routes(v);
-    for (uint32_t at = (uint32_t)route; v->routes[at & v->routes_mask] != 0; at++) {
-        uint32_t i = v->routes[at & v->routes_mask] - 1;
-
+    while ((found = v->routes->at[at++ & v->routes->mask]) != 0) {
         v->steps++;
-        if (route_of(&v->eps->items[i]) == route)
-            return i;
+        if (route_of(&v->eps->items[found - 1]) == route)
+            return found - 1;
     }
     return HD_LB_NOBODY;
 }
@@ -478,21 +489,18 @@ hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
 {
     head_t *h = hd_companion_of_slot(m, &head_type, p->cluster_slot, NULL, err);
     hd_lb_view_t *v;
-    bool is_new, is_old = false;
+    bool is_old;
 
     if (h == NULL)
         return NULL;
-    v = h->view != NULL ? h->view : create_view(m, h, now_ns);
+    if (h->view != NULL && !is_of(h->view, p))
+        destroy_view(h->view);
+    is_old = h->view == NULL;
+    v = is_old ? create_view(m, h, p, now_ns) : h->view;
     keep_in_use(v, now_ns);
-    is_new = v->cluster_region != p->cluster_region ||
-             v->cluster_version != p->cluster_region->version ||
-             v->endpoints_region != p->endpoints_region ||
-             v->endpoints_version != p->endpoints_region->version;
-    if (is_new)
-        take_versions(v, p);
     if (hd_unlikely(v->conf->zones != NULL))
-        is_old = hd_lb_zones_look(m, v);
-    if (is_new || is_old || now_ns >= v->old_at_ns || v->health_seq != read_seq(v->eps))
+        is_old |= hd_lb_zones_look(m, v);
+    if (is_old || now_ns >= v->old_at_ns || v->health_seq != read_seq(v->eps))
         refresh(v, now_ns);
     v->steps = 0;
     return v;
@@ -501,33 +509,33 @@ hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
 hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
                            uint64_t now_ns)
 {
-    hd_lb_group_t *g = &v->whole;
+    hd_lb_subset_t **at = &v->subsets, *s;
     uint32_t *members;
+    hd_pool_t *pool;
     hd_kv_t *copy;
 
     if (n == 0)
-        return g;
-    while (g->next != NULL) {
-        g = g->next;
+        return &v->whole;
+    for (; (s = *at) != NULL; at = &s->next) {
         v->steps++;
-        if (g->labels_n == n && has_labels(g->labels, n, labels, n))
-            return g->members_n > 0 ? g : NULL;
+        if (s->labels_n == n && has_labels(s->labels, n, labels, n))
+            return s->group.members_n > 0 ? &s->group : NULL;
     }
-    g->next = hd_pool_new(v->pool, hd_lb_group_t);
-    g = g->next;
-    copy = hd_pool_alloc(v->pool, n * sizeof(*copy));
+    pool = hd_lb_pool(v);
+    *at = s = hd_pool_new(pool, hd_lb_subset_t);
+    copy = hd_pool_alloc(pool, n * sizeof(*copy));
     for (uint32_t i = 0; i < n; i++)
-        copy[i] = (hd_kv_t){hd_str_dup(v->pool, labels[i].key),
-                            hd_str_dup(v->pool, labels[i].value)};
-    g->labels = copy;
-    g->labels_n = n;
-    g->members = members = hd_pool_alloc(v->pool, v->eps->n * sizeof(*members));
+        copy[i] =
+            (hd_kv_t){hd_str_dup(pool, labels[i].key), hd_str_dup(pool, labels[i].value)};
+    s->labels = copy;
+    s->labels_n = n;
+    s->group.members = members = hd_pool_alloc(pool, v->eps->n * sizeof(*members));
     for (uint32_t i = 0; i < v->eps->n; i++) {
         const hd_endpoint_more_t *more = hd_endpoint_more(&v->eps->items[i]);
 
         if (has_labels(more->labels, more->labels_n, labels, n))
-            members[g->members_n++] = i;
+            members[s->group.members_n++] = i;
     }
-    fill_group(v, g, now_ns);
-    return g->members_n > 0 ? g : NULL;
+    fill_group(v, &s->group, now_ns);
+    return s->group.members_n > 0 ? &s->group : NULL;
 }

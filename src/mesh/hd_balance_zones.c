@@ -32,21 +32,23 @@ bool hd_lb_zones_look(hd_member_t *m, hd_lb_view_t *v)
 {
     const hd_region_t *r = hd_slot_get(m, v->conf->zones->local);
     const hd_region_t *eps;
-    uint32_t seq;
+    hd_lb_local_t now = {.cluster = r != NULL ? r->root : NULL};
     bool is_new;
 
-    v->local = r != NULL ? r->root : NULL;
-    eps = v->local != NULL ? hd_cluster_endpoints(m, v->local) : NULL;
-    v->local_eps = eps != NULL ? eps->root : NULL;
-    seq = v->local_eps != NULL && v->local_eps->state != NULL
-              ? atomic_load_explicit(&v->local_eps->state->health_seq,
-                                     memory_order_acquire)
-              : 0;
-    is_new = v->local_region != eps || v->local_seq != seq ||
-             (eps != NULL && v->local_version != eps->version);
-    v->local_region = eps;
-    v->local_version = eps != NULL ? eps->version : 0;
-    v->local_seq = seq;
+    eps = now.cluster != NULL ? hd_cluster_endpoints(m, now.cluster) : NULL;
+    if (eps != NULL) {
+        now.eps = eps->root;
+        now.region = eps;
+        now.version = eps->version;
+        if (now.eps->state != NULL)
+            now.seq =
+                atomic_load_explicit(&now.eps->state->health_seq, memory_order_acquire);
+    }
+    if (v->local == NULL)
+        v->local = hd_pool_new(hd_lb_pool(v), hd_lb_local_t);
+    is_new = v->local->region != now.region || v->local->seq != now.seq ||
+             v->local->version != now.version;
+    *v->local = now;
     return is_new;
 }
 
@@ -75,7 +77,7 @@ static place_t *find_place(place_t *places, uint32_t n, const hd_locality_t *l)
 
 static local_t count_local(hd_lb_view_t *v, place_t *places, uint32_t n, uint64_t now_ns)
 {
-    const hd_endpoints_t *eps = v->local_eps;
+    const hd_endpoints_t *eps = v->local->eps;
     const hd_zones_t *zones = v->conf->zones;
     const hd_locality_t *seen[2] = {NULL, NULL};
     local_t sum = {0};
@@ -92,7 +94,7 @@ static local_t count_local(hd_lb_view_t *v, place_t *places, uint32_t n, uint64_
         sum.has_own |= is_own(zones, l);
         if (sum.localities < 2 && (seen[0] == NULL || !is_same(seen[0], l)))
             seen[sum.localities++] = l;
-        if (!hd_check_may_serve(v->local, e))
+        if (!hd_check_may_serve(v->local->cluster, e))
             continue;
         sum.serving += health == HD_EP_HEALTHY || health == HD_EP_DEGRADED;
         if (health != HD_EP_HEALTHY)
@@ -170,7 +172,7 @@ void hd_lb_zones_fill(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *le
     uint64_t theirs = 0;
     local_t local;
 
-    if (v->local_eps == NULL || v->local_eps->n == 0 || level->rank > 0)
+    if (v->local->eps == NULL || v->local->eps->n == 0 || level->rank > 0)
         return;
     for (uint32_t i = 0; i < n; i++) {
         const hd_endpoint_t *e = &v->eps->items[at[i]];

@@ -29,7 +29,7 @@ static uint32_t fill(hd_priority_t *list, uint32_t n, uint32_t overprovisioning,
 
         if (can > 0 && *first == UINT32_MAX)
             *first = i;
-        *(degraded ? &list[i].degraded_load : &list[i].healthy_load) = load;
+        *(degraded ? &list[i].degraded_load : &list[i].healthy_load) = (uint8_t)load;
         rest -= load;
     }
     return rest;
@@ -45,7 +45,7 @@ static void share_by_size(hd_priority_t *list, uint32_t n)
         total += list[i].total;
     for (uint32_t i = 0; i < n; i++) {
         list[i].degraded_load = 0;
-        list[i].healthy_load = total == 0 ? 0 : (uint32_t)(100 * list[i].total / total);
+        list[i].healthy_load = total == 0 ? 0 : (uint8_t)(100 * list[i].total / total);
         rest -= list[i].healthy_load;
         if (list[i].total > 0 && first == UINT32_MAX)
             first = i;

@@ -8,7 +8,7 @@ typedef struct {
     /* asked: endpoints, or weights, of the priority */
     uint64_t healthy, degraded, total;
     /* answered */
-    uint32_t healthy_load,
+    uint8_t healthy_load,
         degraded_load; /* percent; over all priorities they sum to 100 */
     bool in_panic;     /* health is not looked at */
 } hd_priority_t;

@@ -874,11 +874,11 @@ static void test_memory(void)
     for (uint32_t i = 1; i < CLUSTERS; i++)
         all = all && use(slots[i]);
     busy = (mallinfo2().uordblks - before) / (CLUSTERS - 1);
-    ok(all && busy <= 720, "a cluster in use: %zu bytes of a worker", busy);
+    ok(all && busy <= 512, "a cluster in use: %zu bytes of a worker", busy);
     for (uint32_t i = 1; i < CLUSTERS; i++)
         all = all && use_later(slots[0]);
     rest = (mallinfo2().uordblks - before) / (CLUSTERS - 1);
-    ok(all && rest > 0 && rest <= 160, "one that was used: %zu", rest);
+    ok(all && rest > 0 && rest <= 144, "one that was used: %zu", rest);
     ok(use(slots[CLUSTERS - 1]), "which can be used again");
     shared = (hd_state_bytes_used(state) - shared) / CLUSTERS;
     ok(shared + 4 * rest <= 4 * 512, "of all workers: %zu", shared);
