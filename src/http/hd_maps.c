@@ -29,7 +29,23 @@ static void resolve(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
     out->no_cache = map->is_volatile;
 }
 
+/* In the handshake, which has no request yet. */
+static bool find_on_conn(const hd_conn_t *c, hd_maps_at_t *at)
+{
+    const hd_filter_chain_t *chain = hd_listener_chain_of(c);
+    const hd_http_conf_t *http;
+
+    if (chain == NULL || chain->protocol != hd_http_protocol())
+        return false;
+    http = chain->protocol_conf;
+    at->region =
+        http->routes != NULL ? hd_slot_get(hd_loop_member(c->loop), http->routes) : NULL;
+    at->maps = at->region != NULL ? ((const hd_routes_t *)at->region->root)->maps : NULL;
+    return true;
+}
+
 void hd_http_maps_register(void)
 {
+    hd_value_maps_on_conns(find_on_conn);
     hd_attr_resolve = resolve;
 }

@@ -129,65 +129,26 @@ GET(cluster)
         hd_val_set_str(out, s->target->name);
 }
 
-/* --- map, geo, split_clients; groups of their regular expressions --- */
+/* --- map, geo, split_clients --- */
 
-/* By name alone: on the conn, where hd_attr_get looks first. */
-static void keep_group(const hd_attr_of_t *of, hd_attr_t key, const hd_captures_t *c,
-                       uint32_t group, hd_str_t in)
-{
-    hd_val_t value = {.type = HD_VAL_STR};
-
-    if (group < c->n && c->at[group].from >= 0)
-        value.str = hd_str_sub(in, (size_t)c->at[group].from,
-                               (size_t)(c->at[group].to - c->at[group].from));
-    key.def = 0;
-    hd_ignore(hd_attr_set(of, &key, value)); /* nothing refuses a name */
-}
-
-static void take_captures(const hd_attr_of_t *of, const hd_captures_t *c, hd_str_t in,
-                          const hd_named_group_t *groups, uint32_t groups_n)
-{
-    for (uint32_t i = 1; i <= 9; i++) {
-        char digit = (char)('0' + i);
-        hd_attr_t key;
-
-        if (hd_attr_key(of->pool, hd_str_n(&digit, 1), true, &key, NULL) == HD_OK)
-            keep_group(of, key, c, i, in);
-    }
-    for (uint32_t i = 0; i < groups_n; i++)
-        keep_group(of, groups[i].attr, c, groups[i].group, in);
-}
-
-/* While filters are asked there is no session yet. */
-static const hd_tcp_conf_t *conf_of(const hd_conn_t *c)
+static bool find_maps(const hd_conn_t *c, hd_maps_at_t *at)
 {
     const hd_session_t *s = hd_session_of(c);
-    const hd_filter_chain_t *chain = s != NULL ? s->chain : hd_listener_admitting();
+    const hd_filter_chain_t *chain = s != NULL ? s->chain : hd_listener_chain_of(c);
+    const hd_tcp_conf_t *conf;
 
-    return chain != NULL && (chain->protocol == hd_tcp_protocol() ||
-                             chain->protocol == hd_udp_protocol())
-               ? chain->protocol_conf
-               : NULL;
-}
-
-static void resolve(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
-{
-    const hd_tcp_conf_t *conf = conf_of(of->conn);
-    const hd_value_map_t *map = conf != NULL ? hd_value_map_find(conf->maps, key) : NULL;
-    hd_value_map_env_t env = {.region = conf != NULL ? conf->region : NULL,
-                              .take_captures = take_captures};
-
-    if (map == NULL)
-        return;
-    if (hd_value_map_eval(map, &env, of, &out->str) == HD_OK)
-        out->type = HD_VAL_STR;
-    else
-        hd_log_conn(HD_LOG_ERROR, of->conn->id, "maps use one another in a ring");
+    if (chain == NULL ||
+        (chain->protocol != hd_tcp_protocol() && chain->protocol != hd_udp_protocol()))
+        return false;
+    conf = chain->protocol_conf;
+    at->maps = conf->maps;
+    at->region = conf->region;
+    return true;
 }
 
 void hd_stream_maps_register(void)
 {
-    hd_attr_resolve_conn = resolve;
+    hd_value_maps_on_conns(find_maps);
 }
 
 /* --- its tries: a value each, in the order asked --- */

@@ -120,7 +120,7 @@ void hd_attr_get_by_name(const hd_attr_of_t *of, hd_str_t name, hd_val_t *out);
 typedef struct hd_attrs_s hd_attrs_t;
 hd_attrs_t *hd_attrs_create(hd_pool_t *pool);
 /* Values of by-name keys that nothing has stored (`map`); *out is NONE. Set by src/http
- * for requests, by src/stream for conns without one; NULL: there are none. */
+ * for requests, by hd_value_map for conns without one; NULL: there are none. */
 extern void (*hd_attr_resolve)(const hd_attr_of_t *of, const hd_attr_t *key,
                                hd_val_t *out);
 extern void (*hd_attr_resolve_conn)(const hd_attr_of_t *of, const hd_attr_t *key,

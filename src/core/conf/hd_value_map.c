@@ -1,4 +1,5 @@
 #include "core/conf/hd_value_map.h"
+#include "core/base/hd_log.h"
 #include "core/net/hd_addr.h"
 
 #include <string.h>
@@ -238,4 +239,61 @@ hd_rc_t hd_value_map_eval(const hd_value_map_t *map, const hd_value_map_env_t *e
     }
     depth--;
     return rc;
+}
+
+/* --- on conns without a request --- */
+
+static bool (*finders[4])(const hd_conn_t *c, hd_maps_at_t *at);
+static unsigned finders_n;
+
+/* By name alone: on the conn, where hd_attr_get looks first. */
+static void keep_group(const hd_attr_of_t *of, hd_attr_t key, const hd_captures_t *c,
+                       uint32_t group, hd_str_t in)
+{
+    hd_val_t value = {.type = HD_VAL_STR};
+
+    if (group < c->n && c->at[group].from >= 0)
+        value.str = hd_str_sub(in, (size_t)c->at[group].from,
+                               (size_t)(c->at[group].to - c->at[group].from));
+    key.def = 0;
+    hd_ignore(hd_attr_set(of, &key, value)); /* nothing refuses a name */
+}
+
+static void take_captures(const hd_attr_of_t *of, const hd_captures_t *c, hd_str_t in,
+                          const hd_named_group_t *groups, uint32_t groups_n)
+{
+    for (uint32_t i = 1; i <= 9; i++) {
+        char digit = (char)('0' + i);
+        hd_attr_t key;
+
+        if (hd_attr_key(of->pool, hd_str_n(&digit, 1), true, &key, NULL) == HD_OK)
+            keep_group(of, key, c, i, in);
+    }
+    for (uint32_t i = 0; i < groups_n; i++)
+        keep_group(of, groups[i].attr, c, groups[i].group, in);
+}
+
+static void resolve_on_conn(const hd_attr_of_t *of, const hd_attr_t *key, hd_val_t *out)
+{
+    hd_maps_at_t at = {NULL, NULL};
+    const hd_value_map_t *map;
+    hd_value_map_env_t env = {.take_captures = take_captures};
+
+    for (unsigned i = 0; i < finders_n && !finders[i](of->conn, &at); i++)
+        ;
+    map = hd_value_map_find(at.maps, key);
+    env.region = at.region;
+    if (map == NULL)
+        return;
+    if (hd_value_map_eval(map, &env, of, &out->str) == HD_OK)
+        out->type = HD_VAL_STR;
+    else
+        hd_log_conn(HD_LOG_ERROR, of->conn->id, "maps use one another in a ring");
+}
+
+void hd_value_maps_on_conns(bool (*find)(const hd_conn_t *c, hd_maps_at_t *at))
+{
+    hd_bug_on(finders_n == hd_countof(finders));
+    finders[finders_n++] = find;
+    hd_attr_resolve_conn = resolve_on_conn;
 }

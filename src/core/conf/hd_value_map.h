@@ -90,6 +90,14 @@ typedef struct {
 hd_rc_t hd_value_map_eval(const hd_value_map_t *map, const hd_value_map_env_t *env,
                           const hd_attr_of_t *of, hd_str_t *out) HD_MUST_CHECK;
 
+/* Where the maps of a conn without a request are: of a stream, or in its handshake. */
+typedef struct {
+    const hd_value_maps_t *maps; /* NULL: there are none */
+    const hd_region_t *region;
+} hd_maps_at_t;
+/* At start: of conns of one protocol; false: it is none of those. */
+void hd_value_maps_on_conns(bool (*find)(const hd_conn_t *c, hd_maps_at_t *at));
+
 /* All maps of <block> (http or stream), in <cf>'s region; *maps NULL: there are none. */
 hd_rc_t hd_conf_make_maps(hd_conf_t *cf, const hd_node_t *block,
                           const hd_value_maps_t **maps, hd_err_t *err) HD_MUST_CHECK;

@@ -9,12 +9,6 @@
 hd_listener_stats_t hd_listener_stats;
 hd_rc_t (*hd_listener_run_filters)(hd_conn_t *c, const hd_filter_chain_t *chain,
                                    uint32_t from);
-static _Thread_local const hd_filter_chain_t *admitting;
-
-const hd_filter_chain_t *hd_listener_admitting(void)
-{
-    return admitting;
-}
 
 /* Protocols */
 
@@ -74,6 +68,11 @@ static const struct {
 };
 
 static const hd_conn_handler_t entry_handler;
+
+const hd_filter_chain_t *hd_listener_chain_of(const hd_conn_t *c)
+{
+    return c->handler == &entry_handler ? ((const entry_t *)c->owner)->chain : NULL;
+}
 
 static const hd_region_t *current(const hd_conn_t *c, const hd_slot_t *slot)
 {
@@ -296,11 +295,8 @@ static void admit(entry_t *e, uint32_t from)
     chain = e->chain;
     held = e->held;
     e->phase = ADMITTING;
-    if (hd_listener_run_filters != NULL && chain->filters_n > from) {
-        admitting = chain;
+    if (hd_listener_run_filters != NULL && chain->filters_n > from)
         rc = hd_listener_run_filters(c, chain, from);
-        admitting = NULL;
-    }
     if (rc == HD_AGAIN)
         return;
     if (rc != HD_OK || e->is_gone) {

@@ -140,8 +140,8 @@ uint16_t hd_protocol_find(hd_str_t name); /* 0: none */
  * hd_listener_go_on was told. */
 extern hd_rc_t (*hd_listener_run_filters)(hd_conn_t *c, const hd_filter_chain_t *chain,
                                           uint32_t from);
-/* Within such a call: the chain whose filters are asked; else NULL. */
-const hd_filter_chain_t *hd_listener_admitting(void);
+/* The chain of a conn that is in its handshake or among these filters; else NULL. */
+const hd_filter_chain_t *hd_listener_chain_of(const hd_conn_t *c);
 void hd_listener_go_on(hd_conn_t *c,
                        uint32_t from); /* once, even if the conn has ended */
 
