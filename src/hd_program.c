@@ -98,6 +98,7 @@ void hd_program_register(void)
     hd_resolving_register();
     hd_ocsp_fetcher = &hd_mesh_ocsp_fetcher;
     hd_tls_write_key_log = write_key_log;
+    hd_conf_tls_register();
     hd_stapling_register();
     hd_http_conf_register();
     hd_ignore(hd_module_add(&hd_stream_module) == 0);

@@ -30,18 +30,6 @@ unsigned hd_req_conditional(hd_req_t *req, hd_str_t etag, int64_t mtime_s)
 
 /* --- names --- */
 
-/* More of them than configuration itself wrote: variables brought them. */
-static bool root_climbs(const hd_expr_t *e, hd_str_t root)
-{
-    unsigned n = hd_uri_climbs(root);
-
-    for (uint32_t i = 0; n > 0 && i < e->n; i++) {
-        if (e->parts[i].attr.name.len == 0)
-            n -= hd_min(n, hd_uri_climbs(e->parts[i].text));
-    }
-    return n > 0;
-}
-
 static hd_rc_t absolute_root(hd_req_t *req, hd_str_t *root)
 {
     const hd_file_conf_t *conf = conf_of(req);
@@ -49,7 +37,7 @@ static hd_rc_t absolute_root(hd_req_t *req, hd_str_t *root)
     *root = HD_STR("html");
     if (conf->root != NULL && hd_expr_eval(conf->root, req, root) != HD_OK)
         return hd_req_err(req, HD_E_INTERNAL, "no value for root");
-    if (conf->root != NULL && root_climbs(conf->root, *root))
+    if (conf->root != NULL && hd_expr_climbs(conf->root, *root))
         return hd_req_err(req, HD_E_PROTOCOL, "unsafe root \"%.*s\"", HD_STR_ARG(*root));
     if (root->len == 0 || root->data[0] != '/')
         *root = hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(conf->prefix),
@@ -75,7 +63,7 @@ hd_rc_t hd_file_name(hd_req_t *req, hd_str_t uri, hd_str_t *path, size_t *root_l
 
     if (conf == NULL || hd_file_root(req, &root) != HD_OK)
         return HD_ERROR;
-    if (hd_uri_climbs(uri) > 0 || memchr(uri.data, 0, uri.len) != NULL)
+    if (hd_str_climbs(uri) > 0 || memchr(uri.data, 0, uri.len) != NULL)
         return hd_req_err(req, HD_E_PROTOCOL, "unsafe path \"%.*s\"", HD_STR_ARG(uri));
     *root_len = root.len;
     if (conf->is_alias) {
@@ -89,7 +77,7 @@ hd_rc_t hd_file_name(hd_req_t *req, hd_str_t uri, hd_str_t *path, size_t *root_l
         if (!conf->is_regex_alias)
             uri = hd_str_sub(uri, conf->alias_len, uri.len);
         /* "/alias" before "../x": a name of its own until it is cut, then the way out */
-        if (hd_uri_climbs(uri) > 0)
+        if (hd_str_climbs(uri) > 0)
             return hd_req_err(req, HD_E_PROTOCOL, "unsafe path \"%.*s\"",
                               HD_STR_ARG(uri));
     }

@@ -34,8 +34,8 @@ GET(ssl_cipher)
 GET(ssl_server_name)
 {
     UNUSED_REST;
-    if (tls_of(of) != NULL)
-        hd_val_set_if_any(out, of->conn->facts->sni);
+    if (of->conn != NULL)
+        hd_val_set_if_any(out, hd_tls_server_name(of->conn));
 }
 
 /* Envoy's %REQUESTED_SERVER_NAME%. */

@@ -78,7 +78,7 @@ static bool leads_up(hd_str_t uri)
 {
     ssize_t at = hd_str_find_char(uri, '?');
 
-    return hd_uri_climbs(hd_str_sub(uri, 0, at < 0 ? uri.len : (size_t)at)) > 0;
+    return hd_str_climbs(hd_str_sub(uri, 0, at < 0 ? uri.len : (size_t)at)) > 0;
 }
 
 static void keep_fields(hd_req_t *req)

@@ -554,6 +554,24 @@ static void fill_key(const hd_try_t *t, hd_upool_key_t *key)
         fill_proxy_key(t, key);
 }
 
+/* The names of our certificate, where they have variables. False: the try has failed. */
+static bool name_own_cert(hd_try_t *t, hd_upool_key_t *key)
+{
+    const hd_tls_pair_t *p = t->pick.tls != NULL ? t->pick.tls->pairs : NULL;
+
+    if (hd_likely(p == NULL))
+        return true;
+    if (hd_expr_eval(p->cert, t->req, &key->own_cert) == HD_OK &&
+        hd_expr_eval(p->key, t->req, &key->own_key) == HD_OK &&
+        !hd_expr_climbs(p->cert, key->own_cert) && !hd_expr_climbs(p->key, key->own_key))
+        return true;
+    hd_ignore(hd_req_err(t->req, HD_E_CONF,
+                         "unsafe name of a certificate \"%.*s\" with key \"%.*s\"",
+                         HD_STR_ARG(key->own_cert), HD_STR_ARG(key->own_key)));
+    fail(t, HD_FAIL_INTERNAL, HD_RESULT_CANCELLED, NULL);
+    return false;
+}
+
 static hd_fail_t fail_of(const hd_err_t *err)
 {
     return err->code == HD_E_LIMIT     ? HD_FAIL_OVERFLOW
@@ -572,8 +590,11 @@ static void fail_connect(hd_try_t *t, const hd_err_t *err)
     else
         hd_ignore(
             hd_req_err(t->req, err->code, "%s while connecting to upstream", err->text));
-    fail(t, fail_of(err),
-         err->code == HD_E_LIMIT ? HD_RESULT_CANCELLED : HD_RESULT_CONNECT, err);
+    if (err->code == HD_E_INTERNAL) /* the server has no part in it */
+        fail(t, HD_FAIL_INTERNAL, HD_RESULT_CANCELLED, NULL);
+    else
+        fail(t, fail_of(err),
+             err->code == HD_E_LIMIT ? HD_RESULT_CANCELLED : HD_RESULT_CONNECT, err);
 }
 
 /* It may go with its length rather than in chunks. */
@@ -646,7 +667,8 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
         t->until_ns = t->connected_ns + timeout_ms * 1000000;
     if (hd_unlikely(t->pick.cluster->more != NULL) &&
         t->pick.cluster->more->stream_ms > 0)
-        t->over_ns = t->connected_ns + t->pick.cluster->more->stream_ms * UINT64_C(1000000);
+        t->over_ns =
+            t->connected_ns + t->pick.cluster->more->stream_ms * UINT64_C(1000000);
     if (!has_body) {
         t->step = HD_TRY_STEP_HEAD;
         hd_try_push_timer(t);
@@ -701,6 +723,8 @@ static void get_conn(hd_try_t *t)
     hd_rc_t rc;
 
     fill_key(t, &key);
+    if (!name_own_cert(t, &key))
+        return;
     t->wait.on_conn = on_conn;
     rc = hd_upool_get(t->req->loop, t->req->member, &key, &t->pick, ms,
                       t->is_repeated ? HD_UPOOL_FRESH

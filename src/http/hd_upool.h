@@ -15,6 +15,7 @@ typedef struct {
     uint64_t secret_version;  /* of the certificate in use */
     hd_str_t source_identity; /* whose certificate: workload; empty: none */
     hd_str_t sni;             /* per request (auto_sni) */
+    hd_str_t own_cert, own_key; /* names of our certificate, where they have variables */
     hd_str_t verify_host;     /* likewise: whose certificate it must be; empty: as set */
     hd_addr_t proxy_source, proxy_local; /* PROXY protocol's; IP or AF_UNSPEC */
     hd_addr_t bind;

@@ -148,6 +148,8 @@ static hd_rc_t push_tls(hd_upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_e
         ask.verify_host = p->key.sni;
     if (p->key.verify_host.len > 0)
         ask.verify_host = p->key.verify_host;
+    ask.cert = p->key.own_cert;
+    ask.key = p->key.own_key;
     return hd_tls_push_client(c, pick->tls, &ask, err);
 }
 

@@ -27,6 +27,8 @@ uint64_t hd_upool_hash(const hd_upool_key_t *k)
     } else {
         a = k->addr.path.len;
     }
+    if (k->own_cert.len > 0) /* of these there may be many */
+        h = mix(h, hd_hash64(k->own_cert.data, k->own_cert.len, 0));
     h = mix(h, a ^ (uint64_t)k->addr.port << 48);
     return mix(h, b ^ k->protocol ^ (uint64_t)k->offers_weft << 4 ^
                       (uint64_t)k->proxy_source.port << 32 ^
@@ -56,6 +58,7 @@ static bool is_same_key(const hd_upool_key_t *a, const hd_upool_key_t *b)
            is_same_addr(&a->proxy_source, &b->proxy_source) &&
            is_same_addr(&a->proxy_local, &b->proxy_local) &&
            is_same_str(a->source_identity, b->source_identity) &&
+           is_same_str(a->own_cert, b->own_cert) && is_same_str(a->own_key, b->own_key) &&
            is_same_str(a->sni, b->sni) && is_same_str(a->verify_host, b->verify_host);
 }
 
@@ -127,6 +130,7 @@ hd_upool_t *hd_upool_create(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_
                             uint64_t hash)
 {
     hd_upool_t *p = calloc(1, sizeof(*p) + key->source_identity.len + key->sni.len +
+                                  key->own_cert.len + key->own_key.len +
                                   key->verify_host.len + path_bytes(&key->addr) +
                                   path_bytes(&key->bind));
     char *at = (char *)(p + 1);
@@ -135,6 +139,8 @@ hd_upool_t *hd_upool_create(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_
     p->key = *key;
     at = copy_str(at, &p->key.source_identity);
     at = copy_str(at, &p->key.sni);
+    at = copy_str(at, &p->key.own_cert);
+    at = copy_str(at, &p->key.own_key);
     at = copy_str(at, &p->key.verify_host);
     if (key->addr.family == AF_UNIX)
         at = copy_str(at, &p->key.addr.path);

@@ -61,16 +61,6 @@ bool hd_uri_find_arg(hd_str_t query, hd_str_t name, hd_str_t *value)
     return false;
 }
 
-unsigned hd_uri_climbs(hd_str_t path)
-{
-    unsigned n = 0;
-    hd_str_t part;
-
-    while (hd_str_split(&path, '/', &part))
-        n += hd_str_eq(part, HD_STR(".."));
-    return n;
-}
-
 bool hd_uri_find_cookie(hd_req_t *req, hd_str_t name, bool ignore_case, hd_str_t *value)
 {
     const hd_headers_t *h = req->received != NULL ? req->received : &req->head.headers;

@@ -14,5 +14,3 @@ bool hd_uri_has_bad_bytes(hd_str_t uri);
  */
 bool hd_uri_find_arg(hd_str_t query, hd_str_t name, hd_str_t *value);
 bool hd_uri_find_cookie(hd_req_t *req, hd_str_t name, bool ignore_case, hd_str_t *value);
-/* How many of the path's segments are "..": lead up. */
-unsigned hd_uri_climbs(hd_str_t path);

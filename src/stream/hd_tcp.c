@@ -9,8 +9,8 @@
 #define KEEPALIVE_S 7200 /* the kernel's own (tcp(7)) */
 
 typedef struct {
-    hd_session_t s; /* first: ops get this */
-    hd_conn_t *up;  /* NULL: none yet */
+    hd_session_t s;      /* first: ops get this */
+    hd_conn_t *up;       /* NULL: none yet */
     hd_tunnel_t *tunnel; /* has both conns from then on */
     hd_timer_t lifetime;
     bool is_over; /* its time is */
@@ -141,6 +141,23 @@ static const hd_tls_conf_t *tls_of(const tcp_t *t)
     return t->s.conf->tls != NULL ? t->s.conf->tls : t->s.pick.tls;
 }
 
+/* The names of our certificate, where they have variables. */
+static hd_rc_t name_own_cert(tcp_t *t, const hd_tls_conf_t *tls, hd_tls_client_t *ask)
+{
+    hd_attr_of_t of = hd_session_attr_of(&t->s);
+    const hd_tls_pair_t *p = tls->pairs;
+
+    if (p == NULL)
+        return HD_OK;
+    if (hd_expr_eval_of(p->cert, &of, &ask->cert) == HD_OK &&
+        hd_expr_eval_of(p->key, &of, &ask->key) == HD_OK &&
+        !hd_expr_climbs(p->cert, ask->cert) && !hd_expr_climbs(p->key, ask->key))
+        return HD_OK;
+    return hd_err_set(&t->s.err, HD_E_CONF,
+                      "unsafe name of a certificate \"%.*s\" with key \"%.*s\"",
+                      HD_STR_ARG(ask->cert), HD_STR_ARG(ask->key));
+}
+
 /* A host that variables made is the peer's name. */
 static hd_rc_t push_tls(tcp_t *t)
 {
@@ -161,6 +178,8 @@ static hd_rc_t push_tls(tcp_t *t)
     if (proxy_version(t) != 0 &&
         hd_proxy_push(t->up, proxy_version(t), hd_conn_remote(s->down),
                       hd_conn_local(s->down), HD_STR_NONE, &t->s.err) != HD_OK)
+        return HD_ERROR;
+    if (name_own_cert(t, tls, &ask) != HD_OK)
         return HD_ERROR;
     return hd_tls_push_client(t->up, tls, &ask, &t->s.err);
 }

@@ -175,7 +175,7 @@ refused('ssl_buffer_size 0;', qr/must be greater than 0/, 'no record');
 refused("ssl_certificate $cert{'b.test'}{cert}; ssl_certificate_key $cert{'b.test'}{key}.locked;", qr/ssl_password_file/, 'a passphrase that is not given');
 refused("ssl_password_file $cert{'a.test'}{cert}; ssl_certificate $cert{'b.test'}{cert}; ssl_certificate_key $cert{'b.test'}{key}.locked;",
     qr/none of the \d+ passphrases opens/, 'a wrong passphrase');
-refused('ssl_certificate /x/$host.pem; ssl_certificate_key y;', qr/variables in the name of a certificate/, 'variables');
+refused('ssl_certificate /x/$host.pem; ssl_certificate_key y;', qr/"\$host" in the name of a certificate/, 'variables of requests');
 refused("ssl_certificate $cert{'b.test'}{cert}; ssl_certificate_key $cert{'b.test'}{key}; ssl_stapling on; ssl_stapling_file $dir/a.ocsp;",
     qr/one certificate/, 'a response for two certificates');
 refused("ssl_verify_client on;", qr/no "ssl_client_certificate"/, 'nobody to verify by');

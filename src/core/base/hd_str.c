@@ -87,6 +87,16 @@ bool hd_str_split(hd_str_t *rest, char sep, hd_str_t *part)
     return true;
 }
 
+unsigned hd_str_climbs(hd_str_t path)
+{
+    unsigned n = 0;
+    hd_str_t part;
+
+    while (hd_str_split(&path, '/', &part))
+        n += hd_str_eq(part, HD_STR(".."));
+    return n;
+}
+
 bool hd_str_to_u64(hd_str_t s, uint64_t max, uint64_t *out)
 {
     uint64_t n = 0;

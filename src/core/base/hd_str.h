@@ -76,6 +76,9 @@ static inline hd_str_t hd_str_sub(hd_str_t s, size_t at, size_t len)
 /* Takes the next part of <*rest> up to <sep> (dropped); false once <*rest> is used up. */
 bool hd_str_split(hd_str_t *rest, char sep, hd_str_t *part);
 
+/* How many of a path's segments are "..": lead up. */
+unsigned hd_str_climbs(hd_str_t path);
+
 enum { HD_U64_DIGITS_MAX = 20 };
 
 /* Decimal digits only, no sign, no space; false on anything else or beyond <max>. */

@@ -6,6 +6,7 @@
 
 typedef struct {
     hd_str_t cert, key, trust, crls, ciphers, name, passwords, commands, key_log;
+    hd_conf_tls_cache_t cache;
     uint32_t verify_depth;
     uint8_t versions; /* bits; 0: both */
     bool is_on, verify, server_name, no_session_reuse, no_revalidation;
@@ -82,6 +83,11 @@ static hd_rc_t put_cert(hd_conf_t *cf, const proxy_ssl_conf_t *pc, hd_tls_conf_t
     const hd_slot_t **certs = hd_pool_new_n(cf->pool, const hd_slot_t *, 1);
     hd_conf_secret_t files = {
         .cert = pc->cert, .key = pc->key, .passwords = pc->passwords};
+    hd_conf_tls_pairs_t pair = {.certs = &pc->cert,
+                                .keys = &pc->key,
+                                .n = 1,
+                                .passwords = pc->passwords,
+                                .cache = &pc->cache};
 
     if (pc->cert.len == 0)
         return HD_OK;
@@ -90,6 +96,8 @@ static hd_rc_t put_cert(hd_conf_t *cf, const proxy_ssl_conf_t *pc, hd_tls_conf_t
                           "no \"proxy_ssl_certificate_key\" is defined for certificate "
                           "\"%.*s\"",
                           HD_STR_ARG(pc->cert));
+    if (hd_conf_tls_has_variables(&pair))
+        return hd_conf_tls_put_pairs(cf, &pair, tls, err);
     tls->certs = certs;
     tls->certs_n = 1;
     return hd_conf_secret_slot(cf, &files, &certs[0], err);
@@ -253,9 +261,10 @@ static const hd_directive_t directives[] = {
      .scope = IN_PROXIES,
      .args_n = 1,
      .args_max = 3,
-     .set = hd_conf_tls_no_effect,
-     .post = "certificates are read with the configuration and stay",
-     .help = "off|max=N …: accepted; certificates are read with the configuration"},
+     .set = hd_conf_set_tls_cache,
+     .offset = AT(cache),
+     .help = "off|max=N [inactive=TIME] [valid=TIME]: as ssl_certificate_cache, of "
+             "proxy_ssl_certificate; off"},
     {0},
 };
 

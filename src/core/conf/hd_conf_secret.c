@@ -1,53 +1,14 @@
 #include "core/conf/hd_conf_secret.h"
+#include "core/base/hd_small_file.h"
 #include "core/conf/hd_conf_cluster.h"
 #include "core/conf/hd_conf_resolver.h"
 #include "core/net/hd_ocsp.h"
 #include "core/net/hd_tls.h"
 #include "core/os/hd_os.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define FILE_BYTES_MAX (4u << 20) /* system-wide roots are some 220 KB */
-
-/* An open file of <what> and its size. */
-static hd_rc_t open_file(hd_conf_t *cf, hd_str_t path, const char *what, int *fd,
-                         size_t *bytes, hd_err_t *err)
-{
-    struct stat st;
-
-    *fd = open(hd_str_to_c(cf->temp, path), O_RDONLY | O_CLOEXEC);
-    if (*fd < 0)
-        return hd_err_set_sys(err, errno, "cannot load %s \"%.*s\"", what,
-                              HD_STR_ARG(path));
-    if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > FILE_BYTES_MAX) {
-        hd_ignore(close(*fd)); /* read only: nothing to lose */
-        return hd_err_set(
-            err, HD_E_CONF,
-            "cannot load %s \"%.*s\": it is no regular file of at most 4 MB", what,
-            HD_STR_ARG(path));
-    }
-    *bytes = (size_t)st.st_size;
-    return HD_OK;
-}
-
-static hd_rc_t read_all(int fd, char *to, size_t bytes, hd_str_t *text)
-{
-    size_t n = 0;
-    ssize_t got;
-
-    while (n < bytes && (got = read(fd, to + n, bytes - n)) != 0) {
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return HD_ERROR;
-        n += (size_t)got;
-    }
-    *text = hd_str_n(to, n);
-    return HD_OK;
-}
 
 /* nginx's "data:…": the text stands in the configuration. */
 static bool is_data(hd_str_t path)
@@ -79,24 +40,24 @@ static hd_rc_t copy_text(hd_conf_t *cf, hd_str_t from, hd_pool_t *pool, hd_regio
 static hd_rc_t read_file(hd_conf_t *cf, hd_str_t path, const char *what, hd_pool_t *pool,
                          hd_region_t *r, hd_str_t *text, hd_err_t *err)
 {
-    size_t bytes = 0;
+    hd_small_file_t f;
     char *to;
-    int fd = -1;
-    hd_rc_t rc;
 
     if (path.len == 0)
         return HD_OK;
     if (is_data(path))
         return copy_text(cf, hd_str_sub(path, 5, path.len), pool, r, text, err);
-    if (open_file(cf, path, what, &fd, &bytes, err) != HD_OK)
+    if (hd_small_file_open(&f, hd_str_to_c(cf->temp, path), FILE_BYTES_MAX, what, err) !=
+        HD_OK)
         return HD_ERROR;
-    to = take_room(cf, pool, r, bytes, err);
-    rc = to == NULL ? HD_ERROR : read_all(fd, to, bytes, text);
-    if (rc != HD_OK && to != NULL)
-        hd_ignore(hd_err_set_sys(err, errno, "cannot read %s \"%.*s\"", what,
-                                 HD_STR_ARG(path)));
-    hd_ignore(close(fd)); /* read only: nothing to lose */
-    return rc;
+    to = take_room(cf, pool, r, f.bytes, err);
+    if (to == NULL) {
+        hd_ignore(close(f.fd)); /* read only: nothing to lose */
+        return HD_ERROR;
+    }
+    return hd_small_file_take(&f, to, text, err) == HD_OK
+               ? HD_OK
+               : hd_err_prefix(err, "%s \"%.*s\": ", what, HD_STR_ARG(path));
 }
 
 /* A key that has a passphrase is unlocked here, once: workers get it open, in the secret
@@ -174,6 +135,9 @@ static hd_rc_t read_secret(hd_conf_t *cf, const hd_conf_secret_t *files, hd_regi
         read_file(cf, files->crls, "revocation list", pool, NULL, &s->crl_pem, err) !=
             HD_OK)
         return HD_ERROR;
+    if (files->key.len == 0 && read_file(cf, files->passwords, "passphrases", NULL, r,
+                                         &s->passphrases, err) != HD_OK)
+        return HD_ERROR;
     if (files->ticket_keys_n > 0 && read_ticket_keys(cf, files, r, s, err) != HD_OK)
         return HD_ERROR;
     if (hd_secret_check(s, pool, err) == HD_OK)
@@ -195,6 +159,7 @@ static uint64_t hash_secret(const hd_secret_t *s)
     h = hd_hash64(s->trust_pem.data, s->trust_pem.len, h);
     h = hd_hash64(s->more_trust_pem.data, s->more_trust_pem.len, h);
     h = hd_hash64(s->ticket_keys.data, s->ticket_keys.len, h);
+    h = hd_hash64(s->passphrases.data, s->passphrases.len, h);
     h = hd_hash64(s->ocsp_der.data, s->ocsp_der.len, h);
     h = hd_hash64(s->staple.data, s->staple.len, h);
     return hd_hash64(s->crl_pem.data, s->crl_pem.len, h) | 1;

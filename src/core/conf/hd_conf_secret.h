@@ -13,7 +13,7 @@ typedef struct {
 /* Absolute paths; empty: none. <cert> and <key> may be "data:" and the text itself. */
 typedef struct {
     hd_str_t cert, key;          /* both or none */
-    hd_str_t passwords;          /* of the key, a line each */
+    hd_str_t passwords;          /* of the key, or of keys read later; a line each */
     hd_str_t ocsp;               /* DER: what is stapled to the certificate, or … */
     const hd_conf_stapling_t *stapling; /* … who is asked for it; NULL: nobody */
     hd_str_t trust, crls;        /* roots to verify peers by */

@@ -27,6 +27,7 @@ typedef struct {
     uint64_t session_timeout_ms;   /* 0: 5 minutes */
     uint64_t handshake_timeout_ms; /* 0: 60 s */
     uint64_t buffer_bytes;         /* 0: 16 KB */
+    hd_conf_tls_cache_t certs_cache;
     uint32_t verify;               /* hd_tls_verify_t */
     uint32_t verify_depth;
     uint8_t versions; /* bits; 0: both */
@@ -44,40 +45,27 @@ static const ssl_conf_t *conf_of(const hd_conf_t *cf)
 
 /* --- directives --- */
 
-hd_rc_t hd_conf_tls_path(hd_conf_t *cf, hd_str_t arg, hd_str_t *path, hd_err_t *err)
+static void add_item(hd_conf_t *cf, hd_str_t item, const hd_str_t **list, uint32_t *n)
 {
-    if (hd_str_has_prefix(arg, HD_STR("data:")) &&
-        hd_str_find_char(arg, '$') < 0) { /* PEM has none: else it is a variable */
-        *path = hd_str_dup(cf->pool, arg);
-        return HD_OK;
-    }
-    if (hd_str_find_char(arg, '$') >= 0)
-        return hd_err_set(err, HD_E_CONF,
-                          "variables in the name of a certificate are not supported: "
-                          "files are read with the configuration, by who may read keys");
-    if (hd_str_has_prefix(arg, HD_STR("engine:")) ||
-        hd_str_has_prefix(arg, HD_STR("store:")))
-        return hd_err_set(err, HD_E_CONF,
-                          "a file is expected, or data: and PEM text, not \"%.*s\"",
-                          HD_STR_ARG(arg));
-    *path = arg.len == 0 ? HD_STR_NONE : hd_conf_path(cf, arg, true);
-    return HD_OK;
-}
+    hd_str_t *longer;
 
-static hd_rc_t add_path(hd_conf_t *cf, hd_str_t arg, const hd_str_t **list, uint32_t *n,
-                        hd_err_t *err)
-{
-    hd_str_t *longer, path;
-
-    if (hd_conf_tls_path(cf, arg, &path, err) != HD_OK)
-        return HD_ERROR;
     if (cf->is_first)
         *n = 0;
     longer = hd_pool_new_n(cf->pool, hd_str_t, *n + 1);
     if (*n > 0)
         memcpy(longer, *list, *n * sizeof(*longer));
-    longer[(*n)++] = path;
+    longer[(*n)++] = item;
     *list = longer;
+}
+
+static hd_rc_t add_path(hd_conf_t *cf, hd_str_t arg, const hd_str_t **list, uint32_t *n,
+                        hd_err_t *err)
+{
+    hd_str_t path;
+
+    if (hd_conf_tls_path(cf, arg, &path, err) != HD_OK)
+        return HD_ERROR;
+    add_item(cf, path, list, n);
     return HD_OK;
 }
 
@@ -124,15 +112,6 @@ hd_rc_t hd_conf_add_tls_command(hd_conf_t *cf, const hd_str_t *args, void *conf,
         memcpy(to + before.len + args[0].len + 1, args[1].data, args[1].len);
     to[len - 1] = '\0';
     *list = hd_str_n(to, len);
-    return HD_OK;
-}
-
-hd_rc_t hd_conf_tls_no_effect(hd_conf_t *cf, const hd_str_t *args, void *conf,
-                              hd_err_t *err)
-{
-    (void)args, (void)conf, (void)err;
-    if (cf->node->uses == 1)
-        hd_conf_warn(cf, "has no effect: %s", (const char *)cf->directive->post);
     return HD_OK;
 }
 
@@ -343,7 +322,9 @@ static hd_rc_t add_ticket_key(hd_conf_t *cf, const hd_str_t *args, void *conf,
 {
     ssl_conf_t *sc = conf;
 
-    return add_path(cf, args[0], &sc->ticket_keys, &sc->ticket_keys_n, err);
+    (void)err;
+    add_item(cf, hd_conf_path(cf, args[0], true), &sc->ticket_keys, &sc->ticket_keys_n);
+    return HD_OK;
 }
 
 /* --- settings --- */
@@ -362,6 +343,12 @@ static hd_rc_t put_certs(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls
     hd_conf_stapling_t how = {.responder = sc->responder,
                               .trust = sc->trusted_ca,
                               .verifies = sc->verifies_staples};
+    hd_conf_tls_pairs_t pairs = {.certs = sc->certs,
+                                 .keys = sc->keys,
+                                 .n = sc->certs_n,
+                                 .passwords = sc->passwords,
+                                 .cache = &sc->certs_cache,
+                                 .is_early = true};
 
     if (sc->stapling.len > 0 && sc->certs_n > 1)
         return hd_err_set(err, HD_E_CONF,
@@ -372,6 +359,12 @@ static hd_rc_t put_certs(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls
                           "no \"ssl_certificate_key\" is defined for "
                           "certificate \"%.*s\"",
                           HD_STR_ARG(sc->certs[hd_min(sc->keys_n, sc->certs_n - 1)]));
+    if (hd_conf_tls_has_variables(&pairs)) {
+        if (sc->staples)
+            hd_conf_warn(cf, "\"ssl_stapling\" ignored: the certificate's name has "
+                             "variables");
+        return hd_conf_tls_put_pairs(cf, &pairs, tls, err);
+    }
     for (uint32_t i = 0; i < sc->certs_n; i++) {
         hd_conf_secret_t files = {.cert = sc->certs[i],
                                   .key = sc->keys[i],
@@ -540,7 +533,8 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .repeats = true,
      .set = set_certificate,
-     .help = "FILE: certificate and its chain, PEM; one for each kind of key"},
+     .help = "FILE: certificate and its chain, PEM; one for each kind of key. A name with "
+             "variables is read in the handshake, by a worker"},
     {.name = "ssl_certificate_key",
      .scope = IN_SERVERS,
      .args_n = 1,
@@ -684,11 +678,12 @@ static const hd_directive_t directives[] = {
      .scope = IN_SERVERS,
      .args_n = 1,
      .args_max = 3,
-     .set = hd_conf_tls_no_effect,
-     .post = "certificates are read with the configuration and stay",
+     .set = hd_conf_set_tls_cache,
+     .offset = AT(certs_cache),
      .help =
-         "off|max=N [inactive=TIME] [valid=TIME]: accepted; certificates are read with "
-         "the configuration"},
+         "off|max=N [inactive=TIME] [valid=TIME]: so many certificates whose names have "
+         "variables stay in each worker, 10s without use (inactive); after 60s (valid) "
+         "it is seen whether the files have changed; off"},
     {.name = "ssl_certificate_compression",
      .scope = IN_SERVERS,
      .args_n = 1,

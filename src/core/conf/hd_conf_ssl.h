@@ -6,6 +6,9 @@
 
 extern const hd_module_t hd_ssl_module, hd_proxy_ssl_module;
 
+/* At start: names of certificates may have variables from then on. */
+void hd_conf_tls_register(void);
+
 /* The settings of a server block, <cf> being that block's: in cf->pool. *tls NULL: there
  * is no certificate. <alpn>: wire form. */
 hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **tls,

@@ -147,3 +147,15 @@ hd_rc_t hd_expr_eval_of(const hd_expr_t *e, const hd_attr_of_t *of, hd_str_t *ou
     *to = '\0';
     return HD_OK;
 }
+
+/* More of them than configuration itself wrote. */
+bool hd_expr_climbs(const hd_expr_t *e, hd_str_t value)
+{
+    unsigned n = hd_str_climbs(value);
+
+    for (uint32_t i = 0; n > 0 && i < e->n; i++) {
+        if (e->parts[i].attr.name.len == 0)
+            n -= hd_min(n, hd_str_climbs(e->parts[i].text));
+    }
+    return n > 0;
+}

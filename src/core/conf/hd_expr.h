@@ -24,6 +24,9 @@ hd_rc_t hd_expr_compile(struct hd_conf_s *cf, hd_str_t text, hd_expr_t **expr,
 bool hd_expr_next_name(hd_str_t *rest, hd_str_t *name);
 /* Without variables? Then its text is parts[0].text. */
 bool hd_expr_is_literal(const hd_expr_t *e);
+/* <value>, which <e> has given, is a path with ".." that its variables have brought: who
+ * sent them would choose the file. */
+bool hd_expr_climbs(const hd_expr_t *e, hd_str_t value);
 /* HD_OK; *out lives as long as of->pool (a single part isn't copied). */
 hd_rc_t hd_expr_eval_of(const hd_expr_t *e, const hd_attr_of_t *of,
                         hd_str_t *out) HD_MUST_CHECK;

@@ -26,6 +26,11 @@ hd_tls_layer_t *hd_tls_layer(const hd_conn_t *c)
     return NULL;
 }
 
+hd_str_t hd_tls_server_name(const hd_conn_t *c)
+{
+    return hd_tls_layer(c) != NULL && c->facts != NULL ? c->facts->sni : HD_STR_NONE;
+}
+
 bool hd_tls_is_on(const hd_conn_t *c)
 {
     const hd_tls_layer_t *l = hd_tls_layer(c);
@@ -416,7 +421,8 @@ static hd_rc_t check_certs(hd_tls_layer_t *l, uint64_t *version, hd_err_t *err)
         *version = *version * 1000003 + (r != NULL ? hd_tls_content_of(r) : 0);
         good_n++;
     }
-    if (good_n > 0 || (conf->certs_n == 0 && (!l->ctx->is_server || conf->rejects)))
+    if (good_n > 0 || conf->pairs_n > 0 ||
+        (conf->certs_n == 0 && (!l->ctx->is_server || conf->rejects)))
         return HD_OK;
     return hd_err_set(err, HD_E_TLS, "%s",
                       conf->certs_n > 0 ? why.text : "this server has no certificate");
@@ -476,9 +482,11 @@ static hd_rc_t push(hd_conn_t *c, const hd_tls_conf_t *conf, bool is_server,
     else
         SSL_set_connect_state(l->ssl);
     hd_tls_hold(l);
+    l->held->pairs = conf->pairs;
     if (set_trust(l, &trust_version, err) != HD_OK ||
         check_certs(l, &own_version, err) != HD_OK ||
-        (!is_server && set_client(l, ask, err) != HD_OK)) {
+        (!is_server && set_client(l, ask, err) != HD_OK) ||
+        (!is_server && hd_tls_pair_take(l, ask, &own_version, err) != HD_OK)) {
         close_layer(&l->layer, true);
         hd_tls_stats.failed++;
         return HD_ERROR;

@@ -47,6 +47,8 @@ typedef struct hd_secret_s {
     hd_str_t ocsp_der;    /* stapled to the certificate; empty: none */
     hd_str_t staple;      /* HD_RES_POLICY that the agent keeps up to date (hd_ocsp.h), to
                              be stapled in place of ocsp_der; empty: none */
+    hd_str_t passphrases; /* of the keys of hd_tls_pair_t, a line each; in the secret
+                             area; empty: none */
     int64_t not_after_s;  /* of the leaf, Unix time; 0: unknown */
     hd_str_t spiffe_id;   /* of the leaf */
 } hd_secret_t;
@@ -68,10 +70,25 @@ typedef enum {
 
 #define HD_TLS_DEPTH_NONE UINT16_MAX
 
+/* A certificate and its key whose names have variables (nginx): what they say is known
+ * per handshake, and read then, by a process without privileges. */
+typedef struct {
+    hd_str_t cert_text, key_text; /* as configured: they tell settings apart */
+    const struct hd_expr_s *cert, *key;
+} hd_tls_pair_t;
+
 typedef struct hd_tls_conf_s {
     const hd_slot_t *const
         *certs; /* secrets with chain and key; several key types or names */
     uint32_t certs_n;
+    const hd_tls_pair_t *pairs; /* in place of certs: all of a server's, one of a client's,
+                                   whose owner asks for them by name */
+    uint32_t pairs_n;
+    hd_str_t pairs_dir; /* of relative names, its last '/' included */
+    const hd_slot_t *passphrases; /* of their keys; NULL: none */
+    uint32_t pairs_kept;          /* so many that were read stay, in each process; 0: none */
+    uint32_t pairs_idle_s;        /* for so long without use */
+    uint32_t pairs_valid_s;       /* then it is seen whether the files have changed */
     const hd_slot_t *trust; /* NULL: the peer is not verified */
     hd_tls_verify_t
         verify; /* of the client, in a server; a client always verifies with trust */
@@ -141,7 +158,8 @@ typedef struct hd_tls_peer_s {
 } hd_tls_peer_t;
 
 /* Pushes a TLS layer and starts its handshake; on_open follows when it is done. <conf> is
- * used in this turn only: what is needed longer is a companion. */
+ * used in this turn only: what is needed longer is a companion. One with <pairs> stays
+ * until the handshake's end. */
 hd_rc_t hd_tls_push_server(hd_conn_t *c, const hd_tls_conf_t *conf,
                            hd_err_t *err) HD_MUST_CHECK;
 /* What one conn wants other than its settings say; empty: as they say. */
@@ -151,10 +169,15 @@ typedef struct {
     hd_str_t alpn;        /* wire form; Istio's alpn filter */
     hd_str_t session_key; /* tells apart what must never share a session: source
                              identity, endpoint */
+    hd_str_t cert, key;   /* for settings with <pairs>: their names, or "data:" and the
+                             PEM text; empty: no certificate is shown */
 } hd_tls_client_t;
 /* <ask> may be NULL. May be pushed while the conn connects. */
 hd_rc_t hd_tls_push_client(hd_conn_t *c, const hd_tls_conf_t *conf,
                            const hd_tls_client_t *ask, hd_err_t *err) HD_MUST_CHECK;
+/* What the client asked for by SNI, in lower case, known from its hello on; empty: nothing,
+ * or not TLS. */
+hd_str_t hd_tls_server_name(const hd_conn_t *c);
 bool hd_tls_is_on(const hd_conn_t *c); /* there is a TLS layer, its handshake is done */
 /* The facts, gathered on first use into the conn's pool (and c->facts->tls). NULL: not
  * TLS, or the handshake isn't done. */
@@ -189,6 +212,10 @@ hd_tls_client_state_t hd_tls_judge_client(const hd_conn_t *c, const char **why);
 uint64_t hd_tls_client_hash(const hd_conn_t *c);
 uint64_t hd_tls_peer_hash(const hd_conn_t *c); /* their peer_hash; 0: not TLS */
 
+/* The value of a pair's name for a conn in its handshake, in <pool>. HD_ERROR: <err>. Set
+ * by who knows variables. */
+extern hd_rc_t (*hd_tls_name_eval)(hd_conn_t *c, const struct hd_expr_s *name,
+                                   hd_pool_t *pool, hd_str_t *out, hd_err_t *err);
 /* Writes a line of a key log, its newline included. Set by who has log files. */
 extern void (*hd_tls_write_key_log)(hd_str_t path, hd_str_t line);
 bool hd_tls_is_trust_domain(hd_str_t name); /* SPIFFE-ID §2.1 */

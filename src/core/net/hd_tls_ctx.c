@@ -84,6 +84,17 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
     add_number(b, conf->certs_n);
     for (uint32_t i = 0; i < conf->certs_n; i++)
         add_slot(b, conf->certs[i]);
+    add_number(b, conf->pairs_n);
+    for (uint32_t i = 0; i < conf->pairs_n; i++) {
+        add_text(b, conf->pairs[i].cert_text);
+        add_text(b, conf->pairs[i].key_text);
+    }
+    if (conf->pairs_n > 0) {
+        add_text(b, conf->pairs_dir);
+        add_slot(b, conf->passphrases);
+        add_number(b, conf->pairs_kept);
+        add_number(b, (uint64_t)conf->pairs_idle_s << 32 | conf->pairs_valid_s);
+    }
     add_slot(b, conf->trust);
     add_number(b, conf->verify);
     add_number(b, conf->version_min);
@@ -190,6 +201,36 @@ void hd_tls_conf_seal(hd_tls_conf_t *conf)
 
 /* --- callbacks of a handshake --- */
 
+/* OpenSSL reads the extension later, and of a session of TLS 1.2 doesn't tell it. That it
+ * is damaged is OpenSSL's to say (RFC 6066 §3: a list of one name). */
+static void take_server_name(hd_tls_layer_t *l)
+{
+    hd_conn_t *c = l->layer.conn;
+    const unsigned char *at;
+    size_t len;
+
+    if (SSL_client_hello_get0_ext(l->ssl, TLSEXT_TYPE_server_name, &at, &len) == 1 &&
+        len > 5 && at[2] == TLSEXT_NAMETYPE_host_name &&
+        ((size_t)at[3] << 8 | at[4]) == len - 5)
+        hd_conn_facts(c)->sni =
+            hd_str_dup_lower(hd_conn_pool(c), hd_str_n((const char *)at + 5, len - 5));
+}
+
+static int on_hello(SSL *ssl, int *alert, void *arg)
+{
+    hd_tls_layer_t *l = hd_tls_layer_of(ssl);
+    hd_err_t err = {0};
+
+    (void)arg;
+    take_server_name(l);
+    if (hd_tls_pairs_choose(l, &err) == HD_OK)
+        return SSL_CLIENT_HELLO_SUCCESS;
+    hd_log_conn(HD_LOG_ERROR, l->layer.conn->id, "%s", err.text);
+    hd_ignore(hd_conn_fail(l->layer.conn, HD_E_TLS, "%s", err.text) != HD_ERROR);
+    *alert = SSL_AD_INTERNAL_ERROR;
+    return SSL_CLIENT_HELLO_ERROR;
+}
+
 /* The server's order decides (RFC 7301 §3.2). */
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
                    const unsigned char *in, unsigned in_len, void *arg)
@@ -247,6 +288,9 @@ static int on_cert(SSL *ssl, void *arg)
                                        HD_STR_ARG(ctx->conf.certs[i]->name)) != HD_ERROR);
         }
     }
+    for (uint32_t i = 0; l->held != NULL && i < l->held->own_n; i++)
+        if (!attach_cert(ssl, l->held->own[i], &types))
+            return 0; /* OpenSSL says why */
     if (types != 0 || (ctx->conf.certs_n == 0 && !ctx->is_server))
         return 1;
     hd_ignore(
@@ -270,10 +314,10 @@ static int on_reject(SSL *ssl, int *alert, void *arg)
  * rather none than a wrong one. */
 static hd_str_t find_staple(const hd_tls_layer_t *l, const hd_tls_cert_t *cert)
 {
-    const hd_slot_t *slot = cert->staple.len > 0
-                                ? hd_slot_find(l->ctx->member, NULL, HD_RES_POLICY,
-                                               cert->staple)
-                                : NULL;
+    const hd_slot_t *slot =
+        cert->staple.len > 0
+            ? hd_slot_find(l->ctx->member, NULL, HD_RES_POLICY, cert->staple)
+            : NULL;
     const hd_region_t *r = slot != NULL ? hd_slot_get(l->ctx->member, slot) : NULL;
     const hd_staple_t *s = r != NULL ? r->root : NULL;
 
@@ -501,6 +545,8 @@ static void set_ways(hd_tls_ctx_t *ctx)
     SSL_CTX_set_mode(s, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                             SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_cert_cb(s, on_cert, ctx);
+    if (ctx->is_server)
+        SSL_CTX_set_client_hello_cb(s, on_hello, ctx);
     if (conf->key_log.len > 0)
         SSL_CTX_set_keylog_callback(s, on_key);
     if (ctx->is_server && conf->rejects)
@@ -528,6 +574,18 @@ static void set_ways(hd_tls_ctx_t *ctx)
         SSL_CTX_set_num_tickets(s, 1);
 }
 
+/* What they say is asked of the settings of each conn. */
+static const hd_tls_pair_t *copy_pairs(hd_pool_t *pool, const hd_tls_conf_t *conf)
+{
+    hd_tls_pair_t *pairs = hd_pool_new_n(pool, hd_tls_pair_t, hd_max(conf->pairs_n, 1u));
+
+    for (uint32_t i = 0; i < conf->pairs_n; i++)
+        pairs[i] =
+            (hd_tls_pair_t){.cert_text = hd_str_dup(pool, conf->pairs[i].cert_text),
+                            .key_text = hd_str_dup(pool, conf->pairs[i].key_text)};
+    return pairs;
+}
+
 /* <conf> but for its slots, which stay where they are. */
 static void copy_conf(hd_tls_ctx_t *ctx, const hd_tls_conf_t *conf)
 {
@@ -552,6 +610,8 @@ static void copy_conf(hd_tls_ctx_t *ctx, const hd_tls_conf_t *conf)
     to->spki_hashes = hd_str_dup(ctx->pool, conf->spki_hashes);
     to->session_zone = hd_str_dup(ctx->pool, conf->session_zone);
     to->certs = certs;
+    to->pairs = copy_pairs(ctx->pool, conf);
+    to->pairs_dir = hd_str_dup(ctx->pool, conf->pairs_dir);
     to->sans = sans;
     to->ciphers = hd_str_dup(ctx->pool, conf->ciphers);
     to->ciphersuites = hd_str_dup(ctx->pool, conf->ciphersuites);
@@ -583,6 +643,8 @@ static void hold_slots(hd_member_t *m, const hd_tls_conf_t *conf,
         hold(m, conf->trust);
     if (m != NULL && conf->ticket_keys != NULL)
         hold(m, conf->ticket_keys);
+    if (m != NULL && conf->passphrases != NULL)
+        hold(m, conf->passphrases);
     if (m != NULL && conf->ocsp != NULL)
         hold(m, conf->ocsp->cluster);
 }
@@ -600,6 +662,7 @@ static void destroy_ctx(hd_member_t *m, void *companion)
         for (uint32_t i = 0; i < ctx->conf.sans_n; i++)
             if (ctx->regexes[i] != NULL)
                 hd_regex_destroy(ctx->regexes[i]);
+    hd_tls_pairs_deinit(ctx);
     hd_tls_sessions_deinit(ctx);
     SSL_CTX_free(ctx->ssl_ctx);
     hd_pool_destroy(ctx->pool);

@@ -5,6 +5,7 @@
  *   hd_tls_memory.c   OpenSSL's buffers of records
  *   hd_tls_ctx.c      settings -> SSL_CTX, a companion by content
  *   hd_tls_secret.c   PEM texts -> certificates, keys, roots: companions of their regions
+ *   hd_tls_pair.c     certificates whose names have variables: read as they are needed
  *   hd_tls_verify.c   is the peer whom it should be?
  *   hd_tls_session.c  what may be resumed; a server's and a client's sessions
  *   hd_tls_ticket.c   keys of session tickets
@@ -36,6 +37,8 @@ typedef struct {
     hd_str_t ocsp_der;       /* its own copy; empty: none */
     hd_str_t staple;         /* its own copy of the secret's; empty: none */
     uint8_t fingerprint[32]; /* SHA-256 of the leaf, where there is <staple> */
+    uint32_t uses;           /* of hd_tls_pair.c's: who holds it */
+    uint64_t content;        /* likewise: hash of its texts */
 } hd_tls_cert_t;
 
 typedef struct {
@@ -61,6 +64,8 @@ typedef struct hd_tls_ctx_s {
     struct hd_tls_cache_s
         *zone;                 /* a server's, shared; NULL: none, or not looked for yet */
     struct hd_tls_cache_s *answers; /* the same of answers about clients' certificates */
+    struct hd_map_s *pairs;    /* certificates that were read, by names; NULL: none */
+    hd_link_t pairs_by_use;    /* latest first */
     struct hd_map_s *sessions; /* a client's, by key */
     hd_link_t sessions_by_time; /* latest first */
 } hd_tls_ctx_t;
@@ -70,6 +75,9 @@ typedef struct hd_tls_ctx_s {
 typedef struct {
     const hd_region_t *trust; /* NULL: none */
     struct hd_tls_asking_s *asking; /* in HD_TLS_ASKING; else NULL */
+    const hd_tls_pair_t *pairs; /* a server's settings' own, see hd_tls_push_server */
+    hd_tls_cert_t **own;        /* those of the pairs, once they are known; else NULL */
+    uint32_t own_n;
     uint32_t n;
     const hd_region_t *certs[]; /* as the settings' certs; NULL: wasn't there */
 } hd_tls_held_t;
@@ -146,9 +154,24 @@ void hd_tls_let_go(hd_tls_layer_t *l); /* harmless when nothing is held */
  * the current ones; good in this turn. NULL: <err>. */
 const hd_tls_cert_t *hd_tls_cert_of(const hd_tls_layer_t *l, uint32_t i, hd_err_t *err);
 const hd_tls_trust_t *hd_tls_trust_of(const hd_tls_layer_t *l, hd_err_t *err);
+/* That of the settings' first place; NULL: there is none, or not yet. */
+const hd_tls_cert_t *hd_tls_first_cert(const hd_tls_layer_t *l);
+/* Of PEM texts, the caller's; NULL: <err>. */
+hd_tls_cert_t *hd_tls_cert_create(const hd_secret_t *s, hd_err_t *err);
+void hd_tls_cert_destroy(hd_tls_cert_t *cert);
 int64_t hd_tls_time_s(const ASN1_TIME *t); /* Unix time; 0: unreadable */
 /* All certificates of <pem>, the caller's; NULL: <err>, which calls the whole <what>. */
 STACK_OF(X509) * hd_tls_read_certs(hd_str_t pem, const char *what, hd_err_t *err);
+
+/* --- pair --- */
+/* On a server, before OpenSSL looks for a session: what its pairs say for this client,
+ * l->held->own; what may be resumed is bound to it. HD_OK, too, if there are none. */
+hd_rc_t hd_tls_pairs_choose(hd_tls_layer_t *l, hd_err_t *err) HD_MUST_CHECK;
+/* On a client: what it was asked to show, l->held->own; *version changes with it. */
+hd_rc_t hd_tls_pair_take(hd_tls_layer_t *l, const hd_tls_client_t *ask,
+                         uint64_t *version, hd_err_t *err) HD_MUST_CHECK;
+void hd_tls_pairs_let_go(hd_tls_held_t *held);
+void hd_tls_pairs_deinit(hd_tls_ctx_t *ctx);
 
 /* --- verify --- */
 int hd_tls_verify(X509_STORE_CTX *store_ctx, void *arg);
@@ -183,6 +206,8 @@ void hd_tls_sessions_deinit(hd_tls_ctx_t *ctx);
  */
 void hd_tls_session_start(hd_tls_layer_t *l, const hd_tls_client_t *ask,
                           uint64_t trust_version, uint64_t own_version);
+/* A server's part of that. */
+void hd_tls_session_bind(hd_tls_layer_t *l, uint64_t trust_version, uint64_t own_version);
 /* A session lives no longer than the certificates it stands for; NULL: it is never
  * resumed. */
 void hd_tls_session_limit(SSL *ssl, const STACK_OF(X509) * chain, int64_t now_s);

@@ -80,11 +80,6 @@ void hd_tls_error_text(const hd_tls_layer_t *l, int ssl_error, bool in_handshake
 
 /* --- facts --- */
 
-static hd_str_t lower_name(hd_pool_t *pool, const char *name)
-{
-    return name != NULL ? hd_str_dup_lower(pool, hd_str_c(name)) : HD_STR_NONE;
-}
-
 static hd_str_t find_principal(hd_pool_t *pool, const X509 *cert)
 {
     GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
@@ -110,15 +105,12 @@ void hd_tls_facts_set(hd_tls_layer_t *l)
     SSL_get0_alpn_selected(l->ssl, &alpn, &alpn_len);
     if (alpn_len > 0)
         facts->alpn = hd_str_dup(c->pool, hd_str_n((const char *)alpn, alpn_len));
-    if (l->ctx->is_server)
-        facts->sni =
-            lower_name(c->pool, SSL_get_servername(l->ssl, TLSEXT_NAMETYPE_host_name));
     if (l->verified)
         facts->peer_principal =
             find_principal(c->pool, SSL_get0_peer_certificate(l->ssl));
     /* Not what was shown: a resumed handshake shows nothing. */
-    if ((conf->is_mesh || facts->peer_principal.len > 0) && conf->certs_n > 0 &&
-        (own = hd_tls_cert_of(l, 0, NULL)) != NULL)
+    if ((conf->is_mesh || facts->peer_principal.len > 0) &&
+        (own = hd_tls_first_cert(l)) != NULL)
         facts->local_principal = find_principal(c->pool, own->leaf);
 }
 

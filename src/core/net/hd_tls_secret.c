@@ -122,7 +122,7 @@ static EVP_PKEY *read_key(hd_str_t pem, hd_err_t *err)
     return NULL;
 }
 
-static void free_cert(hd_tls_cert_t *cert)
+void hd_tls_cert_destroy(hd_tls_cert_t *cert)
 {
     X509_free(cert->leaf);
     sk_X509_pop_free(cert->chain, X509_free);
@@ -201,7 +201,7 @@ static hd_rc_t take_ocsp(hd_tls_cert_t *cert, const hd_secret_t *s, hd_err_t *er
     return HD_OK;
 }
 
-static hd_tls_cert_t *make_cert(const hd_secret_t *s, hd_err_t *err)
+hd_tls_cert_t *hd_tls_cert_create(const hd_secret_t *s, hd_err_t *err)
 {
     hd_tls_cert_t *cert = calloc(1, sizeof(*cert));
 
@@ -213,7 +213,7 @@ static hd_tls_cert_t *make_cert(const hd_secret_t *s, hd_err_t *err)
         if (check_fit(cert, err) == HD_OK && take_ocsp(cert, s, err) == HD_OK)
             return cert;
     }
-    free_cert(cert);
+    hd_tls_cert_destroy(cert);
     return NULL;
 }
 
@@ -316,13 +316,13 @@ static void *create_cert(hd_member_t *m, const void *owner, const void *arg,
 {
     (void)m;
     (void)owner;
-    return make_cert(arg, err);
+    return hd_tls_cert_create(arg, err);
 }
 
 static void destroy_cert(hd_member_t *m, void *companion)
 {
     (void)m;
-    free_cert(companion);
+    hd_tls_cert_destroy(companion);
 }
 
 static void *create_trust(hd_member_t *m, const void *owner, const void *arg,
@@ -368,6 +368,13 @@ const hd_tls_cert_t *hd_tls_cert_of(const hd_tls_layer_t *l, uint32_t i, hd_err_
                   l->held != NULL ? l->held->certs[i] : NULL, &cert_type, err);
 }
 
+const hd_tls_cert_t *hd_tls_first_cert(const hd_tls_layer_t *l)
+{
+    if (l->held != NULL && l->held->own_n > 0)
+        return l->held->own[0];
+    return l->ctx->conf.certs_n > 0 ? hd_tls_cert_of(l, 0, NULL) : NULL;
+}
+
 const hd_tls_trust_t *hd_tls_trust_of(const hd_tls_layer_t *l, hd_err_t *err)
 {
     return get_of(l->ctx->member, l->ctx->conf.trust,
@@ -392,6 +399,9 @@ void hd_tls_hold(hd_tls_layer_t *l)
 
     hd_bug_on(held == NULL);
     held->asking = NULL;
+    held->pairs = NULL;
+    held->own = NULL;
+    held->own_n = 0;
     held->trust = pin(l->ctx->member, conf->trust);
     held->n = conf->certs_n;
     for (uint32_t i = 0; i < held->n; i++)
@@ -408,6 +418,7 @@ void hd_tls_let_go(hd_tls_layer_t *l)
     for (uint32_t i = 0; i < l->held->n; i++)
         if (l->held->certs[i] != NULL)
             hd_unpin(l->ctx->member, l->held->certs[i]);
+    hd_tls_pairs_let_go(l->held);
     free(l->held);
     l->held = NULL;
 }
@@ -526,12 +537,12 @@ hd_rc_t hd_secret_check(hd_secret_t *s, hd_pool_t *pool, hd_err_t *err)
     if (s->trust_pem.len + s->more_trust_pem.len == 0 && s->crl_pem.len > 0)
         return hd_err_set(err, HD_E_TLS, "revocation lists without roots");
     if (s->chain_pem.len > 0) {
-        hd_tls_cert_t *cert = make_cert(s, err);
+        hd_tls_cert_t *cert = hd_tls_cert_create(s, err);
 
         if (cert == NULL)
             return HD_ERROR;
         rc = fill_facts(s, cert->leaf, pool, err);
-        free_cert(cert);
+        hd_tls_cert_destroy(cert);
     }
     if (rc == HD_OK && s->trust_pem.len + s->more_trust_pem.len + s->domains_n > 0) {
         hd_tls_trust_t *trust = make_trust(s, err);

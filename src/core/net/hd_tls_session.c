@@ -253,11 +253,19 @@ static void make_key(hd_tls_layer_t *l, const hd_tls_client_t *ask,
     EVP_MD_CTX_free(md);
 }
 
-void hd_tls_session_start(hd_tls_layer_t *l, const hd_tls_client_t *ask,
-                          uint64_t trust_version, uint64_t own_version)
+void hd_tls_session_bind(hd_tls_layer_t *l, uint64_t trust_version, uint64_t own_version)
 {
     unsigned char id_context[24];
 
+    memcpy(id_context, &l->ctx->conf.hash, 8);
+    memcpy(id_context + 8, &trust_version, 8);
+    memcpy(id_context + 16, &own_version, 8);
+    hd_bug_on(SSL_set_session_id_context(l->ssl, id_context, sizeof(id_context)) != 1);
+}
+
+void hd_tls_session_start(hd_tls_layer_t *l, const hd_tls_client_t *ask,
+                          uint64_t trust_version, uint64_t own_version)
+{
     if (!l->ctx->is_server) {
         if (l->ctx->sessions == NULL)
             return;
@@ -265,10 +273,7 @@ void hd_tls_session_start(hd_tls_layer_t *l, const hd_tls_client_t *ask,
         offer_session(l);
         return;
     }
-    memcpy(id_context, &l->ctx->conf.hash, 8);
-    memcpy(id_context + 8, &trust_version, 8);
-    memcpy(id_context + 16, &own_version, 8);
-    hd_bug_on(SSL_set_session_id_context(l->ssl, id_context, sizeof(id_context)) != 1);
+    hd_tls_session_bind(l, trust_version, own_version);
 }
 
 void hd_tls_sessions_init(hd_tls_ctx_t *ctx)

@@ -11,7 +11,7 @@ package Heddle::TlsFront;
 #   $front->stop;               at the end of the test at the latest
 #
 # Heddle's port 2 is then TLS. The back end gets X-Tls-Verify (SUCCESS, NONE, FAILED:why),
-# X-Tls-Client (the certificate, URL-encoded PEM), X-Tls-Sni, X-Tls-Protocol, X-Tls-Alpn,
+# X-Tls-Client (the certificate, URL-encoded PEM), X-Tls-Subject, X-Tls-Sni, X-Tls-Protocol, X-Tls-Alpn,
 # X-Tls-Reused (r or .) and X-Tls-Conn (a number for each connection).
 
 use strict;
@@ -48,6 +48,7 @@ http {
             proxy_set_header Host \$http_host;
             proxy_set_header X-Tls-Verify \$ssl_client_verify;
             proxy_set_header X-Tls-Client \$ssl_client_escaped_cert;
+            proxy_set_header X-Tls-Subject \$ssl_client_s_dn;
             proxy_set_header X-Tls-Sni \$ssl_server_name;
             proxy_set_header X-Tls-Protocol \$ssl_protocol;
             proxy_set_header X-Tls-Alpn \$ssl_alpn_protocol;
