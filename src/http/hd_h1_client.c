@@ -443,7 +443,10 @@ static void on_readable(hd_conn_t *c)
             return;
         }
         if (!make_room(h)) {
-            refuse_long(h, HD_BLOCK_BYTES);
+            if (h->to - h->from == HD_BLOCK_BYTES)
+                refuse_long(h, HD_BLOCK_BYTES);
+            else
+                refuse(h, HD_XR_TOO_LARGE, "no memory for it");
             return;
         }
         room = HD_BLOCK_BYTES - h->to;

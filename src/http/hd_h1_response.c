@@ -123,7 +123,7 @@ void hd_h1_send_head(hd_req_t *req, bool is_interim)
     hd_h1_put(&w, "\r\n", 2);
     if (!hd_h1_writer_end(&w)) {
         hd_chain_free(&out);
-        h->is_aborted = true;
+        h->is_aborted = h->close_after = true;
         hd_conn_wake(h->conn); /* the conn's half ends it, out of this call */
         return;
     }

@@ -7,6 +7,7 @@
 #define SERVED_WINDOW 4096 /* of a stream, left open by what it takes */
 #define READS_PER_TURN 8   /* of a block each, then others get their turn */
 #define NO_BLOCK_MS 10     /* until one may be free again */
+#define NO_BLOCK_MAX_NS 10000000000u /* without one for so long the conn is given up */
 
 /* --- output --- */
 
@@ -20,14 +21,23 @@ static void hand_over(hd_h2_session_t *s)
 
 static void wait_for_block(hd_h2_session_t *s)
 {
-    if (!hd_timer_is_set(&s->no_block))
-        hd_timer_set(s->conn->loop, &s->no_block, NO_BLOCK_MS);
+    if (hd_timer_is_set(&s->no_block))
+        return;
+    if (s->no_block_since_ns == 0)
+        s->no_block_since_ns = hd_loop_now_ns(s->conn->loop);
+    hd_timer_set(s->conn->loop, &s->no_block, NO_BLOCK_MS);
 }
 
 static void on_no_block(hd_timer_t *t)
 {
     hd_h2_session_t *s = hd_container_of(t, hd_h2_session_t, no_block);
 
+    if (hd_loop_now_ns(s->conn->loop) - s->no_block_since_ns > NO_BLOCK_MAX_NS) {
+        hd_ignore(hd_conn_fail(s->conn, HD_E_LIMIT, "HTTP/2: no block left"));
+        s->is_broken = true;
+        hd_conn_wake(s->conn); /* its owner sees that it is over */
+        return;
+    }
     hd_h2_session_flush_later(s);
     if (s->conn->is_readable)
         hd_conn_wake(s->conn);
@@ -45,6 +55,7 @@ static bool make_room(hd_h2_session_t *s, size_t bytes)
         wait_for_block(s);
         return false;
     }
+    s->no_block_since_ns = 0;
     if (s->out_block != NULL) {
         hand_over(s);
         hd_block_unref(s->out_block);
@@ -398,6 +409,7 @@ hd_rc_t hd_h2_session_read(hd_h2_session_t *s)
             wait_for_block(s);
             return HD_AGAIN;
         }
+        s->no_block_since_ns = 0;
         n = hd_conn_read(s->conn, block->data, HD_BLOCK_BYTES);
         if (n <= 0) {
             hd_block_unref(block);

@@ -12,6 +12,8 @@ static _Thread_local hd_block_t *free_blocks; /* newest first: its bytes are in 
 static _Thread_local size_t free_blocks_n, used_blocks_n;
 static _Thread_local size_t free_blocks_low; /* the least since spares were trimmed */
 static _Thread_local size_t blocks_max = SIZE_MAX;
+static _Thread_local size_t fail_in; /* blocks_max being 0: after so many one fails */
+static _Thread_local bool fails_for_ever, have_failed;
 static _Thread_local hd_slice_t *free_slices;
 static _Thread_local size_t open_files_n;
 
@@ -28,11 +30,26 @@ static void *take_memory(size_t bytes)
 
 /* Blocks */
 
+/* At the ceiling, or where a test counts. */
+static bool is_refused(void)
+{
+    if (fail_in > 1) {
+        fail_in--;
+        return false;
+    }
+    if (fail_in == 1 && !fails_for_ever) {
+        fail_in = 0;
+        blocks_max = SIZE_MAX;
+    }
+    have_failed = true;
+    return true;
+}
+
 hd_block_t *hd_block_try_take(void)
 {
     hd_block_t *b = free_blocks;
 
-    if (hd_unlikely(used_blocks_n >= blocks_max))
+    if (hd_unlikely(used_blocks_n >= blocks_max) && is_refused())
         return NULL;
     used_blocks_n++;
     if (hd_likely(b != NULL)) {
@@ -75,6 +92,20 @@ size_t hd_blocks_in_use(void)
 void hd_blocks_set_max(size_t blocks)
 {
     blocks_max = blocks;
+    fail_in = 0;
+}
+
+void hd_blocks_fail_at(size_t n, bool for_ever)
+{
+    blocks_max = n > 0 ? 0 : SIZE_MAX;
+    fail_in = n;
+    fails_for_ever = for_ever;
+    have_failed = false;
+}
+
+bool hd_blocks_have_failed(void)
+{
+    return have_failed;
 }
 
 void hd_blocks_trim(size_t keep)

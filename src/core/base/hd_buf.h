@@ -73,6 +73,10 @@ void hd_block_ref(hd_block_t *b);
 void hd_block_unref(hd_block_t *b);
 size_t hd_blocks_in_use(void);
 void hd_blocks_set_max(size_t blocks);
+/* For tests: the <n>-th block that is asked for from now on isn't there, and with
+ * <for_ever> none after it, until this or hd_blocks_set_max is called; 0: all are. */
+void hd_blocks_fail_at(size_t n, bool for_ever);
+bool hd_blocks_have_failed(void); /* one wasn't there since hd_blocks_fail_at */
 void hd_blocks_trim(size_t keep); /* frees cached blocks beyond <keep> */
 
 /* Takes <fd>; one reference is the caller's. */
