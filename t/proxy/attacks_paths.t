@@ -77,4 +77,18 @@ subtest 'files: nothing above the root, nothing beside an alias' => sub {
         unlike $all, qr{^(?:root/secret|outside)}m, "$target: " . substr $all, 9, 3;
     }
 };
+subtest 'ranges: arithmetic (CVE-2017-7529), and many of them (CVE-2011-3192)' => sub {
+    my $size = length 'root/public/page';
+    for my $range ('bytes=-9223372036854775608,-9223372036854774200', 'bytes=-18446744073709551615', 'bytes=0-18446744073709551615',
+        'bytes=9223372036854775807-', 'bytes=18446744073709551616-18446744073709551617', 'bytes=5-2', 'bytes=-0', 'bytes=--1', 'bytes=1-2-3',
+        'bytes=0-9223372036854775807,-9223372036854775807', 'bytes=' . join(',', ('0-') x 1000), 'bytes=' . join(',', map { "$_-" } 0 .. 300)) {
+        my $r = $hd->get('/alias/page', Range => $range);
+        my $what = substr $range, 0, 60;
+        like $r->status, qr/^(?:200|206|416|400)$/, "$what: answered";
+        my @parts = $r->body =~ /^Content-Range: bytes (\d+-\d+\/\d+)/mg;
+        push @parts, $r->header('content-range') if $r->status == 206 && !@parts;
+        is_deeply [grep { !m{^(\d+)-(\d+)/$size$} || $1 > $2 || $2 >= $size } @parts], [], "$what: within the file";
+        cmp_ok scalar(@parts), '<=', $size, "$what: no more parts than bytes";
+    }
+};
 done_testing;
