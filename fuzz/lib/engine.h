@@ -11,8 +11,17 @@ enum { UPSTREAM = 1, DEAF = 4, PIECES = 8, CLOSES = 16, TUNNEL = 32 };
 
 /* --- what answers --- */
 
+static void echo_body(hd_req_t *req, hd_chain_t *body)
+{
+    if (hd_chain_flags(body) & HD_SLICE_END)
+        hd_chain_set_flags(body, HD_SLICE_END | HD_SLICE_TRAILERS);
+    hd_response_give_body(req, body);
+}
+
 static hd_rc_t echo_start(hd_req_t *req, const void *conf)
 {
+    hd_chain_t none;
+
     (void)conf;
     req->res = (hd_res_head_t){
         .status = 200, .has_body = true, .content_length = HD_LEN_UNKNOWN};
@@ -20,14 +29,12 @@ static hd_rc_t echo_start(hd_req_t *req, const void *conf)
     hd_headers_init(&req->res_trailers, req->pool, 4);
     hd_headers_add(&req->res_trailers, HD_STR("grpc-status"), HD_STR("0"));
     hd_response_start(req);
+    if (!req->head.has_body) {
+        hd_chain_init(&none);
+        hd_chain_set_flags(&none, HD_SLICE_END);
+        echo_body(req, &none);
+    }
     return HD_AGAIN;
-}
-
-static void echo_body(hd_req_t *req, hd_chain_t *body)
-{
-    if (hd_chain_flags(body) & HD_SLICE_END)
-        hd_chain_set_flags(body, HD_SLICE_END | HD_SLICE_TRAILERS);
-    hd_response_give_body(req, body);
 }
 
 static void echo_cancel(hd_req_t *req)
