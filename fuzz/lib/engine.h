@@ -63,14 +63,17 @@ TAP_UNUSED static void put(const void *data, size_t n)
 /* --- the peer --- */
 
 static bool is_deaf, peer_closed;
+/* What the client got of late. */
+static char answer[400000];
+static size_t answer_n;
 
 static void on_readable(hd_conn_t *c)
 {
-    static char sink[65536];
     ssize_t n;
 
-    while (!is_deaf && (n = hd_conn_read(c, sink, sizeof(sink))) > 0) {
-    }
+    while (!is_deaf &&
+           (n = hd_conn_read(c, answer + answer_n, sizeof(answer) - answer_n)) > 0)
+        answer_n = answer_n + (size_t)n < sizeof(answer) ? answer_n + (size_t)n : 0;
 }
 
 static void on_writable(hd_conn_t *c)
@@ -104,30 +107,39 @@ TAP_UNUSED static void write_all(hd_conn_t *c, unsigned how)
     turn_some(loop);
 }
 
-/* Our server <serve>s a client that sends the bytes. */
-TAP_UNUSED static void
-fuzz_client(unsigned how, void (*serve)(hd_conn_t *c, const hd_http_entry_t *entry),
-            void (*meanwhile)(void))
+typedef void serve_pt(hd_conn_t *c, const hd_http_entry_t *entry);
+
+/* A client's end of a conn that our server <serve>s. */
+TAP_UNUSED static hd_conn_t *connect_client(unsigned how, serve_pt *serve)
 {
     hd_conn_t *ends[2];
     hd_http_entry_t entry;
 
     is_deaf = (how & DEAF) != 0;
     peer_closed = false;
+    answer_n = 0;
     hd_bug_on(hd_conn_create_pipe(loop, ends, &err) != HD_OK);
     hd_conn_set_handler(ends[1], &peer, NULL);
     hd_http_entry_init(&entry, ends[0],
                        &(hd_entrance_t){listener_slot, NULL, filter_chain});
     serve(ends[0], &entry);
-    write_all(ends[1], how);
+    return ends[1];
+}
+
+/* Our server <serve>s a client that sends the bytes. */
+TAP_UNUSED static void fuzz_client(unsigned how, serve_pt *serve, void (*meanwhile)(void))
+{
+    hd_conn_t *c = connect_client(how, serve);
+
+    write_all(c, how);
     if (meanwhile != NULL)
         meanwhile();
     if (!peer_closed && (how & CLOSES))
-        hd_conn_close(ends[1], 0);
+        hd_conn_close(c, 0);
     else if (!peer_closed)
         tick(70000);
     if (!peer_closed && !(how & CLOSES))
-        hd_conn_reset(ends[1]);
+        hd_conn_reset(c);
 }
 
 /* --- the call --- */

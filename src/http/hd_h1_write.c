@@ -105,9 +105,11 @@ static bool follows(const hd_field_t *next, const hd_field_t *f)
 /* Lines that lie behind one another as they were received are copied in one go. */
 void hd_h1_put_fields(hd_h1_writer_t *w, const hd_headers_t *h)
 {
-    const hd_field_t *f = h->fields, *end = f + h->n;
+    const hd_field_t *f = h->fields, *end;
 
-    for (; f < end; f++) {
+    if (h->n == 0)
+        return;
+    for (end = f + h->n; f < end; f++) {
         const char *from;
 
         if (!may_forward(f))
