@@ -278,6 +278,7 @@ HD_EXPORT const hd_module_t hd_module = {
     .directives = directives,
     .conf_size = sizeof(charset_conf_t),
     .phase = HD_PHASE_CONTENT,
+    .order = 2, /* behind sub, before what others are added by, as in nginx */
     .on_conf = on_conf,
     .on_response_headers = on_response_headers,
     .on_response_body = on_response_body,

@@ -119,7 +119,7 @@ static bool may_change(hd_req_t *req, const sub_conf_t *sc)
     bool found;
     hd_str_t type = hd_res_header(req, HD_STR("Content-Type"), &found);
 
-    if (sc->n == 0 || hd_req_is_sub(req) || !found || !types_have(&sc->types, type) ||
+    if (sc->n == 0 || !found || !types_have(&sc->types, type) ||
         hd_res_content_length(req) == 0)
         return false;
     hd_ignore(hd_res_header(req, HD_STR("Content-Encoding"), &found).len == 0);
@@ -131,8 +131,7 @@ static bool changes_file(hd_req_t *req, const void *conf, hd_str_t type,
 {
     const sub_conf_t *sc = conf;
 
-    if (encoding.len > 0 || length == 0 || hd_req_is_sub(req) ||
-        !types_have(&sc->types, type))
+    if (encoding.len > 0 || length == 0 || !types_have(&sc->types, type))
         return false;
     for (uint32_t i = 0; i < sc->n; i++) {
         hd_str_t from;
@@ -322,6 +321,7 @@ HD_EXPORT const hd_module_t hd_module = {
     .directives = directives,
     .conf_size = sizeof(sub_conf_t),
     .phase = HD_PHASE_CONTENT,
+    .order = 3,
     .on_response_headers = on_response_headers,
     .on_response_body = on_response_body,
     .changes_file = changes_file,

@@ -289,6 +289,14 @@ void hd_req_log_write(hd_req_t *req, hd_log_level_t level, const char *fmt, ...)
     HD_PRINTF(3, 4);
 
 /* --- requests of our own inside this one (nginx's subrequests) --- */
+/* The body of a sub's answer, whatever its status, for who reads it in the request's own
+ * filters. Zeroed, in the request's pool. */
+typedef struct {
+    hd_chain_t bytes;      /* not taken yet; without flags */
+    bool is_whole, is_cut; /* no more come: that was all, or it broke off */
+    hd_req_t *_sub;        /* NULL: it has ended */
+} hd_sub_body_t;
+
 typedef struct {
     hd_str_t uri, args; /* a location of the same server; copied */
     hd_str_t method;    /* empty: the request's */
@@ -299,9 +307,14 @@ typedef struct {
      * woken behind it. NULL: nobody asks. */
     void (*on_head)(hd_req_t *sub, void *arg);
     void *arg;
+    /* Who reads its body: the request is woken whenever there is more of it, or its end.
+     * NULL: nobody does. */
+    hd_sub_body_t *body;
 } hd_sub_spec_t;
 /* Starts it; never calls back at once. It passes no access control and isn't logged. */
 void hd_req_start_sub(hd_req_t *req, const hd_sub_spec_t *spec);
+/* Moves what is there to <to>; more may come then. */
+void hd_sub_take_body(hd_sub_body_t *body, hd_chain_t *to);
 bool hd_req_is_sub(const hd_req_t *req);
 
 /* --- log files: named by hd_build_need_log where configuration is read, opened by the

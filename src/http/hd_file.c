@@ -448,7 +448,7 @@ static hd_rc_t send_file(hd_req_t *req, sending_t *s, file_t *f)
     hd_rc_t rc = HD_DECLINED;
     unsigned status = 0;
 
-    if (is_whole(req))
+    if (is_whole(req) && !req->is_sub)
         status = hd_http_conditional(req, f->etag, f->mtime,
                                      (hd_ims_t)conf->if_modified_since);
     if (status == 304)
@@ -457,7 +457,7 @@ static hd_rc_t send_file(hd_req_t *req, sending_t *s, file_t *f)
         return fail(req, status);
     if (f->encoding.len > 0 || is_changed(req, s, f))
         max = 0;
-    if (max > 0 && is_whole(req) && req->head.version >= HD_HTTP_10)
+    if (max > 0 && is_whole(req) && !req->is_sub && req->head.version >= HD_HTTP_10)
         rc = hd_http_ranges(req, f->etag, f->mtime, f->size, max, &ranges, &n);
     if (rc == HD_ERROR)
         return refuse_range(req, f);

@@ -720,6 +720,10 @@ void hd_request_on_drained(hd_req_t *req)
 {
     if (hd_unlikely(req->pace != NULL) && !hd_pace_go_on(req))
         return;
+    if (hd_unlikely(req->waits_for_room)) {
+        req->waits_for_room = false;
+        hd_req_wake(req);
+    }
     if (req->is_acting && !req->response_ended && req->action_ops->on_drained != NULL)
         req->action_ops->on_drained(req);
 }

@@ -225,6 +225,7 @@ struct hd_req_s {
     bool has_rate;       /* <rate> is known */
     bool has_body_filter;        /* the response's body concerns one */
     uint16_t response_filters_n; /* those that a response begun now passes */
+    struct hd_rest_s *rests;     /* what filters have put back, the last filter's first */
     struct hd_denial_s *denial;  /* satisfy any: what is said if no access module is */
     bool is_satisfied;
     const hd_action_ops_t *action_ops;

@@ -225,11 +225,13 @@ hd_str_t hd_res_header(hd_req_t *req, hd_str_t name, bool *found)
         req->res.headers.n == 0 ? NULL : hd_headers_find(&req->res.headers, name), found);
 }
 
-/* A body of another length: the codec frames anew. */
+/* A body of another length: the codec frames anew. One that is empty may get bytes. */
 static void forget_length(hd_req_t *req, hd_str_t name)
 {
-    if (hd_header_id(name) == HD_H_CONTENT_LENGTH)
-        req->res.content_length = HD_LEN_UNKNOWN;
+    if (hd_header_id(name) != HD_H_CONTENT_LENGTH)
+        return;
+    req->res.has_body |= req->res.content_length == 0;
+    req->res.content_length = HD_LEN_UNKNOWN;
 }
 
 hd_rc_t hd_res_add_header(hd_req_t *req, hd_str_t name, hd_str_t value)

@@ -18,6 +18,19 @@ enum {
 
 static void pass_body(hd_req_t *req);
 
+/* Bytes of the response that a filter has put back. */
+typedef struct hd_rest_s {
+    struct hd_rest_s *next; /* of one further from the client */
+    hd_chain_t bytes;
+    uint16_t filter_at; /* as response_body_filter_at */
+} hd_rest_t;
+
+static void free_rests(hd_req_t *req)
+{
+    for (hd_rest_t *rest = req->rests; rest != NULL; rest = rest->next)
+        hd_chain_free(&rest->bytes);
+}
+
 void hd_response_clear(hd_req_t *req)
 {
     req->response_step = NOTHING;
@@ -25,6 +38,7 @@ void hd_response_clear(hd_req_t *req)
     req->parked &= (uint8_t) ~(HD_HOOK_RESPONSE | HD_HOOK_RESPONSE_BODY);
     hd_chain_free(&req->response_wait);
     hd_chain_free(&req->response_held);
+    free_rests(req);
     if (hd_unlikely(req->pace != NULL))
         hd_pace_stop(req);
     req->response_body_filter_at = 0;
@@ -58,6 +72,7 @@ void hd_response_abort(hd_req_t *req)
     req->client->abort(req, H2_INTERNAL_ERROR);
     hd_chain_free(&req->response_wait);
     hd_chain_free(&req->response_held);
+    free_rests(req);
     hd_request_end_response(req);
 }
 
@@ -322,6 +337,37 @@ static hd_rc_t filter_body(hd_req_t *req)
     return HD_OK;
 }
 
+void hd_res_put_back(hd_req_t *req, hd_chain_t *bytes)
+{
+    hd_rest_t **at = &req->rests, *rest;
+
+    while (*at != NULL && (*at)->filter_at > req->response_body_filter_at)
+        at = &(*at)->next;
+    rest = *at;
+    if (rest == NULL || rest->filter_at != req->response_body_filter_at) {
+        rest = hd_pool_new(req->pool, hd_rest_t);
+        rest->filter_at = req->response_body_filter_at;
+        rest->next = *at;
+        *at = rest;
+    }
+    hd_chain_move(&rest->bytes, bytes);
+}
+
+/* The next bytes for the filters: those that one has put back go before all that is
+ * further from the client. False: there are none. */
+static bool take_next(hd_req_t *req)
+{
+    for (hd_rest_t *rest = req->rests; rest != NULL; rest = rest->next) {
+        if (!hd_chain_is_empty(&rest->bytes)) {
+            hd_chain_move(&req->response_held, &rest->bytes);
+            req->response_body_filter_at = rest->filter_at;
+            return true;
+        }
+    }
+    hd_chain_move(&req->response_held, &req->response_wait);
+    return !hd_chain_is_empty(&req->response_held);
+}
+
 /* Lets in what waits, once the head is out. */
 static void pass_body(hd_req_t *req)
 {
@@ -332,15 +378,11 @@ static void pass_body(hd_req_t *req)
     }
     if ((req->parked & HD_HOOK_RESPONSE_BODY) && !req->may_resume)
         return;
-    while (!req->response_ended && (!hd_chain_is_empty(&req->response_held) ||
-                                    !hd_chain_is_empty(&req->response_wait) ||
-                                    (req->parked & HD_HOOK_RESPONSE_BODY))) {
-        hd_rc_t rc;
+    while (!req->response_ended &&
+           (!hd_chain_is_empty(&req->response_held) ||
+            (req->parked & HD_HOOK_RESPONSE_BODY) || take_next(req))) {
+        hd_rc_t rc = filter_body(req);
 
-        if (hd_chain_is_empty(&req->response_held) &&
-            !(req->parked & HD_HOOK_RESPONSE_BODY))
-            hd_chain_move(&req->response_held, &req->response_wait);
-        rc = filter_body(req);
         if (rc == HD_AGAIN)
             return;
         if (rc != HD_OK) { /* the head is out: nothing else can be said */
@@ -386,14 +428,35 @@ void hd_response_resume(hd_req_t *req)
         hd_request_on_drained(req);
 }
 
-bool hd_response_is_full(const hd_req_t *req)
+/* Bytes that haven't passed the filters. */
+static size_t waiting_bytes(const hd_req_t *req)
 {
-    if (req->response_wait.bytes + req->response_held.bytes >= WAIT_BYTES)
-        return true;
+    size_t bytes = req->response_wait.bytes + req->response_held.bytes;
+
+    for (const hd_rest_t *rest = req->rests; rest != NULL; rest = rest->next)
+        bytes += rest->bytes.bytes;
+    return bytes;
+}
+
+static bool is_client_full(const hd_req_t *req)
+{
     if (hd_unlikely(req->pace != NULL) && hd_pace_is_holding(req))
         return true;
     return req->response_started && !req->response_ended &&
            req->client->is_full((hd_req_t *)(uintptr_t)req);
+}
+
+bool hd_response_is_full(const hd_req_t *req)
+{
+    return waiting_bytes(req) >= WAIT_BYTES || is_client_full(req);
+}
+
+bool hd_res_is_full(hd_req_t *req)
+{
+    bool is_full = is_client_full(req);
+
+    req->waits_for_room |= is_full;
+    return is_full;
 }
 
 bool hd_response_takes_files(hd_req_t *req)

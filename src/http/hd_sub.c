@@ -3,6 +3,7 @@
 #include "http/hd_codec.h"
 #include "http/hd_request_int.h"
 
+#define READ_BYTES 65536        /* of an answer, not taken yet by who reads it */
 #define BACKLOG_BYTES (1 << 20) /* a mirror that is so far behind gets no more */
 
 typedef struct hd_sub_s {
@@ -10,7 +11,8 @@ typedef struct hd_sub_s {
     struct hd_sub_s *next;  /* of the parent */
     void (*on_head)(hd_req_t *sub, void *arg);
     void *arg;
-    hd_chain_t backlog; /* mirrored, not given yet */
+    hd_sub_body_t *body; /* in the parent's pool; NULL: nobody reads */
+    hd_chain_t backlog;  /* mirrored, not given yet */
     bool is_background, wants_body, is_told;
 } hd_sub_t;
 
@@ -46,14 +48,24 @@ static void send_head(hd_req_t *req, bool is_interim)
 
 static void send_body(hd_req_t *req, hd_chain_t *body)
 {
-    (void)req; /* nobody reads it */
-    hd_chain_free(body);
+    hd_sub_t *sub = sub_of(req);
+
+    if (sub->body == NULL) {
+        hd_chain_free(body);
+        return;
+    }
+    sub->body->is_whole = (hd_chain_flags(body) & HD_SLICE_END) != 0;
+    for (hd_slice_t *slice = body->first; slice != NULL; slice = slice->next)
+        slice->flags = 0;
+    hd_chain_move(&sub->body->bytes, body);
+    hd_req_wake(sub->parent);
 }
 
 static bool is_full(hd_req_t *req)
 {
-    (void)req;
-    return false;
+    const hd_sub_t *sub = sub_of(req);
+
+    return sub->body != NULL && sub->body->bytes.bytes >= READ_BYTES;
 }
 
 static void want_body(hd_req_t *req)
@@ -82,6 +94,9 @@ static void unlink_sub(hd_sub_t *sub)
         }
     }
     sub->parent = NULL;
+    if (sub->body != NULL)
+        sub->body->_sub = NULL;
+    sub->body = NULL;
 }
 
 static void let_go(hd_sub_t *sub)
@@ -99,6 +114,10 @@ static void on_finished(hd_req_t *req)
     if (!sub->is_told && !req->response_started)
         req->res.status = 500;
     tell(sub);
+    if (sub->body != NULL && !sub->body->is_whole) {
+        sub->body->is_cut = true;
+        hd_req_wake(sub->parent);
+    }
     unlink_sub(sub);
     let_go(sub);
 }
@@ -165,6 +184,18 @@ static hd_sub_t *create(hd_req_t *parent, bool has_body)
     return sub;
 }
 
+static void free_body(void *arg)
+{
+    hd_chain_free(&((hd_sub_body_t *)arg)->bytes);
+}
+
+void hd_sub_take_body(hd_sub_body_t *body, hd_chain_t *to)
+{
+    hd_chain_move(to, &body->bytes);
+    if (body->_sub != NULL)
+        hd_request_on_drained(body->_sub);
+}
+
 void hd_req_start_sub(hd_req_t *parent, const hd_sub_spec_t *spec)
 {
     hd_sub_t *sub = create(parent, spec->with_body);
@@ -173,6 +204,11 @@ void hd_req_start_sub(hd_req_t *parent, const hd_sub_spec_t *spec)
     sub->is_background = spec->is_background;
     sub->on_head = spec->on_head;
     sub->arg = spec->arg;
+    sub->body = spec->body;
+    if (spec->body != NULL) {
+        spec->body->_sub = req;
+        hd_pool_defer(parent->pool, free_body, spec->body);
+    }
     req->conn = parent->conn;
     req->parent = parent;
     req->http = parent->http;

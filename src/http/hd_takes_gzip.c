@@ -72,6 +72,8 @@ bool hd_req_takes_gzip(hd_req_t *req)
     bool found;
     hd_str_t value;
 
+    if (req->is_sub) /* its bytes become part of others' */
+        return false;
     value = hd_req_header(req, HD_STR("Accept-Encoding"), &found);
     if (req->http != NULL && req->http->is_xds)
         return found && accepts_gzip(value);
