@@ -11,7 +11,7 @@ extern const hd_module_t hd_module;
 
 typedef struct {
     const hd_expr_t *charset, *source; /* NULL: off, not given */
-    charset_maps_t maps;               /* where there may be something to convert */
+    charset_maps_t maps;
     types_t types;
     bool overrides; /* an upstream's charset is converted, too */
 } charset_conf_t;
@@ -71,11 +71,11 @@ static hd_rc_t on_conf(hd_conf_t *cf, void *conf, hd_err_t *err)
 {
     charset_conf_t *cc = conf;
 
-    if (cc->charset == NULL || (cc->source == NULL && !cc->overrides))
+    if (cc->charset == NULL && cc->source == NULL)
         return HD_OK;
     if (cc->maps.list == NULL && charset_maps_read(cf, &cc->maps, err) != HD_OK)
         return HD_ERROR;
-    return check_names(cc, err);
+    return cc->charset == NULL ? HD_OK : check_names(cc, err);
 }
 
 /* --- the head --- */
@@ -141,6 +141,45 @@ static hd_rc_t find_way(hd_req_t *req, const charset_conf_t *cc, hd_str_t own, c
     return HD_OK;
 }
 
+/* Is a charset that the upstream names one of those that configuration does? */
+static bool is_known(hd_req_t *req, const charset_conf_t *cc, hd_str_t name)
+{
+    const hd_expr_t *const own[] = {cc->charset, cc->source};
+    hd_str_t text;
+
+    for (size_t i = 0; i < hd_countof(own); i++) {
+        if (own[i] != NULL && hd_expr_eval(own[i], req, &text) == HD_OK &&
+            hd_str_eq_nocase(text, name))
+            return true;
+    }
+    for (uint32_t i = 0; i < cc->maps.n; i++) {
+        if (hd_str_eq_nocase(cc->maps.list[i].from, name) ||
+            hd_str_eq_nocase(cc->maps.list[i].to, name))
+            return true;
+    }
+    hd_req_log(req, HD_LOG_ERROR, "unknown charset \"%.*s\" to override",
+               HD_STR_ARG(name));
+    return false;
+}
+
+/* In which charset it goes out; <own>: of which it says to be, at <at> of its type.
+ * Empty: as it is. */
+static hd_rc_t choose(hd_req_t *req, const charset_conf_t *cc, hd_str_t type, ssize_t at,
+                      hd_str_t *to)
+{
+    hd_str_t wanted = hd_res_wanted_charset(req);
+
+    *to = HD_STR_NONE;
+    if (wanted.len > 0) {
+        if (is_known(req, cc, wanted))
+            *to = wanted;
+        return HD_OK;
+    }
+    if (cc->charset == NULL || (at >= 0 ? !cc->overrides : !is_text(cc, type)))
+        return HD_OK;
+    return hd_expr_eval(cc->charset, req, to);
+}
+
 static hd_rc_t judge(hd_req_t *req, const charset_conf_t *cc, hd_str_t type,
                      hd_str_t encoding, change_t *ch)
 {
@@ -150,10 +189,9 @@ static hd_rc_t judge(hd_req_t *req, const charset_conf_t *cc, hd_str_t type,
 
     *ch = (change_t){.type = at < 0 ? type : hd_str_sub(type, 0, (size_t)at)};
     /* nginx: not with redirects, whose charset old browsers took for the next page's */
-    if (cc->charset == NULL || hd_req_is_sub(req) || status == 301 || status == 302 ||
-        (at >= 0 ? !cc->overrides : !is_text(cc, type)))
+    if (hd_req_is_sub(req) || status == 301 || status == 302)
         return HD_OK;
-    if (hd_expr_eval(cc->charset, req, &ch->to) != HD_OK)
+    if (choose(req, cc, type, at, &ch->to) != HD_OK)
         return HD_ERROR;
     if (!hd_http_is_field_value(ch->to))
         ch->to = HD_STR_NONE;

@@ -233,6 +233,18 @@ int64_t hd_res_content_length(hd_req_t *req);
  * client without being read. */
 void hd_res_skip_body(hd_req_t *req);
 
+/* X-Accel-Charset: in which charset the upstream wants its answer to be; empty: it says
+ * nothing. */
+hd_str_t hd_res_wanted_charset(hd_req_t *req);
+
+/* In on_response_body: of the body it takes no more now. Once what it left in <body>,
+ * with HD_OK, has gone on, it is called again with <rest> (moved), before any other
+ * bytes. Who leaves nothing waits (HD_AGAIN) instead. */
+void hd_res_put_back(hd_req_t *req, hd_chain_t *rest);
+/* In on_response_body, before it adds bytes of its own: has the client no room for them?
+ * Then the filter waits, and is called again when there is some. */
+bool hd_res_is_full(hd_req_t *req);
+
 /* Of a 200 with <etag> (empty: none) that was changed at <mtime_s>, in seconds since 1970:
  * does the client have it (304), or does it refuse it (412)? 0: neither. RFC 9110 §13;
  * nginx's if_modified_since. */

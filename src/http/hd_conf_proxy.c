@@ -300,13 +300,22 @@ static const hd_directive_t directives[] = {
      .set = set_inverse,
      .offset = AT(drops_trailers),
      .help = "on|off: the trailers of a response go to the client; on"},
+    {.name = "proxy_force_ranges",
+     .scope = IN_ANY,
+     .args_n = 1,
+     .set = hd_set_flag,
+     .offset = AT(force_ranges),
+     .help =
+         "on|off: a client that asks for a part gets it, though the server sends all; "
+         "off"},
     {.name = "proxy_ignore_headers",
      .scope = IN_ANY,
      .args_n = 1,
      .args_max = HD_ARGS_ANY,
      .set = hd_conf_proxy_set_ignored,
      .help = "NAME …: fields of a response that have no effect; of these, "
-             "X-Accel-Redirect, X-Accel-Buffering and X-Accel-Limit-Rate have one"},
+             "X-Accel-Redirect, X-Accel-Buffering, X-Accel-Limit-Rate and "
+             "X-Accel-Charset have one"},
     {.name = "proxy_cookie_domain",
      .scope = IN_ANY,
      .args_n = 1,

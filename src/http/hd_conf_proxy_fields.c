@@ -222,10 +222,10 @@ hd_rc_t hd_conf_proxy_set_ignored(hd_conf_t *cf, const hd_str_t *args, void *con
         const char *name;
         uint32_t bit;
     } fields[] = {{"X-Accel-Redirect", HD_IGNORES_REDIRECT},
-                  {"X-Accel-Expires", 0},
+                  {"X-Accel-Expires", HD_IGNORES_EXPIRES},
                   {"X-Accel-Limit-Rate", HD_IGNORES_LIMIT_RATE},
                   {"X-Accel-Buffering", HD_IGNORES_BUFFERING},
-                  {"X-Accel-Charset", 0},
+                  {"X-Accel-Charset", HD_IGNORES_CHARSET},
                   {"Expires", 0},
                   {"Cache-Control", 0},
                   {"Set-Cookie", 0},

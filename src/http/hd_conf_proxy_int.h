@@ -36,7 +36,7 @@ typedef struct {
     const hd_expr_t *method, *body, *bind, *limit_rate;
     const hd_expr_t *const *allow; /* ends with NULL; NULL: none */
     bool bind_transparent, binds_each, drops_headers, drops_body, socket_keepalive,
-        drops_trailers;
+        drops_trailers, force_ranges;
     uint32_t ignores; /* HD_IGNORES_… */
     uint32_t is_high;
     bool no_buffering, no_request_buffering, no_redirect, intercepts, no_multiplex;

@@ -2,6 +2,7 @@
 #include "http/hd_conf_proxy_int.h"
 #include "core/conf/hd_conf_resolver.h"
 #include "core/conf/hd_conf_ssl.h"
+#include "http/hd_proxy_int.h"
 
 #define BUFFER_BYTES (8 * 4096)               /* nginx's default: 8 of a page */
 #define TEMP_FILE_MAX (1024ull * 1024 * 1024) /* the same */
@@ -96,7 +97,8 @@ static hd_rc_t put_tls(hd_conf_t *cf, const hd_conf_proxy_t *pc, hd_proxy_conf_t
 
     if (!pc->is_https && !pc->has_scheme_var)
         return HD_OK;
-    if (pc->any != NULL)
+    proxy->tls_by_server = hd_conf_ssl_is_by_server(cf);
+    if (pc->any != NULL || proxy->tls_by_server)
         proxy->tls_by_host = hd_conf_ssl_is_by_host(cf, &proxy->sni_by_host);
     return hd_conf_ssl_upstream(
         cf, pc->any != NULL ? HD_STR_NONE : without_port(pc->host_port),
@@ -154,6 +156,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .allow = pc->allow,
         .socket_keepalive = pc->socket_keepalive,
         .drops_trailers = pc->drops_trailers,
+        .force_ranges = pc->force_ranges,
         .limit_rate = pc->limit_rate,
         .no_request_headers = pc->drops_headers,
         .no_request_body = pc->drops_body,
@@ -181,6 +184,8 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
     if (pc->filter.next == 0)
         pc->filter.next = HD_NEXT_ERROR | HD_NEXT_TIMEOUT;
     proxy->pass_server = has_name(pc->passed, pc->passed_n, HD_STR("Server"));
+    for (uint32_t i = 0; i < pc->passed_n; i++)
+        proxy->passes |= hd_proxy_accel_bit(pc->passed[i]);
     proxy->pass_date = has_name(pc->passed, pc->passed_n, HD_STR("Date"));
     if (put_tls(cf, pc, proxy, err) != HD_OK)
         return hd_conf_blame(cf, hd_conf_find(place->node, HD_STR("proxy_pass")), err);

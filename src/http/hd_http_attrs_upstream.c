@@ -109,6 +109,16 @@ GET(upstream_last_addr)
         hd_val_set_if_any(out, addr_of_try(of, of->req->tries));
 }
 
+/* As `server` says it. */
+GET(upstream_last_server_name)
+{
+    const hd_try_t *t = of->req->tries;
+
+    UNUSED_REST;
+    if (t != NULL && t->is_picked && t->pick.endpoint != NULL)
+        hd_val_set_if_any(out, t->pick.endpoint->hostname);
+}
+
 GET(upstream_cluster)
 {
     UNUSED_REST;
@@ -151,6 +161,8 @@ const hd_attr_def_t hd_http_attrs_upstream[] = {
     A("upstream_addr", upstream_addr, HD_VAL_STR, R, "addresses tried"),
     A("upstream_last_addr", upstream_last_addr, HD_VAL_STR, R,
       "address of the server that is asked, or was asked last"),
+    A("upstream_last_server_name", upstream_last_server_name, HD_VAL_STR, R,
+      "name of that server, as `server` says it"),
     A("upstream_status", upstream_status, HD_VAL_STR, R, "statuses of the tries"),
     A("upstream_connect_time", upstream_connect_time, HD_VAL_STR, R, "seconds, each try"),
     A("upstream_response_length", upstream_response_length, HD_VAL_STR, R,

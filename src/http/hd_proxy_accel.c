@@ -3,19 +3,43 @@
 #include "http/hd_proxy_int.h"
 #include "http/hd_uri.h"
 
+uint32_t hd_proxy_accel_bit(hd_str_t name)
+{
+    static const struct {
+        hd_str_t name;
+        uint32_t bit;
+    } fields[] = {{HD_STR_INIT("X-Accel-Redirect"), HD_IGNORES_REDIRECT},
+                  {HD_STR_INIT("X-Accel-Buffering"), HD_IGNORES_BUFFERING},
+                  {HD_STR_INIT("X-Accel-Limit-Rate"), HD_IGNORES_LIMIT_RATE},
+                  {HD_STR_INIT("X-Accel-Charset"), HD_IGNORES_CHARSET},
+                  {HD_STR_INIT("X-Accel-Expires"), HD_IGNORES_EXPIRES}};
+
+    for (size_t i = 0; i < hd_countof(fields); i++) {
+        if (hd_str_eq_nocase(name, fields[i].name))
+            return fields[i].bit;
+    }
+    return 0;
+}
+
 static void obey_field(hd_proxy_t *p, hd_field_t *f)
 {
+    uint32_t bit = hd_proxy_accel_bit(f->name);
     uint64_t rate;
 
-    f->flags |= HD_FIELD_REMOVED;
-    if (hd_str_eq_nocase(f->name, HD_STR("X-Accel-Limit-Rate")) &&
-        !(p->conf->ignores & HD_IGNORES_LIMIT_RATE) &&
-        hd_str_to_u64(f->value, INT64_MAX, &rate)) {
+    if (bit != 0 && !(p->conf->passes & bit))
+        f->flags |= HD_FIELD_REMOVED;
+    if (bit == 0 || (p->conf->ignores & bit))
+        return;
+    if (bit == HD_IGNORES_REDIRECT) {
+        if (p->redirect.len == 0)
+            p->redirect = f->value;
+    } else if (bit == HD_IGNORES_CHARSET) {
+        p->req->wanted_charset = f->value;
+    } else if (bit == HD_IGNORES_LIMIT_RATE &&
+               hd_str_to_u64(f->value, INT64_MAX, &rate)) {
         p->req->rate = rate;
         p->req->has_rate = true;
-    }
-    if (hd_str_eq_nocase(f->name, HD_STR("X-Accel-Buffering")) &&
-        !(p->conf->ignores & HD_IGNORES_BUFFERING)) {
+    } else if (bit == HD_IGNORES_BUFFERING) {
         if (hd_str_eq_nocase(f->value, HD_STR("no")))
             p->buffers = false;
         else if (hd_str_eq_nocase(f->value, HD_STR("yes")))
@@ -27,20 +51,17 @@ void hd_proxy_take_accel(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
     hd_headers_t *h = &req->res.headers;
-    const hd_field_t *redirect;
 
     if (req->http == NULL || req->http->is_xds)
         return;
-    redirect = hd_headers_get(h, HD_H_X_ACCEL_REDIRECT);
-    if (redirect != NULL && !(p->conf->ignores & HD_IGNORES_REDIRECT))
-        p->redirect = redirect->value;
     for (unsigned i = 0; i < h->n; i++) {
         hd_field_t *f = &h->fields[i];
 
-        if (f->id == HD_H_OTHER && hd_str_has_prefix_nocase(f->name, HD_STR("X-Accel-")))
+        if (f->id == HD_H_X_ACCEL_REDIRECT ||
+            (f->id == HD_H_OTHER &&
+             hd_str_has_prefix_nocase(f->name, HD_STR("X-Accel-"))))
             obey_field(p, f);
-        else if (f->id == HD_H_X_ACCEL_REDIRECT ||
-                 (f->id == HD_H_OTHER && hd_str_eq_nocase(f->name, HD_STR("X-Pad"))))
+        else if (f->id == HD_H_OTHER && hd_str_eq_nocase(f->name, HD_STR("X-Pad")))
             f->flags |= HD_FIELD_REMOVED;
     }
 }

@@ -1,6 +1,7 @@
 /* The winner's response: its head, and its body at the pace of its client. */
 #include "http/hd_proxy_int.h"
 #include "http/hd_pace.h"
+#include "http/hd_part.h"
 #include "http/hd_stay.h"
 
 /* A client isn't waited for longer than this in all, during a response: then the upstream
@@ -44,6 +45,8 @@ static void take_head(hd_proxy_t *p, hd_try_t *t)
         hd_balancer->report(req->member, &t->pick, HD_RESULT_OK, t->status);
     p->buffers = p->conf->buffer_response;
     hd_proxy_take_accel(p);
+    if (hd_unlikely(p->conf->force_ranges))
+        hd_part_offer(req);
     hd_try_push_timer(t);
 }
 

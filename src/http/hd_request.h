@@ -185,6 +185,7 @@ struct hd_req_s {
                             may be told by these; 0: none */
     uint16_t error_status;  /* replaces the answer's, where error_page says so; 0: not */
     hd_str_t client_method; /* of a sub: its parent's, for $request_method; else empty */
+    hd_str_t wanted_charset; /* X-Accel-Charset; empty: none */
     hd_str_t redirect_to;   /* Location that `rewrite` has made; empty: the route's */
     hd_str_t reroute_args;  /* of reroute_to, with reroute_is_exact */
     hd_str_t reroute_to; /* with HD_REROUTE: path[?query], or "@name"; empty: as it is */
@@ -223,6 +224,8 @@ struct hd_req_s {
         response_body_filter_at;
     uint64_t body_skips; /* filters, by place, that the response's body doesn't concern */
     bool has_rate;       /* <rate> is known */
+    bool waits_for_room; /* a filter does, for the client's */
+    bool may_be_cut;     /* the client may have parts of the response (hd_part.h) */
     bool has_body_filter;        /* the response's body concerns one */
     uint16_t response_filters_n; /* those that a response begun now passes */
     struct hd_rest_s *rests;     /* what filters have put back, the last filter's first */
@@ -236,6 +239,7 @@ struct hd_req_s {
     hd_chain_t body_wait, body_held, response_wait, response_held;
     struct hd_body_file_s *body_file; /* hd_body_file.h; NULL: none */
     struct hd_pace_s *pace;           /* its rate is limited; NULL: not (hd_pace.h) */
+    struct hd_part_s *part;           /* of the response, what is sent; NULL: all */
     uint64_t rate;                    /* bytes a second, with has_rate; 0: no limit */
     hd_conn_t *tunnel_up; /* to be joined to the client's conn after the head */
     struct hd_tunnel_s *tunnel;

@@ -251,6 +251,11 @@ void hd_res_remove_header(hd_req_t *req, hd_str_t name)
     hd_headers_remove(&req->res.headers, name);
 }
 
+hd_str_t hd_res_wanted_charset(hd_req_t *req)
+{
+    return req->wanted_charset;
+}
+
 void hd_res_skip_body(hd_req_t *req)
 {
     size_t at = req->running != NULL ? (size_t)(req->running - req->chain) : SIZE_MAX;

@@ -3,6 +3,7 @@
 #include "http/hd_action_tunnel.h"
 #include "http/hd_http_xds.h"
 #include "http/hd_pace.h"
+#include "http/hd_part.h"
 #include "http/hd_request_int.h"
 #include "http/hd_try.h"
 
@@ -42,6 +43,9 @@ void hd_response_clear(hd_req_t *req)
     if (hd_unlikely(req->pace != NULL))
         hd_pace_stop(req);
     req->response_body_filter_at = 0;
+    req->part = NULL;
+    req->may_be_cut = false;
+    req->wanted_charset = HD_STR_NONE;
     if (req->tunnel_up != NULL)
         hd_conn_reset(req->tunnel_up);
     req->tunnel_up = NULL;
@@ -173,6 +177,8 @@ static bool has_body_filter(const hd_req_t *req)
 
 static void send_head(hd_req_t *req)
 {
+    if (hd_unlikely(req->may_be_cut) && !hd_part_start(req))
+        return; /* answered anew */
     req->response_step = SENT;
     req->response_started = true;
     req->has_body_filter = (req->hooks & HD_HOOK_RESPONSE_BODY) && has_body_filter(req);
@@ -294,6 +300,8 @@ void hd_response_pass(hd_req_t *req, hd_chain_t *body)
 
 static void send_body(hd_req_t *req, hd_chain_t *body)
 {
+    if (hd_unlikely(req->part != NULL))
+        hd_part_cut(req, body);
     if (hd_likely(req->pace == NULL) || hd_pace_pass(req, body))
         hd_response_pass(req, body);
 }
@@ -461,7 +469,7 @@ bool hd_res_is_full(hd_req_t *req)
 
 bool hd_response_takes_files(hd_req_t *req)
 {
-    return req->response_step == SENT && !req->has_body_filter &&
+    return req->response_step == SENT && !req->has_body_filter && req->part == NULL &&
            req->client->sends_files != NULL && req->client->sends_files(req);
 }
 

@@ -94,11 +94,13 @@ typedef struct {
     uint32_t n;
 } hd_upgrades_t;
 
-/* Fields of a response that have no effect. */
+/* Fields of an upstream's response that are told to us (hd_proxy_accel_bit). */
 enum {
     HD_IGNORES_REDIRECT = 1, /* X-Accel-Redirect */
     HD_IGNORES_BUFFERING = 2,
     HD_IGNORES_LIMIT_RATE = 4,
+    HD_IGNORES_CHARSET = 8,
+    HD_IGNORES_EXPIRES = 16, /* for a cache: there is none */
 };
 
 typedef struct {
@@ -113,6 +115,7 @@ typedef struct {
     bool is_https,
         has_scheme_var; /* has_scheme_var: <uri> says, and <tls> may not count */
     bool tls_by_host, sni_by_host; /* TLS: the host is the peer's name; it is sent */
+    bool tls_by_server;            /* the server's name is, rather than the host's */
     bool has_protocol;             /* else the cluster's */
     bool has_uri;                  /* <uri_prefix> replaces the matched prefix */
     bool host_is_upstreams; /* nginx: $proxy_host by default; auto_host_rewrite */
@@ -165,8 +168,11 @@ typedef struct {
     const hd_expr_t *const *allow;
     bool socket_keepalive; /* TCP's, towards servers */
     bool drops_trailers;   /* of responses */
+    bool force_ranges;     /* parts of what came whole are sent for Range */
     const hd_expr_t *limit_rate; /* of reading ahead, a size; NULL: none */
-    uint32_t ignores;            /* HD_IGNORES_…: nginx's proxy_ignore_headers */
+    /* HD_IGNORES_…: those that have no effect (proxy_ignore_headers), and those that the
+     * client gets (proxy_pass_header) */
+    uint32_t ignores, passes;
     uint32_t head_bytes_max;     /* of a response; 0: what the codec takes */
 } hd_proxy_conf_t;
 

@@ -484,10 +484,9 @@ static bool may_multiplex(const hd_try_t *t)
            !head->is_upgrade && head->method_id != HD_M_CONNECT;
 }
 
-/* The name that variables made is the peer's. */
-static void fill_tls_host(const hd_try_t *t, hd_upool_key_t *key)
+/* The name that variables made is the peer's, or the server's own. */
+static void fill_tls_host(const hd_try_t *t, hd_str_t host, hd_upool_key_t *key)
 {
-    hd_str_t host = t->proxy->cluster_name;
     ssize_t at = host.len > 0 && host.data[0] == '[' ? -1 : hd_str_find_char(host, ':');
 
     if (t->proxy->conf->sni_by_host)
@@ -510,8 +509,11 @@ static void fill_tls_key(const hd_try_t *t, hd_upool_key_t *key)
     key->sni = tls->sni;
     if (t->pick.cluster->auto_sni)
         key->sni = sni_of(hd_req_up_host(t->req));
-    if (t->proxy->conf->tls_by_host && t->proxy->addrs_n > 0)
-        fill_tls_host(t, key);
+    if (hd_unlikely(t->proxy->conf->tls_by_server) && t->pick.endpoint != NULL &&
+        t->pick.endpoint->hostname.len > 0)
+        fill_tls_host(t, t->pick.endpoint->hostname, key);
+    else if (t->proxy->conf->tls_by_host && t->proxy->addrs_n > 0)
+        fill_tls_host(t, t->proxy->cluster_name, key);
     if (tls->certs_n == 0)
         return;
     key->offers_weft = may_multiplex(t);

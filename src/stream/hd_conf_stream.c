@@ -276,6 +276,9 @@ static hd_rc_t make_tcp(hd_conf_t *cf, const stream_conf_t *sc, hd_tcp_conf_t *t
         tcp->targets_n = 0;
     if (!hd_conf_ssl_upstream_is_on(cf))
         return HD_OK;
+    if (hd_conf_ssl_is_by_server(cf))
+        return hd_err_set(err, HD_E_CONF,
+                          "proxy_ssl_name $upstream_last_server_name is for http");
     if (sc->pass != NULL)
         tcp->tls_by_host = hd_conf_ssl_is_by_host(cf, &tcp->sni_by_host);
     return hd_conf_ssl_upstream(

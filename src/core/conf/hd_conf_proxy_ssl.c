@@ -10,6 +10,7 @@ typedef struct {
     uint32_t verify_depth;
     uint8_t versions; /* bits; 0: both */
     bool is_on, verify, server_name, no_session_reuse, no_revalidation;
+    bool by_server; /* its name is the server's */
 } proxy_ssl_conf_t;
 
 static const proxy_ssl_conf_t *conf_of(const hd_conf_t *cf)
@@ -28,13 +29,15 @@ static hd_rc_t set_name(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
 {
     proxy_ssl_conf_t *pc = conf;
 
-    if (hd_str_eq(args[0], HD_STR("$proxy_host"))) {
+    pc->by_server = hd_str_eq(args[0], HD_STR("$upstream_last_server_name"));
+    if (pc->by_server || hd_str_eq(args[0], HD_STR("$proxy_host"))) {
         pc->name = HD_STR_NONE;
         return HD_OK;
     }
     if (hd_str_find_char(args[0], '$') >= 0)
         return hd_err_set(err, HD_E_CONF,
-                          "a name without variables is expected, or $proxy_host");
+                          "a name without variables is expected, or $proxy_host, or "
+                          "$upstream_last_server_name");
     pc->name = hd_str_dup_lower(cf->pool, args[0]);
     return HD_OK;
 }
@@ -75,6 +78,11 @@ bool hd_conf_ssl_is_by_host(const hd_conf_t *cf, bool *is_sent)
 
     *is_sent = pc->server_name;
     return pc->name.len == 0;
+}
+
+bool hd_conf_ssl_is_by_server(const hd_conf_t *cf)
+{
+    return conf_of(cf)->by_server;
 }
 
 static hd_rc_t put_cert(hd_conf_t *cf, const proxy_ssl_conf_t *pc, hd_tls_conf_t *tls,

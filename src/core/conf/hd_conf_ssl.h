@@ -21,5 +21,7 @@ hd_rc_t hd_conf_ssl_upstream(hd_conf_t *cf, hd_str_t host, hd_str_t alpn,
                              const hd_tls_conf_t **tls, hd_err_t *err) HD_MUST_CHECK;
 /* No proxy_ssl_name says how the upstream is called: its host does. *is_sent: by SNI. */
 bool hd_conf_ssl_is_by_host(const hd_conf_t *cf, bool *is_sent);
+/* $upstream_last_server_name: that of each server is. */
+bool hd_conf_ssl_is_by_server(const hd_conf_t *cf);
 /* stream: proxy_ssl on. */
 bool hd_conf_ssl_upstream_is_on(const hd_conf_t *cf);
