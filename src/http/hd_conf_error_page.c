@@ -142,6 +142,8 @@ static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
 
     if (status >= 300 && may_replace(req))
         page = find_page(conf, req->local_code != 0 ? req->local_code : status);
+    if (page == NULL && status == 431 && may_replace(req))
+        page = find_page(conf, status);
     if (status >= 300 && req->is_local_reply && !req->has_own_text)
         req->no_more_pages |= !((const error_conf_t *)conf)->recursive;
     if (page == NULL || hd_expr_eval(page->uri, req, &uri) != HD_OK || uri.len == 0)

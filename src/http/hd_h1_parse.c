@@ -279,11 +279,44 @@ static hd_h1_rc_t read_authority(hd_req_head_t *head, hd_str_t from_target,
     return HD_H1_OK;
 }
 
+static void name_authority(hd_req_head_t *head, hd_str_t authority, hd_pool_t *pool)
+{
+    if (head->authority.len == 0 && hd_http_is_authority(authority))
+        head->authority = hd_str_dup_lower(pool, authority);
+}
+
+/* Of a head that is refused: whose it would have been, by its first word on that. */
+static void guess_authority(hd_req_head_t *head, hd_str_t from_target, hd_pool_t *pool)
+{
+    const hd_field_t *host = hd_headers_get(&head->headers, HD_H_HOST);
+
+    name_authority(head, from_target.len > 0 || host == NULL ? from_target : host->value,
+                   pool);
+}
+
+/* Of a head that is too long, whose end isn't here: its first line and whose it is, for
+ * who tells of it. Its fields are nobody's. */
+static void read_beginning(hd_str_t bytes, hd_pool_t *pool, hd_req_head_t *head)
+{
+    hd_str_t authority, line;
+    const char *why;
+
+    if (hd_str_find_char(bytes, '\n') <= 0 ||
+        parse_request_line(take_line(&bytes), head, &authority, &why) != HD_H1_OK)
+        return;
+    while (authority.len == 0 && hd_str_find_char(bytes, '\n') > 0) {
+        line = take_line(&bytes);
+        if (hd_str_has_prefix_nocase(line, HD_STR("Host:")))
+            authority = hd_str_trim(hd_str_sub(line, 5, line.len));
+    }
+    name_authority(head, authority, pool);
+}
+
 hd_h1_rc_t hd_h1_parse_request(hd_str_t bytes, size_t *scan_from,
                                const hd_h1_limits_t *limits, hd_pool_t *pool,
                                hd_req_head_t *head, size_t *used, const char **why)
 {
-    hd_str_t rest, authority;
+    hd_str_t rest, authority = HD_STR_NONE;
     connection_t connection;
     const hd_field_t *f;
     hd_h1_rc_t rc;
@@ -291,6 +324,8 @@ hd_h1_rc_t hd_h1_parse_request(hd_str_t bytes, size_t *scan_from,
     size_t len;
 
     rc = hd_h1_scan_head(bytes, scan_from, limits->bytes_max, &len, why);
+    if (rc == HD_H1_TOO_LONG)
+        read_beginning(hd_str_sub(bytes, 0, limits->bytes_max), pool, head);
     if (rc != HD_H1_OK)
         return rc;
     *used = len;
@@ -305,8 +340,10 @@ hd_h1_rc_t hd_h1_parse_request(hd_str_t bytes, size_t *scan_from,
     if (rc == HD_H1_OK)
         rc = read_framing(&head->headers, head->version, &head->content_length,
                           &has_framing, why);
-    if (rc != HD_H1_OK)
+    if (rc != HD_H1_OK) {
+        guess_authority(head, authority, pool);
         return rc;
+    }
     head->has_body = head->content_length != 0;
     if (head->has_body && head->method_id == HD_M_CONNECT)
         return refuse(HD_H1_BAD, "CONNECT with a body", why);

@@ -356,7 +356,7 @@ static bool read_head(hd_h1_server_t *h)
     req->conn_requests = ++h->idle->requests_n;
     scan_again = h->in.scan_from; /* where the end was found */
     h->in.scan_from = 0;
-    if (rc == HD_H1_OK)
+    if (rc == HD_H1_OK || rc == HD_H1_TOO_LONG)
         rc = hd_h1_parse_request(bytes, &scan_again, &limits, req->pool, &req->head,
                                  &used, &why);
     if (rc == HD_H1_OK && !hd_h1_input_hold_head(&h->in, req, used))
@@ -368,6 +368,11 @@ static bool read_head(hd_h1_server_t *h)
         why = "bad path";
     }
     if (rc != HD_H1_OK) {
+        if (h->in.block != NULL) /* what was read of it is still asked for */
+            hd_h1_input_hold_block(&h->in, req);
+        if (req->head.raw_path.len > 0 && req->head.path.len == 0)
+            hd_ignore(hd_http_normalize_path(req->head.raw_path, http, req->pool,
+                                             &req->head.path, &req->head.query));
         hd_request_set_entry(req, &h->idle->entry);
         hd_http_entry_let_go(&h->idle->entry, h->conn);
         h->close_after = true;

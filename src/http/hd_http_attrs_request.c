@@ -40,7 +40,7 @@ GET(uri)
 GET(request_uri)
 {
     UNUSED_REST;
-    hd_val_set_str(out, of->req->head.raw_path);
+    hd_val_set_if_any(out, of->req->head.raw_path);
 }
 
 /* "/x?" has an empty one, "/x" has none. */

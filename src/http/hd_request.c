@@ -765,6 +765,32 @@ void hd_request_client_reset(hd_req_t *req, bool is_refused)
                 is_refused ? "http2.remote_refuse" : "http2.remote_reset");
 }
 
+/* By nginx's configuration what can't be read is a server's nevertheless: of the host
+ * that it names, as far as it was read, else the default one. Its error_page may answer,
+ * so that nothing may be left that its head says of a body. */
+static void find_server(hd_req_t *req)
+{
+    const hd_vhost_t *vhost;
+
+    if (req->route != NULL || req->http == NULL || req->http->is_xds)
+        return;
+    if (req->routes == NULL)
+        req->routes = pin_routes(req);
+    vhost = req->routes == NULL ? NULL : hd_router_find_vhost(req);
+    if (vhost == NULL || vhost->router != HD_ROUTER_LOCATIONS)
+        return;
+    req->vhost = vhost;
+    req->route = ((const hd_locations_t *)vhost->routes)->server_route;
+    req->loc = req->route->loc;
+    if (req->head.headers.pool == NULL)
+        hd_headers_init(&req->head.headers, req->pool, 4);
+    hd_headers_mark_hops(&req->head.headers);
+    req->head.has_body = req->head.is_upgrade = req->head.expects_continue = false;
+    req->head.content_length = 0;
+    hd_headers_remove_id(&req->head.headers, HD_H_CONTENT_LENGTH);
+    hd_filters_select(req);
+}
+
 void hd_request_reject(hd_req_t *req, unsigned status, const char *why)
 {
     if (req->response_ended)
@@ -772,6 +798,9 @@ void hd_request_reject(hd_req_t *req, unsigned status, const char *why)
     req->body_ended = req->no_keepalive = true;
     if (req->action_ops == &hd_local_action) /* refused for another reason before */
         return;
+    find_server(req);
+    if (status == 431)
+        req->local_code = 494; /* by which nginx's error_page may name it */
     if (status == 408) {
         hd_ignore(hd_req_err(req, HD_E_TIMEOUT, "%s", why));
         hd_response_fail(req, status, req->head.has_body ? HD_RF(STREAM_IDLE) : 0,

@@ -181,8 +181,8 @@ struct hd_req_s {
     /* --- where it is --- */
     uint8_t step; /* hd_step_t; changed in hd_request.c only */
     uint8_t reroutes;
-    uint16_t local_code; /* nginx's 495, 496, 497: 400 for the client, of which error_page
-                            may be told by these; 0: none */
+    uint16_t local_code;    /* nginx's 494 (431 for the client) and 495 to 497 (400), of
+                               which error_page    may be told by these; 0: none */
     uint16_t error_status;  /* replaces the answer's, where error_page says so; 0: not */
     hd_str_t client_method; /* of a sub: its parent's, for $request_method; else empty */
     hd_str_t wanted_charset; /* X-Accel-Charset; empty: none */
