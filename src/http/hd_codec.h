@@ -131,6 +131,9 @@ typedef struct {
         ignore_invalid; /* nginx: underscores_in_headers, ignore_invalid_headers */
 } hd_h1_limits_t;
 
+/* <idle_ms>, or what is left of the time that <c> may be open in all if that is less;
+ * <duration_ms> 0: no end. */
+uint64_t hd_http_idle_ms(const hd_conn_t *c, uint64_t idle_ms, uint64_t duration_ms);
 /* What a listener's settings say of request heads; its clients' codecs have the same. */
 hd_h1_limits_t hd_http_limits(const hd_http_conf_t *http, uint32_t bytes_max,
                               uint32_t fields_max);

@@ -190,12 +190,16 @@ static void go_on(const hd_h1_server_t *h)
         hd_conn_wake(h->conn);
 }
 
-static hd_linger_t linger_of(const hd_http_loc_t *loc)
+/* How long the conn may wait for the next request. */
+static uint64_t idle_ms_of(const hd_req_t *req)
 {
-    return loc->lingers == HD_LINGERS_NOT
-               ? (hd_linger_t){0}
-               : (hd_linger_t){to_ms32(loc->lingering_time_ms),
-                               to_ms32(loc->lingering_gap_ms)};
+    const hd_h1_server_t *h = req->client_state;
+    const hd_http_conf_t *http = req->http;
+    uint64_t duration_ms = http != NULL && http->is_xds && http->max_conn_duration_ms > 0
+                               ? http->max_conn_duration_ms + http->drain_timeout_ms
+                               : 0;
+
+    return hd_http_idle_ms(h->conn, req->loc->keepalive_timeout_ms, duration_ms);
 }
 
 /* The request is over: on to the next one, or the conn ends. A body that the client is
@@ -206,9 +210,9 @@ static void on_finished(hd_req_t *req)
 
     h->req = NULL;
     h->is_paused = false;
-    h->linger = linger_of(req->loc);
+    h->linger = hd_linger_of(req->loc);
     h->idle->send_timeout_ms = to_ms32(req->loc->send_timeout_ms);
-    h->idle->idle_timeout_ms = to_ms32(req->loc->keepalive_timeout_ms);
+    h->idle->idle_timeout_ms = to_ms32(idle_ms_of(req));
     h->idle->min_idle_s =
         (uint16_t)hd_min((req->loc->keepalive_min_ms + 999) / 1000, (uint64_t)UINT16_MAX);
     if (h->state == HD_H1S_ANSWER && !h->close_after) {

@@ -10,16 +10,16 @@
 #define IDLE_TIMEOUT_MS 75000
 #define HEAD_TIMEOUT_MS 60000
 #define GOODBYE_MS 1000 /* for the answer to a PING: the client has heard of the end */
-#define LINGER_MS 5000
 
 static hd_link_t conns = {&conns, &conns};
 
 void hd_h2_server_set_idle_timer(hd_h2_server_t *h)
 {
-    hd_timer_set(h->s.conn->loop, &h->timer,
-                 h->is_final      ? 1
-                 : h->is_draining ? GOODBYE_MS
-                                  : h->idle_ms);
+    h->waits_ms = h->is_final ? 1
+                  : h->is_draining
+                      ? GOODBYE_MS
+                      : hd_http_idle_ms(h->s.conn, h->idle_ms, h->duration_ms);
+    hd_timer_set(h->s.conn->loop, &h->timer, h->waits_ms);
 }
 
 /* Requests under way lose their client. */
@@ -48,12 +48,17 @@ static hd_conn_t *let_go(hd_h2_server_t *h, hd_err_code_t code, const char *why)
     return c;
 }
 
-void hd_h2_server_end(hd_h2_server_t *h, hd_err_code_t code, const char *why, bool linger)
+void hd_h2_server_end(hd_h2_server_t *h, hd_err_code_t code, const char *why,
+                      hd_h2_end_t how)
 {
+    uint64_t send_timeout_ms = h->send_timeout_ms;
+    hd_linger_t linger = h->linger;
     hd_conn_t *c = let_go(h, code, why);
 
-    if (linger)
-        hd_conn_close(c, LINGER_MS);
+    if (how == HD_H2_END_LINGERING)
+        hd_hangup(c, send_timeout_ms, linger);
+    else if (how == HD_H2_END_CLOSING)
+        hd_conn_close(c, 0);
     else
         hd_conn_reset(c);
 }
@@ -83,6 +88,15 @@ static void on_goodbye(hd_timer_t *t)
     hd_h2_server_finish_drain(hd_container_of(t, hd_h2_server_t, goodbye));
 }
 
+void hd_h2_server_take_times(hd_h2_server_t *h, const hd_http_conf_t *http)
+{
+    const hd_http_loc_t *loc = http->loc != NULL ? http->loc : &hd_http_loc_defaults;
+
+    h->duration_ms = http->is_xds ? http->max_conn_duration_ms : 0;
+    h->linger = hd_linger_of(loc);
+    h->send_timeout_ms = loc->send_timeout_ms;
+}
+
 bool hd_h2_server_is_worn(const hd_h2_server_t *h, const hd_http_conf_t *http)
 {
     uint64_t max_ms = http->is_xds || http->loc == NULL ? http->max_conn_duration_ms
@@ -100,12 +114,13 @@ static void on_readable(hd_conn_t *c)
     hd_rc_t rc = hd_h2_session_read(&h->s);
 
     if (rc == HD_DONE)
-        hd_h2_server_end(h, HD_E_RESET, "client closed the connection", true);
+        hd_h2_server_end(h, HD_E_RESET, "client closed the connection",
+                         HD_H2_END_LINGERING);
     else if (rc == HD_ERROR)
         hd_h2_server_end(h, HD_E_PROTOCOL, c->err != NULL ? c->err->text : "broken",
-                         false);
+                         HD_H2_END_RESETTING);
     else if (hd_h2_session_is_over(&h->s))
-        hd_h2_server_end(h, HD_E_RESET, "connection ended", true);
+        hd_h2_server_end(h, HD_E_RESET, "connection ended", HD_H2_END_LINGERING);
 }
 
 static void on_writable(hd_conn_t *c)
@@ -117,7 +132,8 @@ static void on_writable(hd_conn_t *c)
 
 static void on_closed(hd_conn_t *c)
 {
-    hd_h2_server_end(c->owner, HD_E_RESET, "client reset the connection", false);
+    hd_h2_server_end(c->owner, HD_E_RESET, "client reset the connection",
+                     HD_H2_END_RESETTING);
 }
 
 static void on_stale(hd_conn_t *c)
@@ -131,7 +147,7 @@ static uint64_t idle_since(const hd_conn_t *c)
 
     if (h->s.streams > 0 || h->in_head || h->timer.at_ns == UINT64_MAX)
         return 0;
-    return h->is_draining ? h->born_ns : h->timer.at_ns - h->idle_ms * 1000000;
+    return h->is_draining ? h->born_ns : h->timer.at_ns - h->waits_ms * 1000000;
 }
 
 /* The client learns that nothing of it is lost. */
@@ -172,7 +188,7 @@ static void on_due(hd_timer_t *t)
         hd_h2_server_finish_drain(h);
         return;
     }
-    hd_h2_server_end(h, HD_E_TIMEOUT, "idle", true);
+    hd_h2_server_end(h, HD_E_TIMEOUT, "idle", HD_H2_END_LINGERING);
 }
 
 static void submit_settings(hd_h2_server_t *h, const hd_http_conf_t *http)
@@ -227,6 +243,7 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     h->is_xds = http->is_xds;
     h->head_bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : HEAD_BYTES_MAX;
     h->fields_max = http->fields_max > 0 ? http->fields_max : HEAD_FIELDS_MAX;
+    hd_h2_server_take_times(h, http);
     h->head_timeout_ms =
         http->header_timeout_ms > 0 ? http->header_timeout_ms : HEAD_TIMEOUT_MS;
     if (hd_h2_session_init(&h->s, c, callbacks, true, h) != HD_OK) {

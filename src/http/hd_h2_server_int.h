@@ -7,6 +7,7 @@
 #pragma once
 #include "http/hd_h2_session.h"
 #include "http/hd_h2_tube.h"
+#include "http/hd_hangup.h"
 #include "http/hd_request_int.h"
 
 /* Of a body that nobody wants so much is read before it is cut off. */
@@ -48,7 +49,10 @@ struct hd_h2_server_s {
     hd_link_t link, streams;
     uint32_t head_bytes_max, fields_max, requests_n;
     uint64_t head_timeout_ms;
-    uint64_t idle_ms, born_ns;
+    uint64_t idle_ms, waits_ms, born_ns; /* waits_ms: for which <timer> was set */
+    hd_linger_t linger;
+    uint64_t send_timeout_ms;
+    uint64_t duration_ms;       /* Envoy's max_connection_duration; 0: none */
     bool is_draining, is_final; /* GOAWAY's two steps */
     bool has_settings;
     bool in_head; /* a field section is begun, and its end outstanding */
@@ -63,15 +67,22 @@ static inline hd_h2_stream_t *stream_of(hd_h2_session_t *s, int32_t id)
 }
 
 /* --- hd_h2_server.c --- */
+typedef enum {
+    HD_H2_END_LINGERING, /* what was sent is still delivered */
+    HD_H2_END_CLOSING,   /* it isn't waited for */
+    HD_H2_END_RESETTING,
+} hd_h2_end_t;
 /* The conn is over, and <h> gone: requests under way lose their client, for that reason.
- * <linger>: what was sent is still delivered; else a reset. */
+ */
 void hd_h2_server_end(hd_h2_server_t *h, hd_err_code_t code, const char *why,
-                      bool linger);
+                      hd_h2_end_t how);
 /* RFC 9113 §6.8: first the client is asked to begin nothing more; then, when it has heard
  * of it, what it has begun is the last. */
 void hd_h2_server_begin_drain(hd_h2_server_t *h);
 /* The second step: GOAWAY with the last stream. */
 void hd_h2_server_finish_drain(hd_h2_server_t *h);
+/* How it ends, and when, by the settings in force. */
+void hd_h2_server_take_times(hd_h2_server_t *h, const hd_http_conf_t *http);
 /* keepalive_requests, keepalive_time, and their like by xDS. */
 bool hd_h2_server_is_worn(const hd_h2_server_t *h, const hd_http_conf_t *http);
 /* No stream is open: how long the conn may stay so. */

@@ -253,6 +253,7 @@ static void start_request(hd_h2_server_t *h, hd_h2_stream_t *st, bool ended)
         hd_request_client_gone(req, HD_E_NO_ROUTE, "listener is gone");
         return;
     }
+    hd_h2_server_take_times(h, http);
     check_head(st);
     take_underscores_off(st, http);
     if (st->is_connect && head->protocol.len > 0 && st->bad_status == 0)

@@ -52,7 +52,9 @@ static void on_slow_reader(hd_h2_stream_t *st)
     hd_h2_count(&h->s.budget, HD_H2_SLOW, 1);
     if (hd_conn_is_high(h->s.conn)) {
         hd_h2_server_end(h, HD_E_TIMEOUT, "client timed out while reading the response",
-                         false);
+                         st->req != NULL && st->req->loc->timedout == HD_TIMEDOUT_CLOSES
+                             ? HD_H2_END_CLOSING
+                             : HD_H2_END_RESETTING);
         return;
     }
     st->is_aborted = true;

@@ -7,6 +7,7 @@
  * before the request was read isn't lost by a reset (RFC 9112 §9.6). */
 #pragma once
 #include "core/net/hd_conn.h"
+#include "http/hd_route.h"
 
 /* How long a client may go on sending (nginx: lingering_close, _time, _timeout). */
 typedef struct {
@@ -14,5 +15,6 @@ typedef struct {
     uint32_t gap_ms;  /* without a byte; 0: as long as <time_ms> */
 } hd_linger_t;
 
+hd_linger_t hd_linger_of(const hd_http_loc_t *loc);
 /* Takes <c>; its handler hears nothing more. <send_timeout_ms> 0: a minute. */
 void hd_hangup(hd_conn_t *c, uint64_t send_timeout_ms, hd_linger_t linger);

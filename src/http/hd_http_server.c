@@ -34,6 +34,16 @@ const hd_http_loc_t hd_http_loc_defaults = {
 
 /* --- limits --- */
 
+uint64_t hd_http_idle_ms(const hd_conn_t *c, uint64_t idle_ms, uint64_t duration_ms)
+{
+    uint64_t age_ms = (hd_loop_now_ns(c->loop) - c->opened_ns) / 1000000, left_ms;
+
+    if (duration_ms == 0)
+        return idle_ms;
+    left_ms = duration_ms > age_ms ? duration_ms - age_ms : 1;
+    return idle_ms == 0 ? left_ms : hd_min(idle_ms, left_ms);
+}
+
 hd_h1_limits_t hd_http_limits(const hd_http_conf_t *http, uint32_t bytes_max,
                               uint32_t fields_max)
 {

@@ -87,6 +87,7 @@ void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t)
                             : t->x->upconn->codec->take_conn(t->x);
 
         t->x = NULL;
+        t->is_tunnel = up != NULL;
         hd_try_end(t, HD_RESULT_OK);
         if (up == NULL)
             hd_response_fail(p->req, 502, HD_RF(UPSTREAM_PROTOCOL), "upgrade_failed");

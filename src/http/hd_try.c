@@ -829,6 +829,13 @@ void hd_try_start(hd_proxy_t *p)
 
 /* --- its end --- */
 
+static void uncount(hd_member_t *m, hd_gauge_id_t *gauge)
+{
+    if (*gauge != HD_GAUGE_NONE)
+        hd_gauge_down(m, *gauge);
+    *gauge = HD_GAUGE_NONE;
+}
+
 void hd_try_end(hd_try_t *t, hd_pick_result_t result)
 {
     hd_member_t *m = t->req->member;
@@ -850,17 +857,16 @@ void hd_try_end(hd_try_t *t, hd_pick_result_t result)
         count_bytes(t, x);
         x->upconn->codec->cancel(x);
     }
-    if (t->counted_request != HD_GAUGE_NONE)
-        hd_gauge_down(m, t->counted_request);
-    if (t->counted_retry != HD_GAUGE_NONE)
-        hd_gauge_down(m, t->counted_retry);
-    t->counted_request = t->counted_retry = HD_GAUGE_NONE;
+    if (!t->is_tunnel)
+        uncount(m, &t->counted_request);
+    uncount(m, &t->counted_retry);
     if (t->is_picked && result != HD_RESULT_CANCELLED)
         hd_balancer->report(m, &t->pick, result, t->status);
 }
 
 void hd_try_release(hd_try_t *t)
 {
+    uncount(t->req->member, &t->counted_request); /* a tunnel's, until now */
     if (!t->is_picked)
         return;
     t->is_picked = false;

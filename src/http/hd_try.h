@@ -53,6 +53,7 @@ typedef struct hd_try_s {
     hd_str_t peer_principal, own_principal; /* on the conn; in the request's pool */
     hd_pick_result_t result;
     bool is_waiting, is_picked, is_repeated, is_paused, was_reused;
+    bool is_tunnel;    /* it became one: it counts as a request until that has ended */
     bool is_idle_next; /* its timer is an idle time-out of xDS's, not the try's own */
     hd_gauge_id_t counted_request, counted_retry; /* HD_GAUGE_NONE: not counted */
 } hd_try_t;
