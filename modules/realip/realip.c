@@ -78,41 +78,11 @@ static bool is_trusted(const realip_conf_t *rc, const hd_addr_t *peer)
     return false;
 }
 
-static bool is_between(char c)
-{
-    return c == ' ' || c == ',';
-}
-
-/* Takes the last item off <*list>. */
-static bool take_last(hd_str_t *list, hd_str_t *item)
-{
-    size_t end = list->len, at;
-
-    while (end > 0 && is_between(list->data[end - 1]))
-        end--;
-    for (at = end; at > 0 && !is_between(list->data[at - 1]);)
-        at--;
-    *item = hd_str_sub(*list, at, end - at);
-    *list = hd_str_sub(*list, 0, at);
-    return item->len > 0;
-}
-
-/* An address with or without a port. */
-static bool parse_addr(hd_pool_t *pool, hd_str_t text, hd_addr_t *addr)
-{
-    hd_err_t err;
-
-    *addr = (hd_addr_t){0};
-    if (hd_addr_parse_ip(text, addr))
-        return true;
-    return hd_addr_parse(pool, text, 0, addr, &err) == HD_OK && addr->family != AF_UNIX;
-}
-
 static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
 {
     const realip_conf_t *rc = conf;
     hd_conn_t *c = hd_req_conn(req);
-    hd_str_t field = rc->field.len > 0 ? rc->field : HD_STR("X-Real-IP"), list, item;
+    hd_str_t field = rc->field.len > 0 ? rc->field : HD_STR("X-Real-IP"), list;
     hd_addr_t client, next;
     bool found;
 
@@ -132,7 +102,7 @@ static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)
     if (!found || !is_trusted(rc, &client))
         return HD_OK;
     found = false;
-    while (take_last(&list, &item) && parse_addr(hd_req_pool(req), item, &next)) {
+    while (hd_addr_take_last(&list, &next)) {
         client = next;
         found = true;
         if (!rc->recursive || !is_trusted(rc, &client))

@@ -144,9 +144,47 @@ static void test_eq(void)
        "kept once");
 }
 
+/* The items of a list from its end, as far as they are addresses; each before a slash. */
+static hd_str_t take_all(const char *list)
+{
+    hd_str_t rest = hd_str_c(list), all = HD_STR_NONE;
+    char text[HD_ADDR_TEXT_MAX];
+    hd_addr_t a;
+
+    while (hd_addr_take_last(&rest, &a))
+        all = hd_str_printf(pool, "%.*s%.*s/", HD_STR_ARG(all),
+                            HD_STR_ARG(hd_addr_print(&a, text)));
+    return all;
+}
+
+static void test_take_last(void)
+{
+    static const struct {
+        const char *list, *want;
+    } rows[] = {
+        {"", ""},
+        {" , ,", ""},
+        {"1.2.3.4", "1.2.3.4/"},
+        {"1.2.3.4, ", "1.2.3.4/"},
+        {"1.2.3.4, ::1,5.6.7.8:80", "5.6.7.8:80/::1/1.2.3.4/"},
+        {"1.2.3.4,[::1]:5 [::2]", "::2/[::1]:5/1.2.3.4/"},
+        {"1.2.3.4, unknown", ""},
+        {"unknown, 1.2.3.4", "1.2.3.4/"},
+        {"1.2.3.4:", ""},
+        {"1.2.3.4:65536", ""},
+        {"[::1", ""},
+        {"unix:/x", ""},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        is_str(take_all(rows[i].list).len == 0 ? "" : take_all(rows[i].list).data,
+               rows[i].want);
+}
+
 int main(void)
 {
     pool = hd_pool_create(0);
+    test_take_last();
     test_parse();
     test_cidr();
     test_sockaddr();

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #define NETS_MAX 1000000
+#define PROXIES_MAX 10000
 #define PARTS_MAX 1000
 
 static hd_rc_t read_name(hd_conf_t *cf, hd_str_t name, hd_value_map_t *map, hd_err_t *err)
@@ -94,6 +95,7 @@ hd_rc_t hd_conf_read_split(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t 
 typedef struct {
     hd_array_t nets;   /* hd_geo_net_t */
     hd_array_t ranges; /* hd_geo_range_t */
+    hd_array_t proxies; /* hd_cidr_t */
     bool by_ranges;
 } reading_t;
 
@@ -187,6 +189,31 @@ static hd_rc_t add_range(hd_conf_t *cf, reading_t *r, hd_str_t text, hd_str_t va
     return HD_OK;
 }
 
+static hd_rc_t add_proxy(hd_conf_t *cf, reading_t *r, hd_value_map_t *map, hd_str_t text,
+                         hd_err_t *err)
+{
+    hd_expr_t *forwarded = NULL;
+    hd_cidr_t cidr, *to;
+
+    if (!hd_cidr_parse(text, &cidr))
+        return hd_err_set(err, HD_E_CONF,
+                          "invalid network \"%.*s\": ADDRESS or ADDRESS/BITS of proxies",
+                          HD_STR_ARG(text));
+    if (map->forwarded == NULL &&
+        hd_expr_compile(cf, HD_STR("$http_x_forwarded_for"), &forwarded, err) != HD_OK) {
+        hd_err_clear(err);
+        return hd_err_set(err, HD_E_CONF,
+                          "\"proxy\" is for geo in http: fields of requests say so");
+    }
+    if (forwarded != NULL)
+        map->forwarded = forwarded;
+    to = hd_array_add(&r->proxies);
+    if (to == NULL)
+        return hd_err_set(err, HD_E_CONF, "more than %d proxies", PROXIES_MAX);
+    *to = cidr;
+    return HD_OK;
+}
+
 static hd_rc_t read_line(hd_conf_t *cf, reading_t *r, hd_value_map_t *map,
                          const hd_node_t *n, hd_err_t *err)
 {
@@ -196,10 +223,15 @@ static hd_rc_t read_line(hd_conf_t *cf, reading_t *r, hd_value_map_t *map,
         map->is_volatile = true;
         return HD_OK;
     }
+    if (n->args_n == 0 && hd_str_eq(n->name, HD_STR("proxy_recursive"))) {
+        map->proxy_recursive = true;
+        return HD_OK;
+    }
     if (n->args_n == 0) {
         if (!hd_str_eq(n->name, HD_STR("ranges")))
             return hd_err_set(err, HD_E_CONF,
-                              "invalid parameter \"%.*s\": ranges or volatile",
+                              "invalid parameter \"%.*s\": ranges, proxy_recursive or "
+                              "volatile",
                               HD_STR_ARG(n->name));
         r->by_ranges = true;
         return HD_OK;
@@ -208,13 +240,8 @@ static hd_rc_t read_line(hd_conf_t *cf, reading_t *r, hd_value_map_t *map,
         map->rest = hd_str_dup(cf->pool, n->args[0]);
         return HD_OK;
     }
-    if (hd_str_eq(n->name, HD_STR("proxy")) ||
-        hd_str_eq(n->name, HD_STR("proxy_recursive")))
-        return hd_err_set(
-            err, HD_E_CONF,
-            "\"%.*s\" is not supported in geo: name the variable that holds "
-            "the client's address, geo $ADDRESS $NAME",
-            HD_STR_ARG(n->name));
+    if (hd_str_eq(n->name, HD_STR("proxy")))
+        return add_proxy(cf, r, map, n->args[0], err);
     if (hd_str_eq(n->name, HD_STR("delete")))
         return add_net(cf, r, n->args[0], HD_STR_NONE, true, err);
     return r->by_ranges ? add_range(cf, r, n->name, n->args[0], err)
@@ -251,6 +278,7 @@ hd_rc_t hd_conf_read_geo(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *m
     map->source = source;
     hd_array_init(&r.nets, cf->temp, sizeof(hd_geo_net_t), NETS_MAX);
     hd_array_init(&r.ranges, cf->temp, sizeof(hd_geo_range_t), NETS_MAX);
+    hd_array_init(&r.proxies, cf->temp, sizeof(hd_cidr_t), PROXIES_MAX);
     for (const hd_node_t *n = node->first; n != NULL; n = n->next) {
         if (read_line(cf, &r, map, n, err) != HD_OK)
             return hd_conf_blame(cf, n, err);
@@ -263,5 +291,7 @@ hd_rc_t hd_conf_read_geo(hd_conf_t *cf, const hd_node_t *node, hd_value_map_t *m
     map->nets_n = (uint32_t)r.nets.n;
     map->ranges = hd_array_copy(&r.ranges, cf->pool);
     map->ranges_n = (uint32_t)r.ranges.n;
+    map->proxies = hd_array_copy(&r.proxies, cf->pool);
+    map->proxies_n = (uint32_t)r.proxies.n;
     return HD_OK;
 }

@@ -118,19 +118,24 @@ static void mask(const uint8_t *addr, unsigned bits, uint8_t *out)
         out[bits / 8] = (uint8_t)(addr[bits / 8] & (0xff00 >> (bits % 8)));
 }
 
+static void put_bytes(const hd_addr_t *a, uint8_t *bytes)
+{
+    memset(bytes, 0, 16);
+    if (a->family == AF_INET) {
+        memcpy(bytes + 12, a->v4, 4);
+        bytes[10] = bytes[11] = 0xff;
+    } else {
+        memcpy(bytes, a->v6, 16);
+    }
+}
+
 bool hd_geo_bytes(hd_str_t text, uint8_t *bytes)
 {
     hd_addr_t a;
 
     if (!hd_addr_parse_ip(text, &a))
         return false;
-    memset(bytes, 0, 16);
-    if (a.family == AF_INET) {
-        memcpy(bytes + 12, a.v6, 4);
-        bytes[10] = bytes[11] = 0xff;
-    } else {
-        memcpy(bytes, a.v6, 16);
-    }
+    put_bytes(&a, bytes);
     return true;
 }
 
@@ -194,15 +199,44 @@ static hd_str_t without_port(hd_str_t text)
                       : hd_str_sub(text, 0, (size_t)end);
 }
 
-static hd_str_t find_geo(const hd_value_map_t *map, hd_str_t source)
+static bool is_proxy(const hd_value_map_t *map, const hd_addr_t *addr)
+{
+    for (uint32_t i = 0; i < map->proxies_n; i++) {
+        if (hd_cidr_has(&map->proxies[i], addr))
+            return true;
+    }
+    return false;
+}
+
+/* A proxy's word takes its own address's place. */
+static void follow(const hd_value_map_t *map, const hd_attr_of_t *of, hd_addr_t *addr)
+{
+    hd_addr_t next;
+    hd_str_t list;
+
+    if (!is_proxy(map, addr) || hd_expr_eval_of(map->forwarded, of, &list) != HD_OK)
+        return;
+    while (hd_addr_take_last(&list, &next)) {
+        *addr = next;
+        if (!map->proxy_recursive || !is_proxy(map, addr))
+            break;
+    }
+}
+
+static hd_str_t find_geo(const hd_value_map_t *map, const hd_attr_of_t *of,
+                         hd_str_t source)
 {
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    hd_addr_t a = {0};
     uint8_t addr[16];
 
-    if (!hd_geo_bytes(source, addr) && !hd_geo_bytes(without_port(source), addr)) {
-        memset(addr, 0, 16); /* nginx: 255.255.255.255, which only /0 holds */
-        memset(addr + 10, 0xff, 6);
+    if (!hd_addr_parse_ip(source, &a) && !hd_addr_parse_ip(without_port(source), &a)) {
+        a.family = AF_INET; /* nginx: 255.255.255.255, which only /0 holds */
+        memset(a.v4, 0xff, 4);
     }
+    if (map->proxies_n > 0)
+        follow(map, of, &a);
+    put_bytes(&a, addr);
     if (map->ranges_n == 0)
         return find_net(map, addr);
     return memcmp(addr, mapped, 12) == 0 ? find_range(map, addr) : map->rest;
@@ -223,7 +257,7 @@ hd_rc_t hd_value_map_eval(const hd_value_map_t *map, const hd_value_map_env_t *e
     if (hd_expr_eval_of(map->source, of, &source) == HD_OK) {
         if (map->kind != HD_VALUE_MAP) {
             *out = map->kind == HD_VALUE_SPLIT ? find_part(map, source)
-                                               : find_geo(map, source);
+                                               : find_geo(map, of, source);
             depth--;
             return HD_OK;
         }

@@ -6,6 +6,7 @@
 #include "core/conf/hd_conf.h"
 #include "core/conf/hd_expr.h"
 #include "core/loom/hd_match.h"
+#include "core/net/hd_addr.h"
 
 /* (?<name>…) of a regular expression: the variable that gets it. */
 typedef struct hd_named_group_s {
@@ -65,6 +66,12 @@ typedef struct hd_value_map_s {
     uint32_t nets_n;
     const hd_geo_range_t *ranges;
     uint32_t ranges_n;
+    /* Of geo: whose word on the client's address counts, NULL: nobody's, what they said,
+     * and whether an address of theirs gives way to the one before it. */
+    const hd_cidr_t *proxies;
+    uint32_t proxies_n;
+    bool proxy_recursive;
+    const hd_expr_t *forwarded;
     hd_str_t rest;              /* of split_clients and geo: none of these */
     const hd_expr_t *otherwise; /* NULL: empty */
     bool is_volatile;

@@ -117,6 +117,33 @@ static bool split_port(hd_str_t text, hd_str_t *host, hd_str_t *port)
     return port->len > 0;
 }
 
+static bool is_between(char c)
+{
+    return c == ' ' || c == ',';
+}
+
+bool hd_addr_take_last(hd_str_t *list, hd_addr_t *addr)
+{
+    size_t end = list->len, at;
+    hd_str_t item, host, port;
+    uint64_t n = 0;
+
+    while (end > 0 && is_between(list->data[end - 1]))
+        end--;
+    for (at = end; at > 0 && !is_between(list->data[at - 1]);)
+        at--;
+    item = hd_str_sub(*list, at, end - at);
+    *list = hd_str_sub(*list, 0, at);
+    *addr = (hd_addr_t){0};
+    if (hd_addr_parse_ip(item, addr))
+        return true;
+    if (!split_port(item, &host, &port) || !hd_addr_parse_ip(host, addr) ||
+        (port.len > 0 && !hd_str_to_u64(port, 65535, &n)))
+        return false;
+    addr->port = (uint16_t)n;
+    return true;
+}
+
 hd_rc_t hd_addr_parse(hd_pool_t *pool, hd_str_t text, uint16_t default_port,
                       hd_addr_t *addr, hd_err_t *err)
 {

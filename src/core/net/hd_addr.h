@@ -30,6 +30,10 @@ hd_rc_t hd_addr_parse(hd_pool_t *pool, hd_str_t text, uint16_t default_port,
                       hd_addr_t *addr, hd_err_t *err) HD_MUST_CHECK;
 /* An IP literal without a port. */
 bool hd_addr_parse_ip(hd_str_t text, hd_addr_t *addr) HD_MUST_CHECK;
+/* Takes the last item off <*list>, a field's value as X-Forwarded-For has it: addresses
+ * with or without a port, between commas and spaces. False: there is none, or it isn't an
+ * IP address. The port is 0 where none is said. */
+bool hd_addr_take_last(hd_str_t *list, hd_addr_t *addr) HD_MUST_CHECK;
 bool hd_cidr_parse(hd_str_t text,
                    hd_cidr_t *cidr) HD_MUST_CHECK; /* "10.0.0.0/8", "::1" */
 bool hd_cidr_has(const hd_cidr_t *cidr,
