@@ -145,6 +145,7 @@ static hd_rc_t sketch_server(hd_http_build_t *b, hd_conf_t *cf, hd_conf_server_t
     if (s->names.n == 0 && add_name(b, HD_STR_NONE, err) != HD_OK)
         return HD_ERROR;
     at.node = s->node;
+    hd_conf_ssl_warn(&at);
     return s->listens.n > 0 ? HD_OK : hd_conf_default_listen(&at, &s->listens, err);
 }
 

@@ -214,6 +214,8 @@ static hd_rc_t make_chain(hd_http_build_t *b, hd_conf_t *cf, const hd_conf_addre
         return hd_conf_blame(cf, hd_conf_find(s->node, HD_STR("ssl_certificate")), err);
     if (fill_http(&at, a, is_http2, http, err) != HD_OK)
         return hd_conf_blame(cf, s->node, err);
+    if (chain->tls != NULL && chain->tls->early_data)
+        http->tls_checks |= HD_HTTP_TLS_EARLY;
     chain->handshake_timeout_ms = (uint32_t)http->header_timeout_ms;
     return HD_OK;
 }

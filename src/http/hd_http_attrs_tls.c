@@ -117,11 +117,12 @@ FACT(ssl_client_v_start, HD_TLS_PEER_START)
 FACT(ssl_client_v_end, HD_TLS_PEER_END)
 FACT(ssl_client_v_remain, HD_TLS_PEER_REMAIN)
 
-/* Early data is never taken. */
+/* Asked once a request: then it stays what it was, as in nginx. */
 GET(ssl_early_data)
 {
     UNUSED_REST;
-    (void)out;
+    if (of->conn != NULL && hd_tls_is_early(of->conn))
+        hd_val_set_str(out, HD_STR("1"));
 }
 
 GET(ssl_client_raw_cert)
@@ -200,7 +201,8 @@ const hd_attr_def_t hd_http_attrs_tls[] = {
     A("ssl_sigalg", ssl_sigalg, HD_VAL_STR, C, "by which the server signed"),
     A("ssl_sigalgs", ssl_sigalgs, HD_VAL_STR, C, "by which the client lets it sign"),
     A("ssl_client_sigalg", ssl_client_sigalg, HD_VAL_STR, C, "by which the client did"),
-    A("ssl_early_data", ssl_early_data, HD_VAL_STR, C, "empty: early data isn't taken"),
+    A("ssl_early_data", ssl_early_data, HD_VAL_STR, 0,
+      "\"1\" while the handshake isn't over"),
     A("ssl_client_cert", ssl_client_cert, HD_VAL_STR, C, "the client's, PEM with tabs"),
     A("ssl_client_raw_cert", ssl_client_raw_cert, HD_VAL_STR, C, "the client's, PEM"),
     A("ssl_client_escaped_cert", ssl_client_escaped_cert, HD_VAL_STR, C, "URL-encoded"),

@@ -17,6 +17,7 @@ typedef enum {
 enum {
     HD_HTTP_TLS_MISSING = 1, /* plain HTTP where TLS is spoken */
     HD_HTTP_TLS_CLIENT = 2,  /* some server of this address verifies its clients */
+    HD_HTTP_TLS_EARLY = 4,   /* early data is taken */
 };
 
 typedef struct hd_http_conf_s {

@@ -1,6 +1,7 @@
 /* What a TLS conn still owes the server that its request asks for, answered as by nginx:
- * plain HTTP (497), a client's certificate that is bad (495) or missing (496), and a Host
- * whose server verifies clients in another way than the handshake did (421). */
+ * plain HTTP (497), a client's certificate that is bad (495) or missing (496), a Host
+ * whose server verifies clients in another way than the handshake did (421), and tunnels
+ * in early data (425). */
 #include "core/net/hd_tls.h"
 #include "http/hd_request_int.h"
 
@@ -47,6 +48,12 @@ static hd_rc_t check_client(hd_req_t *req)
     }
 }
 
+/* Nobody can tell what goes through it, nor do it once more in vain. */
+static bool opens_tunnel(const hd_req_t *req)
+{
+    return req->head.method_id == HD_M_CONNECT || req->head.is_upgrade;
+}
+
 hd_rc_t hd_http_tls_check(hd_req_t *req)
 {
     uint8_t checks = req->http->tls_checks;
@@ -55,6 +62,10 @@ hd_rc_t hd_http_tls_check(hd_req_t *req)
         return HD_OK; /* or it was answered already: this is the way to its page */
     if ((checks & HD_HTTP_TLS_MISSING) != 0 && !hd_tls_is_on(req->conn))
         return refuse(req, 497, "client sent plain HTTP request to HTTPS port", "");
+    if ((checks & HD_HTTP_TLS_EARLY) != 0 && opens_tunnel(req) &&
+        hd_tls_is_early(req->conn)) /* RFC 8470 §5.2 */
+        return hd_req_fail(req, 425, HD_E_TLS,
+                           "client asked for a tunnel before the handshake's end");
     if ((checks & HD_HTTP_TLS_CLIENT) != 0 && hd_tls_is_on(req->conn))
         return check_client(req);
     return HD_OK;

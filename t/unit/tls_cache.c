@@ -44,6 +44,10 @@ static void test_one(void)
            hd_tls_cache_get(c, BYTES, id, 100, out, 100) == 0,
        "no room to read it: none");
     ok(!hd_tls_cache_try_put(c, BYTES, HD_STR_NONE, HD_STR("x"), 300, 100), "no id");
+    ok(hd_tls_cache_try_put(c, BYTES, id_of(2, room), HD_STR("data"), 200, 100) &&
+           hd_tls_cache_take(c, BYTES, id_of(2, room), 100, out, sizeof(out)) == 4 &&
+           hd_tls_cache_take(c, BYTES, id_of(2, room), 100, out, sizeof(out)) == 0,
+       "taken: once");
     free(c);
 }
 
@@ -119,6 +123,43 @@ static void *work(void *arg)
     return NULL;
 }
 
+static atomic_int taken_n;
+
+static void *take_all(void *arg)
+{
+    char out[512], room[32];
+
+    (void)arg;
+    for (int i = 0; i < 300; i++)
+        if (hd_tls_cache_take(shared, BYTES, id_of(i, room), 100, out, sizeof(out)) > 0)
+            atomic_fetch_add(&taken_n, 1);
+    return NULL;
+}
+
+static void test_takers(void)
+{
+    pthread_t threads[4];
+    int put_n = 0;
+    char out[64], room[32];
+
+    for (int round = 0; round < 50; round++) {
+        shared = make();
+        for (int i = 0; i < 300; i++)
+            hd_ignore(hd_tls_cache_try_put(shared, BYTES, id_of(i, room), HD_STR("data"),
+                                           1000, 100));
+        for (int i = 0; i < 300; i++) /* a full bucket has lost some */
+            put_n += hd_tls_cache_get(shared, BYTES, id_of(i, room), 100, out,
+                                      sizeof(out)) > 0;
+        for (int i = 0; i < 4; i++)
+            pthread_create(&threads[i], NULL, take_all, NULL);
+        for (int i = 0; i < 4; i++)
+            pthread_join(threads[i], NULL);
+        free(shared);
+    }
+    ok(atomic_load(&taken_n) == put_n && put_n > 0,
+       "of those who take one gets it: %d of %d", atomic_load(&taken_n), put_n);
+}
+
 static void test_threads(void)
 {
     pthread_t threads[4];
@@ -138,6 +179,7 @@ int main(void)
     test_one();
     test_full();
     test_dead_writer();
+    test_takers();
     test_threads();
     return done_testing();
 }

@@ -17,9 +17,9 @@ typedef struct {
     uint64_t zone_bytes;
     hd_str_t ciphers, groups, client_ca, trusted_ca, crls, dhparam, passwords, stapling,
         commands;
-    hd_str_t responder;            /* of stapling: URL */
-    hd_str_t client_responder;     /* of clients' certificates: URL */
-    hd_str_t answers;              /* zone of them, as <zone>; empty: none */
+    hd_str_t responder;        /* of stapling: URL */
+    hd_str_t client_responder; /* of clients' certificates: URL */
+    hd_str_t answers;          /* zone of them, as <zone>; empty: none */
     uint64_t answers_bytes;
     hd_str_t key_log;              /* path */
     uint32_t ocsp;                 /* enum, below */
@@ -28,11 +28,11 @@ typedef struct {
     uint64_t handshake_timeout_ms; /* 0: 60 s */
     uint64_t buffer_bytes;         /* 0: 16 KB */
     hd_conf_tls_cache_t certs_cache;
-    uint32_t verify;               /* hd_tls_verify_t */
+    uint32_t verify; /* hd_tls_verify_t */
     uint32_t verify_depth;
     uint8_t versions; /* bits; 0: both */
-    bool prefer_server_ciphers, cache, no_tickets, rejects, staples, verifies_staples,
-        no_revalidation;
+    bool prefer_server_ciphers, cache, no_tickets, early_data, rejects, staples,
+        verifies_staples, no_revalidation;
 } ssl_conf_t;
 
 enum { TLS_1_2 = 1, TLS_1_3 = 2 };
@@ -128,22 +128,6 @@ static hd_rc_t set_compression(hd_conf_t *cf, const hd_str_t *args, void *conf,
     if (is_on && cf->node->uses == 1)
         hd_conf_warn(cf, "\"ssl_certificate_compression\" ignored, not supported: "
                          "certificates are sent as they are");
-    return HD_OK;
-}
-
-/* Early data may be replayed by anyone who saw it (RFC 8446 §8); none is taken, and
- * clients send it again after the handshake. */
-static hd_rc_t set_early_data(hd_conf_t *cf, const hd_str_t *args, void *conf,
-                              hd_err_t *err)
-{
-    bool is_on = hd_str_eq(args[0], HD_STR("on"));
-
-    (void)conf;
-    if (!is_on && !hd_str_eq(args[0], HD_STR("off")))
-        return hd_err_set(err, HD_E_CONF, "invalid value \"%.*s\": on or off",
-                          HD_STR_ARG(args[0]));
-    if (is_on && cf->node->uses == 1)
-        hd_conf_warn(cf, "early data isn't taken: clients send it after the handshake");
     return HD_OK;
 }
 
@@ -430,6 +414,26 @@ static hd_rc_t put_ocsp(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls,
     return hd_conf_cluster->any_slot(cf, false, &o->cluster, err);
 }
 
+/* NULL: it is taken. */
+static const char *why_no_early_data(const ssl_conf_t *sc)
+{
+    if (sc->verify != HD_TLS_VERIFY_NONE)
+        return "with \"ssl_verify_client\"";
+    if (!sc->cache)
+        return "without \"ssl_session_cache shared:NAME:SIZE\": it sees to it that a "
+               "ticket is good once";
+    return sc->versions == TLS_1_2 ? "without TLSv1.3" : NULL;
+}
+
+void hd_conf_ssl_warn(const hd_conf_t *cf)
+{
+    const ssl_conf_t *sc = conf_of(cf);
+    const char *why = sc->early_data && sc->certs_n > 0 ? why_no_early_data(sc) : NULL;
+
+    if (why != NULL)
+        hd_conf_warn(cf, "\"ssl_early_data\" has no effect %s", why);
+}
+
 static hd_rc_t put_sessions(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls,
                             hd_err_t *err)
 {
@@ -448,6 +452,8 @@ static hd_rc_t put_sessions(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *
         if (hd_tls_make_zone(cf->member, sc->zone, sc->zone_bytes, err) != HD_OK)
             return HD_ERROR;
     }
+    /* A ticket that is good only once is one whose session lies here. */
+    tls->early_data = sc->early_data && why_no_early_data(sc) == NULL;
     return sc->ticket_keys_n > 0 ? hd_conf_secret_slot(cf, &files, &tls->ticket_keys, err)
                                  : HD_OK;
 }
@@ -533,8 +539,9 @@ static const hd_directive_t directives[] = {
      .args_n = 1,
      .repeats = true,
      .set = set_certificate,
-     .help = "FILE: certificate and its chain, PEM; one for each kind of key. A name with "
-             "variables is read in the handshake, by a worker"},
+     .help =
+         "FILE: certificate and its chain, PEM; one for each kind of key. A name with "
+         "variables is read in the handshake, by a worker"},
     {.name = "ssl_certificate_key",
      .scope = IN_SERVERS,
      .args_n = 1,
@@ -595,8 +602,11 @@ static const hd_directive_t directives[] = {
     {.name = "ssl_early_data",
      .scope = HD_IN_HTTP | HD_IN_SERVER,
      .args_n = 1,
-     .set = set_early_data,
-     .help = "on|off: accepted; early data is never taken"},
+     .set = hd_set_flag,
+     .offset = AT(early_data),
+     .help = "on|off: early data (0-RTT, TLS 1.3) is taken from clients that resume a "
+             "session of ssl_session_cache; $ssl_early_data is \"1\" for such requests; "
+             "off"},
     {.name = "ssl_reject_handshake",
      .scope = IN_SERVERS,
      .args_n = 1,

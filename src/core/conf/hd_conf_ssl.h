@@ -13,6 +13,7 @@ void hd_conf_tls_register(void);
  * is no certificate. <alpn>: wire form. */
 hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **tls,
                            hd_err_t *err) HD_MUST_CHECK;
+void hd_conf_ssl_warn(const hd_conf_t *cf); /* of what has no effect as it is set */
 bool hd_conf_ssl_has_cert(const hd_conf_t *cf); /* or rejects all handshakes */
 bool hd_conf_ssl_verifies(const hd_conf_t *cf); /* asks clients for certificates */
 uint32_t hd_conf_ssl_handshake_timeout_ms(const hd_conf_t *cf);

@@ -68,6 +68,12 @@ static hd_rc_t check_resumed(hd_tls_layer_t *l)
     return HD_OK;
 }
 
+void hd_tls_settle(hd_tls_layer_t *l)
+{
+    SSL_certs_clear(l->ssl); /* ours: not needed any more */
+    hd_tls_let_go(l);
+}
+
 /* All is known that will be of the peer. */
 static hd_rc_t open_layer(hd_tls_layer_t *l)
 {
@@ -84,8 +90,8 @@ static hd_rc_t open_layer(hd_tls_layer_t *l)
     hd_tls_stats.handshakes++;
     hd_tls_stats.resumed += SSL_session_reused(l->ssl) == 1;
     hd_tls_facts_set(l);
-    SSL_certs_clear(l->ssl); /* ours: not needed any more */
-    hd_tls_let_go(l);
+    if (l->early == HD_TLS_LATE)
+        hd_tls_settle(l);
     if (l->verified && l->ctx->conf.revalidates)
         hd_tls_watch_start(l);
     return HD_OK;
@@ -126,7 +132,7 @@ static hd_rc_t step_handshake(hd_tls_layer_t *l)
 
     hd_tls_enter(l);
     ERR_clear_error();
-    n = SSL_do_handshake(l->ssl);
+    n = l->early == HD_TLS_EARLY_ASKED ? hd_tls_early_start(l) : SSL_do_handshake(l->ssl);
     error = n == 1 ? SSL_ERROR_NONE : SSL_get_error(l->ssl, n);
     if (n == 1)
         rc = finish_handshake(l);
@@ -181,7 +187,8 @@ static unsigned on_event(hd_layer_t *layer, unsigned events)
  * at a record's head that was read alone. It is dear, so not for nothing. */
 static void drop_buffer(hd_tls_layer_t *l)
 {
-    if (!l->holds_buffer || SSL_rstate_string(l->ssl)[1] != 'H')
+    if (!l->holds_buffer || l->early != HD_TLS_LATE ||
+        SSL_rstate_string(l->ssl)[1] != 'H')
         return;
     hd_ignore(SSL_free_buffers(l->ssl) == 1);
     l->holds_buffer = false;
@@ -204,21 +211,27 @@ static int read_error(const hd_tls_layer_t *l)
     return error;
 }
 
+static int read_plain(hd_tls_layer_t *l, void *to, size_t len, size_t *n)
+{
+    return hd_likely(l->early == HD_TLS_LATE) ? SSL_read_ex(l->ssl, to, len, n)
+                                              : hd_tls_early_read(l, to, len, n);
+}
+
 static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
 {
     hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
     size_t done = 0;
 
     if (l->state != HD_TLS_OPEN)
-        return l->state < HD_TLS_OPEN       ? HD_IO_AGAIN
-               : l->state == HD_TLS_ENDED   ? 0
-                                            : HD_IO_ERROR;
+        return l->state < HD_TLS_OPEN     ? HD_IO_AGAIN
+               : l->state == HD_TLS_ENDED ? 0
+                                          : HD_IO_ERROR;
     hd_tls_enter(l);
     while (done < len && l->state == HD_TLS_OPEN) {
         size_t n = 0;
         int error;
 
-        if (SSL_read_ex(l->ssl, (char *)to + done, len - done, &n) == 1) {
+        if (read_plain(l, (char *)to + done, len - done, &n) == 1) {
             done += n;
             if (hd_tls_is_drained(l) && SSL_has_pending(l->ssl) == 0) {
                 drop_buffer(l); /* a second call would find nothing */
@@ -299,7 +312,10 @@ static ssize_t writev_layer(hd_layer_t *layer, const struct iovec *iov, int n)
 
         if (len == 0)
             break;
-        if (SSL_write_ex(l->ssl, from, len, &written) != 1 || written != len) {
+        if ((hd_likely(l->early == HD_TLS_LATE)
+                 ? SSL_write_ex(l->ssl, from, len, &written)
+                 : hd_tls_early_write(l, from, len, &written)) != 1 ||
+            written != len) {
             /* Our BIO takes all; so this is no "later". */
             hd_ignore(fail(l, SSL_get_error(l->ssl, 0)) != HD_ERROR);
             break;
@@ -335,10 +351,27 @@ static void say_goodbye(hd_tls_layer_t *l)
     hd_ignore(hd_tls_leave(l) != HD_OK);
 }
 
+/* There is no close_notify before the handshake's end. HD_AGAIN: it isn't over yet. */
+static hd_rc_t end_early(hd_tls_layer_t *l)
+{
+    size_t n;
+    int rc = 1;
+
+    hd_tls_enter(l);
+    while (l->early != HD_TLS_LATE && rc == 1)
+        rc = hd_tls_early_read(l, hd_tls_plain_buffer(l), HD_TLS_RECORD_MAX, &n);
+    if (rc != 1 && l->early != HD_TLS_LATE && read_error(l) != SSL_ERROR_WANT_READ)
+        hd_ignore(fail(l, SSL_ERROR_SSL) != HD_ERROR);
+    hd_ignore(hd_tls_leave(l) != HD_OK);
+    return l->early != HD_TLS_LATE && l->state == HD_TLS_OPEN ? HD_AGAIN : HD_OK;
+}
+
 static hd_rc_t shutdown_layer(hd_layer_t *layer)
 {
     hd_tls_layer_t *l = (hd_tls_layer_t *)layer;
 
+    if (hd_unlikely(l->early != HD_TLS_LATE) && end_early(l) == HD_AGAIN)
+        return HD_AGAIN;
     say_goodbye(l);
     return l->out == NULL ? HD_OK : hd_tls_push_out(l);
 }
@@ -491,6 +524,8 @@ static hd_rc_t push(hd_conn_t *c, const hd_tls_conf_t *conf, bool is_server,
         hd_tls_stats.failed++;
         return HD_ERROR;
     }
+    l->early =
+        l->ctx->is_server && l->ctx->conf.early_data ? HD_TLS_EARLY_ASKED : HD_TLS_LATE;
     l->trust_content = trust_version;
     hd_tls_session_start(l, ask, trust_version, own_version);
     hd_conn_push(c, &l->layer);

@@ -13,7 +13,8 @@
  * others take none for an empty principal, and refuse two where a certificate is
  * required.
  *
- * Nothing read is handed up, nothing written goes out, before the handshake's end. The
+ * Nothing read is handed up, nothing written goes out, before the handshake's end, but for
+ * early data, where settings take it: see hd_tls_is_early. The
  * peer's end without close_notify is an error of the conn: what came may be cut off (RFC
  * 8446 §6.1).
  */
@@ -95,6 +96,8 @@ typedef struct hd_tls_conf_s {
     uint16_t version_min, version_max; /* 0x0303, 0x0304 */
     uint16_t verify_depth; /* 0: OpenSSL's; HD_TLS_DEPTH_NONE: no issuer between */
     bool session_tickets, session_cache, prefer_server_ciphers;
+    bool early_data; /* server: takes it (RFC 8446 §2.3); only with session_cache, which
+                        sees to it that a ticket is good once, and without verify */
     bool is_mesh;     /* its certificates are workload identities */
     bool verify_late; /* server: a client's certificate that is bad or missing doesn't end
                          the handshake: hd_tls_judge_client tells */
@@ -179,6 +182,9 @@ hd_rc_t hd_tls_push_client(hd_conn_t *c, const hd_tls_conf_t *conf,
  * or not TLS. */
 hd_str_t hd_tls_server_name(const hd_conn_t *c);
 bool hd_tls_is_on(const hd_conn_t *c); /* there is a TLS layer, its handshake is done */
+/* It is on, and its handshake isn't over: what was read so far is early data, which may be
+ * another one's copy of what a client has sent (RFC 8446 §8). */
+bool hd_tls_is_early(const hd_conn_t *c);
 /* The facts, gathered on first use into the conn's pool (and c->facts->tls). NULL: not
  * TLS, or the handshake isn't done. */
 const hd_tls_peer_t *hd_tls_peer(hd_conn_t *c);

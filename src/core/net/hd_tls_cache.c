@@ -181,8 +181,23 @@ static size_t read_entry(const part_t *p, entry_t *e, hd_str_t id, int64_t now_s
     return atomic_load(&e->state) == state && check_of(id, to, len) == check ? len : 0;
 }
 
-size_t hd_tls_cache_get(hd_tls_cache_t *cache, size_t bytes, hd_str_t id, int64_t now_s,
-                        char *to, size_t room)
+/* False: another one has it, or it isn't that any more. */
+static bool try_empty(entry_t *e, hd_str_t id, int64_t now_s)
+{
+    uint64_t state;
+    bool is_there;
+
+    if (!has_id(e, id) || !try_lock(e, now_s, &state))
+        return false;
+    is_there = has_id(e, id) && (int64_t)atomic_load(&e->ends_s) > now_s;
+    if (has_id(e, id))
+        atomic_store(&e->ends_s, 0);
+    unlock(e, state);
+    return is_there;
+}
+
+static size_t get(hd_tls_cache_t *cache, size_t bytes, hd_str_t id, int64_t now_s,
+                  char *to, size_t room, bool takes)
 {
     uint64_t hash = hd_hash64(id.data, id.len, 3);
     size_t len = 0;
@@ -192,28 +207,39 @@ size_t hd_tls_cache_get(hd_tls_cache_t *cache, size_t bytes, hd_str_t id, int64_
     for (int large = 0; large < 2; large++) {
         part_t p = part_of(cache, bytes, large);
 
-        for (int way = 0; way < WAYS && p.buckets_n > 0 && len == 0; way++)
-            len = read_entry(&p, entry_at(&p, hash, way), id, now_s, to, room);
+        for (int way = 0; way < WAYS && p.buckets_n > 0 && len == 0; way++) {
+            entry_t *e = entry_at(&p, hash, way);
+
+            len = read_entry(&p, e, id, now_s, to, room);
+            if (len > 0 && takes && !try_empty(e, id, now_s))
+                return 0;
+        }
     }
     return len;
 }
 
+size_t hd_tls_cache_get(hd_tls_cache_t *cache, size_t bytes, hd_str_t id, int64_t now_s,
+                        char *to, size_t room)
+{
+    return get(cache, bytes, id, now_s, to, room, false);
+}
+
+size_t hd_tls_cache_take(hd_tls_cache_t *cache, size_t bytes, hd_str_t id, int64_t now_s,
+                         char *to, size_t room)
+{
+    return get(cache, bytes, id, now_s, to, room, true);
+}
+
 void hd_tls_cache_remove(hd_tls_cache_t *cache, size_t bytes, hd_str_t id, int64_t now_s)
 {
-    uint64_t hash = hd_hash64(id.data, id.len, 3), state;
+    uint64_t hash = hd_hash64(id.data, id.len, 3);
 
     if (id.len == 0 || id.len > HD_TLS_CACHE_ID_MAX)
         return;
     for (int large = 0; large < 2; large++) {
         part_t p = part_of(cache, bytes, large);
 
-        for (int way = 0; way < WAYS && p.buckets_n > 0; way++) {
-            entry_t *e = entry_at(&p, hash, way);
-
-            if (!has_id(e, id) || !try_lock(e, now_s, &state))
-                continue;
-            atomic_store_explicit(&e->ends_s, 0, memory_order_relaxed);
-            unlock(e, state);
-        }
+        for (int way = 0; way < WAYS && p.buckets_n > 0; way++)
+            (void)try_empty(entry_at(&p, hash, way), id, now_s);
     }
 }

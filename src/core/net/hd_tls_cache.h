@@ -20,4 +20,7 @@ bool hd_tls_cache_try_put(hd_tls_cache_t *cache, size_t bytes, hd_str_t id, hd_s
 /* Copies to <to>; 0: not there, or over. */
 size_t hd_tls_cache_get(hd_tls_cache_t *cache, size_t bytes, hd_str_t id, int64_t now_s,
                         char *to, size_t room);
+/* The same, and it is gone: of several that ask at once, one gets it. */
+size_t hd_tls_cache_take(hd_tls_cache_t *cache, size_t bytes, hd_str_t id, int64_t now_s,
+                         char *to, size_t room);
 void hd_tls_cache_remove(hd_tls_cache_t *cache, size_t bytes, hd_str_t id, int64_t now_s);

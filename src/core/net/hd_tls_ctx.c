@@ -19,8 +19,7 @@ static const char default_groups[] = "X25519:P-256:P-384";
 enum {
     KEPT_MAX = 64, /* settings whose SSL_CTX stays while no conn uses them */
     SESSION_TIMEOUT_S = 3600,
-    SERVER_SESSIONS_MAX = 1024, /* a process and settings; with a client's certificate
-                                   some 3 KB each */
+    EARLY_BYTES_MAX = 16384, /* nginx's */
 };
 
 /* Those used last, in order; an SSL_CTX with its sessions outlives the quiet hour between
@@ -105,6 +104,7 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
                       (uint64_t)conf->is_mesh << 3 | (uint64_t)conf->verify_late << 4 |
                       (uint64_t)conf->rejects << 5 |
                       (uint64_t)conf->skips_unknown_alpn << 6 |
+                      (uint64_t)conf->early_data << 7 |
                       (uint64_t)conf->record_bytes << 16);
     add_text(b, conf->dh_pem);
     add_text(b, conf->commands);
@@ -308,6 +308,13 @@ static int on_reject(SSL *ssl, int *alert, void *arg)
                            "handshake rejected (ssl_reject_handshake)") != HD_ERROR);
     *alert = SSL_AD_UNRECOGNIZED_NAME;
     return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+/* A session has a name, without which early data isn't taken, only where it was accepted. */
+static int on_name(SSL *ssl, int *alert, void *arg)
+{
+    (void)ssl, (void)alert, (void)arg;
+    return SSL_TLSEXT_ERR_OK;
 }
 
 /* What the agent was answered last, if it is about this very certificate, and still true:
@@ -551,6 +558,10 @@ static void set_ways(hd_tls_ctx_t *ctx)
         SSL_CTX_set_keylog_callback(s, on_key);
     if (ctx->is_server && conf->rejects)
         SSL_CTX_set_tlsext_servername_callback(s, on_reject);
+    else if (ctx->is_server && conf->early_data)
+        SSL_CTX_set_tlsext_servername_callback(s, on_name);
+    if (ctx->is_server && conf->early_data)
+        SSL_CTX_set_max_early_data(s, EARLY_BYTES_MAX);
     if (ctx->is_server) {
         SSL_CTX_set_tlsext_status_cb(s, on_status);
         SSL_CTX_set_tlsext_status_arg(s, ctx);
@@ -569,7 +580,6 @@ static void set_ways(hd_tls_ctx_t *ctx)
             s, conf->verify_depth == HD_TLS_DEPTH_NONE ? 0 : conf->verify_depth);
     SSL_CTX_set_timeout(s, conf->session_timeout_s != 0 ? conf->session_timeout_s
                                                         : SESSION_TIMEOUT_S);
-    SSL_CTX_sess_set_cache_size(s, SERVER_SESSIONS_MAX);
     if (conf->is_mesh)
         SSL_CTX_set_num_tickets(s, 1);
 }

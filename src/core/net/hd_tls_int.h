@@ -7,6 +7,7 @@
  *   hd_tls_secret.c   PEM texts -> certificates, keys, roots: companions of their regions
  *   hd_tls_pair.c     certificates whose names have variables: read as they are needed
  *   hd_tls_verify.c   is the peer whom it should be?
+ *   hd_tls_early.c    early data
  *   hd_tls_session.c  what may be resumed; a server's and a client's sessions
  *   hd_tls_ticket.c   keys of session tickets
  *   hd_tls_cache.c    sessions that workers share
@@ -98,6 +99,15 @@ typedef enum {
     HD_TLS_UNKNOWN,
 } hd_tls_doubt_t;
 
+/* Early data of a client's. In all but the first two the layer is HD_TLS_OPEN. */
+typedef enum {
+    HD_TLS_LATE,         /* none, or no more: the handshake goes its way, or is over */
+    HD_TLS_EARLY_ASKED,  /* the hello will tell whether there is any */
+    HD_TLS_EARLY_BYTE,   /* the first byte was read, early_byte */
+    HD_TLS_EARLY_READ,   /* it is being read */
+    HD_TLS_EARLY_FINISH, /* all was read; waits for the client's Finished */
+} hd_tls_early_t;
+
 typedef struct {
     hd_layer_t layer;
     SSL *ssl;
@@ -108,6 +118,8 @@ typedef struct {
     uint8_t *session_key; /* client; HD_TLS_SESSION_KEY_BYTES */
     uint8_t state;        /* hd_tls_state_t */
     uint8_t doubt;        /* hd_tls_doubt_t */
+    uint8_t early;        /* hd_tls_early_t */
+    uint8_t early_byte;
     bool below_ended, below_failed;
     bool holds_buffer;    /* OpenSSL has kept a buffer for writing since the last write */
     bool verified;        /* the peer showed a certificate that passed every check */
@@ -162,6 +174,13 @@ void hd_tls_cert_destroy(hd_tls_cert_t *cert);
 int64_t hd_tls_time_s(const ASN1_TIME *t); /* Unix time; 0: unreadable */
 /* All certificates of <pem>, the caller's; NULL: <err>, which calls the whole <what>. */
 STACK_OF(X509) * hd_tls_read_certs(hd_str_t pem, const char *what, hd_err_t *err);
+
+/* --- early; as OpenSSL's functions, within enter and leave --- */
+int hd_tls_early_start(hd_tls_layer_t *l); /* as SSL_do_handshake; 1: early data, too */
+int hd_tls_early_read(hd_tls_layer_t *l, void *to, size_t len, size_t *n);
+int hd_tls_early_write(hd_tls_layer_t *l, const void *from, size_t len, size_t *n);
+/* The handshake is over: what only it needed goes. */
+void hd_tls_settle(hd_tls_layer_t *l);
 
 /* --- pair --- */
 /* On a server, before OpenSSL looks for a session: what its pairs say for this client,

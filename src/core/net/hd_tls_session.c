@@ -11,10 +11,13 @@
 #include <time.h>
 
 enum {
-    CLIENT_KEYS_MAX = 512,   /* peers with a session, a process and settings */
-    SESSIONS_A_KEY = 2,      /* servers send two tickets at a time */
-    SHARED_BYTES_MAX = 4096, /* of a session in a shared zone */
-    NEVER_S = 1,             /* a time-out of who isn't resumed; OpenSSL makes 3 of 0 */
+    CLIENT_KEYS_MAX = 512,      /* peers with a session, a process and settings */
+    SESSIONS_A_KEY = 2,         /* servers send two tickets at a time */
+    SHARED_BYTES_MAX = 4096,    /* of a session in a shared zone */
+    SERVER_SESSIONS_MAX = 1024, /* a process and settings; with a client's certificate
+                                   some 3 KB each */
+    PASSING_MAX = 8, /* sessions of a zone on their way through OpenSSL's own cache */
+    NEVER_S = 1,     /* a time-out of who isn't resumed; OpenSSL makes 3 of 0 */
 };
 
 /* --- what is too old --- */
@@ -101,9 +104,10 @@ static int on_server_session(SSL *ssl, SSL_SESSION *s)
     int64_t now_s = hd_tls_now_s(l);
     int len = i2d_SSL_SESSION(s, NULL);
 
-    /* With a ticket the client has all itself. */
+    /* With a ticket the client has all itself, unless it is to be good only once. */
     if (zone == NULL || len <= 0 || len > (int)sizeof(der) ||
-        (SSL_version(ssl) == TLS1_3_VERSION && l->ctx->conf.session_tickets))
+        (SSL_version(ssl) == TLS1_3_VERSION && l->ctx->conf.session_tickets &&
+         !l->ctx->conf.early_data))
         return 0;
     len = i2d_SSL_SESSION(s, &to);
     hd_ignore(hd_tls_cache_try_put(zone, l->ctx->conf.session_zone_bytes, id_of(s),
@@ -126,9 +130,11 @@ static SSL_SESSION *on_wanted_session(SSL *ssl, const unsigned char *id, int len
     *copy = 0;
     if (zone == NULL)
         return NULL;
-    n = hd_tls_cache_get(zone, l->ctx->conf.session_zone_bytes,
-                         hd_str_n((const char *)id, (size_t)len), hd_tls_now_s(l),
-                         (char *)der, sizeof(der));
+    n = (SSL_version(ssl) == TLS1_3_VERSION && l->ctx->conf.early_data
+             ? hd_tls_cache_take
+             : hd_tls_cache_get)(zone, l->ctx->conf.session_zone_bytes,
+                                 hd_str_n((const char *)id, (size_t)len), hd_tls_now_s(l),
+                                 (char *)der, sizeof(der));
     if (n > 0)
         s = d2i_SSL_SESSION(NULL, &at, (long)n);
     OPENSSL_cleanse(der, sizeof(der));
@@ -284,6 +290,7 @@ void hd_tls_sessions_init(hd_tls_ctx_t *ctx)
 
     hd_list_init(&ctx->sessions_by_time);
     SSL_CTX_set_app_data(s, ctx);
+    SSL_CTX_sess_set_cache_size(s, SERVER_SESSIONS_MAX);
     if (ctx->is_server) {
         if (conf->session_cache)
             mode = SSL_SESS_CACHE_SERVER;
@@ -291,7 +298,14 @@ void hd_tls_sessions_init(hd_tls_ctx_t *ctx)
             mode = SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL;
             SSL_CTX_sess_set_new_cb(s, on_server_session);
             SSL_CTX_sess_set_get_cb(s, on_wanted_session);
-            SSL_CTX_sess_set_remove_cb(s, on_bad_session);
+            if (!conf->early_data)
+                SSL_CTX_sess_set_remove_cb(s, on_bad_session);
+        }
+        /* OpenSSL takes early data only of a session that it could remove from its own
+         * cache; the zone alone says whether it is there. */
+        if (conf->early_data && conf->session_zone.len > 0) {
+            mode = SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL_LOOKUP;
+            SSL_CTX_sess_set_cache_size(s, PASSING_MAX);
         }
         if (!conf->session_cache && !conf->session_tickets)
             SSL_CTX_set_num_tickets(s, 0); /* TLS 1.3 would send some all the same */
