@@ -17,7 +17,14 @@ my $client = $ca->make_cert('client', cn => 'ann');
 my $dir = $hd->dir;
 
 sub server {
-    my ($n, $more) = @_;
+    my ($n, $more, $rest) = @_;
+    $rest //= <<'EOC';
+location / { return 200 "early [$ssl_early_data] $ssl_session_reused\n"; }
+        location /proxied {
+            proxy_pass http://127.0.0.1:%%PORT_9%%;
+            proxy_set_header Early-Data $ssl_early_data;
+        }
+EOC
     return <<"EOC";
     server {
         listen 127.0.0.1:%%PORT_$n%% ssl http2 reuseport;
@@ -26,11 +33,7 @@ sub server {
         ssl_early_data on;
         access_log $dir/$n.log which;
         $more
-        location / { return 200 "early [\$ssl_early_data] \$ssl_session_reused\\n"; }
-        location /proxied {
-            proxy_pass http://127.0.0.1:%%PORT_9%%;
-            proxy_set_header Early-Data \$ssl_early_data;
-        }
+        $rest
     }
 EOC
 }
@@ -39,6 +42,7 @@ $hd->conf("http {\nlog_format which '\$uri [\$ssl_early_data] \$status';\n" . jo
     server('shared', $shared),
     server('ids', "$shared ssl_session_tickets off;"),
     server('builtin', 'ssl_session_cache builtin;'),
+    server('tunnel', $shared, 'tunnel_pass;'),
     server('none', ''),
     server('verify', "$shared ssl_verify_client optional; ssl_client_certificate $ca->{cert};"),
 ) . '}');
@@ -171,8 +175,11 @@ is_deeply [logged('shared', '/h2-held')], ['/h2-held [1] 200'], 'answered before
 # No tunnel, no waiting either.
 $text = held('shared', request('/ws', 'Connection: Upgrade, close', 'Upgrade: websocket'));
 like $text, qr{^HTTP/1\.1 425 Too Early}m, 'an upgrade: 425';
-$text = early('shared', "CONNECT a.test:1 HTTP/1.1\r\nHost: a.test:1\r\n\r\n", '');
-unlike $text, qr{^HTTP/1\.1 200}m, 'CONNECT: none';
+my $connect = join "\r\n", map { s/PORT/$hd->port(9)/er } 'CONNECT 127.0.0.1:PORT HTTP/1.1', 'Host: 127.0.0.1:PORT', '', '';
+$text = held('tunnel', $connect =~ s/\r\n\z/Connection: close\r\n\r\n/r);
+like $text, qr{^HTTP/1\.1 425 Too Early}m, 'CONNECT: 425';
+$text = s_client('tunnel', undef, $connect . request('/within', 'Connection: close'));
+like $text, qr{^HTTP/1\.1 200 .*/within}ms, 'but behind the handshake';
 
 # A ticket is good once.
 my $file = session('shared');
