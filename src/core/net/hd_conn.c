@@ -89,13 +89,15 @@ static void on_wake(hd_post_t *p)
 }
 
 /* After a reset nothing more comes or goes; but what came before it is still there for
- * who asked for it (an early answer), so an upstream's is read first. */
+ * who asked for it (an early answer), so an upstream's is read first. A client's owner may
+ * have all that it wants to read and be at its answer: it wouldn't learn by reading. */
 static void tell_reset(hd_conn_t *c)
 {
-    if (!is_open(c) || (c->_flags & HD_CF_READ_FAILED) != 0)
+    if (!is_open(c))
         return;
-    if (c->is_upstream && hd_layer_is_socket(c->bottom) &&
-        hd_layer_socket_has_unread(c->bottom))
+    if (c->is_upstream && ((c->_flags & HD_CF_READ_FAILED) != 0 ||
+                           (hd_layer_is_socket(c->bottom) &&
+                            hd_layer_socket_has_unread(c->bottom))))
         return;
     (void)hd_conn_fail(c, HD_E_RESET, "the peer reset the connection");
     tell_closed(c);
