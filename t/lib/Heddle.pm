@@ -32,7 +32,7 @@ package Heddle;
 #   run(@args) runs heddle with these and the configuration to its end, as with run('-t'):
 #   returns its exit status and what it printed. signal('USR1'). reload() sends HUP and waits for
 #   what the log says of it: true if the new configuration is in force.
-#   pid() the master; workers() pids of its workers; processes('agent') of others, by title.
+#   crash() kills all of it at once. pid() the master; workers() pids of its workers; processes('agent') of others, by title.
 #
 # Talking. get($uri, [{options},] Name => value, ...), post($uri, $body, ...), request($method,
 #   $uri, ...) on a connection of its own (Connection: close), to port 0 unless {port => n} says
@@ -324,6 +324,16 @@ sub stop {
     delete @$self{'pid', 'status'};
     Heddle::Watch::check($self);
     return $self;
+}
+
+# Ends all of its processes at once, as a machine does that loses its power; start() starts it again.
+sub crash {
+    my ($self) = @_;
+    my $pid = $self->{pid};
+    kill 'KILL', -$pid;
+    waitpid $pid, 0;
+    $self->wait_for(sub { !Heddle::Watch::group($pid) }, 'processes to end');
+    delete @$self{'pid', 'status'};
 }
 
 # ---- what must be true at the end
