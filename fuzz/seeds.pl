@@ -51,12 +51,17 @@ for my $case (OddRequests::all()) {
     seed('h1', $request);
     seed('h1_engine', "\x00$request");
     # the same oddities of an upstream
-    seed('h1_relay', "\x00$request") if $request =~ s{^[A-Z]+ \S+ HTTP/1\.(\d)\r\n}{HTTP/1.$1 200 OK\r\n}mg;
+    seed('relay', "\x00$request") if $request =~ s{^[A-Z]+ \S+ HTTP/1\.(\d)\r\n}{HTTP/1.$1 200 OK\r\n}mg;
 }
 dict($_, "\r\n", "\r\n\r\n", 'HTTP/1.1', 'HTTP/1.0', 'chunked', "0\r\n\r\n", 'GET ', 'POST ', 'HEAD ', 'CONNECT ', 'OPTIONS *',
     '100-continue', 'trailers', 'close', 'keep-alive', 'websocket', 'application/grpc', '100 Continue', '101 Switching Protocols',
     map { "$_: " } 'Host', 'Content-Length', 'Transfer-Encoding', 'Connection', 'Upgrade', 'TE', 'Trailer', 'Expect', 'Range',
-    'Keep-Alive', 'Cookie', 'X-Forwarded-For', 'Sec-WebSocket-Key', 'grpc-timeout', 'Location') for 'h1', 'h1_engine', 'h1_relay';
+    'Keep-Alive', 'Cookie', 'X-Forwarded-For', 'Sec-WebSocket-Key', 'grpc-timeout', 'Location') for 'h1', 'h1_engine', 'relay';
+
+for my $file (glob 'fuzz/h2/corpus/*') {
+    my ($how, $frames) = unpack 'C a*', load($file);
+    seed('relay', chr(0x80 | $how & 2) . $frames) if $how & 1;
+}
 
 # --- configurations ---
 

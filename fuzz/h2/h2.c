@@ -4,55 +4,9 @@
  *
  * The first byte says how: bit 0 the side, bit 1 raw bytes or frames of a shorter
  * writing, bit 2 a peer that doesn't read, bit 3 bytes in small pieces, bit 4 the peer
- * closes at the end, bit 5 CONNECT leads to an upstream that greets. A frame of the
- * shorter writing is TYPE FLAGS STREAM LENGTH PAYLOAD, a byte each; what lacks of the
- * payload is zero; HEADERS of length 0 are a good head.
+ * closes at the end, bit 5 CONNECT leads to an upstream that greets.
  */
-#include "../lib/engine.h"
-
-#include <nghttp2/nghttp2.h>
-
-enum { SHORT = 2 };
-
-/* --- the peer's bytes --- */
-
-static void put_frame(const uint8_t *f, const uint8_t *payload, size_t n, size_t have)
-{
-    static const uint8_t zeros[256];
-    static const uint8_t request[] = "\x83\x86\x84\x41\x01x", response[] = "\x88";
-    uint8_t head[] = {0, 0, 0, f[0], f[1], 0, 0, 0, f[2]};
-
-    if (f[0] == NGHTTP2_HEADERS && n == 0) {
-        payload = bytes[0] == 'P' ? request : response;
-        n = have = bytes[0] == 'P' ? sizeof(request) - 1 : sizeof(response) - 1;
-        head[4] &= (uint8_t) ~(NGHTTP2_FLAG_PADDED | NGHTTP2_FLAG_PRIORITY);
-    }
-    head[2] = (uint8_t)n;
-    put(head, sizeof(head));
-    put(payload, have);
-    put(zeros, n - have);
-}
-
-static void make_bytes(unsigned how, const uint8_t *data, size_t n)
-{
-    static const uint8_t settings[9] = {0, 0, 0, NGHTTP2_SETTINGS};
-
-    bytes_n = 0;
-    if (!(how & UPSTREAM))
-        put(NGHTTP2_CLIENT_MAGIC, 24);
-    put(settings, sizeof(settings));
-    if (!(how & SHORT)) {
-        put(data, n);
-        return;
-    }
-    while (n >= 4) {
-        size_t len = data[3], have = hd_min(len, n - 4);
-
-        put_frame(data, data + 4, len, have);
-        data += 4 + have;
-        n -= 4 + have;
-    }
-}
+#include "../lib/frames.h"
 
 /* What the tunnels lead to: greets, and ends every other one. */
 static void serve_tunnels(void)

@@ -20,12 +20,13 @@ typedef struct {
     hd_h2_tube_t *tube; /* the stream is a tunnel's end; NULL: not, or it is over */
     hd_req_t *waits;    /* for the peer's SETTINGS, to be sent (RFC 8441 §3) */
     uint32_t head_bytes, unconsumed;
-    hd_str_t large; /* the head is beyond the limit, by this field (of <x>'s pool) */
-    bool cannot;                /* the peer can't do what is asked for */
-    bool holds_place;           /* as a tunnel, at the pool, until it is over */
-    hd_req_t *req;              /* good as long as <x> is */
+    hd_str_t large;   /* the head is beyond the limit, by this field (of <x>'s pool) */
+    bool cannot;      /* the peer can't do what is asked for */
+    bool holds_place; /* as a tunnel, at the pool, until it is over */
+    hd_req_t *req;    /* good as long as <x> is */
     bool is_tunnel, is_upgrade; /* asks for a tunnel, and how */
     bool paused, head_given, ended, closed, refused, in_trailers;
+    bool bad_status; /* RFC 9113 §8.3.2 with RFC 9110 §15: below 100 is none */
 } h2_stream_t;
 
 struct h2_client_s {
@@ -383,7 +384,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     h2_client_t *h = user;
     h2_stream_t *st = stream_of(&h->s, frame->hd.stream_id);
     hd_headers_t *to;
-    uint64_t status;
+    uint64_t status = 0;
 
     (void)ng, (void)flags;
     if (st == NULL || st->x == NULL)
@@ -393,10 +394,13 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     if (st->head_bytes > head_bytes_max(st->x) || to->n >= HD_FIELDS_MAX)
         return refuse_large(st, hd_str_n((const char *)name, name_len), value_len);
     if (name_len > 0 && name[0] == ':') {
-        if (hd_str_eq(hd_str_n((const char *)name, name_len), HD_STR(":status")) &&
-            hd_str_to_u64(hd_str_n((const char *)value, value_len), 999, &status))
-            st->x->res.status = (unsigned)status;
-        return 0;
+        if (!hd_str_eq(hd_str_n((const char *)name, name_len), HD_STR(":status")))
+            return 0;
+        st->bad_status =
+            !hd_str_to_u64(hd_str_n((const char *)value, value_len), 999, &status) ||
+            status < 100;
+        st->x->res.status = (unsigned)status;
+        return st->bad_status ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
     }
     return hd_h2_add_field(to, name, name_len, value, value_len)
                ? 0
@@ -499,7 +503,7 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
         return 0;
     case NGHTTP2_DATA:
         st = stream_of(&h->s, frame->hd.stream_id);
-        if (ended && st != NULL)
+        if (ended && st != NULL && (st->head_given || st->tube != NULL))
             give_end(st);
         return 0;
     default:
@@ -558,6 +562,9 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
     if (st->x != NULL && st->large.len > 0) {
         hd_exchange_too_large(&err, head_bytes_max(st->x), HD_FIELDS_MAX, st->large);
         end_exchange(st, HD_XR_TOO_LARGE, &err);
+    } else if (st->x != NULL && st->bad_status) {
+        hd_ignore(hd_err_set(&err, HD_E_PROTOCOL, "upstream sent a bad :status"));
+        end_exchange(st, HD_XR_PROTOCOL, &err);
     } else if (st->x != NULL) {
         hd_ignore(
             hd_err_set(&err, error == NGHTTP2_PROTOCOL_ERROR ? HD_E_PROTOCOL : HD_E_RESET,

@@ -2,11 +2,12 @@
  * answers to a first request, what the client gets is one well-framed response to it, and
  * the second request's response is the second one's, or an error of our own: no byte of
  * the first leaks into it, by the client's conn or by a pooled one (response splitting,
- * RFC 9112 §11.1). The first byte says how the peers behave. What it finds goes to
- * regression/ with its fix. */
-#include "../lib/engine.h"
+ * RFC 9112 §11.1). By HTTP/2, where what pools share is a stream's own, there is just the
+ * first. The first byte says how the peers behave. What it finds goes to regression/ with
+ * its fix. */
+#include "../lib/frames.h"
 
-enum { BY_HEAD = 1, LATE = 32, ENDS = 64, UPS_MAX = 16 };
+enum { BY_HEAD = 1, LATE = 32, ENDS = 64, HTTP2 = 128, UPS_MAX = 16 };
 
 static const char second[] =
     "HTTP/1.1 200 OK\r\nX-Second: 1\r\nContent-Length: 6\r\n\r\nsecond";
@@ -15,6 +16,7 @@ static struct {
     int fd;
     char bytes[8192];
     size_t n;
+    bool has_begun; /* by HTTP/2 */
 } ups[UPS_MAX];
 static unsigned ups_n, how;
 
@@ -50,6 +52,12 @@ static bool serve_one(unsigned i)
 
     if (got <= 0)
         return false;
+    if (how & HTTP2) {
+        if (!ups[i].has_begun)
+            answer_first(ups[i].fd);
+        ups[i].has_begun = true;
+        return true;
+    }
     ups[i].n += (size_t)got;
     in = hd_str_n(ups[i].bytes, ups[i].n);
     end = hd_str_find(in, HD_STR("\r\n\r\n"));
@@ -75,6 +83,7 @@ static void serve_upstreams(void)
         while (ups_n < UPS_MAX && (fd = accept(up_listen_fd, NULL, NULL)) >= 0) {
             fcntl(fd, F_SETFL, O_NONBLOCK);
             ups[ups_n].n = 0;
+            ups[ups_n].has_begun = false;
             ups[ups_n++].fd = fd;
         }
         more = false;
@@ -206,14 +215,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     start_engine();
     pool = hd_pool_create(0);
     how = data[0];
-    bytes_n = 0;
-    put(data + 1, n - 1);
+    if (how & HTTP2) {
+        make_bytes(UPSTREAM | (how & SHORT), data + 1, n - 1);
+    } else {
+        bytes_n = 0;
+        put(data + 1, n - 1);
+    }
     route->action = HD_ACT_PROXY;
+    proxy->has_protocol = true;
+    proxy->protocol = how & HTTP2 ? HD_UP_HTTP2 : HD_UP_HTTP1;
     c = connect_client(0, hd_h1_serve);
     if (ask(c,
             how & BY_HEAD ? "HEAD /up/first HTTP/1.1\r\nHost: a\r\n\r\n"
                           : "GET /up/first HTTP/1.1\r\nHost: a\r\n\r\n",
             pool, &r) &&
+        !(how & HTTP2) &&
         ask(c, "GET /up/second HTTP/1.1\r\nHost: a\r\n\r\n", pool, &r)) {
         bool is_second = hd_str_eq(r.body, HD_STR("second"));
 
