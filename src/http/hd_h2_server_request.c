@@ -324,6 +324,8 @@ static int on_headers_recv(hd_h2_server_t *h, const nghttp2_frame *frame)
     if (st == NULL)
         return 0;
     if (!st->started) {
+        if (st->req != NULL)
+            st->req->head_wire_bytes = (uint32_t)frame->hd.length;
         st->remote_ended = ended;
         start_request(h, st, ended);
     } else if (st->in_trailers) {

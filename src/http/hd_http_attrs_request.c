@@ -157,8 +157,10 @@ GET(request)
 GET(request_length)
 {
     UNUSED_REST;
-    hd_val_set_int(out,
-                   (int64_t)(of->req->head_bytes_received + of->req->bytes_received));
+    hd_val_set_int(
+        out, (int64_t)((of->req->head_wire_bytes > 0 ? of->req->head_wire_bytes
+                                                     : of->req->head_bytes_received) +
+                       of->req->bytes_received));
 }
 
 GET(request_completion)

@@ -255,6 +255,8 @@ struct hd_req_s {
     int64_t start_wall_ns;
     /* Bodies; heads, and what frames the request's body over HTTP/1. */
     uint64_t bytes_received, bytes_sent, head_bytes_received, head_bytes_sent;
+    uint32_t
+        head_wire_bytes; /* of HTTP/2: its head as it came, compressed; 0: not known */
     uint64_t framing_bytes_sent; /* of chunks: nginx counts them as body */
     uint64_t flags;              /* response flags, HD_RF_… */
     const char *details;
