@@ -44,12 +44,25 @@ sub blocks {
     return @found;
 }
 
+# An HTTP/1 request as HTTP/2's frames: fields as literals, a body as it is.
+sub frames {
+    my ($head, $body) = split /\r\n\r\n/, shift, 2;
+    my ($line, @fields) = split /\r?\n/, $head;
+    my ($method, $path) = split ' ', $line;
+    my $frame = sub { my ($type, $flags, $bytes) = @_; return substr(pack('N', length $bytes), 1) . pack('CCN', $type, $flags, 1) . $bytes };
+    my $block = join '', map { pack 'C C/a* C/a*', 0, @$_ } [':method', $method // ''], [':scheme', 'http'], [':path', $path // ''],
+        map { my ($name, $value) = /^([^:]*):\s*(.*)/s; $name = lc($name // ''); [$name eq 'host' ? ':authority' : $name, $value // ''] }
+        sort { $b =~ /^host:/i <=> $a =~ /^host:/i } @fields;
+    return $frame->(1, 4, $block) . $frame->(0, 1, $body // '');
+}
+
 # --- requests ---
 
 for my $case (OddRequests::all()) {
     my $request = $case->[1] =~ s{/i\w{3}z/}{/up/}gr;
     seed('h1', $request);
     seed('h1_engine', "\x00$request");
+    seed('h1_engine', "\x80" . frames($request)) if $request !~ /[^\r\n]{127}/;
     # the same oddities of an upstream
     seed('relay', "\x00$request") if $request =~ s{^[A-Z]+ \S+ HTTP/1\.(\d)\r\n}{HTTP/1.$1 200 OK\r\n}mg;
 }
@@ -60,7 +73,7 @@ dict($_, "\r\n", "\r\n\r\n", 'HTTP/1.1', 'HTTP/1.0', 'chunked', "0\r\n\r\n", 'GE
 
 for my $file (glob 'fuzz/h2/corpus/*') {
     my ($how, $frames) = unpack 'C a*', load($file);
-    seed('relay', chr(0x80 | $how & 2) . $frames) if $how & 1;
+    seed($how & 1 ? 'relay' : 'h1_engine', chr(0x80 | $how & 2) . $frames);
 }
 
 # --- configurations ---

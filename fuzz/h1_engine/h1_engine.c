@@ -1,12 +1,12 @@
 /* HTTP/1 bytes against the whole engine. Bit 0 of the first byte: as the upstream's
  * answer to a call of our own; else as a client of our server, which proxies to an
- * upstream (bit 6: answers by itself). What the upstream is sent must then be requests
- * with one meaning, whatever the client sent, and not more of them than the client had
- * answered; and nothing that was taken is left. What it finds goes to regression/ with
- * its fix. */
-#include "../lib/engine.h"
+ * upstream (bit 6: answers by itself; bit 7: the client speaks HTTP/2). What the upstream
+ * is sent must then be requests with one meaning, whatever the client sent, and not more
+ * of them than the client had answered; and nothing that was taken is left. What it finds
+ * goes to regression/ with its fix. */
+#include "../lib/frames.h"
 
-enum { OWN_ANSWER = 64, UPS_MAX = 16 };
+enum { OWN_ANSWER = 64, BY_HTTP2 = 128, UPS_MAX = 16 };
 
 static struct {
     char bytes[400000];
@@ -140,14 +140,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         return 0;
     start_engine();
     how = data[0];
-    bytes_n = 0;
-    put(data + 1, n - 1);
+    if (how & BY_HTTP2 && !(how & UPSTREAM)) {
+        make_bytes(how & SHORT, data + 1, n - 1);
+    } else {
+        bytes_n = 0;
+        put(data + 1, n - 1);
+    }
     route->action = how & OWN_ANSWER ? HD_ACT_SERVICE : HD_ACT_PROXY;
     proxy->replay_bytes = 65536;
     if (how & UPSTREAM) {
         fuzz_upstream(how, HD_UP_HTTP1);
     } else {
-        fuzz_client(how, hd_h1_serve, serve_upstream);
+        fuzz_client(how, how & BY_HTTP2 ? hd_h2_serve : hd_h1_serve, serve_upstream);
         close_upstream();
     }
     check_end();

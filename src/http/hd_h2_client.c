@@ -60,6 +60,8 @@ static void free_stream(h2_stream_t *st)
     if (st->tube != NULL)
         hd_h2_tube_close(st->tube, true);
     hd_list_remove(&st->link);
+    /* nghttp2 may close it later than we do: what is queued yet is sent at the conn's end */
+    nghttp2_session_set_stream_user_data(st->client->s.ng, st->id, NULL);
     hd_h2_out_free(&st->out);
     st->client->s.streams--;
     free(st);
@@ -550,9 +552,9 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
     h2_stream_t *st = stream_of(&h->s, id);
     hd_err_t err = {0};
 
+    (void)ng;
     if (st == NULL)
         return 0;
-    nghttp2_session_set_stream_user_data(ng, id, NULL);
     st->closed = true;
     if (st->tube != NULL && error == NGHTTP2_NO_ERROR) { /* both halves are over */
         hd_h2_tube_close(st->tube, false);
