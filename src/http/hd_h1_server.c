@@ -579,6 +579,7 @@ static void on_readable(hd_conn_t *c)
 {
     hd_h1_idle_t *idle = c->owner;
     hd_h1_server_t *h = wake_up(c);
+    bool was_answering = h->state == HD_H1S_ANSWER;
     size_t got = 0;
 
     if (h->is_aborted && h->req != NULL) {
@@ -625,10 +626,15 @@ static void on_readable(hd_conn_t *c)
     }
     if (h->state == HD_H1S_HEAD && !hd_h1_input_has_bytes(&h->in))
         await_head(h); /* it was but an empty line */
-    if (h->state == HD_H1S_IDLE)
+    if (h->state == HD_H1S_IDLE) {
         fall_asleep(h);
-    else
-        time_head(h);
+        return;
+    }
+    time_head(h);
+    /* The end came along with the request, and no other event will: looked at again once
+     * the request has begun. */
+    if (h->state == HD_H1S_ANSWER && !was_answering && c->peer_closing)
+        hd_conn_wake(c);
 }
 
 static void on_writable(hd_conn_t *c)

@@ -77,6 +77,14 @@ subtest 'files: nothing above the root, nothing beside an alias' => sub {
         unlike $all, qr{^(?:root/secret|outside)}m, "$target: " . substr $all, 9, 3;
     }
 };
+subtest 'NUL, which ends a name to the kernel and to nobody else' => sub {
+    for my $target ('/x%00', '/%00', '/files/file%00.html', '/alias/page%00', '/alias/../page%00/', "/files/file\0", '/x%2500%00') {
+        my ($status, @seen) = ask($target);
+        is $status, 400, ($target =~ s/\0/\\0/r) . ': refused';
+        is_deeply \@seen, [], 'nothing passes';
+    }
+};
+
 subtest 'ranges: arithmetic (CVE-2017-7529), and many of them (CVE-2011-3192)' => sub {
     my $size = length 'root/public/page';
     for my $range ('bytes=-9223372036854775608,-9223372036854774200', 'bytes=-18446744073709551615', 'bytes=0-18446744073709551615',

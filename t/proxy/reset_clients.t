@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# A client that resets its connection right behind its request: what it asked for is given up at once, whoever answers,
-# and nothing of it stays. The worker finds request and reset together, being stopped meanwhile.
+# A client that resets or closes its connection right behind its request: what it asked for is given up at once, whoever
+# answers, and nothing of it stays. The worker finds request and end together, being stopped meanwhile.
 use strict;
 use warnings;
 use lib 't/lib';
@@ -36,15 +36,17 @@ my %requests = (
 sub logged { my ($uri) = @_; return scalar(() = $hd->file('access.log') =~ /^\Q$uri\E /mg) }
 
 for my $uri (sort keys %requests) {
-    for my $is_used (0, 1) { # by a request before
-        my $c = $hd->connect;
-        is $c->request('GET', '/ok')->status, 200, "$uri: a request before it" if $is_used;
-        my $before = logged($uri);
-        $hd->freeze($worker);
-        $c->send($requests{$uri});
-        $c->reset;
-        kill 'CONT', $worker;
-        ok eval { $hd->wait_for(sub { logged($uri) > $before }, "$uri in the log") }, "$uri: it is over";
+    for my $end ('reset', 'close') {
+        for my $is_used (0, 1) { # by a request before
+            my $c = $hd->connect;
+            is $c->request('GET', '/ok')->status, 200, "$uri: a request before it" if $is_used;
+            my $before = logged($uri);
+            $hd->freeze($worker);
+            $c->send($requests{$uri});
+            $c->$end;
+            kill 'CONT', $worker;
+            ok eval { $hd->wait_for(sub { logged($uri) > $before }, "$uri in the log") }, "$uri, $end: it is over";
+        }
     }
 }
 $hd->signal('QUIT');
