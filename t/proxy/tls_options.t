@@ -178,5 +178,6 @@ refused("ssl_password_file $cert{'a.test'}{cert}; ssl_certificate $cert{'b.test'
 refused('ssl_certificate /x/$host.pem; ssl_certificate_key y;', qr/"\$host" in the name of a certificate/, 'variables of requests');
 refused("ssl_certificate $cert{'b.test'}{cert}; ssl_certificate_key $cert{'b.test'}{key}; ssl_stapling on; ssl_stapling_file $dir/a.ocsp;",
     qr/one certificate/, 'a response for two certificates');
+refused('ssl_verify_depth 70000;', qr/invalid number "70000": 0 to 65534/, 'too deep');
 refused("ssl_verify_client on;", qr/no "ssl_client_certificate"/, 'nobody to verify by');
 done_testing;

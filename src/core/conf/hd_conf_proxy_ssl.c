@@ -7,8 +7,8 @@
 typedef struct {
     hd_str_t cert, key, trust, crls, ciphers, name, passwords, commands, key_log;
     hd_conf_tls_cache_t cache;
-    uint32_t verify_depth;
-    uint8_t versions; /* bits; 0: both */
+    uint16_t verify_depth; /* hd_tls_conf_t's; 0: 1 */
+    uint8_t versions;      /* bits; 0: both */
     bool is_on, verify, server_name, no_session_reuse, no_revalidation;
     bool by_server; /* its name is the server's */
 } proxy_ssl_conf_t;
@@ -123,7 +123,7 @@ static hd_rc_t put_trust(hd_conf_t *cf, const proxy_ssl_conf_t *pc, hd_str_t nam
                           "no \"proxy_ssl_trusted_certificate\" for proxy_ssl_verify");
     tls->verify = HD_TLS_VERIFY_REQUIRED;
     tls->verify_host = name;
-    tls->verify_depth = (uint16_t)(pc->verify_depth > 0 ? pc->verify_depth : 1);
+    tls->verify_depth = pc->verify_depth > 0 ? pc->verify_depth : 1;
     return hd_conf_secret_slot(cf, &files, &tls->trust, err);
 }
 
@@ -206,7 +206,7 @@ static const hd_directive_t directives[] = {
     {.name = "proxy_ssl_verify_depth",
      .scope = IN_PROXIES,
      .args_n = 1,
-     .set = hd_set_u32,
+     .set = hd_conf_set_tls_depth,
      .offset = AT(verify_depth),
      .help = "N: intermediate certificates allowed; 1"},
     {.name = "proxy_ssl_name",

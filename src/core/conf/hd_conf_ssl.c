@@ -28,9 +28,9 @@ typedef struct {
     uint64_t handshake_timeout_ms; /* 0: 60 s */
     uint64_t buffer_bytes;         /* 0: 16 KB */
     hd_conf_tls_cache_t certs_cache;
-    uint32_t verify; /* hd_tls_verify_t */
-    uint32_t verify_depth;
-    uint8_t versions; /* bits; 0: both */
+    uint32_t verify;       /* hd_tls_verify_t */
+    uint16_t verify_depth; /* hd_tls_conf_t's; 0: 1 */
+    uint8_t versions;      /* bits; 0: both */
     bool prefer_server_ciphers, cache, no_tickets, early_data, rejects, staples,
         verifies_staples, no_revalidation;
 } ssl_conf_t;
@@ -201,6 +201,19 @@ hd_rc_t hd_conf_set_tls_versions(hd_conf_t *cf, const hd_str_t *args, void *conf
         return hd_err_set(err, HD_E_CONF,
                           "no version is left: TLSv1.2 and TLSv1.3 are "
                           "spoken");
+    return HD_OK;
+}
+
+hd_rc_t hd_conf_set_tls_depth(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    uint16_t *depth = (uint16_t *)(void *)((char *)conf + cf->directive->offset);
+    uint64_t n;
+
+    if (!hd_str_to_u64(args[0], HD_TLS_DEPTH_NONE - 1, &n))
+        return hd_err_set(err, HD_E_CONF, "invalid number \"%.*s\": 0 to %d",
+                          HD_STR_ARG(args[0]), HD_TLS_DEPTH_NONE - 1);
+    *depth = n > 0 ? (uint16_t)n : HD_TLS_DEPTH_NONE;
     return HD_OK;
 }
 
@@ -380,7 +393,7 @@ static hd_rc_t put_trust(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls
                           "no \"ssl_client_certificate\" or \"ssl_trusted_certificate\" "
                           "for ssl_verify_client");
     tls->verify = (hd_tls_verify_t)sc->verify;
-    tls->verify_depth = (uint16_t)(sc->verify_depth > 0 ? sc->verify_depth : 1);
+    tls->verify_depth = sc->verify_depth > 0 ? sc->verify_depth : 1;
     /* HTTP can say what is wrong (495, 496), to who sees no alerts; stream can't. */
     tls->verify_late = (cf->scope & (HD_IN_STREAM | HD_IN_STREAM_SERVER)) == 0 ||
                        sc->verify == HD_TLS_VERIFY_OPTIONAL_NO_CA;
@@ -767,7 +780,7 @@ static const hd_directive_t directives[] = {
     {.name = "ssl_verify_depth",
      .scope = IN_SERVERS,
      .args_n = 1,
-     .set = hd_set_u32,
+     .set = hd_conf_set_tls_depth,
      .offset = AT(verify_depth),
      .help = "N: intermediate certificates allowed; 1"},
     {0},

@@ -7,6 +7,9 @@
 hd_rc_t hd_conf_set_tls_versions(hd_conf_t *cf, const hd_str_t *args, void *conf,
                                  hd_err_t *err);
 void hd_conf_tls_versions(uint8_t versions, hd_tls_conf_t *tls);
+/* A setter for ssl_verify_depth; .offset is of an uint16_t, hd_tls_conf_t's. */
+hd_rc_t hd_conf_set_tls_depth(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err);
 
 /* A setter for ssl_conf_command; .offset is of a hd_str_t, which grows. */
 hd_rc_t hd_conf_add_tls_command(hd_conf_t *cf, const hd_str_t *args, void *conf,
