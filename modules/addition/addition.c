@@ -58,8 +58,9 @@ static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
 
 static void start(hd_req_t *req, hd_str_t uri, hd_sub_body_t *body)
 {
-    hd_req_start_sub(req,
-                     &(hd_sub_spec_t){.uri = uri, .method = HD_STR("GET"), .body = body});
+    /* one that can't be asked for adds nothing */
+    body->is_whole = !hd_req_start_sub(
+        req, &(hd_sub_spec_t){.uri = uri, .method = HD_STR("GET"), .body = body});
 }
 
 /* What has come of <from> goes on in <body>'s place, which is for later. HD_DONE: that

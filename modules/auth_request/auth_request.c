@@ -95,9 +95,11 @@ static hd_rc_t ask(hd_req_t *req, const auth_conf_t *ac)
     a->req = req;
     a->conf = ac;
     hd_req_set_state(req, &hd_module, a);
-    hd_req_start_sub(
-        req, &(hd_sub_spec_t){
-                 .uri = ac->uri, .method = HD_STR("GET"), .on_head = on_head, .arg = a});
+    if (!hd_req_start_sub(req, &(hd_sub_spec_t){.uri = ac->uri,
+                                                .method = HD_STR("GET"),
+                                                .on_head = on_head,
+                                                .arg = a}))
+        return hd_req_fail(req, 500, HD_E_LIMIT, "auth_request: too many subrequests");
     return HD_AGAIN;
 }
 

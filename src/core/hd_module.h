@@ -323,11 +323,14 @@ typedef struct {
      * NULL: nobody does. */
     hd_sub_body_t *body;
 } hd_sub_spec_t;
-/* Starts it; never calls back at once. It passes no access control and isn't logged. */
-void hd_req_start_sub(hd_req_t *req, const hd_sub_spec_t *spec);
+/* Starts it; never calls back at once. It passes no access control and isn't logged.
+ * False: it would be one within too many, or one of too many, which is logged. */
+bool hd_req_start_sub(hd_req_t *req, const hd_sub_spec_t *spec);
 /* Moves what is there to <to>; more may come then. */
 void hd_sub_take_body(hd_sub_body_t *body, hd_chain_t *to);
 bool hd_req_is_sub(const hd_req_t *req);
+/* Whose sub it is; NULL: nobody's, or that has ended. */
+hd_req_t *hd_req_parent(const hd_req_t *req);
 
 /* --- log files: named by hd_build_need_log where configuration is read, opened by the
  * master, replaced at reopen --- */

@@ -144,6 +144,9 @@ struct hd_req_s {
     void *client_state;      /* the codec's: an h2 stream, h1 conn */
     struct hd_req_s *parent; /* of a sub whose parent lives (hd_sub.h) */
     struct hd_sub_s *subs;   /* those of this request */
+    uint32_t
+        *subs_left; /* so many may be begun for whom all of them are; NULL: none was */
+    uint32_t sub_depth; /* requests around it */
     hd_loop_t *loop;
     hd_member_t *member;
     hd_pool_t *pool;

@@ -4,6 +4,8 @@
 #include "http/hd_request_int.h"
 
 #define READ_BYTES 65536        /* of an answer, not taken yet by who reads it */
+#define DEPTH_MAX 50            /* nginx's */
+#define SUBS_MAX 1000           /* of a client's request, with those of its subs */
 #define BACKLOG_BYTES (1 << 20) /* a mirror that is so far behind gets no more */
 
 typedef struct hd_sub_s {
@@ -102,8 +104,10 @@ static void unlink_sub(hd_sub_t *sub)
 static void let_go(hd_sub_t *sub)
 {
     sub->req->conn = NULL;
-    if (!sub->is_background) /* what it shared with its parent */
+    if (!sub->is_background) { /* what it shared with its parent */
         sub->req->attrs = NULL;
+        sub->req->subs_left = NULL;
+    }
     hd_chain_free(&sub->backlog);
 }
 
@@ -196,11 +200,39 @@ void hd_sub_take_body(hd_sub_body_t *body, hd_chain_t *to)
         hd_request_on_drained(body->_sub);
 }
 
-void hd_req_start_sub(hd_req_t *parent, const hd_sub_spec_t *spec)
+hd_req_t *hd_req_parent(const hd_req_t *req)
 {
-    hd_sub_t *sub = create(parent, spec->with_body);
-    hd_req_t *req = sub->req;
+    return req->parent;
+}
 
+/* May one more be begun? A page that includes itself would begin them for ever. */
+static bool take_place(hd_req_t *parent)
+{
+    if (parent->subs_left == NULL) {
+        parent->subs_left = hd_pool_alloc(parent->pool, sizeof(uint32_t));
+        *parent->subs_left = SUBS_MAX;
+    }
+    if (parent->sub_depth >= DEPTH_MAX || *parent->subs_left == 0)
+        return false;
+    --*parent->subs_left;
+    return true;
+}
+
+bool hd_req_start_sub(hd_req_t *parent, const hd_sub_spec_t *spec)
+{
+    hd_sub_t *sub;
+    hd_req_t *req;
+
+    if (!take_place(parent)) {
+        hd_req_log(parent, HD_LOG_ERROR, "subrequests cycle while processing \"%.*s\"",
+                   HD_STR_ARG(spec->uri));
+        return false;
+    }
+    sub = create(parent, spec->with_body);
+    req = sub->req;
+    req->sub_depth = parent->sub_depth + 1;
+    if (!spec->is_background)
+        req->subs_left = parent->subs_left;
     sub->is_background = spec->is_background;
     sub->on_head = spec->on_head;
     sub->arg = spec->arg;
@@ -234,6 +266,7 @@ void hd_req_start_sub(hd_req_t *parent, const hd_sub_spec_t *spec)
         req->attrs = parent->attrs;
     }
     hd_request_start(req, NULL);
+    return true;
 }
 
 /* --- mirroring --- */
