@@ -147,7 +147,7 @@ $O/$1/%.o: %.c $O/flags
 $O/$1/libloom.a: $(LOOM_SRC:%.c=$O/$1/%.o) $O/sources.list
 	$$(call say,AR,$$@)rm -f $$@ && ar rcsT $$@ $(LOOM_SRC:%.c=$O/$1/%.o)
 $O/t/unit/loom_%_$1: $O/$1/t/unit/loom_%.o $O/$1/libloom.a
-	$$(call say,LINK,$$@)$$(CC) $$(LDFLAGS) $2 -o $$@ $$^ $$(LIBS)
+	$$(call say,LINK,$$@)mkdir -p $$(@D) && $$(CC) $$(LDFLAGS) $2 -o $$@ $$^ $$(LIBS)
 -include $(LOOM_SRC:%.c=$O/$1/%.d) $(patsubst t/%.c,$O/$1/t/%.d,$(wildcard t/unit/loom_*.c))
 endef
 ifeq ($(HD_SANITIZERS),)
