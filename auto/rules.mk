@@ -204,6 +204,7 @@ fuzz-build:
 	    --with-sanitizers=address,undefined --with-cc-opt=-fsanitize=fuzzer-no-link >/dev/null
 	@$(MAKE) --no-print-directory BUILD=objs-fuzz FUZZ='$(FUZZ)' fuzz-targets
 
+comma := ,
 # NAME OBJECTS FLAGS
 define fuzz_rules
 $O/fuzz/$1: fuzz/$1/$1.c $2 $O/libheddle.a
@@ -216,7 +217,8 @@ endef
 FUZZ_PROGRAM := directives xds
 $(foreach f,$(FUZZ_PROGRAM),$(eval $(call fuzz_rules,$f,$O/src/hd_program.o \
     $(filter-out %/hd_lua_module.so,$(MODULE_SO)),-rdynamic $(WHOLE))))
-$(foreach f,$(filter-out $(FUZZ_PROGRAM),$(FUZZ)),$(eval $(call fuzz_rules,$f)))
+$(eval $(call fuzz_rules,relay,,-Wl$(comma)--wrap=hd_h1_client_open))
+$(foreach f,$(filter-out $(FUZZ_PROGRAM) relay,$(FUZZ)),$(eval $(call fuzz_rules,$f)))
 
 fuzz-targets: $(FUZZ:%=$O/fuzz/%)
 

@@ -76,6 +76,11 @@ for my $file (glob 'fuzz/h2/corpus/*') {
     seed($how & 1 ? 'relay' : 'h1_engine', chr(0x80 | $how & 2) . $frames);
 }
 
+# weft: HELLO, a response to the stream that comes first, and what may follow
+seed('relay', "\x10" . join '', map { pack 'C4 a*', @$_[0 .. 2], length $_->[3], $_->[3] } [1, 0, 0, ''], @$_)
+    for [[0x82, 1, 0, '']], [[2, 1, 0, ''], [0x83, 1, 0, 'a body ok']], [[2, 1, 0, "HTTP/1.1 100 Continue\r\n\r\n"], [0x82, 1, 0, '']],
+        [[2, 1, 0, "HTTP/1.1 200 OK\r\n\r\n"], [3, 1, 0, 'abc'], [0x84, 1, 0, "X: 1\r\n\r\n"]], [[6, 1, 0, "\0\0\0\1"]], [[7, 0, 0, '']];
+
 # --- configurations ---
 
 my @files = (glob('conf/*.conf t/interop/nginx/*/nginx.conf bench/conf/ngx-*.in bench/conf/heddle.in examples/*/*.conf'));

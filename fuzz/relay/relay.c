@@ -2,12 +2,13 @@
  * answers to a first request, what the client gets is one well-framed response to it, and
  * the second request's response is the second one's, or an error of our own: no byte of
  * the first leaks into it, by the client's conn or by a pooled one (response splitting,
- * RFC 9112 §11.1). By HTTP/2, where what pools share is a stream's own, there is just the
- * first. The first byte says how the peers behave. What it finds goes to regression/ with
- * its fix. */
+ * RFC 9112 §11.1). By HTTP/2 and weft, where a response belongs to its stream, there is
+ * just the first. The first byte says how the peers behave. What it finds goes to
+ * regression/ with its fix. */
 #include "../lib/frames.h"
+#include "../lib/weft_frames.h"
 
-enum { BY_HEAD = 1, LATE = 32, ENDS = 64, HTTP2 = 128, UPS_MAX = 16 };
+enum { BY_HEAD = 1, WEFT = 16, LATE = 32, ENDS = 64, HTTP2 = 128, UPS_MAX = 16 };
 
 static const char second[] =
     "HTTP/1.1 200 OK\r\nX-Second: 1\r\nContent-Length: 6\r\n\r\nsecond";
@@ -16,7 +17,7 @@ static struct {
     int fd;
     char bytes[8192];
     size_t n;
-    bool has_begun; /* by HTTP/2 */
+    bool has_begun; /* by frames */
 } ups[UPS_MAX];
 static unsigned ups_n, how;
 
@@ -52,7 +53,7 @@ static bool serve_one(unsigned i)
 
     if (got <= 0)
         return false;
-    if (how & HTTP2) {
+    if (how & (HTTP2 | WEFT)) {
         if (!ups[i].has_begun)
             answer_first(ups[i].fd);
         ups[i].has_begun = true;
@@ -100,6 +101,14 @@ static void close_upstreams(void)
     for (unsigned i = 0; i < ups_n; i++)
         close(ups[i].fd);
     ups_n = 0;
+}
+
+/* The linker's: weft is agreed upon by TLS, which isn't here. */
+hd_rc_t __real_hd_h1_client_open(hd_upconn_t *u, hd_err_t *e);
+hd_rc_t __wrap_hd_h1_client_open(hd_upconn_t *u, hd_err_t *e);
+hd_rc_t __wrap_hd_h1_client_open(hd_upconn_t *u, hd_err_t *e)
+{
+    return how & WEFT ? hd_weft_client_open(u, e) : __real_hd_h1_client_open(u, e);
 }
 
 /* --- the client --- */
@@ -217,6 +226,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     how = data[0];
     if (how & HTTP2) {
         make_bytes(UPSTREAM | (how & SHORT), data + 1, n - 1);
+    } else if (how & WEFT) {
+        make_weft_bytes(false, data + 1, n - 1);
     } else {
         bytes_n = 0;
         put(data + 1, n - 1);
@@ -229,7 +240,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
             how & BY_HEAD ? "HEAD /up/first HTTP/1.1\r\nHost: a\r\n\r\n"
                           : "GET /up/first HTTP/1.1\r\nHost: a\r\n\r\n",
             pool, &r) &&
-        !(how & HTTP2) &&
+        !(how & (HTTP2 | WEFT)) &&
         ask(c, "GET /up/second HTTP/1.1\r\nHost: a\r\n\r\n", pool, &r)) {
         bool is_second = hd_str_eq(r.body, HD_STR("second"));
 
