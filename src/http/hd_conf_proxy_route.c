@@ -100,6 +100,8 @@ static hd_rc_t put_tls(hd_conf_t *cf, const hd_conf_proxy_t *pc, hd_proxy_conf_t
     proxy->tls_by_server = hd_conf_ssl_is_by_server(cf);
     if (pc->any != NULL || proxy->tls_by_server)
         proxy->tls_by_host = hd_conf_ssl_is_by_host(cf, &proxy->sni_by_host);
+    if (hd_conf_ssl_name(cf, &proxy->tls_name, &proxy->sni_by_host, err) != HD_OK)
+        return HD_ERROR;
     return hd_conf_ssl_upstream(
         cf, pc->any != NULL ? HD_STR_NONE : without_port(pc->host_port),
         is_h2 ? HD_STR("\x02h2") : HD_STR_NONE, &proxy->tls, err);

@@ -116,6 +116,7 @@ typedef struct {
         has_scheme_var; /* has_scheme_var: <uri> says, and <tls> may not count */
     bool tls_by_host, sni_by_host; /* TLS: the host is the peer's name; it is sent */
     bool tls_by_server;            /* the server's name is, rather than the host's */
+    const hd_expr_t *tls_name;     /* or what this says is; NULL: it doesn't */
     bool has_protocol;             /* else the cluster's */
     bool has_uri;                  /* <uri_prefix> replaces the matched prefix */
     bool host_is_upstreams; /* nginx: $proxy_host by default; auto_host_rewrite */

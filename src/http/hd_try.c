@@ -556,6 +556,26 @@ static void fill_key(const hd_try_t *t, hd_upool_key_t *key)
         fill_proxy_key(t, key);
 }
 
+/* The peer's name, where it has variables. False: the try has failed: nothing to be
+ * verified by would be anybody. */
+static bool name_peer(hd_try_t *t, hd_upool_key_t *key)
+{
+    const hd_expr_t *e = t->proxy->conf->tls_name;
+    hd_str_t name = HD_STR_NONE;
+
+    if (hd_likely(e == NULL) || t->pick.tls == NULL)
+        return true;
+    if (hd_expr_eval(e, t->req, &name) == HD_OK &&
+        (name.len == 0 || memchr(name.data, '\0', name.len) == NULL))
+        fill_tls_host(t, name, key);
+    if (key->verify_host.len > 0)
+        return true;
+    hd_ignore(hd_req_err(t->req, HD_E_CONF, "no name of the upstream \"%.*s\"",
+                         HD_STR_ARG(name)));
+    fail(t, HD_FAIL_CONNECT, HD_RESULT_CANCELLED, NULL);
+    return false;
+}
+
 /* The names of our certificate, where they have variables. False: the try has failed. */
 static bool name_own_cert(hd_try_t *t, hd_upool_key_t *key)
 {
@@ -725,7 +745,7 @@ static void get_conn(hd_try_t *t)
     hd_rc_t rc;
 
     fill_key(t, &key);
-    if (!name_own_cert(t, &key))
+    if (!name_peer(t, &key) || !name_own_cert(t, &key))
         return;
     t->wait.on_conn = on_conn;
     rc = hd_upool_get(t->req->loop, t->req->member, &key, &t->pick, ms,

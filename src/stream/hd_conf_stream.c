@@ -281,6 +281,8 @@ static hd_rc_t make_tcp(hd_conf_t *cf, const stream_conf_t *sc, hd_tcp_conf_t *t
                           "proxy_ssl_name $upstream_last_server_name is for http");
     if (sc->pass != NULL)
         tcp->tls_by_host = hd_conf_ssl_is_by_host(cf, &tcp->sni_by_host);
+    if (hd_conf_ssl_name(cf, &tcp->tls_name, &tcp->sni_by_host, err) != HD_OK)
+        return HD_ERROR;
     return hd_conf_ssl_upstream(
         cf, sc->pass != NULL ? HD_STR_NONE : without_port(sc->host_port), HD_STR_NONE,
         &tcp->tls, err);

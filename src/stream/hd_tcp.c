@@ -158,22 +158,40 @@ static hd_rc_t name_own_cert(tcp_t *t, const hd_tls_conf_t *tls, hd_tls_client_t
                       HD_STR_ARG(ask->cert), HD_STR_ARG(ask->key));
 }
 
-/* A host that variables made is the peer's name. */
+/* The peer's name, where variables made it or its host; empty: settings say. */
+static hd_rc_t name_peer(tcp_t *t, hd_tls_client_t *ask)
+{
+    hd_session_t *s = &t->s;
+    hd_attr_of_t of = hd_session_attr_of(s);
+    hd_str_t name = s->host;
+    hd_addr_t ip;
+
+    if (s->conf->tls_name == NULL && (s->addrs_n == 0 || !s->conf->tls_by_host))
+        return HD_OK;
+    if (s->conf->tls_name != NULL &&
+        (hd_expr_eval_of(s->conf->tls_name, &of, &name) != HD_OK || name.len == 0 ||
+         memchr(name.data, '\0', name.len) != NULL))
+        return hd_err_set(&s->err, HD_E_CONF, "no name of the upstream \"%.*s\"",
+                          HD_STR_ARG(name)); /* nothing to verify by would be anybody */
+    ask->verify_host = name;
+    /* no session of another name at the same address */
+    ask->session_key = hd_str_printf(hd_conn_pool(s->down), "%.*s|%.*s",
+                                     HD_STR_ARG(s->last_try->addr), HD_STR_ARG(name));
+    if (s->conf->sni_by_host && !hd_addr_parse_ip(name, &ip))
+        ask->sni = name;
+    return HD_OK;
+}
+
 static hd_rc_t push_tls(tcp_t *t)
 {
     const hd_session_t *s = &t->s;
     const hd_tls_conf_t *tls = tls_of(t);
-    bool is_named = s->addrs_n > 0 && s->conf->tls_by_host;
-    hd_tls_client_t ask = {.verify_host = is_named ? s->host : HD_STR_NONE};
+    hd_tls_client_t ask = {0};
 
-    if (is_named) /* no session of another name at the same address */
-        ask.session_key =
-            hd_str_printf(hd_conn_pool(s->down), "%.*s|%.*s",
-                          HD_STR_ARG(s->last_try->addr), HD_STR_ARG(s->host));
-    if (is_named && s->conf->sni_by_host && s->is_name)
-        ask.sni = s->host;
     if (tls == NULL)
         return HD_OK;
+    if (name_peer(t, &ask) != HD_OK)
+        return HD_ERROR;
     /* Below TLS by a layer, which sees to it that nothing goes before all of it. */
     if (proxy_version(t) != 0 &&
         hd_proxy_push(t->up, proxy_version(t), hd_conn_remote(s->down),

@@ -44,6 +44,7 @@ typedef struct hd_tcp_conf_s {
     const hd_slot_t *any;
     const hd_resolver_t *resolver;
     bool tls_by_host, sni_by_host; /* TLS: the host is the peer's name; it is sent */
+    const hd_expr_t *tls_name;     /* or what this says is; NULL: it doesn't */
     uint32_t connect_timeout_ms;   /* 0: the cluster's */
     uint32_t tries_max;            /* servers asked; 0: each one once */
     uint64_t tries_time_ms;        /* no further one is asked after it; 0: no limit */

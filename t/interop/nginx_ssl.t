@@ -107,6 +107,7 @@ my @locations = (
     ['no_cipher', 'up', 'proxy_ssl_protocols TLSv1.2; proxy_ssl_ciphers ECDHE-RSA-AES256-GCM-SHA384;', 502],
     ['command', 'up', 'proxy_ssl_conf_command Ciphersuites TLS_CHACHA20_POLY1305_SHA256;', 200],
     ['name', 'up', 'proxy_ssl_name other.test; proxy_ssl_server_name on;', 200], ['unnamed', 'up', 'proxy_ssl_name other.test; proxy_ssl_server_name off;', 200],
+    ['names', 'up', 'proxy_ssl_name $server_name.test; proxy_ssl_server_name on;', 200],
     ['verify', 'up', $trust, 200], ['wrong_name', 'up', "$trust proxy_ssl_name other.test;", 502],
     ['wrong_root', 'up', "$trust proxy_ssl_trusted_certificate $other->{cert};", 502],
     ['depth', 'deep', "$trust proxy_ssl_verify_depth 2;", 200], ['depth1', 'deep', "$trust proxy_ssl_verify_depth 1;", 200], ['depth0', 'deep', "$trust proxy_ssl_verify_depth 0;", 502],
@@ -127,7 +128,7 @@ sub once { my %last; my @all = split /(?<=;)\s*/, $_[0]; my $i = 0; $last{(split
 my $text = "http {\n    access_log off; ssl_protocols TLSv1.2 TLSv1.3; proxy_ssl_protocols TLSv1.2 TLSv1.3;\n"
     . join('', map { "    server { listen 127.0.0.1:$port{\"S_$_->[0]\"} ssl; $_->[1] location / { return 200 \"$facts\\n\"; } }\n" } @servers)
     . join('', map { "    upstream u_$_->[0] { server 127.0.0.1:$port{\"UP_$_->[1]\"}; }\n" } @locations) # nginx 1.22 shares sessions in a group
-    . "    server {\n        listen 127.0.0.1:$port{LOCATIONS};\n        proxy_http_version 1.0;\n"
+    . "    server {\n        listen 127.0.0.1:$port{LOCATIONS}; server_name us;\n        proxy_http_version 1.0;\n"
     . join('', map { "        location /$_->[0] { proxy_pass https://u_$_->[0]; " . once($_->[2]) . " }\n" } @locations) . "    }\n}\n";
 $text .= "stream {\n    ssl_protocols TLSv1.2 TLSv1.3; proxy_ssl_protocols TLSv1.2 TLSv1.3;\n    server { listen 127.0.0.1:$port{STREAM} ssl; $a ssl_alpn one two; ssl_handshake_timeout 30s;\n"
     . "        proxy_pass 127.0.0.1:$port{UP_up}; proxy_ssl on; proxy_ssl_name up.test; proxy_ssl_server_name on; $me }\n}\n" if defined $stream;

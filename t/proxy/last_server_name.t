@@ -58,7 +58,7 @@ is $log, <<'EOL', 'the log';
 /tls/group [localhost:2] [127.0.0.1:2]
 /tls/address [127.0.0.1:2] [127.0.0.1:2]
 EOL
-for (['http { server { listen 127.0.0.1:%%PORT_0%%; proxy_ssl_name $host; } }', qr/heddle\.conf:\d+: .*\$proxy_host, or \$upstream_last_server_name/],
+for (['http { server { listen 127.0.0.1:%%PORT_0%%; location / { proxy_ssl_name $nothing; proxy_pass https://127.0.0.1:1; } } }', qr/heddle\.conf:\d+: .*unknown "nothing" variable/],
     ['stream { server { listen 127.0.0.1:%%PORT_0%%; proxy_pass 127.0.0.1:1; proxy_ssl on; proxy_ssl_name $upstream_last_server_name; } }', qr/\$upstream_last_server_name.*http/]) {
     my ($status, $text) = Heddle->new->conf($_->[0])->run('-t');
     like $text, $_->[1], substr $_->[0], 0, 60;

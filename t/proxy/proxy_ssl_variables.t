@@ -37,6 +37,13 @@ http {
             keepalive_requests 1;
             proxy_http_version 1.0;
         }
+        location /named {
+            proxy_pass https://tls;
+            proxy_ssl_name \$arg_name;
+            proxy_ssl_server_name on;
+            proxy_ssl_trusted_certificate @{[$ca->{cert}]};
+            proxy_ssl_verify on;
+        }
         location /anew { proxy_pass https://tls; proxy_http_version 1.0; }
     }
 }
@@ -53,7 +60,7 @@ stream {
 EOC
 $hd->echo_server(1);
 my $front = Heddle::TlsFront->start($hd, 2 => 1, cert => $server, client_ca => $ca);
-$hd->expect_log(qr/cannot load certificate|unsafe name of a certificate/);
+$hd->expect_log(qr/verif|no name of the upstream|cannot load certificate|unsafe name of a certificate/);
 $hd->start;
 
 # Who the upstream saw, and on which of its connections.
@@ -89,6 +96,12 @@ is +(ask('/kept?who=eve'))[0], 'old', 'read';
 install('eve', $who{new});
 is +(ask('/kept?who=eve'))[0], 'old', 'proxy_ssl_certificate_cache: not read again';
 is +(ask('/anew?who=eve'))[0], 'new', 'without: read for each connection';
+
+# proxy_ssl_name: who it must be is each request's to say; never nobody.
+my $r = $hd->get('/named?name=backend.test:1');
+like $r->body, qr/^X-Tls-Sni: backend\.test\r?$/m, 'proxy_ssl_name with variables, without its port';
+is $hd->get("/named?$_")->status, 502, "not $_" for 'name=other.test', 'name=', '';
+is $hd->get('/named?name=backend.test')->status, 200, 'each by its own';
 
 is +(ask('/', port => 3))[0], 'ann', 'stream';
 $hd->stop;

@@ -10,7 +10,8 @@ typedef struct {
     uint16_t verify_depth; /* hd_tls_conf_t's; 0: 1 */
     uint8_t versions;      /* bits; 0: both */
     bool is_on, verify, server_name, no_session_reuse, no_revalidation;
-    bool by_server; /* its name is the server's */
+    bool by_server;     /* its name is the server's */
+    hd_str_t name_vars; /* or what these variables say; empty: neither */
 } proxy_ssl_conf_t;
 
 static const proxy_ssl_conf_t *conf_of(const hd_conf_t *cf)
@@ -29,16 +30,15 @@ static hd_rc_t set_name(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err_
 {
     proxy_ssl_conf_t *pc = conf;
 
+    (void)err;
+    pc->name = pc->name_vars = HD_STR_NONE;
     pc->by_server = hd_str_eq(args[0], HD_STR("$upstream_last_server_name"));
-    if (pc->by_server || hd_str_eq(args[0], HD_STR("$proxy_host"))) {
-        pc->name = HD_STR_NONE;
+    if (pc->by_server || hd_str_eq(args[0], HD_STR("$proxy_host")))
         return HD_OK;
-    }
     if (hd_str_find_char(args[0], '$') >= 0)
-        return hd_err_set(err, HD_E_CONF,
-                          "a name without variables is expected, or $proxy_host, or "
-                          "$upstream_last_server_name");
-    pc->name = hd_str_dup_lower(cf->pool, args[0]);
+        pc->name_vars = hd_str_dup(cf->pool, args[0]);
+    else
+        pc->name = hd_str_dup_lower(cf->pool, args[0]);
     return HD_OK;
 }
 
@@ -83,6 +83,22 @@ bool hd_conf_ssl_is_by_host(const hd_conf_t *cf, bool *is_sent)
 bool hd_conf_ssl_is_by_server(const hd_conf_t *cf)
 {
     return conf_of(cf)->by_server;
+}
+
+hd_rc_t hd_conf_ssl_name(hd_conf_t *cf, const hd_expr_t **name, bool *is_sent,
+                         hd_err_t *err)
+{
+    const proxy_ssl_conf_t *pc = conf_of(cf);
+    hd_expr_t *e;
+
+    *name = NULL;
+    if (pc->name_vars.len == 0)
+        return HD_OK;
+    *is_sent = pc->server_name;
+    if (hd_expr_compile(cf, pc->name_vars, &e, err) != HD_OK)
+        return HD_ERROR;
+    *name = e;
+    return HD_OK;
 }
 
 static hd_rc_t put_cert(hd_conf_t *cf, const proxy_ssl_conf_t *pc, hd_tls_conf_t *tls,
@@ -141,7 +157,9 @@ hd_rc_t hd_conf_ssl_upstream(hd_conf_t *cf, hd_str_t host, hd_str_t alpn,
 {
     const proxy_ssl_conf_t *pc = conf_of(cf);
     hd_tls_conf_t *tls = hd_pool_new(cf->pool, hd_tls_conf_t);
-    hd_str_t name = hd_str_dup_lower(cf->pool, pc->name.len > 0 ? pc->name : host);
+    hd_str_t name = pc->name_vars.len > 0
+                        ? HD_STR_NONE /* each request's own */
+                        : hd_str_dup_lower(cf->pool, pc->name.len > 0 ? pc->name : host);
 
     if (put_cert(cf, pc, tls, err) != HD_OK || put_trust(cf, pc, name, tls, err) != HD_OK)
         return HD_ERROR;
@@ -213,7 +231,8 @@ static const hd_directive_t directives[] = {
      .scope = IN_PROXIES,
      .args_n = 1,
      .set = set_name,
-     .help = "NAME: the upstream's name for verification and SNI; proxy_pass's host"},
+     .help = "NAME: the upstream's name for verification and SNI, with variables; "
+             "proxy_pass's host"},
     {.name = "proxy_ssl_server_name",
      .scope = IN_PROXIES,
      .args_n = 1,

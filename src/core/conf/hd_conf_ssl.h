@@ -24,5 +24,8 @@ hd_rc_t hd_conf_ssl_upstream(hd_conf_t *cf, hd_str_t host, hd_str_t alpn,
 bool hd_conf_ssl_is_by_host(const hd_conf_t *cf, bool *is_sent);
 /* $upstream_last_server_name: that of each server is. */
 bool hd_conf_ssl_is_by_server(const hd_conf_t *cf);
+/* proxy_ssl_name with (other) variables, in cf->pool; NULL: it has none. *is_sent: by SNI. */
+hd_rc_t hd_conf_ssl_name(hd_conf_t *cf, const struct hd_expr_s **name, bool *is_sent,
+                         hd_err_t *err) HD_MUST_CHECK;
 /* stream: proxy_ssl on. */
 bool hd_conf_ssl_upstream_is_on(const hd_conf_t *cf);
