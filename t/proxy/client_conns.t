@@ -8,6 +8,7 @@ use Test::More;
 use Time::HiRes qw(time);
 use MIME::Base64 qw(encode_base64);
 use Heddle;
+use Heddle::H2;
 
 my $hd = Heddle->new->conf(<<'EOC');
 events { worker_connections 64; }
@@ -15,6 +16,7 @@ http {
     access_log %%DIR%%/access.log;
     server {
         listen 127.0.0.1:%%PORT_0%%;
+        http2 on;
         location / { return 200 "ok"; }
         location /none { keepalive_disable none; return 200 "ok"; }
         location /safari { keepalive_disable msie6 safari; return 200 "ok"; }
@@ -104,6 +106,18 @@ for (['/big/f', 1, 'reset if nothing is said'], ['/big/off/f', 0, 'closed with r
     my $all = $conn->read_all;
     cmp_ok length $all, '<', length $big, "$uri: cut off";
     is $conn->was_reset, $is_reset, $what;
+}
+# Of HTTP/2 the whole connection, if not even frames are taken.
+my $gone_h2 = 0;
+for (['/big/f', 1, 'reset if nothing is said'], ['/big/off/f', 0, 'closed with reset_timedout_connection off']) {
+    my ($uri, $is_reset, $what) = @$_;
+    my $h2 = Heddle::H2->new($hd->port(0));
+    $h2->frame('WINDOW_UPDATE', 0, 0, pack 'N', 0x7fff0000);
+    $h2->request(1, $uri);
+    $h2->frame('WINDOW_UPDATE', 0, 1, pack 'N', 0x7fff0000);
+    $hd->wait_log(qr/client timed out while reading the response/, ++$gone_h2);
+    cmp_ok length $h2->{conn}->read_all, '<', length $big, "$uri over HTTP/2: cut off";
+    is $h2->{conn}->was_reset, $is_reset, "HTTP/2: $what";
 }
 
 # ---- auth_delay
