@@ -14,9 +14,10 @@ plan skip_all => 'a sanitizer takes memory of its own' if Heddle::is_sanitized()
 my $hd = Heddle->new;
 my $ca = $hd->make_ca('root');
 my $own = $ca->make_cert('server', cn => 'a.example', san => ['DNS:a.example']);
+chmod 0644, $own->{key};    # a worker reads it
 $hd->conf(<<"EOC")->start;
-worker_rlimit_nofile 4096;
-events { worker_connections 3000; }
+worker_rlimit_nofile 8192;
+events { worker_connections 4000; }
 http {
     server { listen 127.0.0.1:%%PORT_0%%; return 200 here; }
     server {
@@ -24,6 +25,13 @@ http {
         ssl_certificate $own->{cert}; ssl_certificate_key $own->{key};
         return 200 here;
     }
+    server {
+        listen 127.0.0.1:%%PORT_2%% ssl;
+        ssl_certificate @{[$own->{cert} =~ s/server/\$of/r]}; ssl_certificate_key @{[$own->{key} =~ s/server/\$of/r]};
+        ssl_early_data on; ssl_session_cache shared:S:1m;
+        return 200 here;
+    }
+    map \$ssl_server_name \$of { a.example server; }
 }
 EOC
 
@@ -40,7 +48,7 @@ for line in sys.stdin:
     port, n = map(int, line.split())
     for _ in range(n):
         conn = socket.create_connection(("127.0.0.1", port))
-        if port == int(sys.argv[1]):
+        if str(port) in sys.argv[1:]:
             conn = tls.wrap_socket(conn, server_hostname="a.example")
         conn.sendall(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
         got = b""
@@ -51,7 +59,7 @@ for line in sys.stdin:
 EOC
 
 my ($worker) = $hd->workers;
-my $pid = open2(my $out, my $in, 'python3', $client, $hd->port(1));
+my $pid = open2(my $out, my $in, 'python3', $client, $hd->port(1), $hd->port(2));
 
 sub private_bytes { # written to, and no one else's
     open my $f, '<', "/proc/$worker/smaps_rollup" or die "smaps_rollup: $!";
@@ -74,6 +82,8 @@ my $plain = cost_of($hd->port(0), 300, 1600);
 cmp_ok $plain, '<=', 400, sprintf 'an idle plain one: %.0f bytes', $plain;
 my $tls = cost_of($hd->port(1), 100, 600);
 cmp_ok $tls, '<=', 15 * 1024, sprintf 'an idle one over TLS: %.0f bytes', $tls;
+my $more = cost_of($hd->port(2), 100, 600);
+cmp_ok $more, '<=', 15 * 1024, sprintf 'one whose certificate was named by variables, of a server that takes early data: %.0f bytes', $more;
 close $in;
 waitpid $pid, 0;
 is $?, 0, 'none was closed';

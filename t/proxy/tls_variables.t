@@ -121,6 +121,12 @@ $log->(qr{\[error\] .*cannot load certificate "\Q$dir\E/by-name/none\.test\.crt"
 is served_by(0, 'fifo.test'), 'nobody', 'a pipe is not waited for';
 is served_by(0, 'mixed.test'), 'nobody', 'a key of another certificate';
 $log->(qr/mixed\.test\.crt" with key "\S+mixed\.test\.key": the private key doesn't belong/, 'said so');
+SKIP: {
+    skip 'workers keep their user without root', 1 if $> != 0;
+    install('root.test');
+    chmod 0600, "$dir/by-name/root.test.key" or die $!;
+    is served_by(0, 'root.test'), 'nobody', 'a worker reads what its user may read';
+}
 is s_client(0, '-noservername') =~ /subject=/, '', 'no name, no file';
 is served_by(0, 'a.test'), 'a.test', 'others go on';
 

@@ -113,6 +113,8 @@ static void test_keys(void)
     all.source_identity = HD_STR("spiffe://a");
     all.sni = HD_STR("one.test");
     all.verify_host = HD_STR("one.test");
+    all.own_cert = HD_STR("ann.crt");
+    all.own_key = HD_STR("ann.key");
     all.bind = (hd_addr_t){.family = AF_INET, .v4 = {127, 0, 0, 1}};
 
 #define DIFFERS(what, ...)                                                               \
@@ -134,6 +136,9 @@ static void test_keys(void)
     DIFFERS("no identity", other.source_identity = HD_STR_NONE);
     DIFFERS("server names", other.sni = HD_STR("two.test"));
     DIFFERS("names that the peer must have", other.verify_host = HD_STR("two.test"));
+    DIFFERS("names of our certificate", other.own_cert = HD_STR("bob.crt"));
+    DIFFERS("no certificate of ours", other.own_cert = other.own_key = HD_STR_NONE);
+    DIFFERS("names of its key", other.own_key = HD_STR("bob.key"));
     DIFFERS("marks", other.mark = 1);
     DIFFERS("namespaces", other.netns = 1);
     DIFFERS("bind addresses", other.bind.v4[3] = 2);
