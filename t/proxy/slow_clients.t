@@ -31,6 +31,7 @@ http {
         location / { proxy_pass http://127.0.0.1:%%PORT_1%%; proxy_http_version 1.1; }
         location /stream { proxy_request_buffering off; proxy_pass http://127.0.0.1:%%PORT_1%%; }
     }
+    server { listen 127.0.0.1:%%PORT_5%%; keepalive_timeout 1h; location / { proxy_pass http://127.0.0.1:%%PORT_1%%; proxy_http_version 1.1; } }
     server { listen 127.0.0.1:%%PORT_2%%; http2 on; location / { proxy_pass http://127.0.0.1:%%PORT_1%%; } }
 }
 EOC
@@ -43,14 +44,15 @@ xds { server 127.0.0.1:%%PORT_xds%%; node_id sidecar~127.0.0.1~a.b~b.svc.cluster
 EOC
     my $listener = sub {
         my ($port, $time, @routes) = @_;
+        my $idle = $port == 5 ? '3600s' : $time;
         return Heddle::Xds::listener("l$port", $hd->port($port), route_config => Heddle::Xds::routes("r$port", @routes),
-            request_headers_timeout => $time, stream_idle_timeout => $time, common_http_protocol_options => {idle_timeout => $time});
+            request_headers_timeout => $time, stream_idle_timeout => $time, common_http_protocol_options => {idle_timeout => $idle});
     };
     my @late = map { ["/$_" => 'up', action => {idle_timeout => '60s'}] } 'late', 'answer';
     $hd->{xds} = Heddle::Xds->new($hd, 'xds')->serve(
         CDS => [Heddle::Xds::cluster('up', $hd->port(1)), Heddle::Xds::cluster('clock', $hd->port(3))],
         LDS => [$listener->(0, '0.3s', @late, ['/tick' => 'clock', action => {idle_timeout => '60s'}], ['/' => 'up']),
-            $listener->(2, '0.3s', ['/' => 'up']), $listener->(4, '1s', ['/' => 'up'])])->start;
+            $listener->(2, '0.3s', ['/' => 'up']), $listener->(5, '0.3s', ['/' => 'up']), $listener->(4, '1s', ['/' => 'up'])])->start;
     return $hd;
 }
 
@@ -82,6 +84,14 @@ sub time_outs {
         is $c->request('GET', '/')->status, 200, 'after an answer';
         $c->send("GET / HTTP/1.1\r\nHost:");
         is status_of($c), 408, 'half a second head';
+    }
+    for my $before (0, 1) { # slowloris: a byte now and then is no reason to wait on; nor is a connection that may idle for long
+        my $c = $hd->connect(5);
+        is $c->request('GET', '/')->status, 200, 'after an answer' if $before;
+        $c->send("GET / HTTP/1.1\r\nX: ");
+        while (!$c->is_ready) { $hd->get('/tick'); $c->send('x') }
+        is status_of($c), 408, 'a head that never ends, byte by byte' . ($before ? ', the second one' : '');
+        ok $c->is_eof, 'and closed';
     }
     my $c = $hd->connect;
     $c->send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -159,7 +169,7 @@ for (by_file(), by_xds()) {
     });
     $hd->backend(3, sub { {status => 200, body => '', after => 0.1} });
     $hd->start;
-    for my $port (0, 2, 4) { $hd->wait_for(sub { Heddle::Port::is_listening($hd->port($port)) }, "port $port") }
+    for my $port (0, 2, 4, 5) { $hd->wait_for(sub { Heddle::Port::is_listening($hd->port($port)) }, "port $port") }
     subtest "by $way: time-outs" => \&time_outs;
     subtest "by $way: slow but steady" => \&slow_but_steady;
     $hd->stop;
