@@ -482,6 +482,7 @@ static bool match(ssi_t *s, hd_str_t left, hd_str_t pattern, bool *holds)
         hd_req_log(s->req, HD_LOG_ERROR, "%s", err.text);
         return false;
     }
+    left = hd_str_dup(hd_req_pool(s->req), left); /* some are only lent for a turn */
     rc = hd_regex_match(re, left, &captures);
     *holds = rc == HD_OK;
     for (uint32_t i = 0; rc == HD_OK && i < hd_countof(s->captures); i++) {
