@@ -214,7 +214,7 @@ $O/fuzz/$1: fuzz/$1/$1.c $2 $O/libheddle.a
 endef
 # The whole program with its modules, loaded as it does: a configuration may say anything. Lua isn't
 # among them: it would run.
-FUZZ_PROGRAM := directives xds
+FUZZ_PROGRAM := directives site xds
 $(foreach f,$(FUZZ_PROGRAM),$(eval $(call fuzz_rules,$f,$O/src/hd_program.o \
     $(filter-out %/hd_lua_module.so,$(MODULE_SO)),-rdynamic $(WHOLE))))
 $(eval $(call fuzz_rules,relay,,-Wl$(comma)--wrap=hd_h1_client_open))

@@ -48,7 +48,7 @@ sub blocks {
 sub frames {
     my ($head, $body) = split /\r\n\r\n/, shift, 2;
     my ($line, @fields) = split /\r?\n/, $head;
-    my ($method, $path) = split ' ', $line;
+    my ($method, $path) = split ' ', $line // '';
     my $frame = sub { my ($type, $flags, $bytes) = @_; return substr(pack('N', length $bytes), 1) . pack('CCN', $type, $flags, 1) . $bytes };
     my $block = join '', map { pack 'C C/a* C/a*', 0, @$_ } [':method', $method // ''], [':scheme', 'http'], [':path', $path // ''],
         map { my ($name, $value) = /^([^:]*):\s*(.*)/s; $name = lc($name // ''); [$name eq 'host' ? ':authority' : $name, $value // ''] }
@@ -69,7 +69,7 @@ for my $case (OddRequests::all()) {
 dict($_, "\r\n", "\r\n\r\n", 'HTTP/1.1', 'HTTP/1.0', 'chunked', "0\r\n\r\n", 'GET ', 'POST ', 'HEAD ', 'CONNECT ', 'OPTIONS *',
     '100-continue', 'trailers', 'close', 'keep-alive', 'websocket', 'application/grpc', '100 Continue', '101 Switching Protocols',
     map { "$_: " } 'Host', 'Content-Length', 'Transfer-Encoding', 'Connection', 'Upgrade', 'TE', 'Trailer', 'Expect', 'Range',
-    'Keep-Alive', 'Cookie', 'X-Forwarded-For', 'Sec-WebSocket-Key', 'grpc-timeout', 'Location') for 'h1', 'h1_engine', 'relay';
+    'Keep-Alive', 'Cookie', 'X-Forwarded-For', 'Sec-WebSocket-Key', 'grpc-timeout', 'Location') for 'h1', 'h1_engine', 'relay', 'site';
 
 for my $file (glob 'fuzz/h2/corpus/*') {
     my ($how, $frames) = unpack 'C a*', load($file);
@@ -80,6 +80,28 @@ for my $file (glob 'fuzz/h2/corpus/*') {
 seed('relay', "\x10" . join '', map { pack 'C4 a*', @$_[0 .. 2], length $_->[3], $_->[3] } [1, 0, 0, ''], @$_)
     for [[0x82, 1, 0, '']], [[2, 1, 0, ''], [0x83, 1, 0, 'a body ok']], [[2, 1, 0, "HTTP/1.1 100 Continue\r\n\r\n"], [0x82, 1, 0, '']],
         [[2, 1, 0, "HTTP/1.1 200 OK\r\n\r\n"], [3, 1, 0, 'abc'], [0x84, 1, 0, "X: 1\r\n\r\n"]], [[6, 1, 0, "\0\0\0\1"]], [[7, 0, 0, '']];
+
+# each location of fuzz/site, with bodies for its filters
+{
+    use IO::Compress::Gzip qw(gzip);
+    my $zipped = '';
+    gzip \'abc aab <!--#echo var="uri" -->' => \$zipped;
+    my @answers = (['X: 1', 'abc aabc'], ["Content-Type: text/html; charset=koi8-r\r\nSet-Cookie: a=b; Path=/; Domain=a", "\xc0\xc1abc\xc2"],
+        ["Content-Encoding: gzip\r\nContent-Type: text/html", $zipped], ["Location: http://a/x\r\nX-Accel-Redirect: /sub", 'ab'],
+        ["X-Accel-Charset: koi8-r\r\nX-Accel-Limit-Rate: 1\r\nX-Accel-Buffering: no\r\nETag: \"a\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT", 'aab'],
+        ['Content-Type: text/html', '<!--# if expr="$http_x = /a(?P<b>.)/" --><!--# include virtual="/sub?x" stub="s" wait="yes" set="v" --><!--# else -->'
+                . '<!--# set var="a" value="$b$v" --><!--# endif --><!--# block name="s" -->x<!--# endblock --><!--# echo var="a" encoding="url" default="d" -->']);
+    my $fields = 'X: ab|Accept-Encoding: gzip|Range: bytes=1-2|Cookie: uid=a|If-None-Match: "a"|X-Forwarded-For: 1.2.3.4, 5|Referer: http://x.a.b/';
+    for my $at (0 .. 17) {
+        for my $answer (@answers) {
+            my ($head, $body) = @$answer;
+            for my $status (200, 404, 206) {
+                seed('site', pack('CC C/a*', 64, $at, $fields) . "HTTP/1.1 $status OK\r\n$head\r\nContent-Length: " . length($body) . "\r\n\r\n$body");
+                seed('site', pack('CC C/a*', 32, $at, '') . "HTTP/1.1 $status OK\r\n$head\r\nTransfer-Encoding: chunked\r\n\r\n" . sprintf('%x', length $body) . "\r\n$body\r\n0\r\n\r\n");
+            }
+        }
+    }
+}
 
 # --- configurations ---
 

@@ -52,7 +52,7 @@ static void start_world(int arena_kind, hd_member_kind_t kind)
     hd_member_add_arena(member, arena);
 }
 
-static void end_world(void)
+TAP_UNUSED static void end_world(void)
 {
     hd_member_stop(member);
     hd_arena_destroy(arena);
