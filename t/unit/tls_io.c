@@ -11,6 +11,7 @@ typedef struct {
     size_t written, room;       /* <room>: what may still be written */
     size_t read_max;            /* of one read */
     bool ends_now;              /* the peer's end, as far as the layer above can see */
+    bool is_broken;             /* nothing can be written */
     size_t damage_at, was_read; /* the byte of what was read that arrives changed */
 } tap_t;
 
@@ -40,6 +41,8 @@ static ssize_t tap_writev(hd_layer_t *l, const struct iovec *iov, int n)
     ssize_t done;
 
     t->writes_n++;
+    if (t->is_broken)
+        return HD_IO_ERROR;
     for (int i = 0; i < n && i < 8 && room > 0; i++) {
         part[part_n] = iov[i];
         part[part_n].iov_len = hd_min(iov[i].iov_len, room);
@@ -312,6 +315,32 @@ static void test_ends(void)
     pair_stop();
 }
 
+/* The peer has answered and reset the conn before we wrote. */
+static void test_broken(void)
+{
+    start_open();
+    client.paused = true;
+    side_send(&server, "the early answer");
+    turns(4);
+    client_tap.is_broken = true;
+    side_send(&client, "the rest of a request");
+    hd_conn_flush(client.c);
+    client.paused = false;
+    turns(4);
+    ok(hd_str_eq(client.in, HD_STR("the early answer")),
+       "what came before a write failed is read");
+    ok(client.closed, "then the owner hears of it: %s", client.error);
+    pair_stop();
+
+    start_open();
+    client_tap.is_broken = true;
+    side_send(&client, "a request");
+    hd_conn_flush(client.c);
+    turns(4);
+    ok(client.closed && client.in.len == 0, "where nothing came, too: %s", client.error);
+    pair_stop();
+}
+
 /* What others of this thread left in OpenSSL's queue of errors. */
 static void test_others_errors(void)
 {
@@ -553,6 +582,7 @@ int main(void)
         test_short_reads();
         test_pause();
         test_ends();
+        test_broken();
         test_others_errors();
         test_garbage();
         test_damage();

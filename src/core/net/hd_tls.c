@@ -47,7 +47,8 @@ static hd_rc_t fail(hd_tls_layer_t *l, int ssl_error)
     l->state = HD_TLS_FAILED;
     hd_tls_error_text(l, ssl_error, in_handshake, why, sizeof(why));
     return hd_conn_fail(l->layer.conn,
-                        l->below_ended || l->below_failed ? HD_E_RESET : HD_E_TLS,
+                        l->below_ended || l->below_failed || l->below_broken ? HD_E_RESET
+                                                                             : HD_E_TLS,
                         "TLS%s: %s", in_handshake ? " handshake" : "", why);
 }
 
@@ -173,8 +174,8 @@ static unsigned on_event(hd_layer_t *layer, unsigned events)
             layer->conn->peer_closing = true;
         return 0;
     }
-    if (l->state == HD_TLS_FAILED)
-        return 0;
+    if (l->state == HD_TLS_FAILED) /* the handshake tells; later the owner learns it */
+        return layer->conn->state == HD_CONN_OPEN ? events : 0;
     if ((events & HD_EV_WRITE) != 0 && l->out != NULL && hd_tls_push_out(l) == HD_AGAIN)
         events &= ~(unsigned)HD_EV_WRITE;
     return events;
@@ -249,7 +250,7 @@ static ssize_t read_layer(hd_layer_t *layer, void *to, size_t len)
         else
             hd_ignore(fail(l, error) != HD_ERROR);
     }
-    if (hd_tls_leave(l) == HD_ERROR && l->state == HD_TLS_OPEN)
+    if (hd_tls_leave(l) == HD_ERROR && l->state == HD_TLS_OPEN && !l->below_broken)
         hd_ignore(fail(l, SSL_ERROR_SYSCALL) != HD_ERROR);
     if (done > 0) {
         if (l->state != HD_TLS_OPEN)
@@ -323,9 +324,9 @@ static ssize_t writev_layer(hd_layer_t *layer, const struct iovec *iov, int n)
         l->holds_buffer = false;
         done += len;
     }
-    if (hd_tls_leave(l) == HD_ERROR && l->state != HD_TLS_FAILED)
+    if (hd_tls_leave(l) == HD_ERROR && l->state != HD_TLS_FAILED && !l->below_broken)
         hd_ignore(fail(l, SSL_ERROR_SYSCALL) != HD_ERROR);
-    if (l->state == HD_TLS_FAILED)
+    if (l->state == HD_TLS_FAILED || l->below_broken)
         return HD_IO_ERROR;
     return done > 0 ? (ssize_t)done : HD_IO_AGAIN;
 }

@@ -125,7 +125,7 @@ hd_rc_t hd_tls_push_out(hd_tls_layer_t *l)
     ssize_t sent = 0;
     int n = 0;
 
-    if (l->below_failed)
+    if (l->below_failed || l->below_broken)
         return HD_ERROR;
     if (l->out != NULL)
         iov[n++] = (struct iovec){l->out->data + l->out->at, l->out->end - l->out->at};
@@ -135,7 +135,7 @@ hd_rc_t hd_tls_push_out(hd_tls_layer_t *l)
         return HD_OK;
     sent = l->layer.below->ops->writev(l->layer.below, iov, n);
     if (sent < 0 && sent != HD_IO_AGAIN) {
-        l->below_failed = true;
+        l->below_broken = true;
         return HD_ERROR;
     }
     if (sent < 0)

@@ -63,21 +63,22 @@ typedef struct hd_tls_ctx_s {
     bool is_kept;   /* by kept, below */
     hd_link_t kept; /* those kept over times without a conn, latest first */
     struct hd_tls_cache_s
-        *zone;                 /* a server's, shared; NULL: none, or not looked for yet */
+        *zone; /* a server's, shared; NULL: none, or not looked for yet */
     struct hd_tls_cache_s *answers; /* the same of answers about clients' certificates */
-    struct hd_map_s *pairs;    /* certificates that were read, by names; NULL: none */
-    hd_link_t pairs_by_use;    /* latest first */
-    struct hd_map_s *sessions; /* a client's, by key */
+    struct hd_map_s *pairs;     /* certificates that were read, by names; NULL: none */
+    hd_link_t pairs_by_use;     /* latest first */
+    struct hd_map_s *sessions;  /* a client's, by key */
     hd_link_t sessions_by_time; /* latest first */
 } hd_tls_ctx_t;
 
-/* What a conn needs until its handshake is over. The versions of its secrets that it began
- * with are pinned: it ends with them, whatever is published or removed meanwhile. */
+/* What a conn needs until its handshake is over. The versions of its secrets that it
+ * began with are pinned: it ends with them, whatever is published or removed meanwhile.
+ */
 typedef struct {
-    const hd_region_t *trust; /* NULL: none */
+    const hd_region_t *trust;       /* NULL: none */
     struct hd_tls_asking_s *asking; /* in HD_TLS_ASKING; else NULL */
-    const hd_tls_pair_t *pairs; /* a server's settings' own, see hd_tls_push_server */
-    hd_tls_cert_t **own;        /* those of the pairs, once they are known; else NULL */
+    const hd_tls_pair_t *pairs;     /* a server's settings' own, see hd_tls_push_server */
+    hd_tls_cert_t **own; /* those of the pairs, once they are known; else NULL */
     uint32_t own_n;
     uint32_t n;
     const hd_region_t *certs[]; /* as the settings' certs; NULL: wasn't there */
@@ -120,9 +121,11 @@ typedef struct {
     uint8_t doubt;        /* hd_tls_doubt_t */
     uint8_t early;        /* hd_tls_early_t */
     uint8_t early_byte;
-    bool below_ended, below_failed;
-    bool holds_buffer;    /* OpenSSL has kept a buffer for writing since the last write */
-    bool verified;        /* the peer showed a certificate that passed every check */
+    bool below_ended : 1, below_failed : 1;
+    bool below_broken : 1; /* a write failed; what came before may be read yet */
+    bool
+        holds_buffer : 1; /* OpenSSL has kept a buffer for writing since the last write */
+    bool verified : 1;    /* the peer showed a certificate that passed every check */
     hd_link_t watched;    /* of those that are verified, by hd_tls_watch.c */
     int64_t good_until_s; /* end of the first certificate of the path; 0: unknown */
     uint64_t trust_content; /* what it was verified by, see hd_tls_content_of */
@@ -187,8 +190,8 @@ void hd_tls_settle(hd_tls_layer_t *l);
  * l->held->own; what may be resumed is bound to it. HD_OK, too, if there are none. */
 hd_rc_t hd_tls_pairs_choose(hd_tls_layer_t *l, hd_err_t *err) HD_MUST_CHECK;
 /* On a client: what it was asked to show, l->held->own; *version changes with it. */
-hd_rc_t hd_tls_pair_take(hd_tls_layer_t *l, const hd_tls_client_t *ask,
-                         uint64_t *version, hd_err_t *err) HD_MUST_CHECK;
+hd_rc_t hd_tls_pair_take(hd_tls_layer_t *l, const hd_tls_client_t *ask, uint64_t *version,
+                         hd_err_t *err) HD_MUST_CHECK;
 void hd_tls_pairs_let_go(hd_tls_held_t *held);
 void hd_tls_pairs_deinit(hd_tls_ctx_t *ctx);
 
@@ -213,8 +216,8 @@ typedef struct hd_tls_asking_s hd_tls_asking_t;
 /* Whether responders say that the peer's certificates are good: l->doubt. HD_OK: that is
  * known; HD_AGAIN: hd_tls_asked follows, unless it is stopped. */
 hd_rc_t hd_tls_ask(hd_tls_layer_t *l);
-void hd_tls_ask_stop(hd_tls_layer_t *l); /* harmless when nobody is asked */
-void hd_tls_asked(hd_tls_layer_t *l);    /* hd_tls.c's: goes on */
+void hd_tls_ask_stop(hd_tls_layer_t *l);             /* harmless when nobody is asked */
+void hd_tls_asked(hd_tls_layer_t *l);                /* hd_tls.c's: goes on */
 const char *hd_tls_doubt_text(hd_tls_doubt_t doubt); /* nginx's words; NULL: none */
 
 /* --- session --- */

@@ -72,7 +72,7 @@ void hd_tls_error_text(const hd_tls_layer_t *l, int ssl_error, bool in_handshake
         print_reason(e, in_handshake, out, room);
     else if (l->below_ended)
         snprintf(out, room, "the peer closed the connection");
-    else if (l->below_failed)
+    else if (l->below_failed || l->below_broken)
         snprintf(out, room, "the connection below it failed");
     else
         snprintf(out, room, "OpenSSL failed (%d)", ssl_error);
