@@ -25,8 +25,12 @@ sub back_end {
     my $dir = $hd->dir;
     $hd->backend($n, sub {
         my ($path) = $_[0]{uri} =~ m{^/(\w+)};
-        open my $f, '<', "$dir/$path-$n" or return "served by $n";
-        my $status = <$f>;
+        my $status = 'held'; # until it is something else
+        while ($status eq 'held') {
+            open my $f, '<', "$dir/$path-$n" or return "served by $n";
+            $status = <$f>;
+            select undef, undef, undef, 0.01 if $status eq 'held';
+        }
         return $status eq 'silent' ? {hang => 1} : {status => $status, body => ''};
     });
 }
@@ -107,9 +111,9 @@ SKIP: {
 # ---- who waits for the first answers
 if (!$Heddle::Xds::missing) {
     my $one = sub { my ($hd, $name, @more) = @_; return Heddle::Xds::cluster($name, $hd->port(1), @no_panic, @more) };
-    my $hd = with_xds(sub { $one->($_[0], 'waits', health_checks => [check('/w')]) });
+    my $hd = with_xds(sub { $one->($_[0], 'waits', health_checks => [check('/w', timeout => '3600s')]) });
     back_end($hd, 1);
-    set($hd, 'w', 1, 'silent');
+    set($hd, 'w', 1, 'held');
     $hd->start;
     $hd->{xds}->wait_ack('LDS');
     $hd->wait_for(sub { grep { $_->{uri} eq '/w' } $hd->requests(1) }, 'a check under way');
