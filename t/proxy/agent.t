@@ -36,11 +36,10 @@ my $c = $hd->connect(1);
 my ($mine) = Heddle::Echo::greeted($c);
 
 # A worker's replacement has the agent's socket, too.
-my ($victim) = grep { $_ != $mine } $hd->workers;
+my $victim = $hd->wait_for(sub { (grep { $_ != $mine } $hd->workers)[0] }, 'the other worker');
 $hd->expect_log(qr/(?:worker|agent) process \d+ exited on signal 9/);
 kill 'KILL', $victim;
-$hd->wait_for(sub { $hd->workers == 2 && !grep { $_ == $victim } $hd->workers }, 'its replacement');
-my ($heir) = grep { $_ != $mine } $hd->workers;
+my $heir = $hd->wait_for(sub { (grep { $_ != $mine && $_ != $victim } $hd->workers)[0] }, 'its replacement');
 $hd->freeze($mine);
 is +(Heddle::Echo::greeting($hd, 1))[0], $heir, "a worker's replacement accepts on it";
 kill 'CONT', $mine;

@@ -12,6 +12,7 @@ my $hd = Heddle::Echo::heddle(workers => 2, conf => <<'EOC')->start;
 echo_listen 127.0.0.1:%%PORT_0%% one;
 echo_listen 127.0.0.1:%%PORT_1%% other;
 EOC
+$hd->wait_for(sub { $hd->workers == 2 }, 'both workers');
 my @workers = sort $hd->workers;
 my $c = $hd->connect(0);
 Heddle::Echo::greeted($c);

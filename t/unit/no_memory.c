@@ -286,8 +286,9 @@ static void exchange(bool client_h2, bool up_h2)
     waited_s = 0;
     open_client(client_h2);
     while (!is_over() && waited_s < WAIT_S_MAX) {
-        bool moved = move_end(&client_end) | serve_up(up_h2);
+        bool moved = move_end(&client_end);
 
+        moved = serve_up(up_h2) || moved;
         hd_loop_turn(loop, 0);
         still = moved ? 0 : still + 1;
         if (still > 20) {
