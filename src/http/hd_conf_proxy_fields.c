@@ -1,6 +1,7 @@
 /* proxy_set_header, proxy_redirect, proxy_cookie_… and the like: fields towards the
  * upstream and of its responses. */
 #include "http/hd_conf_proxy_int.h"
+#include "http/hd_proxy_int.h"
 
 #define LIST_MAX 200
 
@@ -218,34 +219,26 @@ hd_rc_t hd_conf_proxy_set_cookie_flags(hd_conf_t *cf, const hd_str_t *args, void
 hd_rc_t hd_conf_proxy_set_ignored(hd_conf_t *cf, const hd_str_t *args, void *conf,
                                   hd_err_t *err)
 {
-    static const struct {
-        const char *name;
-        uint32_t bit;
-    } fields[] = {{"X-Accel-Redirect", HD_IGNORES_REDIRECT},
-                  {"X-Accel-Expires", HD_IGNORES_EXPIRES},
-                  {"X-Accel-Limit-Rate", HD_IGNORES_LIMIT_RATE},
-                  {"X-Accel-Buffering", HD_IGNORES_BUFFERING},
-                  {"X-Accel-Charset", HD_IGNORES_CHARSET},
-                  {"Expires", 0},
-                  {"Cache-Control", 0},
-                  {"Set-Cookie", 0},
-                  {"Vary", 0}};
+    static const hd_str_t others[] = {HD_STR_INIT("Expires"),
+                                      HD_STR_INIT("Cache-Control"),
+                                      HD_STR_INIT("Set-Cookie"), HD_STR_INIT("Vary")};
     hd_conf_proxy_t *pc = conf;
 
     pc->ignores = 0;
     for (uint32_t i = 0; i < cf->node->args_n; i++) {
+        uint32_t bit = hd_proxy_accel_bit(args[i]);
         size_t k = 0;
 
-        while (k < hd_countof(fields) &&
-               !hd_str_eq_nocase(args[i], hd_str_c(fields[k].name)))
+        while (bit == 0 && k < hd_countof(others) &&
+               !hd_str_eq_nocase(args[i], others[k]))
             k++;
-        if (k == hd_countof(fields))
+        if (k == hd_countof(others))
             return hd_err_set(err, HD_E_CONF,
                               "invalid value \"%.*s\"; allowed are X-Accel-Redirect, "
                               "X-Accel-Expires, X-Accel-Limit-Rate, X-Accel-Buffering, "
                               "X-Accel-Charset, Expires, Cache-Control, Set-Cookie, Vary",
                               HD_STR_ARG(args[i]));
-        pc->ignores |= fields[k].bit;
+        pc->ignores |= bit;
     }
     return HD_OK;
 }

@@ -101,11 +101,6 @@ static void set_timer(hd_h1_server_t *h, uint64_t ms)
     hd_conn_set_timer(h->conn, ms);
 }
 
-static uint32_t to_ms32(uint64_t ms)
-{
-    return (uint32_t)hd_min(ms, (uint64_t)UINT32_MAX);
-}
-
 /* The client is gone or broke the protocol: the request ends by itself. */
 static void lose_client(hd_h1_server_t *h, hd_err_code_t code, const char *why)
 {
@@ -211,8 +206,8 @@ static void on_finished(hd_req_t *req)
     h->req = NULL;
     h->is_paused = false;
     h->linger = hd_linger_of(req->loc);
-    h->idle->send_timeout_ms = to_ms32(req->loc->send_timeout_ms);
-    h->idle->idle_timeout_ms = to_ms32(idle_ms_of(req));
+    h->idle->send_timeout_ms = hd_ms32(req->loc->send_timeout_ms);
+    h->idle->idle_timeout_ms = hd_ms32(idle_ms_of(req));
     h->idle->min_idle_s =
         (uint16_t)hd_min((req->loc->keepalive_min_ms + 999) / 1000, (uint64_t)UINT16_MAX);
     if (h->state == HD_H1S_ANSWER && !h->close_after) {
@@ -813,7 +808,7 @@ void hd_h1_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     hd_bug_on(idle == NULL);
     *idle = (hd_h1_idle_t){.entry = *entry,
                            .send_timeout_ms = TIMEOUT_MS,
-                           .idle_timeout_ms = to_ms32(timeout_ms)};
+                           .idle_timeout_ms = hd_ms32(timeout_ms)};
     hd_conn_set_handler(c, &handler, idle);
     hd_conn_set_timer(c, timeout_ms);
 }

@@ -505,7 +505,7 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
         return 0;
     case NGHTTP2_DATA:
         st = stream_of(&h->s, frame->hd.stream_id);
-        if (ended && st != NULL && (st->head_given || st->tube != NULL))
+        if (ended && st != NULL && st->head_given)
             give_end(st);
         return 0;
     default:

@@ -124,16 +124,11 @@ static void on_due(hd_timer_t *t)
     hd_timer_set(h->conn->loop, t, h->timeout_ms);
 }
 
-static uint32_t to_ms32(uint64_t ms)
-{
-    return (uint32_t)hd_min(ms, (uint64_t)UINT32_MAX);
-}
-
 hd_linger_t hd_linger_of(const hd_http_loc_t *loc)
 {
     return loc->lingers == HD_LINGERS_NOT ? (hd_linger_t){0}
-                                          : (hd_linger_t){to_ms32(loc->lingering_time_ms),
-                                                          to_ms32(loc->lingering_gap_ms)};
+                                          : (hd_linger_t){hd_ms32(loc->lingering_time_ms),
+                                                          hd_ms32(loc->lingering_gap_ms)};
 }
 
 void hd_hangup(hd_conn_t *c, uint64_t send_timeout_ms, hd_linger_t how)

@@ -15,6 +15,12 @@ typedef struct {
     uint32_t gap_ms;  /* without a byte; 0: as long as <time_ms> */
 } hd_linger_t;
 
+/* At most what 32 bits hold. */
+static inline uint32_t hd_ms32(uint64_t ms)
+{
+    return (uint32_t)hd_min(ms, (uint64_t)UINT32_MAX);
+}
+/* As a location says it. */
 hd_linger_t hd_linger_of(const hd_http_loc_t *loc);
 /* Takes <c>; its handler hears nothing more. <send_timeout_ms> 0: a minute. */
 void hd_hangup(hd_conn_t *c, uint64_t send_timeout_ms, hd_linger_t linger);

@@ -44,7 +44,7 @@ bool hd_part_start(hd_req_t *req)
     bool found;
     hd_rc_t rc;
 
-    etag = hd_res_header(req, HD_STR("Accept-Ranges"), &found);
+    hd_ignore(hd_res_header(req, HD_STR("Accept-Ranges"), &found).len == 0);
     if (!found || req->res.status != 200 || size < 0)
         return true;
     etag = hd_res_header(req, HD_STR("ETag"), &found);

@@ -85,8 +85,6 @@ void hd_try_resume(hd_try_t *t); /* the balancer woke the request */
 /* More of the request's body, END flag as in the message. */
 void hd_try_send_body(hd_try_t *t, hd_chain_t *body);
 /* Ends interest in it; harmless when it is over. */
-/* Of X-Accel-NAME its HD_IGNORES_…; 0: it is another field. */
-uint32_t hd_proxy_accel_bit(hd_str_t name);
 void hd_try_end(hd_try_t *t, hd_pick_result_t result);
 void hd_try_release(hd_try_t *t);    /* its pick; once */
 void hd_try_push_timer(hd_try_t *t); /* something moved */
@@ -147,6 +145,8 @@ void hd_proxy_cut_body(hd_proxy_t *p, unsigned status, uint64_t flag,
 void hd_proxy_on_drained(hd_req_t *req); /* of hd_action_ops_t */
 
 /* --- hd_proxy_accel.c --- */
+/* Of X-Accel-NAME its HD_IGNORES_…; 0: it is another field. */
+uint32_t hd_proxy_accel_bit(hd_str_t name);
 /* Out of the response's head into <p>. */
 void hd_proxy_take_accel(hd_proxy_t *p);
 /* X-Accel-Redirect: the answer is another location's, or 404. */

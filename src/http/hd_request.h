@@ -144,8 +144,8 @@ struct hd_req_s {
     void *client_state;      /* the codec's: an h2 stream, h1 conn */
     struct hd_req_s *parent; /* of a sub whose parent lives (hd_sub.h) */
     struct hd_sub_s *subs;   /* those of this request */
-    uint32_t
-        *subs_left; /* so many may be begun for whom all of them are; NULL: none was */
+    uint32_t *subs_left; /* so many may be begun, all of one client's request together;
+                            NULL: none was */
     uint32_t sub_depth; /* requests around it */
     hd_loop_t *loop;
     hd_member_t *member;
@@ -184,8 +184,8 @@ struct hd_req_s {
     /* --- where it is --- */
     uint8_t step; /* hd_step_t; changed in hd_request.c only */
     uint8_t reroutes;
-    uint16_t local_code;    /* nginx's 494 (431 for the client) and 495 to 497 (400), of
-                               which error_page    may be told by these; 0: none */
+    uint16_t local_code;    /* nginx's 494 (431 for the client) and 495 to 497 (400), by
+                               which error_page may name it; 0: none */
     uint16_t error_status;  /* replaces the answer's, where error_page says so; 0: not */
     hd_str_t client_method; /* of a sub: its parent's, for $request_method; else empty */
     hd_str_t wanted_charset; /* X-Accel-Charset; empty: none */
@@ -258,8 +258,7 @@ struct hd_req_s {
     int64_t start_wall_ns;
     /* Bodies; heads, and what frames the request's body over HTTP/1. */
     uint64_t bytes_received, bytes_sent, head_bytes_received, head_bytes_sent;
-    uint32_t
-        head_wire_bytes; /* of HTTP/2: its head as it came, compressed; 0: not known */
+    uint32_t head_wire_bytes; /* HTTP/2's head as it came, compressed; 0: not known */
     uint64_t framing_bytes_sent; /* of chunks: nginx counts them as body */
     uint64_t flags;              /* response flags, HD_RF_… */
     const char *details;
