@@ -360,9 +360,7 @@ static bool read_head(hd_h1_server_t *h)
                                  &used, &why);
     if (rc == HD_H1_OK && !hd_h1_input_hold_head(&h->in, req, used))
         rc = HD_H1_TOO_LONG;
-    if (rc == HD_H1_OK &&
-        hd_http_normalize_path(req->head.raw_path, http, req->pool, &req->head.path,
-                               &req->head.query) != HD_OK) {
+    if (rc == HD_H1_OK && hd_http_take_path(req, http) != HD_OK) {
         rc = HD_H1_BAD;
         why = "bad path";
     }
@@ -370,8 +368,7 @@ static bool read_head(hd_h1_server_t *h)
         if (h->in.block != NULL) /* what was read of it is still asked for */
             hd_h1_input_hold_block(&h->in, req);
         if (req->head.raw_path.len > 0 && req->head.path.len == 0)
-            hd_ignore(hd_http_normalize_path(req->head.raw_path, http, req->pool,
-                                             &req->head.path, &req->head.query));
+            hd_ignore(hd_http_take_path(req, http));
         hd_request_set_entry(req, &h->idle->entry);
         hd_http_entry_let_go(&h->idle->entry, h->conn);
         h->close_after = true;

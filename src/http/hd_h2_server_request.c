@@ -273,8 +273,7 @@ static void start_request(hd_h2_server_t *h, hd_h2_stream_t *st, bool ended)
     st->is_long = head->content_length > HD_H2_UNWANTED_BYTES || head->expects_continue;
     st->req->head_bytes_received = st->head_bytes;
     if (st->bad_status == 0 && head->method_id != HD_M_CONNECT &&
-        hd_http_normalize_path(head->raw_path, http, st->req->pool, &head->path,
-                               &head->query) != HD_OK)
+        hd_http_take_path(st->req, http) != HD_OK)
         refuse_head(st, 400, "bad path");
     if (st->bad_status != 0) {
         hd_request_set_entry(st->req, &h->entry);

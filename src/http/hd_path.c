@@ -31,7 +31,7 @@ hd_str_t hd_http_type_of(const hd_http_loc_t *loc, hd_str_t path)
     return loc->default_type;
 }
 
-/* How a %XX and a slash are read; see hd_http_conf_t.escaped_slashes. */
+/* hd_http_conf_t.escaped_slashes */
 enum { SLASH_KEEP, SLASH_REJECT, SLASH_REDIRECT, SLASH_FORWARD };
 
 /* Is there anything to do at all? Most paths are plain. */
@@ -49,52 +49,88 @@ static bool is_plain(hd_str_t path)
     return true;
 }
 
-/* Decodes <in> to <out>. nginx's way: every %XX once. Envoy's (<is_xds>): only unreserved
- * ones, hex in upper case; others stay as they are. NUL is refused everywhere. */
-static hd_rc_t decode(hd_str_t in, const hd_http_conf_t *http, char *out, size_t *out_len)
+/* The byte of the %XX at <at>; -1: there is none. */
+static int escaped_at(hd_str_t s, size_t at)
 {
+    int high, low;
+
+    if (s.data[at] != '%' || at + 2 >= s.len)
+        return -1;
+    high = hd_hex_value(s.data[at + 1]);
+    low = hd_hex_value(s.data[at + 2]);
+    return high < 0 || low < 0 ? -1 : high << 4 | low;
+}
+
+static bool is_slash(int c)
+{
+    return c == '/' || c == '\\';
+}
+
+/* Decodes every %XX of <p> in place, once: nginx's way; by <is_xds> unreserved ones,
+ * others stay with their hex in upper case, and a backslash is a slash, as browsers and
+ * Envoy read it. NUL is refused everywhere. */
+static hd_rc_t decode(char *p, size_t *len, bool is_xds)
+{
+    hd_str_t in = hd_str_n(p, *len);
     size_t n = 0;
 
     for (size_t i = 0; i < in.len; i++) {
-        int high, low, c;
+        int c = in.data[i];
 
-        if (in.data[i] == '\\' && http->is_xds && http->normalize_path) {
-            out[n++] = '/'; /* as browsers and Envoy read it */
+        if (c == '\0')
+            return HD_ERROR;
+        if (c != '%') {
+            p[n++] = is_xds && c == '\\' ? '/' : (char)c;
             continue;
         }
-        if (in.data[i] == '\0')
+        c = escaped_at(in, i);
+        if (c <= 0)
             return HD_ERROR;
-        if (in.data[i] != '%') {
-            out[n++] = in.data[i];
-            continue;
-        }
-        high = i + 2 < in.len ? hd_hex_value(in.data[i + 1]) : -1;
-        low = i + 2 < in.len ? hd_hex_value(in.data[i + 2]) : -1;
-        if (high < 0 || low < 0)
-            return HD_ERROR;
-        c = high << 4 | low;
-        if (c == 0)
-            return HD_ERROR;
-        if ((c == '/' || c == '\\') && http->is_xds) {
-            if (http->escaped_slashes == SLASH_REJECT)
-                return HD_ERROR;
-            if (http->escaped_slashes != SLASH_KEEP) {
-                out[n++] = '/';
-                i += 2;
-                continue;
-            }
-        }
-        if (!http->is_xds || hd_is_char((unsigned char)c, HD_CH_UNRESERVED)) {
-            out[n++] = (char)c;
+        if (!is_xds || hd_is_char((unsigned char)c, HD_CH_UNRESERVED)) {
+            p[n++] = (char)c;
         } else {
-            out[n++] = '%';
-            out[n++] = "0123456789ABCDEF"[high];
-            out[n++] = "0123456789ABCDEF"[low];
+            p[n++] = '%';
+            p[n++] = "0123456789ABCDEF"[c >> 4];
+            p[n++] = "0123456789ABCDEF"[c & 15];
         }
         i += 2;
     }
-    *out_len = n;
+    *len = n;
     return HD_OK;
+}
+
+static bool has_escaped_slash(hd_str_t path)
+{
+    for (size_t i = 0; i + 2 < path.len; i++) {
+        if (is_slash(escaped_at(path, i)))
+            return true;
+    }
+    return false;
+}
+
+static void unescape_slashes(char *p, size_t *len)
+{
+    hd_str_t in = hd_str_n(p, *len);
+    size_t n = 0;
+
+    for (size_t i = 0; i < in.len; i++) {
+        int c = escaped_at(in, i);
+
+        p[n++] = is_slash(c) ? (char)c : in.data[i];
+        i += is_slash(c) ? 2 : 0;
+    }
+    *len = n;
+}
+
+static void merge_slashes(char *p, size_t *len)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < *len; i++) {
+        if (n == 0 || p[i] != '/' || p[n - 1] != '/')
+            p[n++] = p[i];
+    }
+    *len = n;
 }
 
 /* Removes dot segments in place (RFC 3986 §5.2.4); ".." above the root is refused, as by
@@ -134,11 +170,33 @@ static hd_rc_t squash(char *p, size_t *len, bool merge)
     return HD_OK;
 }
 
+/* Envoy's settings, each for itself and in its order: what merging does to dots, and dots
+ * to empty segments, depends on it. */
+static hd_rc_t normalize_xds(char *p, size_t *len, const hd_http_conf_t *http)
+{
+    if (http->escaped_slashes == SLASH_REJECT && has_escaped_slash(hd_str_n(p, *len)))
+        return HD_ERROR;
+    if (http->escaped_slashes != SLASH_KEEP)
+        unescape_slashes(p, len);
+    if (http->normalize_path &&
+        (decode(p, len, true) != HD_OK || squash(p, len, false) != HD_OK))
+        return HD_ERROR;
+    if (http->merge_slashes)
+        merge_slashes(p, len);
+    return HD_OK;
+}
+
+static hd_rc_t normalize_nginx(char *p, size_t *len, const hd_http_conf_t *http)
+{
+    return decode(p, len, false) == HD_OK
+               ? squash(p, len, http->loc == NULL || http->loc->merge_slashes)
+               : HD_ERROR;
+}
+
 hd_rc_t hd_http_normalize_path(hd_str_t raw, const hd_http_conf_t *http, hd_pool_t *pool,
                                hd_str_t *path, hd_str_t *query)
 {
     ssize_t mark = hd_str_find_char(raw, '?');
-    bool merge;
     size_t len;
     char *out;
 
@@ -146,15 +204,31 @@ hd_rc_t hd_http_normalize_path(hd_str_t raw, const hd_http_conf_t *http, hd_pool
     *query = mark < 0 ? HD_STR_NONE : hd_str_sub(raw, (size_t)mark + 1, raw.len);
     if (path->len == 0 || path->data[0] != '/' || is_plain(*path))
         return HD_OK;
-    if (http->is_xds && !http->normalize_path)
+    len = path->len;
+    out = hd_pool_alloc_unaligned(pool, len);
+    memcpy(out, path->data, len);
+    if ((http->is_xds ? normalize_xds : normalize_nginx)(out, &len, http) != HD_OK)
+        return HD_ERROR;
+    if (len != path->len || memcmp(out, path->data, len) != 0)
+        *path = hd_str_n(out, len);
+    return HD_OK;
+}
+
+hd_rc_t hd_http_take_path(hd_req_t *req, const hd_http_conf_t *http)
+{
+    hd_req_head_t *head = &req->head;
+    hd_str_t raw = head->raw_path, plain;
+
+    if (hd_http_normalize_path(raw, http, req->pool, &head->path, &head->query) != HD_OK)
+        return HD_ERROR;
+    if (!http->is_xds || head->path.data == raw.data)
         return HD_OK;
-    out = hd_pool_alloc_unaligned(pool, path->len + 1);
-    if (decode(*path, http, out, &len) != HD_OK)
-        return HD_ERROR;
-    merge = http->is_xds ? http->merge_slashes
-                         : http->loc == NULL || http->loc->merge_slashes;
-    if (squash(out, &len, merge) != HD_OK)
-        return HD_ERROR;
-    *path = hd_str_n(out, len);
+    plain = hd_str_sub(raw, 0, raw.len - head->query.len); /* with its '?' */
+    head->is_unescaped =
+        http->escaped_slashes == SLASH_REDIRECT && has_escaped_slash(plain);
+    head->raw_path = head->query.data == NULL
+                         ? head->path
+                         : hd_str_printf(req->pool, "%.*s?%.*s", HD_STR_ARG(head->path),
+                                         HD_STR_ARG(head->query));
     return HD_OK;
 }

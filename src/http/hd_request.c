@@ -79,17 +79,42 @@ static const hd_weighted_t *choose_target(const hd_proxy_conf_t *proxy)
     return proxy->targets;
 }
 
+static hd_rc_t redirect(hd_req_t *req, unsigned status, hd_str_t url, const char *details)
+{
+    hd_filters_select(req);
+    hd_response_local(req, status, HD_STR_NONE, HD_STR(""), 0, details);
+    hd_headers_add_id(&req->res.headers, HD_H_LOCATION, HD_STR("location"), url);
+    return HD_DONE;
+}
+
+static hd_str_t url_with(hd_req_t *req, hd_str_t scheme)
+{
+    return hd_str_printf(req->pool, "%.*s://%.*s%.*s", HD_STR_ARG(scheme),
+                         HD_STR_ARG(req->head.authority), HD_STR_ARG(req->head.raw_path));
+}
+
 /* Envoy's require_tls: the same URL, https. */
 static hd_rc_t redirect_to_tls(hd_req_t *req)
 {
-    hd_str_t url =
-        hd_str_printf(req->pool, "https://%.*s%.*s", HD_STR_ARG(req->head.authority),
-                      HD_STR_ARG(req->head.raw_path));
+    return redirect(req, 301, url_with(req, HD_STR("https")), "tls_required");
+}
 
+/* Envoy's UNESCAPE_AND_REDIRECT: all before us and behind shall see the path that was
+ * judged. gRPC's clients follow nobody. */
+static hd_rc_t redirect_to_path(hd_req_t *req)
+{
+    hd_str_t path = req->head.raw_path;
+
+    if (!hd_req_is_grpc(req)) {
+        if (path.len > 1 && (path.data[1] == '/' || path.data[1] == '\\'))
+            path = url_with(req, req->head.scheme); /* or "//name" would be a host */
+        return redirect(req, 307, path, "path_normalized");
+    }
     hd_filters_select(req);
-    hd_response_local(req, 301, HD_STR_NONE, HD_STR(""), 0, "tls_required");
-    hd_headers_add_id(&req->res.headers, HD_H_LOCATION, HD_STR("location"), url);
-    return HD_DONE;
+    hd_ignore(
+        hd_req_err(req, HD_E_PROTOCOL, "an escaped slash in a gRPC request's path"));
+    hd_response_fail(req, 400, 0, "path_normalized");
+    return HD_ERROR;
 }
 
 /* What was announced, and what came: the route may allow more than its server. An error
@@ -237,6 +262,8 @@ static hd_rc_t find_route(hd_req_t *req)
         return HD_OK;
     if (req->routes == NULL)
         req->routes = pin_routes(req);
+    if (hd_unlikely(req->head.is_unescaped))
+        return redirect_to_path(req);
     req->vhost = req->routes == NULL ? NULL : hd_router_find_vhost(req);
     if (req->vhost != NULL && req->vhost->require_tls &&
         !hd_str_eq(req->head.scheme, HD_STR("https")))

@@ -66,7 +66,7 @@ typedef enum {
  * of the request's pool. */
 typedef struct {
     hd_str_t method, scheme, authority; /* authority lower case */
-    hd_str_t raw_path;                  /* as received: path?query; "*" */
+    hd_str_t raw_path;     /* path?query, "*": as received; by xDS as it was normalised */
     hd_str_t line_method;  /* as received, where <method> is another by now; else empty */
     hd_str_t whole_target; /* of HTTP/1, where it is an absolute URL; else empty */
     hd_str_t path;     /* normalised path, without query (RFC 3986 §5.2.4) */
@@ -79,6 +79,7 @@ typedef struct {
     bool expects_continue;
     bool is_upgrade; /* Connection: upgrade with a token */
     bool keep_alive;
+    bool is_unescaped; /* raw_path lost a %2f or %5c: its client is sent there */
 } hd_req_head_t;
 
 typedef struct {
@@ -422,6 +423,9 @@ hd_rc_t hd_req_err(hd_req_t *req, hd_err_code_t code, const char *fmt, ...)
 /* --- paths (hd_path.c) --- */
 /* Normalises as the settings say: dot segments, %-decoding of unreserved, slashes merged;
  * HD_ERROR: refused (encoded slash with reject, NUL, "..": above root). Into <pool> if
- * changed. */
+ * changed, else slices of <raw>. */
 hd_rc_t hd_http_normalize_path(hd_str_t raw, const hd_http_conf_t *http, hd_pool_t *pool,
                                hd_str_t *path, hd_str_t *query);
+/* The head's path and query out of its raw_path. By xDS that becomes what was made of it:
+ * whoever looks at ":path" (rules, scripts, logs) judges what the upstream gets. */
+hd_rc_t hd_http_take_path(hd_req_t *req, const hd_http_conf_t *http);

@@ -240,8 +240,7 @@ static unsigned parse_head(weft_server_t *h, stream_t *s, const hd_http_conf_t *
         *why = "a tunnel over a weft";
         return 400;
     }
-    if (hd_http_normalize_path(head->raw_path, http, s->req->pool, &head->path,
-                               &head->query) != HD_OK) {
+    if (hd_http_take_path(s->req, http) != HD_OK) {
         *why = "bad path";
         return 400;
     }

@@ -172,8 +172,7 @@ TAP_UNUSED static hd_req_t *new_request(const char *method, const char *path)
     req->head.scheme = HD_STR("http");
     req->head.authority = HD_STR("example.org");
     req->head.raw_path = hd_str_c(path);
-    hd_ignore(hd_http_normalize_path(req->head.raw_path, http, req->pool, &req->head.path,
-                                     &req->head.query) != HD_OK);
+    hd_ignore(hd_http_take_path(req, http) != HD_OK);
     req->head.version = HD_HTTP_11;
     req->head.keep_alive = true;
     hd_headers_init(&req->head.headers, req->pool, 16);

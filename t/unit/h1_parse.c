@@ -374,7 +374,9 @@ static void test_paths(void)
         xds = {.is_xds = true, .normalize_path = true},
         merging = {.is_xds = true, .normalize_path = true, .merge_slashes = true},
         rejecting = {.is_xds = true, .normalize_path = true, .escaped_slashes = 1},
-        forwarding = {.is_xds = true, .normalize_path = true, .escaped_slashes = 3};
+        forwarding = {.is_xds = true, .normalize_path = true, .escaped_slashes = 3},
+        none = {.is_xds = true}, only_merging = {.is_xds = true, .merge_slashes = true},
+        only_forwarding = {.is_xds = true, .escaped_slashes = 3};
     static const struct {
         const hd_http_conf_t *http;
         const char *raw, *path; /* NULL: refused */
@@ -403,6 +405,11 @@ static void test_paths(void)
         {&rejecting, "/a%2Fb", NULL},
         {&rejecting, "/a%5cb", NULL},
         {&forwarding, "/a%2F..%2fb", "/b"},
+        {&merging, "/a//../b", "/a/b"}, /* dots first, as Envoy */
+        {&forwarding, "/a/%255cb%5c..", "/a/"},
+        {&none, "/a//../%zz%2f\\", "/a//../%zz%2f\\"},
+        {&only_merging, "//a///..//%2f/", "/a/../%2f/"},
+        {&only_forwarding, "/a%2F..%5cb%zz%252f", "/a/..\\b%zz%252f"},
     };
 
     for (size_t i = 0; i < hd_countof(rows); i++) {
