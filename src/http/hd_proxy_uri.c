@@ -6,12 +6,20 @@
 
 #include <stdio.h>
 
+static bool ends_target(unsigned char c)
+{
+    return c <= ' ' || c == 0x7f || c == '#';
+}
+
+/* What configuration wrote of variables (try_files … /index?q=$uri) may have decoded bytes
+ * in it. */
 static hd_str_t with_query(hd_req_t *req, hd_str_t path)
 {
-    if (req->head.query.len == 0)
+    hd_str_t query = hd_uri_escape_where(req->pool, req->head.query, ends_target);
+
+    if (query.len == 0)
         return path;
-    return hd_str_printf(req->pool, "%.*s?%.*s", HD_STR_ARG(path),
-                         HD_STR_ARG(req->head.query));
+    return hd_str_printf(req->pool, "%.*s?%.*s", HD_STR_ARG(path), HD_STR_ARG(query));
 }
 
 static hd_str_t concat(hd_pool_t *pool, hd_str_t a, hd_str_t b)
@@ -68,11 +76,11 @@ static hd_rc_t set_path_xds(hd_proxy_t *p)
                       hd_str_sub(path, req->route->matched_prefix.len, path.len));
         is_rewritten = true;
     }
-    if (is_rewritten)
-        hd_headers_set(&req->head.headers, HD_STR("x-envoy-original-path"),
-                       req->head.raw_path);
-    if (is_rewritten || !hd_str_eq(path, raw_path_only(req)))
-        req->up_path = with_query(req, path);
+    if (!is_rewritten)
+        return HD_OK;
+    hd_headers_set(&req->head.headers, HD_STR("x-envoy-original-path"),
+                   req->head.raw_path);
+    req->up_path = with_query(req, path);
     return HD_OK;
 }
 
@@ -93,9 +101,8 @@ static hd_rc_t set_path_expr(hd_proxy_t *p)
         set_path_nginx(p);
         return HD_OK;
     }
-    req->up_path = hd_str_sub(uri, (size_t)at, uri.len);
-    if (hd_uri_has_bad_bytes(req->up_path))
-        return hd_req_err(req, HD_E_INTERNAL, "proxy_pass: not a URI");
+    uri = hd_str_sub(uri, (size_t)at, uri.len);
+    req->up_path = hd_uri_escape_where(req->pool, uri, ends_target);
     return HD_OK;
 }
 
@@ -203,6 +210,30 @@ static hd_rc_t set_own(hd_proxy_t *p)
     return HD_OK;
 }
 
+static bool is_clean(hd_str_t s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        if (ends_target((unsigned char)s.data[i]))
+            return false;
+    }
+    return true;
+}
+
+/* Path and Host as variables, scripts and control planes have made them, or the request
+ * that a subrequest comes of: neither may be a line of its own. */
+static hd_rc_t check_target(hd_req_t *req)
+{
+    if (req->up_path.len > 0 || req->is_sub) {
+        hd_str_t path = hd_req_up_path(req);
+
+        if (path.len == 0 || path.data[0] != '/' || !is_clean(path))
+            return hd_req_err(req, HD_E_INTERNAL, "not a path for the upstream");
+    }
+    return is_clean(req->up_host)
+               ? HD_OK
+               : hd_req_err(req, HD_E_INTERNAL, "not a Host for the upstream");
+}
+
 hd_rc_t hd_proxy_prepare(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
@@ -223,7 +254,7 @@ hd_rc_t hd_proxy_prepare(hd_proxy_t *p)
     /* 100 (Continue) is between the client and us */
     if (hd_headers_get(&req->head.headers, HD_H_EXPECT) != NULL)
         hd_headers_remove_id(&req->head.headers, HD_H_EXPECT);
-    return check_upgrade(p);
+    return check_target(req) == HD_OK ? check_upgrade(p) : HD_ERROR;
 }
 
 /* The host part of an evaluated proxy_pass. */

@@ -3,6 +3,7 @@
 #include "core/proc/hd_modules.h"
 #include "http/hd_request_int.h"
 #include "http/hd_try.h"
+#include "http/hd_uri.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,6 +163,8 @@ static bool is_pseudo(hd_str_t name)
 
 static hd_rc_t set_pseudo(hd_req_t *req, hd_str_t name, hd_str_t value)
 {
+    if (hd_uri_has_bad_bytes(value))
+        return hd_req_err(req, HD_E_MODULE, "not a value for %.*s", HD_STR_ARG(name));
     if (hd_str_eq(name, HD_STR(":path")))
         hd_req_set_path(req, value);
     else if (hd_str_eq(name, HD_STR(":authority")))
