@@ -265,7 +265,8 @@ static const hd_directive_t directives[] = {
      .repeats = true,
      .set = set_listen,
      .help = "ADDRESS[:PORT]|PORT|unix:PATH [ssl] [http2] [default_server] "
-             "[proxy_protocol] [reuseport] [backlog=N] [rcvbuf=SIZE] [sndbuf=SIZE] "
+             "[proxy_protocol] [original_dst] [transparent] [reuseport] [backlog=N] "
+             "[rcvbuf=SIZE] [sndbuf=SIZE] "
              "[ipv6only=on|off] [so_keepalive=on|off|IDLE:INTERVAL:PROBES]: where the "
              "server is reached"},
     {.name = "server_name",

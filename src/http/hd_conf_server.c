@@ -368,6 +368,8 @@ static hd_rc_t put_listener(hd_http_build_t *b, hd_conf_t *outer, hd_conf_addres
     share_socket(b, a, l);
     if (a->listen.proxy_protocol)
         l->filters |= HD_LF_PROXY_PROTOCOL;
+    if (a->listen.original_dst)
+        l->filters |= HD_LF_ORIGINAL_DST;
     if (make_chains(b, &cf, a, l, err) != HD_OK)
         return HD_ERROR;
     if (l->filters_timeout_ms == 0 && l->default_chain != NULL)

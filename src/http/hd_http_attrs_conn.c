@@ -84,18 +84,38 @@ GET(realip_remote_port)
         hd_val_set_int(out, of->conn->remote.port);
 }
 
+/* Where the client went, as the kernel knows it; what a PROXY head says has names of its
+ * own. */
+static const hd_addr_t *server_of(const hd_conn_t *c)
+{
+    return c->facts != NULL && c->facts->original_dst.family != AF_UNSPEC
+               ? &c->facts->original_dst
+               : hd_conn_socket_local(c);
+}
+
 GET(server_addr)
 {
     UNUSED_REST;
     if (of->conn != NULL)
-        hd_http_attr_set_addr(of, hd_conn_socket_local(of->conn), out);
+        hd_http_attr_set_addr(of, server_of(of->conn), out);
 }
 
 GET(server_port)
 {
     UNUSED_REST;
     if (of->conn != NULL)
-        hd_val_set_int(out, hd_conn_socket_local(of->conn)->port);
+        hd_val_set_int(out, server_of(of->conn)->port);
+}
+
+GET(original_dst)
+{
+    const hd_conn_facts_t *facts = of->conn != NULL ? of->conn->facts : NULL;
+    char text[HD_ADDR_TEXT_MAX];
+
+    UNUSED_REST;
+    if (facts != NULL && facts->original_dst.family != AF_UNSPEC)
+        hd_val_set_str(
+            out, hd_str_dup(of->pool, hd_addr_print(&facts->original_dst, text)));
 }
 
 GET(connection)
@@ -219,6 +239,8 @@ const hd_attr_def_t hd_http_attrs_conn[] = {
     A("tcpinfo_rcv_space", tcpinfo_rcv_space, HD_VAL_INT, C, "receive window, in bytes"),
     A("server_addr", server_addr, HD_VAL_STR, C, "the address it came to"),
     A("server_port", server_port, HD_VAL_INT, C, "the port it came to"),
+    A("original_dst", original_dst, HD_VAL_STR, C,
+      "address and port that the client went to before it was redirected here"),
     A("connection", connection, HD_VAL_INT, C, "number of the connection"),
     A("connection_time", connection_time, HD_VAL_STR, C, "seconds since it was opened"),
     A("connection_requests", connection_requests, HD_VAL_INT, R, "of this connection"),

@@ -842,7 +842,7 @@ void hd_try_start(hd_proxy_t *p)
         t->pick.fixed = target->fixed;
     }
     if (req->conn != NULL && req->conn->facts != NULL)
-        t->pick.original_dst = req->conn->facts->original_dst;
+        t->pick.original_dst = *hd_conn_original_dst(req->conn);
     list_tried(t);
     run(t);
 }

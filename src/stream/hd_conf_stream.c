@@ -417,6 +417,8 @@ static void set_preread(const hd_conf_t *cf, const address_t *a, hd_listener_t *
         l->filters |= HD_LF_TLS_INSPECTOR;
         l->filters_timeout_ms = time_or(sc->preread_timeout_ms, PREREAD_TIMEOUT_MS);
     }
+    if (a->listen.original_dst)
+        l->filters |= HD_LF_ORIGINAL_DST;
     if (a->listen.proxy_protocol) {
         l->filters |= HD_LF_PROXY_PROTOCOL;
         l->filters_timeout_ms += time_or(sc->head_timeout_ms, PREREAD_TIMEOUT_MS);
@@ -631,7 +633,7 @@ static const hd_directive_t directives[] = {
      .repeats = true,
      .set = set_listen,
      .help = "ADDRESS:PORT|PORT|unix:PATH [udp] [default_server] [ssl] [proxy_protocol] "
-             "[reuseport] [backlog=N] [rcvbuf=SIZE] [sndbuf=SIZE] [ipv6only=on|off] "
+             "[original_dst] [transparent] [reuseport] [backlog=N] [rcvbuf=SIZE] [sndbuf=SIZE] [ipv6only=on|off] "
              "[so_keepalive=…]"},
     {.name = "proxy_pass",
      .scope = HD_IN_STREAM_SERVER,

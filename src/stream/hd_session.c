@@ -242,7 +242,7 @@ static void start_try(hd_session_t *s)
                           .client = hd_conn_remote(s->down),
                           .subset = s->target->subset,
                           .subset_n = s->target->subset_n,
-                          .original_dst = *hd_conn_local(s->down),
+                          .original_dst = *hd_conn_original_dst(s->down),
                           .addrs = s->addrs,
                           .addrs_n = s->addrs_n,
                           .tried = s->tried,

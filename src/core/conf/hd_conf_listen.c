@@ -185,6 +185,12 @@ static hd_rc_t set_option(hd_str_t arg, hd_socket_spec_t *s, hd_err_t *err)
         s->reuseport = true;
         return HD_OK;
     }
+    if (hd_str_eq(arg, HD_STR("transparent"))) {
+        if (s->bind.family == AF_UNIX)
+            return hd_err_set(err, HD_E_CONF, "transparent is for IP addresses");
+        s->transparent = true;
+        return HD_OK;
+    }
     if (take_value(arg, HD_STR("backlog="), &value)) {
         if (!hd_str_to_u64(value, 1000000, &n) || n == 0)
             return hd_err_set(err, HD_E_CONF, "invalid backlog \"%.*s\": 1 to 1000000",
@@ -238,6 +244,8 @@ static hd_rc_t check_udp(const hd_conf_listen_t *l, hd_err_t *err)
     const char *what = l->socket.type != SOCK_DGRAM      ? NULL
                        : l->is_ssl                       ? "ssl"
                        : l->proxy_protocol               ? "proxy_protocol"
+                       : l->original_dst                 ? "original_dst"
+                       : l->socket.transparent           ? "transparent"
                        : l->socket.backlog != 0          ? "backlog"
                        : l->socket.fastopen != 0         ? "fastopen"
                        : l->socket.keepalive_idle_s != 0 ? "so_keepalive"
@@ -265,6 +273,10 @@ static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, bool is_stream,
         l->proxy_protocol = true;
         return HD_OK;
     }
+    if (hd_str_eq(arg, HD_STR("original_dst"))) {
+        l->original_dst = true;
+        return HD_OK;
+    }
     if (hd_str_eq(arg, HD_STR("deferred"))) {
         if (cf->node->uses == 1)
             hd_conf_warn(cf, "\"deferred\" has no effect: connections are read at once");
@@ -288,9 +300,8 @@ static hd_rc_t set_parameter(hd_conf_t *cf, hd_str_t arg, bool is_stream,
     return hd_err_set(
         err, HD_E_CONF,
         "invalid parameter \"%.*s\"; allowed are ssl, %sdefault_server, "
-        "proxy_protocol, bind, reuseport, backlog=, fastopen=, rcvbuf=, sndbuf=, "
-        "ipv6only=, "
-        "so_keepalive=, deferred%s",
+        "proxy_protocol, original_dst, transparent, bind, reuseport, backlog=, "
+        "fastopen=, rcvbuf=, sndbuf=, ipv6only=, so_keepalive=, deferred%s",
         HD_STR_ARG(arg), is_stream ? "" : "http2, ", is_stream ? ", udp" : "");
 }
 
@@ -346,5 +357,6 @@ hd_rc_t hd_conf_merge_listen(hd_conf_listen_t *to, const hd_conf_listen_t *from,
     to->is_ssl |= from->is_ssl;
     to->is_http2 |= from->is_http2;
     to->proxy_protocol |= from->proxy_protocol;
+    to->original_dst |= from->original_dst;
     return HD_OK;
 }

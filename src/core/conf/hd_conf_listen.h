@@ -8,7 +8,7 @@
 typedef struct {
     hd_socket_spec_t socket; /* with its address */
     hd_str_t name;           /* the address as text: names the listener */
-    bool is_ssl, is_http2, is_default, proxy_protocol;
+    bool is_ssl, is_http2, is_default, proxy_protocol, original_dst;
     bool has_options;      /* of the socket: stand once for an address */
     const hd_node_t *node; /* where it was said; good while configuration is built */
 } hd_conf_listen_t;

@@ -183,6 +183,7 @@ static void rebuild_places(hd_acceptor_t *a)
 const hd_slot_t *hd_acceptor_find(const hd_acceptor_t *a, const hd_addr_t *to)
 {
     hd_addr_t any = {.family = to->family, .port = to->port};
+    const hd_listener_t *l;
     const hd_slot_t *slot;
 
     if (a->places_room == 0)
@@ -190,9 +191,12 @@ const hd_slot_t *hd_acceptor_find(const hd_acceptor_t *a, const hd_addr_t *to)
     slot = find_place(a, to, false)->slot;
     if (slot == NULL)
         slot = find_place(a, &any, false)->slot;
-    any.family = AF_INET6; /* [::] takes both */
-    return slot != NULL || to->family != AF_INET ? slot
-                                                 : find_place(a, &any, false)->slot;
+    if (slot != NULL || to->family != AF_INET)
+        return slot;
+    any.family = AF_INET6; /* [::] may take both */
+    slot = find_place(a, &any, false)->slot;
+    l = slot != NULL ? listener_of(a, slot) : NULL;
+    return l != NULL && !l->socket.v6only ? slot : NULL;
 }
 
 /* Pausing */
@@ -254,24 +258,29 @@ static bool is_wildcard(const hd_addr_t *a)
 }
 
 /* What the client connected to. Asked for only where the listener's address doesn't say
- * it. */
-static void set_local(hd_conn_t *c, const socket_t *s, int fd)
+ * it. With TPROXY it may be another one than the socket listens on: where it was going. */
+static void set_local(hd_conn_t *c, const socket_t *s, const hd_listener_t *l, int fd)
 {
+    bool is_transparent = l != NULL && l->socket.transparent;
     struct sockaddr_storage ss;
     socklen_t len = sizeof(ss);
-    const hd_listener_t *l = listener_of(s->acceptor, s->slot);
-
     hd_addr_t local = s->addr;
 
-    if ((is_wildcard(&s->addr) || (l != NULL && l->socket.transparent)) &&
+    if ((is_wildcard(&s->addr) || is_transparent) &&
         getsockname(fd, (struct sockaddr *)&ss, &len) == 0)
         hd_addr_from_sockaddr((struct sockaddr *)&ss, len, &local);
+    if (l != NULL && l->unmaps_v4)
+        hd_addr_unmap(&local);
     hd_conn_set_local(c, &local);
+    if (is_transparent && (local.port != s->addr.port ||
+                           (!is_wildcard(&s->addr) && !hd_addr_eq_ip(&local, &s->addr))))
+        hd_conn_facts(c)->original_dst = local;
 }
 
 static void enter(socket_t *s, int fd, const struct sockaddr_storage *ss, socklen_t len)
 {
     hd_acceptor_t *a = s->acceptor;
+    const hd_listener_t *l = listener_of(a, s->slot);
     hd_err_t err = {.code = HD_E_NONE};
     hd_addr_t remote;
     hd_conn_t *c;
@@ -279,12 +288,14 @@ static void enter(socket_t *s, int fd, const struct sockaddr_storage *ss, sockle
     hd_addr_from_sockaddr((const struct sockaddr *)ss, len, &remote);
     if (remote.family == AF_UNIX)
         remote = (hd_addr_t){.family = AF_UNIX}; /* the name lies on our stack */
+    if (l != NULL && l->unmaps_v4)
+        hd_addr_unmap(&remote);
     c = hd_conn_create(a->loop, fd, &remote, &err);
     if (c == NULL) {
         pause_all(a, err.text);
         return;
     }
-    set_local(c, s, fd);
+    set_local(c, s, l, fd);
     hd_listener_stats.accepted++;
     c->_flags |= HD_CF_CLIENT;
     hd_clients_accepted();

@@ -27,6 +27,16 @@ static size_t ip_bytes(const hd_addr_t *a, const uint8_t **bytes)
     return is_mapped(a) ? 4 : 16;
 }
 
+void hd_addr_unmap(hd_addr_t *a)
+{
+    if (!is_mapped(a))
+        return;
+    memmove(a->v4, a->v6 + 12, 4);
+    memset(a->v6 + 4, 0, 12);
+    a->family = AF_INET;
+    a->scope = 0;
+}
+
 /* Parsing */
 
 /* "fe80::1%eth0", "fe80::1%3" (RFC 4007 §11) */

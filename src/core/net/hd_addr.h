@@ -38,6 +38,8 @@ bool hd_cidr_parse(hd_str_t text,
                    hd_cidr_t *cidr) HD_MUST_CHECK; /* "10.0.0.0/8", "::1" */
 bool hd_cidr_has(const hd_cidr_t *cidr,
                  const hd_addr_t *addr); /* v4-mapped v6 counts as v4 */
+/* A v4-mapped v6 address becomes v4 itself; others stay. */
+void hd_addr_unmap(hd_addr_t *a);
 bool hd_addr_eq(const hd_addr_t *a, const hd_addr_t *b);
 uint32_t hd_addr_hash(const hd_addr_t *a);
 /* Into <out>; with the port unless it is 0. */

@@ -345,20 +345,26 @@ const hd_addr_t *hd_conn_remote(const hd_conn_t *c)
     return &c->remote;
 }
 
-const hd_addr_t *hd_conn_local(const hd_conn_t *c)
+static const hd_addr_t unknown;
+
+const hd_addr_t *hd_conn_original_dst(const hd_conn_t *c)
 {
     if (c->facts != NULL && c->facts->original_dst.family != AF_UNSPEC)
         return &c->facts->original_dst;
-    if (c->facts != NULL && c->facts->proxied != NULL &&
-        c->facts->proxied->local.family != AF_UNSPEC)
+    if (c->facts != NULL && c->facts->proxied != NULL)
         return &c->facts->proxied->local;
-    return hd_conn_socket_local(c);
+    return &unknown;
+}
+
+const hd_addr_t *hd_conn_local(const hd_conn_t *c)
+{
+    const hd_addr_t *dst = hd_conn_original_dst(c);
+
+    return dst->family != AF_UNSPEC ? dst : hd_conn_socket_local(c);
 }
 
 const hd_addr_t *hd_conn_socket_local(const hd_conn_t *c)
 {
-    static const hd_addr_t unknown;
-
     return c->_local != NULL ? &c->_local->addr : &unknown;
 }
 

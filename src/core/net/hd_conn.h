@@ -245,6 +245,9 @@ hd_rc_t hd_conn_fail(hd_conn_t *c, hd_err_code_t code, const char *fmt, ...)
 /* The address policies see: PROXY/HBONE's if there is one, else the socket's. */
 const hd_addr_t *hd_conn_remote(const hd_conn_t *c);
 const hd_addr_t *hd_conn_local(const hd_conn_t *c); /* the original destination, if any */
+/* Where it was going when it came to us: as NAT, TPROXY or a PROXY head say. AF_UNSPEC: to
+ * us, so whoever passed it on there would pass it on to himself. */
+const hd_addr_t *hd_conn_original_dst(const hd_conn_t *c);
 /* The bottom's own address; AF_UNSPEC: not known (a conn that we made). */
 const hd_addr_t *hd_conn_socket_local(const hd_conn_t *c);
 /* The address that the socket itself has here, asked of the kernel: of upstream conns,

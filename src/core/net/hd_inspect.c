@@ -71,8 +71,7 @@ hd_rc_t hd_inspect_proxy(hd_conn_t *c)
 
 /* Original destination */
 
-/* What iptables' REDIRECT has rewritten. Without conntrack, or for a conn that was not
- * redirected, there is no answer. */
+/* What iptables' REDIRECT has rewritten. Without conntrack there is no answer. */
 static bool ask_conntrack(int fd, uint16_t family, hd_addr_t *dst)
 {
     struct sockaddr_storage ss;
@@ -88,13 +87,13 @@ static bool ask_conntrack(int fd, uint16_t family, hd_addr_t *dst)
 hd_rc_t hd_inspect_original_dst(hd_conn_t *c)
 {
     int fd = hd_conn_bare_fd(c);
-    uint16_t family = hd_conn_socket_local(c)->family;
-    hd_addr_t dst;
+    hd_addr_t local = *hd_conn_socket_local(c), dst;
 
-    /* On a pipe whoever made it has set it (HBONE's authority). With TPROXY the local
-     * address is the destination, which is what policies see without this fact. */
-    if (fd >= 0 && (family == AF_INET || family == AF_INET6) &&
-        ask_conntrack(fd, family, &dst))
+    /* On a pipe whoever made it has set it (HBONE's authority), with TPROXY the acceptor.
+     * Of a conn that nobody redirected conntrack says what it came to: that is us. */
+    hd_addr_unmap(&local);
+    if (fd >= 0 && (local.family == AF_INET || local.family == AF_INET6) &&
+        ask_conntrack(fd, local.family, &dst) && !hd_addr_eq(&dst, &local))
         hd_conn_facts(c)->original_dst = dst;
     return HD_OK;
 }

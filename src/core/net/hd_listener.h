@@ -74,6 +74,8 @@ typedef struct hd_listener_s {
     bool bind;             /* false: reached only by hand-off from another listener */
     bool use_original_dst; /* hand over to the listener that matches the original
                               destination */
+    bool unmaps_v4;        /* to all, IPv4 clients of its IPv6 socket have their IPv4
+                              address (Envoy), and not ::ffff:… (nginx) */
     bool hands_over_local; /* of a wildcard address: a conn to an address that another
                               listener of the port has is that one's (nginx) */
     bool is_inbound, is_outbound; /* traffic direction */

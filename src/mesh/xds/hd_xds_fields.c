@@ -41,7 +41,8 @@ static const entry_t entries[] = {
      "wait_for_warm_on_init"},
     {CLUSTER "Cluster.EdsClusterConfig", "eds_config service_name"},
     {CLUSTER "Cluster.CommonLbConfig",
-     "healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config consistent_hashing_lb_config "
+     "healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config "
+     "consistent_hashing_lb_config "
      "override_host_status"},
     {CORE "HealthStatusSet", "statuses"},
     {CLUSTER "Cluster.CommonLbConfig.ConsistentHashingLbConfig",
@@ -220,8 +221,9 @@ static const entry_t entries[] = {
 
     {CORE "HeaderValueOption", "header append append_action keep_empty_value"},
     {CORE "HeaderValue", "key value !raw_value"},
-    {CORE "SocketAddress", "protocol address port_value !named_port !resolver_name "
-                           "!network_namespace_filepath"},
+    {CORE "SocketAddress",
+     "protocol address port_value ipv4_compat !named_port !resolver_name "
+     "!network_namespace_filepath"},
     {CORE "EnvoyInternalAddress", "server_listener_name"},
     {CLUSTER "Cluster.RefreshRate", "base_interval max_interval"},
     {CORE "DnsResolutionConfig", "resolvers dns_resolver_options"},

@@ -343,6 +343,7 @@ static hd_rc_t set_socket(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
         return hd_err_prefix(err, "address: ");
     if (l->addr.family != AF_UNIX && l->addr.port == 0)
         return hd_err_set(err, HD_E_RESOURCE, "it has no port");
+    l->unmaps_v4 = l->addr.family == AF_INET6 && msg->address->socket_address->ipv4_compat;
     l->bind = hd_pb_bool(msg->bind_to_port, true);
     l->bypasses_overload = msg->bypass_overload_manager;
     l->use_original_dst = hd_pb_bool(msg->use_original_dst, false);
@@ -356,6 +357,7 @@ static hd_rc_t set_socket(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
             hd_pb_bool(msg->enable_reuse_port, true) && l->addr.family != AF_UNIX,
         .transparent = hd_pb_bool(msg->transparent, false),
         .freebind = hd_pb_bool(msg->freebind, false),
+        .v6only = l->addr.family == AF_INET6 && !l->unmaps_v4,
         .nodelay = true,
         .backlog = (int)hd_min(hd_pb_u32(msg->tcp_backlog_size, 0), 65535u)};
     if (msg->tcp_keepalive != NULL) {
