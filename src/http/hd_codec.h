@@ -6,6 +6,7 @@
  * many, between two Heddles.
  */
 #pragma once
+#include "http/hd_hangup.h"
 #include "http/hd_request.h"
 
 /* Server side: takes <c> (its handler becomes the codec's) and what <entry> holds. */
@@ -52,6 +53,7 @@ struct hd_exchange_s {
     hd_headers_t trailers;
     bool head_written; /* a byte of the request may have reached the peer; good in on_end
                         */
+    uint64_t heard;    /* bytes that had come over the conn when it began */
     bool is_reused_conn;     /* the conn has carried an exchange or idled before */
     bool is_http10;          /* set before send_head: HTTP/1.0, once a conn */
     uint32_t head_bytes_max; /* the same: of the response's head; 0: the codec's */
@@ -98,6 +100,10 @@ hd_rc_t hd_raw_client_open(hd_upconn_t *u, hd_err_t *err) HD_MUST_CHECK;
 /* Begins an exchange on an open upconn with room. NULL: it just lost that room. */
 hd_exchange_t *hd_exchange_begin(hd_upconn_t *u, hd_pool_t *pool,
                                  const hd_exchange_user_t *user, void *owner);
+/* Its time is over, and its user cancels it next. A conn for many requests over which
+ * nothing at all has come since it began gets no more of them: its peer may be gone
+ * without a word, and each of them would wait as long. */
+void hd_exchange_timed_out(hd_exchange_t *x);
 /* By codecs: the response's head has more than <bytes_max> bytes or <fields_max> fields;
  * <name>: the longest of them. */
 void hd_exchange_too_large(hd_err_t *err, size_t bytes_max, unsigned fields_max,
@@ -112,7 +118,8 @@ void hd_upconn_peer_told(hd_upconn_t *u, uint32_t idle_ms);
 const hd_cluster_t *hd_upconn_cluster(const hd_upconn_t *u);
 /* Its peer is not to be trusted any longer: no new exchange, closed when it is unused. */
 void hd_upconn_stale(hd_upconn_t *u);
-uint64_t hd_upconn_idle_since(const hd_upconn_t *u); /* monotonic ns; 0: it doesn't idle */
+uint64_t
+hd_upconn_idle_since(const hd_upconn_t *u); /* monotonic ns; 0: it doesn't idle */
 void hd_upconn_gone(hd_upconn_t *u); /* the conn closed: out of its pool, gauges down */
 
 /* --- HTTP/1 text (hd_h1_parse.c, hd_h1_write.c): pure functions, fuzzed --- */
@@ -134,6 +141,19 @@ typedef struct {
 /* <idle_ms>, or what is left of the time that <c> may be open in all if that is less;
  * <duration_ms> 0: no end. */
 uint64_t hd_http_idle_ms(const hd_conn_t *c, uint64_t idle_ms, uint64_t duration_ms);
+/* How long a client's conn for many requests (HTTP/2, a weft) lasts, and how it ends. */
+typedef struct {
+    uint64_t idle_ms;     /* without a request */
+    uint64_t duration_ms; /* in all: Envoy's max_connection_duration; 0: no end */
+    uint64_t send_timeout_ms;
+    hd_linger_t linger;
+} hd_http_times_t;
+
+/* As the listener's settings say it now. */
+hd_http_times_t hd_http_times(const hd_http_conf_t *http);
+/* After so many requests, or so long (keepalive_requests, keepalive_time, and their like
+ * by xDS), it is to end. */
+bool hd_http_is_worn(const hd_http_conf_t *http, const hd_conn_t *c, uint32_t requests_n);
 /* What a listener's settings say of request heads; its clients' codecs have the same. */
 hd_h1_limits_t hd_http_limits(const hd_http_conf_t *http, uint32_t bytes_max,
                               uint32_t fields_max);

@@ -12,10 +12,19 @@ hd_exchange_t *hd_exchange_begin(hd_upconn_t *u, hd_pool_t *pool,
     x->owner = owner;
     x->upconn = u;
     x->pool = pool;
+    x->heard = u->conn->bytes_in;
     x->is_reused_conn = u->exchanges > 0 || u->idle_ms > 0;
     u->active++;
     u->exchanges++;
     return x;
+}
+
+void hd_exchange_timed_out(hd_exchange_t *x)
+{
+    hd_upconn_t *u = x->upconn;
+
+    if (u->streams_max > 1 && u->conn != NULL && u->conn->bytes_in == x->heard)
+        u->draining = true;
 }
 
 void hd_exchange_too_large(hd_err_t *err, size_t bytes_max, unsigned fields_max,

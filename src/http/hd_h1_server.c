@@ -43,10 +43,8 @@ static hd_h1_server_t *wake_up(hd_conn_t *c)
     h = free_servers_n > 0 ? free_servers[--free_servers_n] : malloc(sizeof(*h));
     hd_bug_on(h == NULL);
     hd_asan_unpoison(h, sizeof(*h));
-    *h = (hd_h1_server_t){.conn = c,
-                          .idle = idle,
-                          .bytes_out_seen = UINT64_MAX,
-                          .linger = default_linger};
+    *h = (hd_h1_server_t){
+        .conn = c, .idle = idle, .bytes_out_seen = UINT64_MAX, .linger = default_linger};
     idle->busy = h;
     return h;
 }
@@ -154,8 +152,8 @@ static void cut_response(hd_h1_server_t *h, const hd_req_t *req)
     bool is_444 = !req->response_started && req->res.status == 444;
 
     hd_conn_flush(h->conn); /* what there is of it */
-    end_conn(h, is_framed(h, req) &&
-                    !(is_444 && req->loc->timedout == HD_TIMEDOUT_RESETS));
+    end_conn(h,
+             is_framed(h, req) && !(is_444 && req->loc->timedout == HD_TIMEDOUT_RESETS));
 }
 
 /* The client took too long over its request or our answer. */
@@ -198,14 +196,17 @@ static uint64_t idle_ms_of(const hd_req_t *req)
 }
 
 /* The request is over: on to the next one, or the conn ends. A body that the client is
- * still sending is read and dropped if that is cheaper than a new conn. */
+ * still sending is read and dropped if that is cheaper than a new conn, for as long as
+ * the conn would linger otherwise. */
 static void on_finished(hd_req_t *req)
 {
     hd_h1_server_t *h = req->client_state;
+    uint32_t patience_ms;
 
     h->req = NULL;
     h->is_paused = false;
     h->linger = hd_linger_of(req->loc);
+    patience_ms = h->linger.gap_ms > 0 ? h->linger.gap_ms : h->linger.time_ms;
     h->idle->send_timeout_ms = hd_ms32(req->loc->send_timeout_ms);
     h->idle->idle_timeout_ms = hd_ms32(idle_ms_of(req));
     h->idle->min_idle_s =
@@ -219,13 +220,11 @@ static void on_finished(hd_req_t *req)
             fall_asleep(h);
         return;
     }
-    if (!h->close_after && !h->wants_continue &&
+    if (!h->close_after && !h->wants_continue && patience_ms > 0 &&
         (h->state == HD_H1S_CHUNKED ||
          (h->state == HD_H1S_LENGTH && h->left <= HD_H1_DISCARD_BYTES_MAX))) {
         h->discards = true;
-        set_timer(h, req->loc->client_body_timeout_ms > 0
-                         ? req->loc->client_body_timeout_ms
-                         : TIMEOUT_MS); /* by xDS nobody names one */
+        set_timer(h, patience_ms);
         h->left = h->state == HD_H1S_LENGTH ? h->left : 0;
         hd_conn_wake(h->conn);
         return;
@@ -297,8 +296,7 @@ static unsigned status_of(hd_h1_rc_t rc, hd_str_t bytes, size_t bytes_max)
 }
 
 /* Which limit, and what it was that passed it. */
-static void say_limit(hd_req_t *req, bool is_xds, hd_str_t bytes,
-                      const hd_h1_limits_t *l)
+static void say_limit(hd_req_t *req, bool is_xds, hd_str_t bytes, const hd_h1_limits_t *l)
 {
     if (bytes.len <= l->bytes_max && hd_str_find(bytes, HD_STR("\r\n\r\n")) >= 0)
         hd_http_say_limit(req, is_xds, HD_LIMIT_FIELDS, l->fields_max, HD_STR_NONE);

@@ -60,7 +60,8 @@ static void free_stream(h2_stream_t *st)
     if (st->tube != NULL)
         hd_h2_tube_close(st->tube, true);
     hd_list_remove(&st->link);
-    /* nghttp2 may close it later than we do: what is queued yet is sent at the conn's end */
+    /* nghttp2 may close it later than we do: what is queued yet is sent at the conn's end
+     */
     nghttp2_session_set_stream_user_data(st->client->s.ng, st->id, NULL);
     hd_h2_out_free(&st->out);
     st->client->s.streams--;
@@ -651,7 +652,14 @@ static void on_stale(hd_conn_t *c)
     hd_upconn_stale(((h2_client_t *)c->owner)->up);
 }
 
+static uint64_t idle_since(const hd_conn_t *c)
+{
+    return hd_upconn_idle_since(((h2_client_t *)c->owner)->up);
+}
+
 static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .idle_since = idle_since,
+                                          .on_reuse = on_stale,
                                           .on_readable = on_readable,
                                           .on_writable = on_writable,
                                           .on_closed = on_closed};

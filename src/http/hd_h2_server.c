@@ -7,7 +7,6 @@
 #define HEAD_BYTES_MAX 65536
 #define HEAD_FIELDS_MAX 200
 #define STREAMS_MAX 128 /* nginx's default */
-#define IDLE_TIMEOUT_MS 75000
 #define HEAD_TIMEOUT_MS 60000
 #define GOODBYE_MS 1000 /* for the answer to a PING: the client has heard of the end */
 
@@ -15,10 +14,10 @@ static hd_link_t conns = {&conns, &conns};
 
 void hd_h2_server_set_idle_timer(hd_h2_server_t *h)
 {
-    h->waits_ms = h->is_final ? 1
-                  : h->is_draining
-                      ? GOODBYE_MS
-                      : hd_http_idle_ms(h->s.conn, h->idle_ms, h->duration_ms);
+    h->waits_ms = h->is_final      ? 1
+                  : h->is_draining ? GOODBYE_MS
+                                   : hd_http_idle_ms(h->s.conn, h->times.idle_ms,
+                                                     h->times.duration_ms);
     hd_timer_set(h->s.conn->loop, &h->timer, h->waits_ms);
 }
 
@@ -51,12 +50,11 @@ static hd_conn_t *let_go(hd_h2_server_t *h, hd_err_code_t code, const char *why)
 void hd_h2_server_end(hd_h2_server_t *h, hd_err_code_t code, const char *why,
                       hd_h2_end_t how)
 {
-    uint64_t send_timeout_ms = h->send_timeout_ms;
-    hd_linger_t linger = h->linger;
+    hd_http_times_t times = h->times;
     hd_conn_t *c = let_go(h, code, why);
 
     if (how == HD_H2_END_LINGERING)
-        hd_hangup(c, send_timeout_ms, linger);
+        hd_hangup(c, times.send_timeout_ms, times.linger);
     else if (how == HD_H2_END_CLOSING)
         hd_conn_close(c, 0);
     else
@@ -86,26 +84,6 @@ void hd_h2_server_finish_drain(hd_h2_server_t *h)
 static void on_goodbye(hd_timer_t *t)
 {
     hd_h2_server_finish_drain(hd_container_of(t, hd_h2_server_t, goodbye));
-}
-
-void hd_h2_server_take_times(hd_h2_server_t *h, const hd_http_conf_t *http)
-{
-    const hd_http_loc_t *loc = http->loc != NULL ? http->loc : &hd_http_loc_defaults;
-
-    h->duration_ms = http->is_xds ? http->max_conn_duration_ms : 0;
-    h->linger = hd_linger_of(loc);
-    h->send_timeout_ms = loc->send_timeout_ms;
-}
-
-bool hd_h2_server_is_worn(const hd_h2_server_t *h, const hd_http_conf_t *http)
-{
-    uint64_t max_ms = http->is_xds || http->loc == NULL ? http->max_conn_duration_ms
-                                                        : http->loc->keepalive_time_ms;
-    uint32_t max = http->is_xds || http->loc == NULL ? http->requests_per_conn
-                                                     : http->loc->keepalive_requests;
-
-    return (max > 0 && h->requests_n >= max) ||
-           hd_conn_is_older(h->s.conn, max_ms);
 }
 
 static void on_readable(hd_conn_t *c)
@@ -243,7 +221,7 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     h->is_xds = http->is_xds;
     h->head_bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : HEAD_BYTES_MAX;
     h->fields_max = http->fields_max > 0 ? http->fields_max : HEAD_FIELDS_MAX;
-    hd_h2_server_take_times(h, http);
+    h->times = hd_http_times(http);
     h->head_timeout_ms =
         http->header_timeout_ms > 0 ? http->header_timeout_ms : HEAD_TIMEOUT_MS;
     if (hd_h2_session_init(&h->s, c, callbacks, true, h) != HD_OK) {
@@ -261,9 +239,6 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     hd_timer_init(&h->unwanted, hd_h2_server_on_unwanted);
     hd_timer_init(&h->goodbye, on_goodbye);
     h->born_ns = hd_loop_now_ns(c->loop);
-    h->idle_ms = http->loc != NULL && http->loc->keepalive_timeout_ms > 0
-                     ? http->loc->keepalive_timeout_ms
-                     : IDLE_TIMEOUT_MS;
     hd_conn_set_handler(c, &handler, h);
     submit_settings(h, http);
     hd_h2_session_keepalive(&h->s, http->h2_ping_ms, http->h2_ping_timeout_ms);

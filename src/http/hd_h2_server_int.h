@@ -49,10 +49,8 @@ struct hd_h2_server_s {
     hd_link_t link, streams;
     uint32_t head_bytes_max, fields_max, requests_n;
     uint64_t head_timeout_ms;
-    uint64_t idle_ms, waits_ms, born_ns; /* waits_ms: for which <timer> was set */
-    hd_linger_t linger;
-    uint64_t send_timeout_ms;
-    uint64_t duration_ms;       /* Envoy's max_connection_duration; 0: none */
+    uint64_t waits_ms, born_ns; /* waits_ms: for which <timer> was set */
+    hd_http_times_t times;      /* by the settings in force at the last request */
     bool is_draining, is_final; /* GOAWAY's two steps */
     bool has_settings;
     bool in_head; /* a field section is begun, and its end outstanding */
@@ -81,10 +79,6 @@ void hd_h2_server_end(hd_h2_server_t *h, hd_err_code_t code, const char *why,
 void hd_h2_server_begin_drain(hd_h2_server_t *h);
 /* The second step: GOAWAY with the last stream. */
 void hd_h2_server_finish_drain(hd_h2_server_t *h);
-/* How it ends, and when, by the settings in force. */
-void hd_h2_server_take_times(hd_h2_server_t *h, const hd_http_conf_t *http);
-/* keepalive_requests, keepalive_time, and their like by xDS. */
-bool hd_h2_server_is_worn(const hd_h2_server_t *h, const hd_http_conf_t *http);
 /* No stream is open: how long the conn may stay so. */
 void hd_h2_server_set_idle_timer(hd_h2_server_t *h);
 

@@ -85,8 +85,8 @@ static hd_headers_t *fields_of(const hd_h2_stream_t *st)
     return st->in_trailers ? &st->req->trailers : &st->req->head.headers;
 }
 
-/* The head is beyond a limit with this field, which isn't taken any more: which limit, and
- * the longest of all so far. */
+/* The head is beyond a limit with this field, which isn't taken any more: which limit,
+ * and the longest of all so far. */
 static void refuse_large(hd_h2_stream_t *st, hd_str_t name, size_t value_len)
 {
     hd_h2_server_t *h = st->server;
@@ -253,7 +253,7 @@ static void start_request(hd_h2_server_t *h, hd_h2_stream_t *st, bool ended)
         hd_request_client_gone(req, HD_E_NO_ROUTE, "listener is gone");
         return;
     }
-    hd_h2_server_take_times(h, http);
+    h->times = hd_http_times(http);
     check_head(st);
     take_underscores_off(st, http);
     if (st->is_connect && head->protocol.len > 0 && st->bad_status == 0)
@@ -285,7 +285,8 @@ static void start_request(hd_h2_server_t *h, hd_h2_stream_t *st, bool ended)
     hd_headers_mark_hops(&head->headers);
     hd_request_start(st->req, &h->entry);
     hd_http_entry_let_go(&h->entry, h->s.conn);
-    if (h->entry.is_old || hd_overload_now.saves_memory || hd_h2_server_is_worn(h, http))
+    if (h->entry.is_old || hd_overload_now.saves_memory ||
+        hd_http_is_worn(http, h->s.conn, h->requests_n))
         hd_h2_server_begin_drain(h);
 }
 

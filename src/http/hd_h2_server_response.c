@@ -6,31 +6,15 @@
 #define UNWANTED_MS 2000 /* so long a body that nobody wants is read */
 #define EARNED_BY_REQUEST 5
 
-static bool is_waiting_for_body(const hd_h2_stream_t *st)
-{
-    return st->req != NULL && !st->remote_ended && st->unconsumed == 0 &&
-           st->req->is_acting && !st->req->is_tunnel && !st->req->response_started;
-}
-
-/* How long the client may do nothing while it is waited for; 0: nobody waits for it, or
- * no matter how long. *since_ns: when it last did something. */
+/* How long the client may do nothing while it is waited for, and *since_ns: when it last
+ * did something. */
 static uint64_t patience_ms(const hd_h2_stream_t *st, uint64_t *since_ns)
 {
-    const hd_req_t *req = st->req;
-    const hd_http_loc_t *loc =
-        req != NULL && req->loc != NULL ? req->loc : &hd_http_loc_defaults;
-    uint64_t idle_ms =
-        req != NULL && req->http != NULL ? req->http->stream_idle_timeout_ms : 0;
+    bool has_output = st->out.chain.bytes > 0;
 
-    if (st->out.chain.bytes > 0) {
-        *since_ns = st->out.moved_ns;
-        return loc->send_timeout_ms > 0 ? loc->send_timeout_ms : idle_ms;
-    }
-    if (is_waiting_for_body(st)) {
-        *since_ns = st->data_ns;
-        return loc->client_body_timeout_ms; /* xDS: the request's own time-outs */
-    }
-    return 0;
+    *since_ns = has_output ? st->out.moved_ns : st->data_ns;
+    return hd_request_patience_ms(st->req, has_output,
+                                  !st->remote_ended && st->unconsumed == 0);
 }
 
 void hd_h2_stream_watch(hd_h2_stream_t *st)

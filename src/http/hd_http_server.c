@@ -16,6 +16,7 @@
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #define PREFACE_BYTES (sizeof(preface) - 1)
 #define SNIFF_MS 60000
+#define IDLE_MAX_MS 2147483647 /* some 25 days */
 
 const hd_http_loc_t hd_http_loc_defaults = {
     .client_max_body_size = 0,
@@ -44,6 +45,29 @@ uint64_t hd_http_idle_ms(const hd_conn_t *c, uint64_t idle_ms, uint64_t duration
     return idle_ms == 0 ? left_ms : hd_min(idle_ms, left_ms);
 }
 
+hd_http_times_t hd_http_times(const hd_http_conf_t *http)
+{
+    const hd_http_loc_t *loc = http->loc != NULL ? http->loc : &hd_http_loc_defaults;
+    uint64_t idle_ms = loc->keepalive_timeout_ms;
+
+    if (idle_ms == 0) /* by xDS for ever; in a file not even for one more request */
+        idle_ms = http->is_xds ? IDLE_MAX_MS : hd_http_loc_defaults.keepalive_timeout_ms;
+    return (hd_http_times_t){.idle_ms = hd_min(idle_ms, (uint64_t)IDLE_MAX_MS),
+                             .duration_ms = http->is_xds ? http->max_conn_duration_ms : 0,
+                             .send_timeout_ms = loc->send_timeout_ms,
+                             .linger = hd_linger_of(loc)};
+}
+
+bool hd_http_is_worn(const hd_http_conf_t *http, const hd_conn_t *c, uint32_t requests_n)
+{
+    uint64_t max_ms = http->is_xds || http->loc == NULL ? http->max_conn_duration_ms
+                                                        : http->loc->keepalive_time_ms;
+    uint32_t max = http->is_xds || http->loc == NULL ? http->requests_per_conn
+                                                     : http->loc->keepalive_requests;
+
+    return (max > 0 && requests_n >= max) || hd_conn_is_older(c, max_ms);
+}
+
 hd_h1_limits_t hd_http_limits(const hd_http_conf_t *http, uint32_t bytes_max,
                               uint32_t fields_max)
 {
@@ -70,9 +94,9 @@ void hd_http_say_limit(hd_req_t *req, bool is_xds, hd_http_limit_t which, uint32
                              "client sent too many header lines: more than %u (%s)", max,
                              is_xds ? "max_headers_count" : "max_headers"));
     else if (which == HD_LIMIT_TARGET)
-        hd_ignore(hd_req_err(req, HD_E_LIMIT,
-                             "client sent too long URI: a head of more than %u bytes (%s)",
-                             max, bytes));
+        hd_ignore(hd_req_err(
+            req, HD_E_LIMIT,
+            "client sent too long URI: a head of more than %u bytes (%s)", max, bytes));
     else
         hd_ignore(hd_req_err(req, HD_E_LIMIT,
                              "client sent too long header line: \"%.*s\" in a head of "
@@ -227,10 +251,11 @@ static uint64_t idle_since(const hd_conn_t *c)
     return c->bytes_in == 0 ? c->opened_ns : 0;
 }
 
-static const hd_conn_handler_t sniff_handler = {
-    .idle_since = idle_since,
-    .on_reuse = drop_conn,
-    .on_readable = on_readable, .on_closed = drop_conn, .on_due = drop_conn};
+static const hd_conn_handler_t sniff_handler = {.idle_since = idle_since,
+                                                .on_reuse = drop_conn,
+                                                .on_readable = on_readable,
+                                                .on_closed = drop_conn,
+                                                .on_due = drop_conn};
 
 static void sniff(hd_conn_t *c, const hd_http_entry_t *entry)
 {

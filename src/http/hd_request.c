@@ -230,8 +230,9 @@ static bool is_exempt(const hd_req_t *req)
            (req->listener != NULL && req->listener->bypasses_overload);
 }
 
-/* The worker has more to do than it can (hd_overload.h): this request isn't begun. No line
- * in the error log: the access log says OM, and the worker when it began and ended. */
+/* The worker has more to do than it can (hd_overload.h): this request isn't begun. No
+ * line in the error log: the access log says OM, and the worker when it began and ended.
+ */
 static hd_rc_t refuse_for_overload(hd_req_t *req)
 {
     req->no_keepalive |= hd_overload_now.is_for_memory;
@@ -878,6 +879,21 @@ uint64_t hd_request_idle_ms(const hd_req_t *req, const hd_proxy_conf_t *proxy)
     if (proxy->idle_timeout_ms > 0 || proxy->never_idles || req->http == NULL)
         return proxy->idle_timeout_ms;
     return req->http->stream_idle_timeout_ms;
+}
+
+uint64_t hd_request_patience_ms(const hd_req_t *req, bool has_output, bool owes)
+{
+    const hd_http_loc_t *loc =
+        req != NULL && req->loc != NULL ? req->loc : &hd_http_loc_defaults;
+
+    if (has_output)
+        return loc->send_timeout_ms > 0           ? loc->send_timeout_ms
+               : req != NULL && req->http != NULL ? req->http->stream_idle_timeout_ms
+                                                  : 0;
+    if (req == NULL || !owes || !req->is_acting || req->is_tunnel ||
+        req->response_started)
+        return 0;
+    return loc->client_body_timeout_ms; /* xDS: the request's own time-outs */
 }
 
 /* xoshiro256++ (Blackman and Vigna, public domain). */

@@ -13,10 +13,14 @@ extern const hd_client_ops_t hd_client_gone; /* for a client that is no more */
 /* Another page than the one asked for is got, whatever the client's method; a HEAD stays
  * one. */
 void hd_request_make_get(hd_req_t *req);
-uint64_t hd_request_random(void);            /* not for secrets */
+uint64_t hd_request_random(void); /* not for secrets */
 /* How long neither side may say a word: the route's time, else the listener's
  * (stream_idle_timeout); 0: for ever. */
 uint64_t hd_request_idle_ms(const hd_req_t *req, const hd_proxy_conf_t *proxy);
+/* How long the client of one of many requests on a conn may do nothing while it is waited
+ * for: to take what it was sent (<has_output>), else to send what it <owes> of a body. 0:
+ * nobody waits for it, or no matter how long. <req> NULL: it is over for us. */
+uint64_t hd_request_patience_ms(const hd_req_t *req, bool has_output, bool owes);
 
 /* --- hd_request_api.c, hd_http_attrs.c --- */
 void hd_request_api_start(void);
@@ -61,8 +65,8 @@ bool hd_local_is_closing(unsigned status);
 hd_str_t hd_http_date(hd_loop_t *loop); /* RFC 9110 §5.6.7; good for a second or more */
 /* Server and Date as the settings say. */
 void hd_local_sign(hd_req_t *req);
-/* An error of ours, about to be sent: for a gRPC client it becomes a gRPC status without a
- * body, unless error_page or add_header made something else of it. */
+/* An error of ours, about to be sent: for a gRPC client it becomes a gRPC status without
+ * a body, unless error_page or add_header made something else of it. */
 void hd_local_speak_grpc(hd_req_t *req);
 
 /* --- hd_header_ops.c --- */

@@ -875,6 +875,8 @@ void hd_try_end(hd_try_t *t, hd_pick_result_t result)
     t->x = NULL;
     if (x != NULL) {
         count_bytes(t, x);
+        if (result == HD_RESULT_TIMEOUT)
+            hd_exchange_timed_out(x);
         x->upconn->codec->cancel(x);
     }
     if (!t->is_tunnel)

@@ -53,10 +53,9 @@ hd_rc_t hd_weft_fail(hd_weft_t *w, const char *why)
 
 /* --- output --- */
 
-static void on_flush(hd_post_t *p)
+void hd_weft_flush(hd_weft_t *w)
 {
-    hd_weft_t *w = hd_container_of(p, hd_weft_t, _flush);
-
+    hd_post_cancel(&w->_flush);
     if (!hd_h1_writer_end(&w->_writer)) { /* half a frame may be in it */
         hd_chain_free(&w->_out);
         w->is_broken = true;
@@ -65,6 +64,11 @@ static void on_flush(hd_post_t *p)
     }
     hd_h1_writer_init(&w->_writer, &w->_out);
     hd_conn_send(w->conn, &w->_out);
+}
+
+static void on_flush(hd_post_t *p)
+{
+    hd_weft_flush(hd_container_of(p, hd_weft_t, _flush));
 }
 
 static void flush_later(hd_weft_t *w)
@@ -149,6 +153,7 @@ static void put_data(hd_weft_t *w, hd_weft_stream_t *st, hd_chain_t *from, size_
         hd_h1_put_chain(&w->_writer, &part);
     }
     st->credit -= (uint32_t)len;
+    st->moved_ns = hd_loop_now_ns(w->conn->loop);
     st->end_sent |= is_last;
 }
 
@@ -262,8 +267,10 @@ void hd_weft_send_body(hd_weft_t *w, hd_weft_stream_t *st, hd_chain_t *body,
         push_body(w, st, body, UINT32_MAX);
     if (body->bytes > 0) {
         hd_chain_move(&st->out, body);
-        if (!st->is_waiting)
+        if (!st->is_waiting) {
+            st->moved_ns = hd_loop_now_ns(w->conn->loop);
             set_waiting(w, st, true);
+        }
     }
     hd_chain_free(body);
 }

@@ -52,6 +52,7 @@ typedef struct {
     int64_t in_left;     /* of the received Content-Length; HD_LEN_UNKNOWN */
     hd_chain_t out;      /* body that waits for credit, or for the conn */
     hd_chain_t trailers; /* their text; empty: none */
+    uint64_t moved_ns;   /* when some of our body went last, or began to wait */
     hd_link_t link;      /* in weft->waiting while <out> waits */
     bool is_waiting, was_high;
     bool out_ended, end_sent; /* our message's end is known; is out */
@@ -121,6 +122,8 @@ void hd_weft_deinit(hd_weft_t *w);
 hd_rc_t hd_weft_read(hd_weft_t *w);
 /* The conn takes more: what waits goes out, in turn. */
 void hd_weft_on_writable(hd_weft_t *w);
+/* What was made ready goes to the conn now, not at the end of the turn. */
+void hd_weft_flush(hd_weft_t *w);
 /* The text that on_head or on_trailers got lives as long as <pool>. */
 void hd_weft_hold(hd_weft_t *w, hd_pool_t *pool);
 

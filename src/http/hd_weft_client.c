@@ -376,8 +376,22 @@ static void on_closed(hd_conn_t *c)
     end_conn(c->owner, HD_XR_RESET, c->err);
 }
 
-static const hd_conn_handler_t handler = {
-    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+static void on_stale(hd_conn_t *c)
+{
+    hd_upconn_stale(((weft_client_t *)c->owner)->up);
+}
+
+static uint64_t idle_since(const hd_conn_t *c)
+{
+    return hd_upconn_idle_since(((weft_client_t *)c->owner)->up);
+}
+
+static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .idle_since = idle_since,
+                                          .on_reuse = on_stale,
+                                          .on_readable = on_readable,
+                                          .on_writable = on_writable,
+                                          .on_closed = on_closed};
 
 static void destroy_client(void *arg)
 {

@@ -1,4 +1,5 @@
 /* The client's side of a weft: each stream is a request of another Heddle. */
+#include "core/net/hd_overload.h"
 #include "http/hd_chars.h"
 #include "http/hd_request_int.h"
 #include "http/hd_weft.h"
@@ -7,11 +8,8 @@
 
 #define HEAD_BYTES_MAX 65536
 #define HEAD_FIELDS_MAX 200
-#define IDLE_TIMEOUT_MS                                                                  \
-    600000             /* a link is for long; clients give up idle ones sooner           \
-                        */
 #define GOAWAY_MS 5000 /* for the client to see it and close */
-#define LINGER_MS 5000
+#define WATCH_MS 1000  /* how often those that are waited for are looked at */
 #define SPARE_MAX 256
 
 typedef struct weft_server_s weft_server_t;
@@ -20,15 +18,18 @@ typedef struct weft_server_s weft_server_t;
 typedef struct stream_s {
     hd_weft_stream_t st; /* first: callbacks get it */
     weft_server_t *server;
-    hd_req_t *req;  /* NULL once it has finished */
-    hd_link_t link; /* in the server's list while there is a request */
+    hd_req_t *req;    /* NULL once it has finished */
+    hd_link_t link;   /* in the server's list while there is a request */
+    uint64_t data_ns; /* when some of the request came last */
     struct stream_s *next_spare;
 } stream_t;
 
 struct weft_server_s {
     hd_weft_t w; /* first: callbacks get it */
     hd_http_entry_t entry;
-    hd_timer_t timer;
+    hd_timer_t timer;  /* idle: its end; else the next look at who is waited for */
+    uint64_t waits_ms; /* for which <timer> was set */
+    hd_http_times_t times;
     hd_link_t link;
     hd_link_t requests;  /* streams whose request is under way */
     uint32_t requests_n; /* begun so far */
@@ -70,6 +71,15 @@ static bool is_idle(const weft_server_t *h)
     return h->w.streams_n == 0 && hd_list_is_empty(&h->requests);
 }
 
+static void set_timer(weft_server_t *h)
+{
+    h->waits_ms = !is_idle(h)        ? WATCH_MS
+                  : h->w.goaway_sent ? GOAWAY_MS
+                                     : hd_http_idle_ms(h->w.conn, h->times.idle_ms,
+                                                       h->times.duration_ms);
+    hd_timer_set(h->w.conn->loop, &h->timer, h->waits_ms);
+}
+
 /* Where a stream stands changed: the message is over on both sides, or the request is. */
 static void settle(stream_t *s)
 {
@@ -81,8 +91,7 @@ static void settle(stream_t *s)
         return;
     free_stream(s);
     if (is_idle(h))
-        hd_timer_set(h->w.conn->loop, &h->timer,
-                     h->w.goaway_sent ? GOAWAY_MS : IDLE_TIMEOUT_MS);
+        set_timer(h);
 }
 
 static hd_req_t *take_request(stream_t *s)
@@ -100,7 +109,8 @@ static void lose_request(stream_t *s, hd_err_code_t code, const char *why)
         hd_request_client_gone(take_request(s), code, why);
 }
 
-static void end_conn(weft_server_t *h, hd_err_code_t code, const char *why, bool linger)
+/* Requests under way lose their client. The conn, and what is left to do: to end it. */
+static hd_conn_t *let_go(weft_server_t *h, hd_err_code_t code, const char *why)
 {
     hd_conn_t *c = h->w.conn;
     hd_weft_stream_t *st;
@@ -122,10 +132,26 @@ static void end_conn(weft_server_t *h, hd_err_code_t code, const char *why, bool
     hd_http_entry_end(&h->entry, c);
     hd_weft_deinit(&h->w);
     free(h);
+    return c;
+}
+
+static void end_conn(weft_server_t *h, hd_err_code_t code, const char *why, bool linger)
+{
+    hd_http_times_t times = h->times;
+    hd_conn_t *c = let_go(h, code, why);
+
     if (linger)
-        hd_conn_close(c, LINGER_MS);
+        hd_hangup(c, times.send_timeout_ms, times.linger);
     else
         hd_conn_reset(c);
+}
+
+/* No more requests than those under way. */
+static void say_goaway(weft_server_t *h)
+{
+    hd_weft_goaway(&h->w);
+    if (is_idle(h))
+        set_timer(h);
 }
 
 /* --- the response: what hd_request.h asks of a client --- */
@@ -247,6 +273,16 @@ static unsigned parse_head(weft_server_t *h, stream_t *s, const hd_http_conf_t *
     return 0;
 }
 
+/* A link stands for the connections of many clients: in a file their number of requests
+ * (keepalive_requests) ends it only where that is one, no keep-alive at all. */
+static bool is_worn(const weft_server_t *h, const hd_http_conf_t *http)
+{
+    bool is_counted =
+        http->is_xds || http->loc == NULL || http->loc->keepalive_requests == 1;
+
+    return hd_http_is_worn(http, h->w.conn, is_counted ? h->requests_n : 0);
+}
+
 static void start_request(weft_server_t *h, stream_t *s, hd_str_t text, uint8_t flags)
 {
     const hd_http_conf_t *http = hd_http_entry_refresh(&h->entry, h->w.conn);
@@ -261,7 +297,10 @@ static void start_request(weft_server_t *h, stream_t *s, hd_str_t text, uint8_t 
         settle(s);
         return;
     }
-    hd_timer_stop(h->w.conn->loop, &h->timer);
+    if (hd_list_is_empty(&h->requests))
+        set_timer(h);
+    h->times = hd_http_times(http);
+    s->data_ns = hd_loop_now_ns(h->w.conn->loop);
     s->req = hd_request_create(h->w.conn, h->w.conn->loop,
                                hd_loop_member(h->w.conn->loop), &client_ops, s);
     hd_list_add_last(&h->requests, &s->link);
@@ -285,8 +324,7 @@ static void start_request(weft_server_t *h, stream_t *s, hd_str_t text, uint8_t 
     hd_headers_mark_hops(&head->headers);
     hd_request_start(s->req, &h->entry);
     hd_http_entry_let_go(&h->entry, h->w.conn);
-    if (h->entry.is_old ||
-        (http->requests_per_conn > 0 && h->requests_n >= http->requests_per_conn))
+    if (h->entry.is_old || hd_overload_now.saves_memory || is_worn(h, http))
         hd_weft_goaway(&h->w);
 }
 
@@ -313,6 +351,7 @@ static void on_data(hd_weft_t *w, hd_weft_stream_t *st, hd_chain_t *body)
     stream_t *s = (stream_t *)st;
     uint32_t len = (uint32_t)body->bytes;
 
+    s->data_ns = hd_loop_now_ns(w->conn->loop);
     if (s->req != NULL) {
         hd_request_give_body(s->req, body);
         if (s->req != NULL && hd_request_is_full(s->req)) {
@@ -419,21 +458,84 @@ static void on_closed(hd_conn_t *c)
     end_conn(c->owner, HD_E_RESET, "client reset the connection", false);
 }
 
-static const hd_conn_handler_t handler = {
-    .on_readable = on_readable, .on_writable = on_writable, .on_closed = on_closed};
+static void on_stale(hd_conn_t *c)
+{
+    say_goaway(c->owner);
+}
+
+static uint64_t idle_since(const hd_conn_t *c)
+{
+    const weft_server_t *h = c->owner;
+
+    if (!is_idle(h))
+        return 0;
+    return h->w.goaway_sent ? c->opened_ns : h->timer.at_ns - h->waits_ms * 1000000;
+}
+
+/* What crosses the GOAWAY on its way is repeated elsewhere. */
+static void on_reuse(hd_conn_t *c)
+{
+    weft_server_t *h = c->owner;
+
+    hd_weft_goaway(&h->w);
+    hd_weft_flush(&h->w);
+    hd_conn_flush(c);
+    hd_conn_close(let_go(h, HD_E_LIMIT, "its place was needed"), 0);
+}
+
+static const hd_conn_handler_t handler = {.on_stale = on_stale,
+                                          .idle_since = idle_since,
+                                          .on_reuse = on_reuse,
+                                          .on_readable = on_readable,
+                                          .on_writable = on_writable,
+                                          .on_closed = on_closed};
+
+/* The peer lets <s> wait for too long. False: the conn is gone: nothing leaves by it. */
+static bool give_up(weft_server_t *h, stream_t *s, bool is_slow_reader)
+{
+    if (!is_slow_reader) {
+        hd_request_reject(s->req, 408, "client timed out while sending its request body");
+        return true;
+    }
+    if (hd_conn_is_high(h->w.conn)) {
+        end_conn(h, HD_E_TIMEOUT, "client timed out while reading the response", false);
+        return false;
+    }
+    hd_weft_reset(&h->w, &s->st, HD_WEFT_INTERNAL);
+    lose_request(s, HD_E_TIMEOUT, "client timed out while reading the response");
+    settle(s);
+    return true;
+}
+
+static void watch(weft_server_t *h)
+{
+    uint64_t now_ns = hd_loop_now_ns(h->w.conn->loop);
+    hd_weft_stream_t *st;
+    uint32_t at = 0;
+
+    while ((st = hd_weft_next(&h->w, &at)) != NULL) {
+        stream_t *s = (stream_t *)st;
+        bool has_output = st->out.bytes > 0;
+        uint64_t since_ns = has_output ? st->moved_ns : s->data_ns;
+        uint64_t ms =
+            hd_request_patience_ms(s->req, has_output, !st->in_ended && st->held == 0);
+
+        if (ms > 0 && now_ns - since_ns >= ms * 1000000 && !give_up(h, s, has_output))
+            return;
+    }
+    set_timer(h);
+}
 
 static void on_due(hd_timer_t *t)
 {
     weft_server_t *h = hd_container_of(t, weft_server_t, timer);
 
     if (!is_idle(h))
-        return;
-    if (!h->w.goaway_sent) { /* what crosses it on its way is refused, and repeated */
-        hd_weft_goaway(&h->w);
-        hd_timer_set(h->w.conn->loop, &h->timer, GOAWAY_MS);
-        return;
-    }
-    end_conn(h, HD_E_TIMEOUT, "idle", true);
+        watch(h);
+    else if (!h->w.goaway_sent) /* what crosses it on its way is refused, and repeated */
+        say_goaway(h);
+    else
+        end_conn(h, HD_E_TIMEOUT, "idle", true);
 }
 
 void hd_weft_serve(hd_conn_t *c, const hd_http_entry_t *entry)
@@ -449,7 +551,8 @@ void hd_weft_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     hd_conn_set_handler(c, &handler, h);
     hd_weft_init(&h->w, c, &weft_user,
                  http->h2_streams > 0 ? http->h2_streams : HD_WEFT_STREAMS_MAX / 2);
-    hd_timer_set(c->loop, &h->timer, IDLE_TIMEOUT_MS);
+    h->times = hd_http_times(http);
+    set_timer(h);
     if (c->is_readable)
         hd_conn_wake(c);
 }
@@ -479,8 +582,6 @@ void hd_weft_drain(hd_loop_t *loop, const hd_drain_round_t *round)
             continue;
         n--;
         h->is_draining = true;
-        hd_weft_goaway(&h->w);
-        if (is_idle(h))
-            hd_timer_set(loop, &h->timer, GOAWAY_MS);
+        say_goaway(h);
     }
 }

@@ -1,9 +1,10 @@
 # What two Heddles multiplex over is agreed on by ALPN, where a server asks its clients for
-# certificates; what else is offered stands behind it. By file and by xDS (t/proxy/weft.t has
-# the traffic).
+# certificates; what else is offered stands behind it. And how long they idle. By file and by xDS
+# (t/proxy/weft.t has the traffic, t/proxy/weft_ends.t the other reasons to end one).
 
 use strict;
 use warnings;
+use IPC::Open2;
 use Test::More;
 use Heddle;
 use Heddle::TwoWays;
@@ -27,6 +28,25 @@ sub chooses {
     };
 }
 
+# Whether a link to <port> over which nothing is asked is ended by the server.
+sub is_ended {
+    my ($port) = @_;
+    my ($page, $ca) = @{$t->{certs}}{'page', 'ca'};
+    my $pid = open2(my $out, my $in, "exec openssl s_client -quiet -connect 127.0.0.1:$port -servername localhost"
+        . " -alpn heddle-weft/1 -cert $page->{cert} -key $page->{key} -CAfile $ca->{cert} 2>&1");
+    my $text = '';
+    my $is_ended = eval {
+        local $SIG{ALRM} = sub { die "still open\n" };
+        alarm Heddle::deadline_s();
+        while (sysread $out, $text, 4096, length $text) { }
+        alarm 0;
+        1;
+    };
+    kill 'TERM', $pid;
+    waitpid $pid, 0;
+    return $is_ended && $text =~ /\x00{3}\x07\x00{4}/; # GOAWAY
+}
+
 my $both = {common_tls_context => {alpn_protocols => ['h2', 'http/1.1']}};
 $t->row('clients are asked for certificates', verify => 'on', xds_verify => 'on', file => 'mtls strict;',
     server => 'http2 on;', tls => $both,
@@ -35,5 +55,9 @@ $t->row('clients are asked for certificates', verify => 'on', xds_verify => 'on'
         'heddle-weft/1,http/1.1' => 'heddle-weft/1',
         'http/1.1' => 'http/1.1',
     )}]]);
+$t->row('a link that idles ends, after GOAWAY', verify => 'on', xds_verify => 'on', file => 'mtls strict;',
+    server => 'keepalive_timeout 1s;', hcm => {common_http_protocol_options => {idle_timeout => '1s'}},
+    tls => {common_tls_context => {alpn_protocols => ['http/1.1']}},
+    ask => [['GET', '/', {client => 'page', status => 200, check => sub { is_ended($_[1]->port('r1')) }}]]);
 $t->run;
 done_testing;
