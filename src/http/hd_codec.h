@@ -134,6 +134,7 @@ typedef enum {
 
 typedef struct {
     uint32_t bytes_max, fields_max;
+    uint32_t line_max; /* bytes of a line with its CRLF; 0: as <bytes_max> */
     bool underscores,
         ignore_invalid; /* nginx: underscores_in_headers, ignore_invalid_headers */
 } hd_h1_limits_t;
@@ -161,6 +162,7 @@ hd_h1_limits_t hd_http_limits(const hd_http_conf_t *http, uint32_t bytes_max,
 typedef enum {
     HD_LIMIT_FIELDS, /* their number */
     HD_LIMIT_TARGET,
+    HD_LIMIT_LINE,
     HD_LIMIT_HEAD,
 } hd_http_limit_t;
 
@@ -168,6 +170,10 @@ typedef enum {
  * field <name>; and what sets that limit, by a file or by xDS. */
 void hd_http_say_limit(hd_req_t *req, bool is_xds, hd_http_limit_t which, uint32_t max,
                        hd_str_t name);
+/* The same of a head that HTTP/1's parser found too long: <bytes>, as far as it was read.
+ * Returns the status that says so. */
+unsigned hd_h1_say_limit(hd_req_t *req, bool is_xds, hd_str_t bytes,
+                         const hd_h1_limits_t *l);
 
 /* Looks for the end of a head: the empty line. HD_H1_OK: *head_len bytes with it.
  * <scan_from>: in/out, where the search goes on (0 at first), so that a slow head costs
@@ -196,8 +202,9 @@ hd_h1_rc_t hd_h1_parse_response(hd_str_t bytes, size_t *scan_from,
                                 bool *keep_alive, bool *until_close, size_t *used,
                                 const char **why);
 
-/* The name of the field that a head (or what there is of it) is full of; for the log. */
-hd_str_t hd_h1_longest_field(hd_str_t head);
+/* The name of the field that a head (or what there is of it) is full of; for the log.
+ * <line_len>: bytes of its line; may be NULL. */
+hd_str_t hd_h1_longest_field(hd_str_t head, size_t *line_len);
 
 /* Chunked bodies, incrementally (RFC 9112 §7.1). */
 typedef struct {

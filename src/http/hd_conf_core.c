@@ -12,7 +12,7 @@
 
 typedef struct {
     hd_http_loc_t loc; /* what requests see of it */
-    uint64_t header_timeout_ms, head_buffer_bytes, body_buffer_bytes;
+    uint64_t header_timeout_ms, head_buffer_bytes, head_line_bytes, body_buffer_bytes;
     uint32_t head_buffers_n, fields_max;
     uint32_t internal_of; /* the place that is internal: not inherited */
     bool http2;
@@ -71,6 +71,8 @@ void hd_http_core_fill(const hd_conf_t *cf, hd_http_conf_t *http)
     http->header_timeout_ms = cc->header_timeout_ms;
     http->head_bytes_max =
         (uint32_t)hd_min(cc->head_buffer_bytes * cc->head_buffers_n, 1u << 20);
+    http->head_line_max =
+        (uint32_t)hd_max(cc->head_buffer_bytes, cc->head_line_bytes);
     http->fields_max = cc->fields_max;
 }
 
@@ -465,14 +467,16 @@ static const hd_directive_t directives[] = {
      .scope = IN_SERVERS,
      .args_n = 1,
      .set = hd_set_size,
-     .offset = AT(body_buffer_bytes),
+     .offset = AT(head_line_bytes),
      .post = &small,
-     .help = "SIZE: accepted; heads are read into blocks of 16 KB"},
+     .help = "SIZE: a line of a request's head may be so long, whatever "
+             "large_client_header_buffers says; memory is 16 KB at a time; 1k"},
     {.name = "large_client_header_buffers",
      .scope = IN_SERVERS,
      .args_n = 2,
      .set = set_large_buffers,
-     .help = "N SIZE: a request's head has at most N times SIZE bytes; 4 8k"},
+     .help = "N SIZE: a request's head has at most N times SIZE bytes, a line of it "
+             "SIZE; 4 8k"},
     {.name = "max_headers",
      .scope = IN_SERVERS,
      .args_n = 1,

@@ -90,7 +90,7 @@ static void refuse(h1_client_t *h, hd_exchange_end_t how, const char *why)
 static void refuse_long(h1_client_t *h, size_t bytes_max)
 {
     hd_str_t name =
-        hd_h1_longest_field(hd_str_n(h->block->data + h->from, h->to - h->from));
+        hd_h1_longest_field(hd_str_n(h->block->data + h->from, h->to - h->from), NULL);
     hd_err_t err = {0};
 
     hd_exchange_too_large(&err, bytes_max, HD_FIELDS_MAX, name);

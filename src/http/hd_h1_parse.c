@@ -67,6 +67,11 @@ static hd_str_t take_line(hd_str_t *rest)
     return line;
 }
 
+static bool is_long_line(size_t len, const hd_h1_limits_t *limits)
+{
+    return hd_unlikely(limits->line_max > 0 && len > limits->line_max);
+}
+
 /* One field line at the start of <*rest>, which is past it then (RFC 9112 §5). Lines that
  * start with a space are obs-fold: refused. */
 static hd_h1_rc_t parse_field(hd_str_t *rest, const hd_h1_limits_t *limits,
@@ -87,6 +92,8 @@ static hd_h1_rc_t parse_field(hd_str_t *rest, const hd_h1_limits_t *limits,
     /* each line ends with CRLF (hd_h1_scan_head): any other stop is a wrong byte */
     if (value.data[len] != '\r' || value.data[len + 1] != '\n')
         return refuse(HD_H1_BAD, "bad character in a field value", why);
+    if (is_long_line(name.len + 1 + len + 2, limits))
+        return refuse(HD_H1_TOO_LONG, "header line too long", why);
     *rest = hd_str_n(value.data + len + 2, value.len - len - 2);
     value.len = len;
     value = hd_str_trim(value);
@@ -316,7 +323,7 @@ hd_h1_rc_t hd_h1_parse_request(hd_str_t bytes, size_t *scan_from,
                                const hd_h1_limits_t *limits, hd_pool_t *pool,
                                hd_req_head_t *head, size_t *used, const char **why)
 {
-    hd_str_t rest, authority = HD_STR_NONE;
+    hd_str_t rest, line, authority = HD_STR_NONE;
     connection_t connection;
     const hd_field_t *f;
     hd_h1_rc_t rc;
@@ -331,7 +338,10 @@ hd_h1_rc_t hd_h1_parse_request(hd_str_t bytes, size_t *scan_from,
     *used = len;
     rest = hd_str_sub(bytes, 0, len);
     hd_headers_init(&head->headers, pool, 16);
-    rc = parse_request_line(take_line(&rest), head, &authority, why);
+    line = take_line(&rest);
+    rc = parse_request_line(line, head, &authority, why);
+    if (rc == HD_H1_OK && is_long_line(line.len + 2, limits))
+        rc = refuse(HD_H1_TOO_LONG, "request line too long", why);
     if (rc == HD_H1_OK)
         rc = parse_fields(rest, limits, &head->headers, why);
     if (rc == HD_H1_OK)
@@ -483,7 +493,7 @@ hd_h1_rc_t hd_h1_parse_trailers(hd_str_t bytes, const hd_h1_limits_t *limits,
     return rc;
 }
 
-hd_str_t hd_h1_longest_field(hd_str_t head)
+hd_str_t hd_h1_longest_field(hd_str_t head, size_t *line_len)
 {
     hd_str_t line, longest = HD_STR_NONE;
 
@@ -492,5 +502,7 @@ hd_str_t hd_h1_longest_field(hd_str_t head)
         if (line.len > longest.len)
             longest = line;
     }
+    if (line_len != NULL)
+        *line_len = longest.len + 1; /* its LF */
     return hd_str_sub(longest, 0, hd_min(hd_span(longest, HD_CH_TOKEN), (size_t)64));
 }

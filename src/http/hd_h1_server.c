@@ -280,12 +280,9 @@ static size_t head_bytes_max(const hd_http_conf_t *http)
                                                     : HEAD_BYTES_MAX;
 }
 
-/* <bytes>: the head, or what there is of it. */
-static unsigned status_of(hd_h1_rc_t rc, hd_str_t bytes, size_t bytes_max)
+static unsigned status_of(hd_h1_rc_t rc)
 {
     switch (rc) {
-    case HD_H1_TOO_LONG: /* a request line alone beyond the limit: RFC 9110 §15.5.15 */
-        return hd_str_find_char(hd_str_sub(bytes, 0, bytes_max), '\n') < 0 ? 414 : 431;
     case HD_H1_VERSION:
         return 505;
     case HD_H1_TE:
@@ -293,18 +290,6 @@ static unsigned status_of(hd_h1_rc_t rc, hd_str_t bytes, size_t bytes_max)
     default:
         return 400;
     }
-}
-
-/* Which limit, and what it was that passed it. */
-static void say_limit(hd_req_t *req, bool is_xds, hd_str_t bytes, const hd_h1_limits_t *l)
-{
-    if (bytes.len <= l->bytes_max && hd_str_find(bytes, HD_STR("\r\n\r\n")) >= 0)
-        hd_http_say_limit(req, is_xds, HD_LIMIT_FIELDS, l->fields_max, HD_STR_NONE);
-    else if (hd_str_find_char(hd_str_sub(bytes, 0, l->bytes_max), '\n') < 0)
-        hd_http_say_limit(req, is_xds, HD_LIMIT_TARGET, l->bytes_max, HD_STR_NONE);
-    else
-        hd_http_say_limit(req, is_xds, HD_LIMIT_HEAD, l->bytes_max,
-                          hd_h1_longest_field(bytes));
 }
 
 static void begin_body(hd_h1_server_t *h, const hd_req_t *req)
@@ -371,9 +356,11 @@ static bool read_head(hd_h1_server_t *h)
         hd_http_entry_let_go(&h->idle->entry, h->conn);
         h->close_after = true;
         h->state = HD_H1S_ANSWER;
-        if (rc == HD_H1_TOO_LONG)
-            say_limit(req, http->is_xds, bytes, &limits);
-        hd_request_reject(req, status_of(rc, bytes, limits.bytes_max), why);
+        hd_request_reject(req,
+                          rc == HD_H1_TOO_LONG
+                              ? hd_h1_say_limit(req, http->is_xds, bytes, &limits)
+                              : status_of(rc),
+                          why);
         return false;
     }
     req->head_bytes_received = used;

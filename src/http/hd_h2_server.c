@@ -220,6 +220,7 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     h->entry = *entry;
     h->is_xds = http->is_xds;
     h->head_bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : HEAD_BYTES_MAX;
+    h->head_line_max = http->head_line_max > 0 ? http->head_line_max : UINT32_MAX;
     h->fields_max = http->fields_max > 0 ? http->fields_max : HEAD_FIELDS_MAX;
     h->times = hd_http_times(http);
     h->head_timeout_ms =

@@ -85,6 +85,12 @@ static hd_headers_t *fields_of(const hd_h2_stream_t *st)
     return st->in_trailers ? &st->req->trailers : &st->req->head.headers;
 }
 
+/* As HTTP/1 would write it. */
+static bool is_long_line(const hd_h2_server_t *h, size_t name_len, size_t value_len)
+{
+    return hd_unlikely(name_len + value_len + 4 > h->head_line_max);
+}
+
 /* The head is beyond a limit with this field, which isn't taken any more: which limit,
  * and the longest of all so far. */
 static void refuse_large(hd_h2_stream_t *st, hd_str_t name, size_t value_len)
@@ -92,7 +98,9 @@ static void refuse_large(hd_h2_stream_t *st, hd_str_t name, size_t value_len)
     hd_h2_server_t *h = st->server;
     const hd_headers_t *fields = fields_of(st);
     size_t longest = name.len + value_len;
+    bool is_line = is_long_line(h, name.len, value_len);
     bool is_many = st->head_bytes <= h->head_bytes_max, is_target;
+    uint32_t max;
 
     if (st->is_large)
         return;
@@ -106,11 +114,13 @@ static void refuse_large(hd_h2_stream_t *st, hd_str_t name, size_t value_len)
     }
     is_target = hd_str_eq(name, HD_STR(":path")); /* RFC 9110 §15.5.15 */
     refuse_head(st, is_target ? 414 : 431, "request head too large");
+    max = is_line ? h->head_line_max : is_many ? h->fields_max : h->head_bytes_max;
     hd_http_say_limit(st->req, h->is_xds,
-                      is_many     ? HD_LIMIT_FIELDS
-                      : is_target ? HD_LIMIT_TARGET
-                                  : HD_LIMIT_HEAD,
-                      is_many ? h->fields_max : h->head_bytes_max, name);
+                      is_many && !is_line ? HD_LIMIT_FIELDS
+                      : is_target         ? HD_LIMIT_TARGET
+                      : is_line           ? HD_LIMIT_LINE
+                                          : HD_LIMIT_HEAD,
+                      max, name);
     st->is_large = true;
     hd_ignore(hd_h2_glitch(&h->s, HD_H2_LARGE_HEADS, 1));
 }
@@ -149,7 +159,8 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     /* what is decoded counts, not what came over the wire (HPACK bombs) */
     st->head_bytes += (uint32_t)(name_len + value_len + 32);
     to = fields_of(st);
-    if (st->head_bytes > h->head_bytes_max || to->n >= h->fields_max) {
+    if (st->head_bytes > h->head_bytes_max || to->n >= h->fields_max ||
+        is_long_line(h, name_len, value_len)) {
         refuse_large(st, field, value_len);
         if (st->head_bytes <= 4 * h->head_bytes_max)
             return 0;

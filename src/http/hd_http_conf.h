@@ -46,6 +46,7 @@ typedef struct hd_http_conf_s {
     bool strip_port, proxy_100_continue, upgrade_websocket;
     hd_upgrades_t upgrades;              /* xDS */
     uint32_t head_bytes_max, fields_max; /* of a request head; 0: defaults 32 KB, 100 */
+    uint32_t head_line_max;              /* of a line of it; 0: as the head */
     uint64_t header_timeout_ms, stream_idle_timeout_ms, idle_timeout_ms,
         request_timeout_ms;
     uint64_t max_conn_duration_ms, drain_timeout_ms, max_stream_duration_ms;

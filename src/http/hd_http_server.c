@@ -74,6 +74,7 @@ hd_h1_limits_t hd_http_limits(const hd_http_conf_t *http, uint32_t bytes_max,
     hd_h1_limits_t l = {
         .bytes_max = http->head_bytes_max > 0 ? http->head_bytes_max : bytes_max,
         .fields_max = http->fields_max > 0 ? http->fields_max : fields_max,
+        .line_max = http->head_line_max,
         .underscores = http->is_xds,
         .ignore_invalid = true};
 
@@ -97,11 +98,41 @@ void hd_http_say_limit(hd_req_t *req, bool is_xds, hd_http_limit_t which, uint32
         hd_ignore(hd_req_err(
             req, HD_E_LIMIT,
             "client sent too long URI: a head of more than %u bytes (%s)", max, bytes));
+    else if (which == HD_LIMIT_LINE)
+        hd_ignore(hd_req_err(req, HD_E_LIMIT,
+                             "client sent too long header line: \"%.*s\" of more than %u "
+                             "bytes (%s)",
+                             HD_STR_ARG(hd_str_sub(name, 0, 64)), max, bytes));
     else
         hd_ignore(hd_req_err(req, HD_E_LIMIT,
                              "client sent too long header line: \"%.*s\" in a head of "
                              "more than %u bytes (%s)",
                              HD_STR_ARG(hd_str_sub(name, 0, 64)), max, bytes));
+}
+
+unsigned hd_h1_say_limit(hd_req_t *req, bool is_xds, hd_str_t bytes,
+                         const hd_h1_limits_t *l)
+{
+    uint32_t line_max =
+        l->line_max > 0 ? hd_min(l->line_max, l->bytes_max) : l->bytes_max;
+    ssize_t end = hd_str_find(bytes, HD_STR("\r\n\r\n"));
+    size_t line_len;
+    hd_str_t name;
+
+    if (hd_str_find_char(hd_str_sub(bytes, 0, line_max), '\n') < 0) {
+        hd_http_say_limit(req, is_xds, HD_LIMIT_TARGET, line_max, HD_STR_NONE);
+        return 414; /* RFC 9110 §15.5.15 */
+    }
+    if (end >= 0) /* what follows is none of it */
+        bytes.len = (size_t)end + 4;
+    name = hd_h1_longest_field(bytes, &line_len);
+    if (line_len > line_max)
+        hd_http_say_limit(req, is_xds, HD_LIMIT_LINE, line_max, name);
+    else if (end >= 0 && bytes.len <= l->bytes_max)
+        hd_http_say_limit(req, is_xds, HD_LIMIT_FIELDS, l->fields_max, HD_STR_NONE);
+    else
+        hd_http_say_limit(req, is_xds, HD_LIMIT_HEAD, l->bytes_max, name);
+    return 431;
 }
 
 /* --- where a conn came in --- */

@@ -199,7 +199,7 @@ static void take_head(stream_t *s, hd_str_t text, bool ended)
         hd_err_t err = {0};
 
         hd_exchange_too_large(&err, limits.bytes_max, limits.fields_max,
-                              hd_h1_longest_field(text));
+                              hd_h1_longest_field(text, NULL));
         refuse_as(s, HD_XR_TOO_LARGE, &err);
         return;
     }

@@ -238,14 +238,8 @@ static unsigned parse_head(weft_server_t *h, stream_t *s, const hd_http_conf_t *
     hd_h1_rc_t rc =
         hd_h1_parse_request(text, &scan_from, &limits, s->req->pool, head, &used, why);
 
-    if (rc == HD_H1_TOO_LONG) {
-        bool is_many = text.len <= limits.bytes_max;
-
-        hd_http_say_limit(s->req, http->is_xds, is_many ? HD_LIMIT_FIELDS : HD_LIMIT_HEAD,
-                          is_many ? limits.fields_max : limits.bytes_max,
-                          hd_h1_longest_field(text));
-        return 431;
-    }
+    if (rc == HD_H1_TOO_LONG)
+        return hd_h1_say_limit(s->req, http->is_xds, text, &limits);
     if (rc != HD_H1_OK || used != text.len) {
         if (**why == '\0')
             *why = "bad head";

@@ -142,16 +142,32 @@ http {
     large_client_header_buffers 2 1k;
     max_headers 10;
     server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 ok; } }
+    server { listen 127.0.0.1:%%PORT_1%%; client_header_buffer_size 2k; location / { return 200 ok; } }
 }
 EOC
 $limits->start;
 is $limits->get('/', map { ("X-$_" => 1) } 1 .. 7)->status, 200, 'below the limits';
 is $limits->get('/', map { ("X-$_" => 1) } 1 .. 20)->status, 431, 'too many fields';
 ok $limits->wait_log(qr/client sent too many header lines: more than 10 \(max_headers\)/), 'and which limit that was';
-is $limits->get('/', 'X-Small' => 1, 'X-Huge' => 'x' x 3000)->status, 431, 'a long field';
-ok $limits->wait_log(qr/client sent too long header line: "X-Huge" in a head of more than 2048 bytes \(large_client_header_buffers\)/),
-    'and which it was';
-is $limits->get('/' . 'x' x 3000)->status, 414, 'a long target';
-ok $limits->wait_log(qr/client sent too long URI: a head of more than 2048 bytes \(large_client_header_buffers\)/), 'and which limit';
+is $limits->get('/', 'X-Small' => 1, 'X-Large' => 'x' x 1010, 'X-More' => 'x' x 1000)->status, 431, 'long fields';
+ok $limits->wait_log(qr/client sent too long header line: "X-Large" in a head of more than 2048 bytes \(large_client_header_buffers\)/),
+    'and which was the longest';
+is $limits->get('/', 'X-Huge' => 'x' x 3000)->status, 431, 'a field beyond all';
+ok $limits->wait_log(qr/client sent too long header line: "X-Huge" of more than 1024 bytes \(large_client_header_buffers\)/), 'and which it was';
+
+# A line has at most SIZE bytes with its CRLF; what is pipelined behind the head is none of it.
+for my $n (1024, 1025) {
+    my $is_long = $n > 1024;
+    my $field = 'X-Line: ' . 'x' x ($n - 10) . "\r\n";
+    my $line = 'GET /' . 'x' x ($n - 16) . " HTTP/1.1\r\n";
+    my $next = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Behind: " . 'x' x 900 . "\r\n\r\n";
+    my $from = length $limits->log;
+    is_deeply [$limits->raw("GET / HTTP/1.1\r\nHost: a\r\n$field\r\n$next") =~ m{HTTP/1.1 (\d+)}g], $is_long ? [431] : [200, 200], "a field of $n bytes";
+    ok $limits->wait_for(sub { substr($limits->log, $from) =~ /too long header line: "X-Line" of more than 1024 bytes/ }, 'the log'), 'named'
+        if $is_long;
+    is_deeply [$limits->raw("${line}Host: a\r\n\r\n$next") =~ m{HTTP/1.1 (\d+)}g], $is_long ? [414] : [200, 200], "a request line of $n bytes";
+}
+ok $limits->wait_log(qr/client sent too long URI: a head of more than 1024 bytes \(large_client_header_buffers\)/), 'and which limit';
+is $limits->request('GET', '/', {port => 1}, 'X-Line' => 'x' x 1500)->status, 200, 'client_header_buffer_size takes a longer line';
 
 done_testing;
