@@ -96,6 +96,7 @@ hd_rc_t hd_proxy_read(const PbCore__Node *node, hd_pool_t *pool, hd_proxy_t *p,
     p->app_address = text_of(node->metadata, "APP_ADDRESS", pool);
     if (hd_str_to_u64(text_of(node->metadata, "HTTP_PROXY_PORT", pool), 65535, &port))
         p->http_proxy_port = (uint16_t)port;
+    p->takes_http10 = hd_str_eq(text_of(node->metadata, "HTTP10", pool), HD_STR("1"));
     read_labels(node->metadata, pool, p);
     if (node->locality != NULL) {
         p->region = hd_str_dup(pool, hd_str_c(node->locality->region));

@@ -34,7 +34,8 @@ typedef struct {
     hd_label_pair_t labels[HD_PROXY_LABELS_MAX];
     uint32_t labels_n;
     hd_str_t region, zone, sub_zone;
-    bool is_heddle; /* user_agent_name "heddle" */
+    bool is_heddle;    /* user_agent_name "heddle" */
+    bool takes_http10; /* HTTP10 is "1", as istiod reads it */
 } hd_proxy_t;
 
 /* HD_ERROR: INVALID_ARGUMENT with the reason: an id without its four parts, no IP. */

@@ -123,6 +123,11 @@ static void set_common(hd_tr_t *t, PbHcm__HttpConnectionManager *hcm, side_t sid
     hcm->path_with_escaped_slashes_action =
         PB_HCM__HTTP_CONNECTION_MANAGER__PATH_WITH_ESCAPED_SLASHES_ACTION__KEEP_UNCHANGED;
     hcm->proxy_100_continue = true;
+    if (t->proxy->takes_http10) {
+        hcm->http_protocol_options =
+            HD_TR_NEW(t, PbCore__Http1ProtocolOptions, pb_core__http1_protocol_options);
+        hcm->http_protocol_options->accept_http_10 = true;
+    }
     if (side != OUTBOUND)
         hcm->server_name = "istio-envoy";
     if (side == OUTBOUND)
@@ -499,8 +504,8 @@ static void put_tcp_port(hd_tr_t *t, const hd_mesh_service_t *svc, hd_str_t host
         l->bind_to_port = hd_tr_bool(t, false);
         HD_TR_ADD(t, l, filter_chains,
                   tcp_chain(t, "",
-                            tcp_filter(t, hd_tr_cluster_name(t, p->number, HD_STR_NONE,
-                                                             host))));
+                            tcp_filter(
+                                t, hd_tr_cluster_name(t, p->number, HD_STR_NONE, host))));
         put(t, l);
     }
 }

@@ -130,6 +130,7 @@ typedef enum {
     HD_H1_TOO_LONG, /* 431 or 414 */
     HD_H1_VERSION,  /* 505 */
     HD_H1_TE,       /* 501: a transfer coding we don't know */
+    HD_H1_OLD,      /* 426: HTTP/1.0, which isn't accepted here */
 } hd_h1_rc_t;
 
 typedef struct {

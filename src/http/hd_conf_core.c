@@ -71,8 +71,7 @@ void hd_http_core_fill(const hd_conf_t *cf, hd_http_conf_t *http)
     http->header_timeout_ms = cc->header_timeout_ms;
     http->head_bytes_max =
         (uint32_t)hd_min(cc->head_buffer_bytes * cc->head_buffers_n, 1u << 20);
-    http->head_line_max =
-        (uint32_t)hd_max(cc->head_buffer_bytes, cc->head_line_bytes);
+    http->head_line_max = (uint32_t)hd_max(cc->head_buffer_bytes, cc->head_line_bytes);
     http->fields_max = cc->fields_max;
 }
 

@@ -287,6 +287,8 @@ static unsigned status_of(hd_h1_rc_t rc)
         return 505;
     case HD_H1_TE:
         return 501;
+    case HD_H1_OLD:
+        return 426;
     default:
         return 400;
     }
@@ -305,6 +307,24 @@ static void begin_body(hd_h1_server_t *h, const hd_req_t *req)
         h->state = HD_H1S_LENGTH;
         h->left = (uint64_t)req->head.content_length;
     }
+}
+
+/* By xDS: Envoy's accept_http_10 and default_host_for_http_10. */
+static hd_h1_rc_t check_version(const hd_http_conf_t *http, hd_req_head_t *head,
+                                const char **why)
+{
+    if (hd_likely(head->version != HD_HTTP_10 || !http->is_xds))
+        return HD_H1_OK;
+    if (!http->accepts_http10) {
+        *why = "HTTP/1.0, and accept_http_10 isn't set";
+        return HD_H1_OLD;
+    }
+    if (head->authority.len == 0)
+        head->authority = http->http10_host;
+    if (head->authority.len > 0)
+        return HD_H1_OK;
+    *why = "no Host, and no default_host_for_http_10";
+    return HD_H1_BAD;
 }
 
 /* True: a request was begun, go on with its body. */
@@ -341,6 +361,8 @@ static bool read_head(hd_h1_server_t *h)
     if (rc == HD_H1_OK || rc == HD_H1_TOO_LONG)
         rc = hd_h1_parse_request(bytes, &scan_again, &limits, req->pool, &req->head,
                                  &used, &why);
+    if (rc == HD_H1_OK)
+        rc = check_version(http, &req->head, &why);
     if (rc == HD_H1_OK && !hd_h1_input_hold_head(&h->in, req, used))
         rc = HD_H1_TOO_LONG;
     if (rc == HD_H1_OK && hd_http_take_path(req, http) != HD_OK) {

@@ -44,6 +44,8 @@ typedef struct hd_http_conf_s {
     uint8_t
         escaped_slashes; /* 0 keep, 1 reject, 2 unescape+redirect, 3 unescape+forward */
     bool strip_port, proxy_100_continue, upgrade_websocket;
+    bool accepts_http10;                 /* xDS; by file it always is */
+    hd_str_t http10_host;                /* xDS: of who sends none; empty: 400 */
     hd_upgrades_t upgrades;              /* xDS */
     uint32_t head_bytes_max, fields_max; /* of a request head; 0: defaults 32 KB, 100 */
     uint32_t head_line_max;              /* of a line of it; 0: as the head */

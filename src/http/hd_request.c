@@ -840,7 +840,12 @@ void hd_request_reject(hd_req_t *req, unsigned status, const char *why)
     hd_response_fail(req, status, HD_RF(DOWNSTREAM_PROTOCOL),
                      req->head.version == HD_HTTP_20 ? "http2.violation.of.messaging.rule"
                      : status == 400 || status == 505 ? "http1.codec_error"
+                     : status == 426                  ? "low_version"
                                                       : "http1.headers_too_large");
+    if (status == 426) { /* RFC 9110 §15.5.22, §7.8 */
+        hd_headers_add(&req->res.headers, HD_STR("connection"), HD_STR("upgrade"));
+        hd_headers_add(&req->res.headers, HD_STR("upgrade"), HD_STR("HTTP/1.1"));
+    }
 }
 
 /* --- the rest --- */

@@ -31,6 +31,7 @@ sub object {
 }
 
 our $node_kind = 'sidecar';
+our %metadata;
 
 # Type (Cluster …) to name to resource.
 sub translate {
@@ -38,7 +39,7 @@ sub translate {
     spew("$dir/mesh.yaml", $base . $objects);
     spew("$dir/node.json", $json->encode({id => "$node_kind~10.1.1.1~w.shop~shop.svc.cluster.local",
         metadata => {NAMESPACE => 'shop', INSTANCE_IPS => '10.1.1.1', LABELS => {app => 'a', %node},
-            INTERCEPTION_MODE => 'REDIRECT'}}));
+            INTERCEPTION_MODE => 'REDIRECT', %metadata}}));
     mkdir "$dir/mesh";
     rename "$dir/mesh.yaml", "$dir/mesh/mesh.yaml" or die;
     my $out = `$build/tools/translate $dir/mesh $dir/node.json 2>$dir/err`;
@@ -211,6 +212,18 @@ is principals('DENY', 'notRequestPrincipals: ["*"]'), '[[{"and_ids":{"ids":[{"an
     'DENY without a token: everybody';
 is principals('ALLOW', 'requestPrincipals: ["*"]'), '[[{"and_ids":{"ids":[{"not_id":{"any":true}}]}}]]',
     'ALLOW with a token: nobody';
+
+# ---- HTTP/1.0, as istiod has it: a proxy whose metadata says HTTP10 takes it
+
+for my $http10 (undef, '0', '1') {
+    local %metadata = defined $http10 ? (HTTP10 => $http10) : ();
+    my $r = translate('');
+    my @options = map { $_->{typed_config}{http_protocol_options} // {} }
+        grep { $_->{name} eq 'envoy.filters.network.http_connection_manager' }
+        map { @{$_->{filters}} } map { @{$_->{filter_chains} // []} } values %{$r->{Listener}};
+    my $takes = ($http10 // '') eq '1';
+    ok @options > 1 && !(grep { !!$_->{accept_http_10} != $takes } @options), 'HTTP10 ' . ($http10 // 'unset') or diag explain \@options;
+}
 
 # ---- what has no effect yet is said, never dropped in silence
 

@@ -57,7 +57,7 @@ for my $l (@listeners) { $hd->wait_for(sub { Heddle::Port::is_listening($hd->por
 sub shake {
     my ($name, @args) = @_;
     my $port = $hd->port($name);
-    my $said = `(printf 'GET / HTTP/1.0\\r\\n\\r\\n') | openssl s_client -ign_eof -connect 127.0.0.1:$port @args 2>&1`;
+    my $said = `(printf 'GET / HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n') | openssl s_client -ign_eof -connect 127.0.0.1:$port @args 2>&1`;
     my %got = (text => $said, served => $said =~ / 200 OK/ ? 1 : 0);
     @got{qw(cn cipher alpn reused)} = map { ($said =~ $_)[0] // '' }
         qr/^subject=.*CN ?= ?(\w+)/m, qr/Cipher is (\S+)/, qr/ALPN protocol: (\S+)/, qr/^(Reused|New),/m;

@@ -81,6 +81,8 @@ static const entry_t entries[] = {
      "enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts "
      "failure_percentage_request_volume max_ejection_time max_ejection_time_jitter "
      "successful_active_health_check_uneject_host always_eject_one_host"},
+    {CORE "Http1ProtocolOptions",
+     "accept_http_10 default_host_for_http_10 !send_fully_qualified_url"},
     {CORE "HealthCheck",
      "timeout interval interval_jitter unhealthy_threshold healthy_threshold alt_port "
      "reuse_connection http_health_check tcp_health_check grpc_health_check "
@@ -142,8 +144,8 @@ static const entry_t entries[] = {
      "!close_connection_on_client_hello_parsing_errors"},
 
     {HCM "HttpConnectionManager",
-     "codec_type stat_prefix rds route_config http_filters http2_protocol_options "
-     "server_name drain_timeout access_log use_remote_address generate_request_id "
+     "codec_type stat_prefix rds route_config http_filters http_protocol_options "
+     "http2_protocol_options server_name drain_timeout access_log use_remote_address generate_request_id "
      "forward_client_cert_details set_current_client_cert_details proxy_100_continue "
      "xff_num_trusted_hops skip_xff_append upgrade_configs stream_idle_timeout "
      "request_timeout max_request_headers_kb normalize_path preserve_external_request_id "

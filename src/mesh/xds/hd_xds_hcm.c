@@ -2,6 +2,7 @@
  */
 #include "mesh/xds/hd_xds_int.h"
 #include "ext/http_router.pb-c.h"
+#include "http/hd_chars.h"
 #include "http/hd_h2_budget.h"
 
 #include <string.h>
@@ -202,9 +203,11 @@ static hd_rc_t set_times(const hcm_t *msg, hd_http_conf_t *conf, hd_err_t *err)
                        &conf->max_stream_duration_ms, err);
 }
 
-static hd_rc_t set_limits(const hcm_t *msg, hd_http_conf_t *conf, hd_err_t *err)
+static hd_rc_t set_limits(hd_xds_t *x, const hcm_t *msg, hd_http_conf_t *conf,
+                          hd_err_t *err)
 {
     const PbCore__HttpProtocolOptions *c = msg->common_http_protocol_options;
+    const PbCore__Http1ProtocolOptions *h1 = msg->http_protocol_options;
     const PbCore__Http2ProtocolOptions *h2 = msg->http2_protocol_options;
     uint32_t kb = hd_pb_u32(msg->max_request_headers_kb, HEAD_KB);
 
@@ -216,6 +219,14 @@ static hd_rc_t set_limits(const hcm_t *msg, hd_http_conf_t *conf, hd_err_t *err)
     if (c != NULL) {
         conf->fields_max = hd_pb_u32(c->max_headers_count, FIELDS_MAX);
         conf->requests_per_conn = hd_pb_u32(c->max_requests_per_connection, 0);
+    }
+    if (h1 != NULL) {
+        conf->accepts_http10 = h1->accept_http_10;
+        conf->http10_host = hd_xds_str(x, h1->default_host_for_http_10);
+        if (conf->http10_host.len > 0 && !hd_http_is_authority(conf->http10_host))
+            return hd_err_set(err, HD_E_RESOURCE,
+                              "default_host_for_http_10 \"%s\" is no host",
+                              h1->default_host_for_http_10);
     }
     if (h2 != NULL) {
         conf->h2_streams = hd_pb_u32(h2->max_concurrent_streams, STREAMS_MAX);
@@ -264,7 +275,8 @@ hd_rc_t hd_xds_hcm(hd_xds_t *x, const hcm_t *msg, const hd_http_conf_t **out,
         msg->strip_any_host_port;
     set_peer(msg, conf);
     if (set_codec(msg, conf, err) != HD_OK || set_times(msg, conf, err) != HD_OK ||
-        set_limits(msg, conf, err) != HD_OK || set_upgrades(x, msg, conf, err) != HD_OK ||
+        set_limits(x, msg, conf, err) != HD_OK ||
+        set_upgrades(x, msg, conf, err) != HD_OK ||
         set_path_rules(msg, conf, err) != HD_OK ||
         set_filters(x, msg, conf, err) != HD_OK ||
         set_routes(x, msg, conf, err) != HD_OK ||
