@@ -78,7 +78,7 @@ hd_h1_limits_t hd_http_limits(const hd_http_conf_t *http, uint32_t bytes_max,
         .underscores = http->is_xds,
         .ignore_invalid = true};
 
-    if (http->loc != NULL && !http->is_xds) {
+    if (http->loc != NULL) {
         l.underscores = http->loc->underscores_in_headers;
         l.ignore_invalid = http->loc->ignore_invalid_headers;
     }

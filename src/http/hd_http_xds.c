@@ -4,6 +4,7 @@
 #include "http/hd_http_xds.h"
 #include "core/net/hd_tls.h"
 #include "http/hd_request_int.h"
+#include "http/hd_uri.h"
 #include <stdio.h>
 
 #define HEADERS(req) (&(req)->head.headers)
@@ -116,6 +117,8 @@ static void drop_internal_fields(hd_req_t *req)
         HD_STR_INIT("x-envoy-original-host"),
         HD_STR_INIT("x-envoy-original-path"),
         HD_STR_INIT("x-envoy-attempt-count"),
+        HD_STR_INIT("x-envoy-peer-metadata"),
+        HD_STR_INIT("x-envoy-peer-metadata-id"),
     };
     const hd_headers_t *h = HEADERS(req);
     bool has_any = false;
@@ -189,6 +192,30 @@ static void put_pair(element_t *e, hd_str_t key, hd_str_t value, bool quoted)
         put(e, HD_STR("\""));
 }
 
+static bool is_no_text(unsigned char c)
+{
+    return c < ' ' || c >= 0x7f;
+}
+
+/* A certificate's own words. What ends a value has it quoted (Envoy's rule), and what ends
+ * a field is encoded: neither makes another pair or field. */
+static void put_name(hd_pool_t *pool, element_t *e, hd_str_t key, hd_str_t name)
+{
+    bool quoted = false;
+    char *text;
+    size_t n = 0;
+
+    name = hd_uri_escape_where(pool, name, is_no_text);
+    text = hd_pool_alloc_unaligned(pool, 2 * name.len + 1);
+    for (size_t i = 0; i < name.len; i++) {
+        if (name.data[i] == '"' || name.data[i] == '\\')
+            text[n++] = '\\';
+        quoted |= strchr(",;=\"\\", name.data[i]) != NULL;
+        text[n++] = name.data[i];
+    }
+    put_pair(e, key, hd_str_n(text, n), quoted);
+}
+
 /* PEM in a field: percent-encoded. */
 static hd_str_t encode_pem(hd_pool_t *pool, hd_str_t pem)
 {
@@ -211,40 +238,47 @@ static hd_str_t encode_pem(hd_pool_t *pool, hd_str_t pem)
     return hd_str_n(out, n);
 }
 
+#define NAME_ROOM(len) (3 * (len) + 8) /* with its key, encoded or quoted */
+
 static size_t element_room(const hd_tls_peer_t *peer, hd_str_t by, hd_str_t pem)
 {
-    size_t room =
-        128 + by.len + peer->fingerprint_sha256.len + peer->subject.len + pem.len;
+    size_t room = 128 + NAME_ROOM(by.len) + peer->fingerprint_sha256.len +
+                  peer->subject.len + pem.len;
 
     for (uint32_t i = 0; i < peer->uri_sans_n; i++)
-        room += peer->uri_sans[i].len + 8;
+        room += NAME_ROOM(peer->uri_sans[i].len);
     for (uint32_t i = 0; i < peer->dns_sans_n; i++)
-        room += peer->dns_sans[i].len + 8;
+        room += NAME_ROOM(peer->dns_sans[i].len);
     return room;
 }
 
 static hd_str_t make_element(hd_req_t *req, const hd_tls_peer_t *peer)
 {
     const hd_http_conf_t *http = req->http;
-    hd_str_t by = req->conn->facts->local_principal, pem = HD_STR_NONE;
+    hd_str_t by = req->conn->facts->local_principal, pem = HD_STR_NONE,
+             chain = HD_STR_NONE;
     element_t e = {0};
 
     if (http->xfcc_cert)
         pem = encode_pem(req->pool, hd_tls_peer_pem(req->conn));
-    e.room = element_room(peer, by, pem);
+    if (http->xfcc_chain)
+        chain = encode_pem(req->pool, hd_tls_peer_chain_pem(req->conn));
+    e.room = element_room(peer, by, pem) + NAME_ROOM(chain.len);
     e.text = hd_pool_alloc_unaligned(req->pool, e.room);
     if (by.len > 0)
-        put_pair(&e, HD_STR("By"), by, false);
+        put_name(req->pool, &e, HD_STR("By"), by);
     if (peer->fingerprint_sha256.len > 0)
         put_pair(&e, HD_STR("Hash"), peer->fingerprint_sha256, false);
     if (pem.len > 0)
         put_pair(&e, HD_STR("Cert"), pem, true);
+    if (chain.len > 0)
+        put_pair(&e, HD_STR("Chain"), chain, true);
     if (http->xfcc_subject)
         put_pair(&e, HD_STR("Subject"), peer->subject, true);
     for (uint32_t i = 0; i < peer->uri_sans_n && http->xfcc_uri; i++)
-        put_pair(&e, HD_STR("URI"), peer->uri_sans[i], false);
+        put_name(req->pool, &e, HD_STR("URI"), peer->uri_sans[i]);
     for (uint32_t i = 0; i < peer->dns_sans_n && http->xfcc_dns; i++)
-        put_pair(&e, HD_STR("DNS"), peer->dns_sans[i], false);
+        put_name(req->pool, &e, HD_STR("DNS"), peer->dns_sans[i]);
     return hd_str_n(e.text, e.n);
 }
 

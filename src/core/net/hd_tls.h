@@ -157,7 +157,7 @@ typedef struct hd_tls_peer_s {
     bool verified, resumed;
     hd_str_t
         verify_error;  /* why not verified; empty: it is, or there is no certificate */
-    hd_str_t leaf_pem; /* for XFCC; lazily: hd_tls_peer_pem */
+    hd_str_t leaf_pem, chain_pem; /* for XFCC; lazily: hd_tls_peer_pem, …_chain_pem */
 } hd_tls_peer_t;
 
 /* Pushes a TLS layer and starts its handshake; on_open follows when it is done. <conf> is
@@ -190,6 +190,9 @@ bool hd_tls_is_early(const hd_conn_t *c);
 const hd_tls_peer_t *hd_tls_peer(hd_conn_t *c);
 /* The peer's certificate; empty: none. */
 hd_str_t hd_tls_peer_pem(hd_conn_t *c);
+/* The same, and behind it what else was shown, in its order. A resumed session has the
+ * certificate alone. */
+hd_str_t hd_tls_peer_chain_pem(hd_conn_t *c);
 /* Facts that few ask for: made anew in <pool>, in nginx's form; empty: there is none. */
 typedef enum {
     HD_TLS_CIPHERS, /* offered by the client: names, or 0x1301, between ':' */

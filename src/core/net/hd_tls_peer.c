@@ -221,19 +221,42 @@ const hd_tls_peer_t *hd_tls_peer(hd_conn_t *c)
     return p;
 }
 
-hd_str_t hd_tls_peer_pem(hd_conn_t *c)
+static hd_str_t print_pem(hd_conn_t *c, X509 *leaf, const STACK_OF(X509) *others)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    bool is_good;
+    hd_str_t text;
+
+    hd_bug_on(bio == NULL);
+    is_good = PEM_write_bio_X509(bio, leaf) == 1;
+    for (int i = 0; others != NULL && is_good && i < sk_X509_num(others); i++)
+        is_good = PEM_write_bio_X509(bio, sk_X509_value(others, i)) == 1;
+    text = is_good ? hd_tls_print_bio(c->pool, bio) : HD_STR_NONE;
+    BIO_free(bio);
+    return text;
+}
+
+static hd_str_t peer_pem(hd_conn_t *c, bool is_whole)
 {
     hd_tls_peer_t *p = (hd_tls_peer_t *)(uintptr_t)hd_tls_peer(c);
+    hd_str_t *text = p == NULL ? NULL : is_whole ? &p->chain_pem : &p->leaf_pem;
+    SSL *ssl = p != NULL ? hd_tls_layer(c)->ssl : NULL;
     X509 *cert;
-    BIO *bio;
 
-    if (p == NULL || p->leaf_pem.len > 0 ||
-        (cert = SSL_get0_peer_certificate(hd_tls_layer(c)->ssl)) == NULL)
-        return p != NULL ? p->leaf_pem : HD_STR_NONE;
-    bio = BIO_new(BIO_s_mem());
-    hd_bug_on(bio == NULL);
-    if (PEM_write_bio_X509(bio, cert) == 1)
-        p->leaf_pem = hd_tls_print_bio(c->pool, bio);
-    BIO_free(bio);
-    return p->leaf_pem;
+    if (p == NULL || text->len > 0 || (cert = SSL_get0_peer_certificate(ssl)) == NULL)
+        return p != NULL ? *text : HD_STR_NONE;
+    /* of a client the chain is without its own certificate */
+    *text = print_pem(c, cert,
+                      is_whole && SSL_is_server(ssl) ? SSL_get_peer_cert_chain(ssl) : NULL);
+    return *text;
+}
+
+hd_str_t hd_tls_peer_pem(hd_conn_t *c)
+{
+    return peer_pem(c, false);
+}
+
+hd_str_t hd_tls_peer_chain_pem(hd_conn_t *c)
+{
+    return peer_pem(c, true);
 }

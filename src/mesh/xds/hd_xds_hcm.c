@@ -17,6 +17,9 @@
 
 typedef PbHcm__HttpConnectionManager hcm_t;
 
+#define UNDERSCORES(action)                                                              \
+    PB_CORE__HTTP_PROTOCOL_OPTIONS__HEADERS_WITH_UNDERSCORES_ACTION__##action
+
 static hd_rc_t set_codec(const hcm_t *msg, hd_http_conf_t *conf, hd_err_t *err)
 {
     switch (msg->codec_type) {
@@ -238,18 +241,28 @@ static hd_rc_t set_limits(hd_xds_t *x, const hcm_t *msg, hd_http_conf_t *conf,
     return HD_OK;
 }
 
-/* A location's settings that Envoy has no counterpart of: nothing is limited by them. */
-static const hd_http_loc_t *make_loc(hd_xds_t *x, const hd_http_conf_t *conf)
+/* A location's settings: what Envoy has no counterpart of limits nothing. */
+static hd_rc_t make_loc(hd_xds_t *x, const hcm_t *msg, hd_http_conf_t *conf,
+                        hd_err_t *err)
 {
     hd_http_loc_t *loc = hd_pool_new(x->cf.pool, hd_http_loc_t);
+    const PbCore__HttpProtocolOptions *c = msg->common_http_protocol_options;
+    int underscores =
+        c != NULL ? (int)c->headers_with_underscores_action : (int)UNDERSCORES(ALLOW);
+
+    if (underscores < UNDERSCORES(ALLOW) || underscores > UNDERSCORES(DROP_HEADER))
+        return hd_err_set(err, HD_E_RESOURCE, "headers_with_underscores_action %d",
+                          underscores);
 
     *loc = (hd_http_loc_t){.keepalive_timeout_ms = conf->idle_timeout_ms,
                            .keepalive_requests = conf->requests_per_conn,
                            .keepalive_time_ms = conf->max_conn_duration_ms,
                            .lingering_time_ms = 1000, /* delayed_close_timeout */
-                           .underscores_in_headers = true,
+                           .underscores_in_headers = underscores == UNDERSCORES(ALLOW),
+                           .ignore_invalid_headers = underscores != UNDERSCORES(REJECT_REQUEST),
                            .merge_slashes = conf->merge_slashes};
-    return loc;
+    conf->loc = loc;
+    return HD_OK;
 }
 
 hd_rc_t hd_xds_hcm(hd_xds_t *x, const hcm_t *msg, const hd_http_conf_t **out,
@@ -281,10 +294,10 @@ hd_rc_t hd_xds_hcm(hd_xds_t *x, const hcm_t *msg, const hd_http_conf_t **out,
         set_filters(x, msg, conf, err) != HD_OK ||
         set_routes(x, msg, conf, err) != HD_OK ||
         hd_xds_http_logs(x, msg->access_log, msg->n_access_log, &conf->logs,
-                         &conf->logs_n, err) != HD_OK)
+                         &conf->logs_n, err) != HD_OK ||
+        make_loc(x, msg, conf, err) != HD_OK)
         return HD_ERROR;
     conf->h2_clients = hd_h2_clients_get(x->cf.member);
-    conf->loc = make_loc(x, conf);
     *out = conf;
     return HD_OK;
 }

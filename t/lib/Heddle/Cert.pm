@@ -6,6 +6,7 @@ package Heddle::Cert;
 #   my $int = $ca->make_ca('intermediate');   signed by $ca
 #   my $c = $ca->make_cert('page', spiffe => 'spiffe://cluster.local/ns/shop/sa/page');
 #       spiffe => [two, of them]  dns => [...]  ip => [...]  email => [...]  expired => 1  not_yet => 1
+#       odd_uris => [bytes that are no URIs] (instead of the names above)
 #       lives_s => 5 (valid for so long from now)
 #       rsa => 1 (else EC P-256)  cn => 'name'  ocsp => 'http://…' (its responder)
 #       signs_ocsp => 1 (is a responder's)
@@ -78,6 +79,12 @@ sub make_crl {
     return "$base.crl";
 }
 
+# GeneralNames of URIs (RFC 5280 §4.2.1.6), short ones.
+sub odd_names {
+    my $all = join '', map { pack('CC', 0x86, length) . $_ } @_;
+    return join ':', map { sprintf '%02x', ord } split //, pack('CC', 0x30, length $all) . $all;
+}
+
 # With `openssl ca`, the one command that lets both dates be chosen.
 sub _make {
     my ($class, $dir, $name, $issuer, %opt) = @_;
@@ -90,6 +97,7 @@ sub _make {
         (map { "IP:$_" } list($opt{ip})),
         (map { "email:$_" } list($opt{email})));
     my $day = 86400;
+    @san = ('DER:' . odd_names(list($opt{odd_uris}))) if $opt{odd_uris};
     my ($from, $to) = (time - $day, time + 30.5 * $day); # far from where a number of days changes
     $to = time + $opt{lives_s} if $opt{lives_s};
     ($from, $to) = (time - 2 * $day, time - $day) if $opt{expired};
