@@ -49,6 +49,23 @@ static void add_default(log_line_t *l, hd_str_t s)
     l->len = (size_t)(to - l->data);
 }
 
+void log_add_clean(log_line_t *l, hd_str_t s)
+{
+    size_t from = 0;
+
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.data[i];
+        char hex[4] = {'\\', 'x', digits[c >> 4], digits[c & 15]};
+
+        if (c >= 32 && c != 127)
+            continue;
+        log_add(l, hd_str_sub(s, from, i));
+        log_add(l, hd_str_n(hex, 4));
+        from = i + 1;
+    }
+    log_add(l, hd_str_sub(s, from, s.len));
+}
+
 /* RFC 8259 §7. */
 static void add_json(log_line_t *l, hd_str_t s)
 {

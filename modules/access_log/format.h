@@ -23,5 +23,7 @@ typedef struct {
 } log_line_t;
 
 void log_add(log_line_t *line, hd_str_t s);
+/* With control bytes as \xHH, so that the line stays one. */
+void log_add_clean(log_line_t *line, hd_str_t s);
 /* Renders <format> for a request or conn, with its newline. */
 void log_render(const log_format_t *format, const hd_attr_of_t *of, log_line_t *line);

@@ -131,7 +131,7 @@ void log_xds_render(const log_xds_t *xds, const hd_attr_of_t *of, log_line_t *li
     if (xds->json != NULL)
         log_json_render(xds->json, &xds->how, &facts, line);
     else
-        log_operators_render(&xds->text, &facts, xds->how.omit_empty, line);
+        log_operators_render(&xds->text, &facts, xds->how.omit_empty, true, line);
     if (line->len == 0 || line->data[line->len - 1] != '\n')
         log_add(line, HD_STR("\n"));
 }

@@ -255,7 +255,7 @@ static void add_text(const log_json_t *json, const log_json_how_t *how,
             add_string(line, value);
         return;
     }
-    log_operators_render(&json->text, facts, how->omit_empty, &text);
+    log_operators_render(&json->text, facts, how->omit_empty, false, &text);
     add_string(line, hd_str_n(text.data, text.len));
 }
 

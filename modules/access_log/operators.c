@@ -478,14 +478,16 @@ static hd_str_t bounded(const log_operator_t *part, hd_str_t value)
 }
 
 void log_operators_render(const log_operators_t *format, const log_facts_t *facts,
-                          bool omit_empty, log_line_t *line)
+                          bool omit_empty, bool cleans, log_line_t *line)
 {
     for (uint32_t i = 0; i < format->n; i++) {
-        hd_str_t value = value_of(&format->parts[i], facts);
+        const log_operator_t *part = &format->parts[i];
+        hd_str_t value = value_of(part, facts);
 
         if (value.len == 0 && !omit_empty)
             value = HD_STR("-");
-        log_add(line, bounded(&format->parts[i], value));
+        (cleans && part->op != OP_TEXT ? log_add_clean : log_add)(line,
+                                                                  bounded(part, value));
     }
 }
 

@@ -29,9 +29,10 @@ uint32_t log_facts_grpc_status(const log_facts_t *facts);
 
 hd_rc_t log_operators_compile(hd_conf_t *cf, hd_str_t text, log_operators_t *to,
                               hd_err_t *err) HD_MUST_CHECK;
-/* Adds the text, "-" for what is empty; <omit_empty>: nothing (ALOG-4). */
+/* Adds the text, "-" for what is empty; <omit_empty>: nothing (ALOG-4). <cleans>: no value
+ * brings control bytes. */
 void log_operators_render(const log_operators_t *format, const log_facts_t *facts,
-                          bool omit_empty, log_line_t *line);
+                          bool omit_empty, bool cleans, log_line_t *line);
 /* One operator and nothing else: its value, empty if there is none. False: it isn't so. */
 bool log_operators_single(const log_operators_t *format, const log_facts_t *facts,
                           hd_str_t *value, bool *is_number);

@@ -452,6 +452,17 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
     return 0;
 }
 
+/* nghttp2 found its head malformed, and has reset the stream. */
+static void lose_misread(hd_h2_server_t *h, hd_req_t *req)
+{
+    if (hd_http_entry_refresh(&h->entry, h->s.conn) == NULL) {
+        hd_request_client_gone(req, HD_E_NO_ROUTE, "listener is gone");
+        return;
+    }
+    hd_request_misread(req, &h->entry);
+    hd_http_entry_let_go(&h->entry, h->s.conn);
+}
+
 static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void *user)
 {
     hd_h2_server_t *h = user;
@@ -474,6 +485,8 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
         st->req = NULL;
         if (st->was_reset)
             hd_request_client_reset(req, error == NGHTTP2_REFUSED_STREAM);
+        else if (!st->started)
+            lose_misread(h, req);
         else
             hd_request_client_gone(req, HD_E_RESET, "the client's stream was reset");
     }

@@ -763,8 +763,9 @@ bool hd_request_ends_with_client(hd_req_t *req)
            req->action_ops->ends_with_client(req);
 }
 
-static void lose_client(hd_req_t *req, hd_err_code_t code, const char *why, uint64_t flag,
-                        const char *details)
+/* <status> is nginx's number for it; Envoy logs 0. */
+static void lose_client(hd_req_t *req, unsigned status, hd_err_code_t code,
+                        const char *why, uint64_t flag, const char *details)
 {
     req->client = &hd_client_gone;
     if (req->step == HD_STEP_FINISH || req->response_ended)
@@ -773,8 +774,8 @@ static void lose_client(hd_req_t *req, hd_err_code_t code, const char *why, uint
     hd_ignore(hd_req_err(req, code, "%s", why));
     hd_request_add_flag(req, flag);
     req->details = details;
-    if (!req->response_started) /* nginx's number for it; Envoy logs 0 */
-        req->res.status = req->http != NULL && req->http->is_xds ? 0 : 499;
+    if (!req->response_started)
+        req->res.status = req->http != NULL && req->http->is_xds ? 0 : status;
     req->response_ended = true;
     req->step = HD_STEP_FINISH;
     hd_request_act(req, NULL);
@@ -784,12 +785,13 @@ static void lose_client(hd_req_t *req, hd_err_code_t code, const char *why, uint
 
 void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why)
 {
-    lose_client(req, code, why, HD_RF(DOWNSTREAM_CLOSED), "downstream_remote_disconnect");
+    lose_client(req, 499, code, why, HD_RF(DOWNSTREAM_CLOSED),
+                "downstream_remote_disconnect");
 }
 
 void hd_request_client_reset(hd_req_t *req, bool is_refused)
 {
-    lose_client(req, HD_E_RESET, "client reset the stream", HD_RF(DOWNSTREAM_RESET),
+    lose_client(req, 499, HD_E_RESET, "client reset the stream", HD_RF(DOWNSTREAM_RESET),
                 is_refused ? "http2.remote_refuse" : "http2.remote_reset");
 }
 
@@ -817,6 +819,14 @@ static void find_server(hd_req_t *req)
     req->head.content_length = 0;
     hd_headers_remove_id(&req->head.headers, HD_H_CONTENT_LENGTH);
     hd_filters_select(req);
+}
+
+void hd_request_misread(hd_req_t *req, const hd_http_entry_t *entry)
+{
+    hd_request_set_entry(req, entry);
+    find_server(req);
+    lose_client(req, 400, HD_E_PROTOCOL, "client sent invalid request: malformed head",
+                HD_RF(DOWNSTREAM_PROTOCOL), "http2.violation.of.messaging.rule");
 }
 
 void hd_request_reject(hd_req_t *req, unsigned status, const char *why)

@@ -381,6 +381,8 @@ bool hd_request_ends_with_client(hd_req_t *req);
 /* The client closed or reset. The request ends by itself; the codec must not use it
  * again. */
 void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why);
+/* The codec has refused the head by itself (a reset): the logs tell of it, nothing else. */
+void hd_request_misread(hd_req_t *req, const hd_http_entry_t *entry);
 /* The same, of a stream that the client reset (with REFUSED_STREAM: <is_refused>). */
 void hd_request_client_reset(hd_req_t *req, bool is_refused);
 /* A message that could not be parsed: answers <status> through the response filters and
