@@ -110,6 +110,15 @@ bool hd_pooled_is_worn(const hd_upool_t *p, const hd_pooled_t *uc)
                                           (uint64_t)l->conn_lifetime_ms * 1000000;
 }
 
+/* How much of its time is left. */
+static uint32_t life_left_ms(const hd_upool_t *p, const hd_pooled_t *uc)
+{
+    uint64_t lived_ms = (hd_loop_now_ns(p->loop) - uc->u.born_ns) / 1000000;
+    uint64_t max_ms = p->limits.conn_lifetime_ms;
+
+    return max_ms == 0 ? UINT32_MAX : (uint32_t)(max_ms - hd_min(max_ms, lived_ms));
+}
+
 static void make_idle(hd_upool_t *p, hd_pooled_t *uc)
 {
     uint32_t keep_ms;
@@ -130,6 +139,7 @@ static void make_idle(hd_upool_t *p, hd_pooled_t *uc)
     keep_ms = hd_peer_idle_keep(p->hash);
     if (p->limits.idle_timeout_ms > 0)
         keep_ms = hd_min(keep_ms, p->limits.idle_timeout_ms);
+    keep_ms = hd_min(keep_ms, life_left_ms(p, uc));
     if (keep_ms != UINT32_MAX)
         hd_timer_set(p->loop, &uc->u.idle, keep_ms);
     if (p->waits_n > 0)

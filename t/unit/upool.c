@@ -340,6 +340,12 @@ static void test_worn(void)
     is_int(get(&a), HD_AGAIN, "too old");
     turn_until(loop, a.u != NULL);
     put_back(&a);
+    tick(999);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 1, "its time isn't over");
+    tick(2);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 0, "an idle one ends with its time");
 }
 
 static void test_fresh(void)
