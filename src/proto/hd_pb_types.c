@@ -219,6 +219,8 @@
     T(pb_net_filter_state__config)                                                       \
     T(pb_net_sni_dfp__filter_config)                                                     \
     T(pb_net_tcp_proxy__tcp_proxy)                                                       \
+    T(pb_udp_proxy__route)                                                               \
+    T(pb_udp_proxy__udp_proxy_config)                                                    \
     T(pb_format_cel__cel)                                                                \
     T(pb_format_metadata__metadata)                                                      \
     T(pb_format_req_without_query__req_without_query)                                    \

@@ -238,7 +238,8 @@ static void start_try(hd_session_t *s)
     }
     hd_err_clear(&s->err);
     s->pick = (hd_pick_t){.cluster_slot = s->target->cluster,
-                          .has_hash = s->conf->hash_source_ip,
+                          .has_hash = s->conf->hash_source_ip || s->conf->has_hash,
+                          .hash = s->conf->hash,
                           .client = hd_conn_remote(s->down),
                           .subset = s->target->subset,
                           .subset_n = s->target->subset_n,

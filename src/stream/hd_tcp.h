@@ -56,6 +56,8 @@ typedef struct hd_tcp_conf_s {
     uint8_t proxy_version; /* of the PROXY head before anything else; 0: the cluster's */
     bool ends_together;    /* one side's end is the other's (nginx), else half-close */
     bool hash_source_ip, keepalive, no_nodelay;
+    bool has_hash; /* <hash>, the same for all */
+    uint64_t hash;
     const hd_tls_conf_t *tls; /* overrides the cluster's; NULL: as the cluster says */
     hd_str_t stat_prefix;
     hd_udp_conf_t udp;

@@ -88,7 +88,6 @@ static hd_rc_t add_address(list_t *l, hd_endpoint_t *e, const PbCore__Address *a
         return HD_OK;
     }
     if (addr->address_case == PB_CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS &&
-        addr->socket_address->protocol == PB_CORE__SOCKET_ADDRESS__PROTOCOL__TCP &&
         !hd_addr_parse_ip(hd_str_c(addr->socket_address->address), &e->addr))
         return add_named(l, e, addr->socket_address, err);
     if (hd_xds_addr(l->x, addr, &e->addr, err) != HD_OK)

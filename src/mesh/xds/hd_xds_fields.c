@@ -18,6 +18,7 @@
 #define HCM "envoy.extensions.filters.network.http_connection_manager.v3."
 #define TLS "envoy.extensions.transport_sockets.tls.v3."
 #define TCP "envoy.extensions.filters.network.tcp_proxy.v3."
+#define UDP "envoy.extensions.filters.udp.udp_proxy.v3."
 #define UP "envoy.extensions.upstreams.http.v3."
 
 typedef struct {
@@ -123,10 +124,16 @@ static const entry_t entries[] = {
     {LISTENER "Listener",
      "name address filter_chains use_original_dst per_connection_buffer_limit_bytes "
      "listener_filters transparent freebind listener_filters_timeout traffic_direction "
-     "continue_on_listener_filters_timeout !udp_listener_config !api_listener "
+     "continue_on_listener_filters_timeout udp_listener_config !api_listener "
      "tcp_backlog_size default_filter_chain bind_to_port internal_listener "
      "enable_reuse_port !filter_chain_matcher !additional_addresses !fcds_config "
      "tcp_keepalive !socket_options bypass_overload_manager"},
+    {LISTENER "UdpListenerConfig", "!quic_options"},
+    {UDP "UdpProxyConfig",
+     "stat_prefix cluster matcher idle_timeout !use_original_src_ip hash_policies "
+     "!use_per_packet_load_balancing access_log !session_filters !tunneling_config"},
+    {UDP "UdpProxyConfig.HashPolicy", "source_ip key"},
+    {UDP "Route", "cluster"},
     {LISTENER "ListenerFilter", "name typed_config !config_discovery filter_disabled"},
     {LISTENER "ListenerFilterChainMatchPredicate",
      "or_match !and_match !not_match any_match destination_port_range"},

@@ -197,6 +197,11 @@ hd_rc_t hd_xds_hcm(hd_xds_t *x, const PbHcm__HttpConnectionManager *msg,
 /* Sets protocol_conf, and adds its access loggers to the chain's filters. */
 hd_rc_t hd_xds_tcp_proxy(hd_xds_t *x, const Pb__Any *any, hd_filter_chain_t *chain,
                          hd_err_t *err) HD_MUST_CHECK;
+hd_rc_t hd_xds_add_conn_logs(hd_xds_t *x, PbAccesslog__AccessLog *const *msgs, size_t n,
+                             hd_filter_chain_t *chain, hd_err_t *err) HD_MUST_CHECK;
+/* hd_xds_udp.c: the same for udp_proxy. */
+hd_rc_t hd_xds_udp_proxy(hd_xds_t *x, const Pb__Any *any, hd_filter_chain_t *chain,
+                         hd_err_t *err) HD_MUST_CHECK;
 /* hd_xds_route_match.c */
 hd_rc_t hd_xds_route_match(hd_xds_t *x, const PbRoute__RouteMatch *msg,
                            hd_route_match_t *match, hd_err_t *err) HD_MUST_CHECK;

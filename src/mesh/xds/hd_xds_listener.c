@@ -5,6 +5,7 @@
 #include "ext/lst_original_dst.pb-c.h"
 #include "ext/lst_proxy_protocol.pb-c.h"
 #include "ext/lst_tls_inspector.pb-c.h"
+#include "ext/udp_proxy.pb-c.h"
 #include "http/hd_http.h"
 
 #include <string.h>
@@ -331,7 +332,47 @@ static hd_rc_t set_chains(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
     return check_distinct(x, msg, err);
 }
 
+/* --- datagrams --- */
+
+static hd_rc_t set_datagrams(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
+                             hd_err_t *err)
+{
+    const PbListener__ListenerFilter *f =
+        msg->n_listener_filters == 1 ? msg->listener_filters[0] : NULL;
+    hd_filter_chain_t *chain = hd_pool_new(x->cf.pool, hd_filter_chain_t);
+
+    if (f == NULL ||
+        f->config_type_case != PB_LISTENER__LISTENER_FILTER__CONFIG_TYPE_TYPED_CONFIG ||
+        !hd_pb_any_is(f->typed_config, HD_PB(pb_udp_proxy__udp_proxy_config)) ||
+        f->filter_disabled != NULL || msg->n_filter_chains > 0 ||
+        msg->default_filter_chain != NULL)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "a listener of UDP: one listener filter, udp_proxy, and no "
+                          "filter chain is known here");
+    chain->name = hd_xds_str(x, f->name);
+    l->default_chain = chain;
+    if (hd_xds_udp_proxy(x, f->typed_config, chain, err) != HD_OK)
+        return hd_err_prefix(err, "listener filter \"%s\": ", f->name);
+    return set_protocol("udp", chain, err);
+}
+
 /* --- address --- */
+
+/* Each worker has a socket of its own, so that a client's datagrams come to one of them.
+ */
+static void make_datagram(hd_socket_spec_t *s)
+{
+    s->type = SOCK_DGRAM;
+    s->listen = s->nodelay = false;
+    s->reuseport = true;
+}
+
+static bool is_udp(const listener_t *msg)
+{
+    return msg->address->address_case == PB_CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS &&
+           msg->address->socket_address->protocol ==
+               PB_CORE__SOCKET_ADDRESS__PROTOCOL__UDP;
+}
 
 static hd_rc_t set_socket(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
                           hd_err_t *err)
@@ -343,7 +384,8 @@ static hd_rc_t set_socket(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
         return hd_err_prefix(err, "address: ");
     if (l->addr.family != AF_UNIX && l->addr.port == 0)
         return hd_err_set(err, HD_E_RESOURCE, "it has no port");
-    l->unmaps_v4 = l->addr.family == AF_INET6 && msg->address->socket_address->ipv4_compat;
+    l->unmaps_v4 =
+        l->addr.family == AF_INET6 && msg->address->socket_address->ipv4_compat;
     l->bind = hd_pb_bool(msg->bind_to_port, true);
     l->bypasses_overload = msg->bypass_overload_manager;
     l->use_original_dst = hd_pb_bool(msg->use_original_dst, false);
@@ -366,6 +408,8 @@ static hd_rc_t set_socket(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
             hd_pb_u32(msg->tcp_keepalive->keepalive_interval, 75);
         l->socket.keepalive_probes = hd_pb_u32(msg->tcp_keepalive->keepalive_probes, 9);
     }
+    if (is_udp(msg))
+        make_datagram(&l->socket);
     return HD_OK;
 }
 
@@ -378,8 +422,11 @@ hd_rc_t hd_xds_listener(hd_xds_t *x, const listener_t *msg, const void **root,
     l->is_inbound = msg->traffic_direction == PB_CORE__TRAFFIC_DIRECTION__INBOUND;
     l->is_outbound = msg->traffic_direction == PB_CORE__TRAFFIC_DIRECTION__OUTBOUND;
     l->conn_buffer_bytes = hd_pb_u32(msg->per_connection_buffer_limit_bytes, 0);
-    if (set_socket(x, msg, l, err) != HD_OK || set_filters(x, msg, l, err) != HD_OK ||
-        set_chains(x, msg, l, err) != HD_OK)
+    if (set_socket(x, msg, l, err) != HD_OK)
+        return HD_ERROR;
+    if (l->socket.type == SOCK_DGRAM
+            ? set_datagrams(x, msg, l, err) != HD_OK
+            : set_filters(x, msg, l, err) != HD_OK || set_chains(x, msg, l, err) != HD_OK)
         return HD_ERROR;
     *root = l;
     return HD_OK;

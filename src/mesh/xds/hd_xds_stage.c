@@ -111,7 +111,8 @@ static void note_changed(hd_xstore_t *s, hd_xres_t *r)
 
 static void set_socket(hd_xstore_t *s, hd_xres_t *r, const hd_listener_t *l)
 {
-    if (r->is_listening && (!l->bind || !hd_addr_eq(&r->socket.bind, &l->socket.bind)))
+    if (r->is_listening && (!l->bind || r->socket.type != l->socket.type ||
+                            !hd_addr_eq(&r->socket.bind, &l->socket.bind)))
         hd_xres_release_socket(s, r);
     if (!l->bind)
         return;

@@ -71,15 +71,14 @@ static hd_rc_t set_hash(const tcp_proxy_t *msg, hd_tcp_conf_t *conf, hd_err_t *e
 }
 
 /* Loggers hear of a conn's end as filters do. */
-static hd_rc_t add_logs(hd_xds_t *x, const tcp_proxy_t *msg, hd_filter_chain_t *chain,
-                        hd_err_t *err)
+hd_rc_t hd_xds_add_conn_logs(hd_xds_t *x, PbAccesslog__AccessLog *const *msgs, size_t n,
+                             hd_filter_chain_t *chain, hd_err_t *err)
 {
     const hd_net_filter_t *logs;
     hd_net_filter_t *all;
     uint32_t logs_n = 0;
 
-    if (hd_xds_conn_logs(x, msg->access_log, msg->n_access_log, &logs, &logs_n, err) !=
-        HD_OK)
+    if (hd_xds_conn_logs(x, msgs, n, &logs, &logs_n, err) != HD_OK)
         return HD_ERROR;
     if (logs_n == 0)
         return HD_OK;
@@ -114,5 +113,5 @@ hd_rc_t hd_xds_tcp_proxy(hd_xds_t *x, const Pb__Any *any, hd_filter_chain_t *cha
         return hd_err_set(err, HD_E_RESOURCE,
                           "max_downstream_connection_duration: 1 ms at least");
     chain->protocol_conf = conf;
-    return add_logs(x, msg, chain, err);
+    return hd_xds_add_conn_logs(x, msg->access_log, msg->n_access_log, chain, err);
 }

@@ -120,8 +120,6 @@ hd_rc_t hd_xds_rewrite(hd_xds_t *x, const PbMatcher__RegexMatchAndSubstitute *ms
 hd_rc_t hd_xds_socket_addr(const PbCore__SocketAddress *msg, hd_addr_t *addr,
                            hd_err_t *err)
 {
-    if (msg->protocol != PB_CORE__SOCKET_ADDRESS__PROTOCOL__TCP)
-        return hd_err_set(err, HD_E_RESOURCE, "a UDP address: only TCP is served");
     if (msg->port_specifier_case == PB_CORE__SOCKET_ADDRESS__PORT_SPECIFIER_NAMED_PORT)
         return hd_err_set(err, HD_E_RESOURCE, "a port by name (%s)", msg->named_port);
     if (!hd_addr_parse_ip(hd_str_c(msg->address), addr))
