@@ -95,6 +95,13 @@ typedef struct {
     uint32_t mask, at[];
 } hd_lb_routes_t;
 
+/* What few views need; in the view's memory. */
+typedef struct {
+    hd_lb_local_t local;
+    hd_lb_routes_t *routes; /* NULL: not yet */
+    hd_lb_subset_t *subsets;
+} hd_lb_more_t;
+
 /* Many of these are held, so what few clusters need lies elsewhere. */
 typedef struct hd_lb_view_s {
     hd_link_t used; /* among the views of this thread, the one used last in front */
@@ -108,9 +115,7 @@ typedef struct hd_lb_view_s {
     const hd_mesh_cluster_t *conf;
     uint64_t old_at_ns;      /* when the lists are */
     hd_pool_t *pool, *lists; /* the view's and the lists' memory; NULL: none needed */
-    hd_lb_local_t *local;    /* NULL: not yet */
-    hd_lb_routes_t *routes;  /* NULL: not yet */
-    hd_lb_subset_t *subsets;
+    hd_lb_more_t *more;      /* NULL: nothing of it is needed */
     hd_lb_group_t whole;
     hd_lb_level_t level; /* of the whole, as long as there is one */
     hd_priority_t priority;
@@ -127,6 +132,7 @@ typedef struct hd_lb_view_s {
 /* --- hd_balance_view.c --- */
 /* Memory that lasts as long as the view; as long as its lists. */
 hd_pool_t *hd_lb_pool(hd_lb_view_t *v);
+hd_lb_more_t *hd_lb_more(hd_lb_view_t *v); /* made at need */
 hd_pool_t *hd_lb_lists_pool(hd_lb_view_t *v);
 /* The view of the versions that <p> has pinned; good until the next call. What wasn't
  * asked for in a while is let go, and made anew when it is. */

@@ -81,6 +81,13 @@ hd_pool_t *hd_lb_pool(hd_lb_view_t *v)
     return v->pool;
 }
 
+hd_lb_more_t *hd_lb_more(hd_lb_view_t *v)
+{
+    if (v->more == NULL)
+        v->more = hd_pool_new(hd_lb_pool(v), hd_lb_more_t);
+    return v->more;
+}
+
 hd_pool_t *hd_lb_lists_pool(hd_lb_view_t *v)
 {
     if (v->lists == NULL)
@@ -400,7 +407,8 @@ static void refresh(hd_lb_view_t *v, uint64_t now_ns)
             v->health[i] = health_of(v, &v->eps->items[i], now_ns);
     }
     fill_group(v, &v->whole, now_ns);
-    for (hd_lb_subset_t *s = v->subsets; s != NULL; s = s->next)
+    for (hd_lb_subset_t *s = v->more != NULL ? v->more->subsets : NULL; s != NULL;
+         s = s->next)
         fill_group(v, &s->group, now_ns);
 }
 
@@ -451,7 +459,7 @@ static uint64_t route_of(const hd_endpoint_t *e)
     return hd_sticky_hash(route.len > 0 ? route : hd_addr_print(&e->addr, text));
 }
 
-static void index_routes(hd_lb_view_t *v)
+static hd_lb_routes_t *index_routes(hd_lb_view_t *v)
 {
     uint32_t room = 4;
     hd_lb_routes_t *routes;
@@ -467,16 +475,17 @@ static void index_routes(hd_lb_view_t *v)
             at++;
         routes->at[at & routes->mask] = i + 1;
     }
-    v->routes = routes;
+    return routes;
 }
 
 uint32_t hd_lb_find_route(hd_lb_view_t *v, uint64_t route)
 {
+    hd_lb_more_t *more = hd_lb_more(v);
     uint32_t at = (uint32_t)route, found;
 
-    if (v->routes == NULL)
-        index_routes(v);
-    while ((found = v->routes->at[at++ & v->routes->mask]) != 0) {
+    if (more->routes == NULL)
+        more->routes = index_routes(v);
+    while ((found = more->routes->at[at++ & more->routes->mask]) != 0) {
         v->steps++;
         if (route_of(&v->eps->items[found - 1]) == route)
             return found - 1;
@@ -509,14 +518,14 @@ hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
 hd_lb_group_t *hd_lb_group(hd_lb_view_t *v, const hd_kv_t *labels, uint32_t n,
                            uint64_t now_ns)
 {
-    hd_lb_subset_t **at = &v->subsets, *s;
+    hd_lb_subset_t **at, *s;
     uint32_t *members;
     hd_pool_t *pool;
     hd_kv_t *copy;
 
     if (n == 0)
         return &v->whole;
-    for (; (s = *at) != NULL; at = &s->next) {
+    for (at = &hd_lb_more(v)->subsets; (s = *at) != NULL; at = &s->next) {
         v->steps++;
         if (s->labels_n == n && has_labels(s->labels, n, labels, n))
             return s->group.members_n > 0 ? &s->group : NULL;

@@ -32,7 +32,7 @@ bool hd_lb_zones_look(hd_member_t *m, hd_lb_view_t *v)
 {
     const hd_region_t *r = hd_slot_get(m, v->conf->zones->local);
     const hd_region_t *eps;
-    hd_lb_local_t now = {.cluster = r != NULL ? r->root : NULL};
+    hd_lb_local_t now = {.cluster = r != NULL ? r->root : NULL}, *before;
     bool is_new;
 
     eps = now.cluster != NULL ? hd_cluster_endpoints(m, now.cluster) : NULL;
@@ -44,11 +44,10 @@ bool hd_lb_zones_look(hd_member_t *m, hd_lb_view_t *v)
             now.seq =
                 atomic_load_explicit(&now.eps->state->health_seq, memory_order_acquire);
     }
-    if (v->local == NULL)
-        v->local = hd_pool_new(hd_lb_pool(v), hd_lb_local_t);
-    is_new = v->local->region != now.region || v->local->seq != now.seq ||
-             v->local->version != now.version;
-    *v->local = now;
+    before = &hd_lb_more(v)->local;
+    is_new = before->region != now.region || before->seq != now.seq ||
+             before->version != now.version;
+    *before = now;
     return is_new;
 }
 
@@ -77,7 +76,7 @@ static place_t *find_place(place_t *places, uint32_t n, const hd_locality_t *l)
 
 static local_t count_local(hd_lb_view_t *v, place_t *places, uint32_t n, uint64_t now_ns)
 {
-    const hd_endpoints_t *eps = v->local->eps;
+    const hd_endpoints_t *eps = v->more->local.eps;
     const hd_zones_t *zones = v->conf->zones;
     const hd_locality_t *seen[2] = {NULL, NULL};
     local_t sum = {0};
@@ -94,7 +93,7 @@ static local_t count_local(hd_lb_view_t *v, place_t *places, uint32_t n, uint64_
         sum.has_own |= is_own(zones, l);
         if (sum.localities < 2 && (seen[0] == NULL || !is_same(seen[0], l)))
             seen[sum.localities++] = l;
-        if (!hd_check_may_serve(v->local->cluster, e))
+        if (!hd_check_may_serve(v->more->local.cluster, e))
             continue;
         sum.serving += health == HD_EP_HEALTHY || health == HD_EP_DEGRADED;
         if (health != HD_EP_HEALTHY)
@@ -172,7 +171,7 @@ void hd_lb_zones_fill(hd_lb_view_t *v, const hd_lb_group_t *g, hd_lb_level_t *le
     uint64_t theirs = 0;
     local_t local;
 
-    if (v->local->eps == NULL || v->local->eps->n == 0 || level->rank > 0)
+    if (v->more->local.eps == NULL || v->more->local.eps->n == 0 || level->rank > 0)
         return;
     for (uint32_t i = 0; i < n; i++) {
         const hd_endpoint_t *e = &v->eps->items[at[i]];

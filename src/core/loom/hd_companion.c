@@ -10,13 +10,20 @@ typedef enum { BY_REGION, BY_SLOT, BY_CONTENT } keyed_t;
 typedef struct companion_s {
     struct companion_s *next; /* in its bucket; then in the list of the doomed */
     const hd_companion_type_t *type;
-    void *made; /* NULL: creating failed, <err> says why */
-    hd_err_t *err;
+    union {
+        void *made;
+        hd_err_t *err; /* why it could not be made */
+    };
     const void *key; /* of a part of a region; the slot */
-    uint64_t version;
-    uint32_t hash, index, refs; /* <index>: the region's; <refs>: by content */
+    union {
+        uint64_t version; /* the region's */
+        struct {
+            uint32_t refs, content_len; /* by content */
+        };
+    };
+    uint32_t hash, index; /* <index>: the region's */
     uint8_t keyed, arena;
-    uint32_t content_len;
+    bool has_failed;
     char content[];
 } companion_t;
 
@@ -53,20 +60,25 @@ static void resize(hd_companions_t *t)
     t->buckets_n = n;
 }
 
-/* All fields that tell companions apart. */
+static bool is_like(const companion_t *c, const companion_t *like, hd_str_t content)
+{
+    if (c->hash != like->hash || c->type != like->type || c->keyed != like->keyed)
+        return false;
+    if (c->keyed == BY_CONTENT)
+        return hd_str_eq(hd_str_n(c->content, c->content_len), content);
+    return c->key == like->key && c->version == like->version &&
+           c->arena == like->arena && c->index == like->index;
+}
+
 static companion_t *find(const hd_companions_t *t, const companion_t *like,
                          hd_str_t content)
 {
     companion_t *c =
         t->buckets_n == 0 ? NULL : t->buckets[like->hash & (t->buckets_n - 1)];
 
-    for (; c != NULL; c = c->next)
-        if (c->hash == like->hash && c->type == like->type && c->keyed == like->keyed &&
-            c->key == like->key && c->version == like->version &&
-            c->arena == like->arena && c->index == like->index &&
-            hd_str_eq(hd_str_n(c->content, c->content_len), content))
-            return c;
-    return NULL;
+    while (c != NULL && !is_like(c, like, content))
+        c = c->next;
+    return c;
 }
 
 static uint32_t hash_of(const companion_t *like, hd_str_t content)
@@ -85,9 +97,10 @@ static companion_t *add(hd_companions_t *t, const companion_t *like, hd_str_t co
 
     hd_bug_on(c == NULL);
     *c = *like;
-    c->content_len = (uint32_t)content.len;
-    if (content.len > 0)
+    if (c->keyed == BY_CONTENT) {
+        c->content_len = (uint32_t)content.len;
         memcpy(c->content, content.data, content.len);
+    }
     if (t->n >= t->buckets_n)
         resize(t);
     c->next = t->buckets[c->hash & (t->buckets_n - 1)];
@@ -96,8 +109,11 @@ static companion_t *add(hd_companions_t *t, const companion_t *like, hd_str_t co
     return c;
 }
 
-static void *tell_again(const companion_t *c, hd_err_t *err)
+/* What was made, or why it could not be. */
+static void *made_of(const companion_t *c, hd_err_t *err)
 {
+    if (!c->has_failed)
+        return c->made;
     if (err != NULL && err->code == HD_E_NONE)
         *err = *c->err;
     return NULL;
@@ -124,6 +140,7 @@ static companion_t *get(hd_member_t *m, companion_t *like, hd_str_t content,
                 *err = why;
             return NULL;
         }
+        like->has_failed = true;
         like->err = malloc(sizeof(why));
         hd_bug_on(like->err == NULL);
         *like->err = why;
@@ -143,9 +160,8 @@ void *hd_companion_of_part(hd_member_t *m, const hd_companion_type_t *type,
                         .index = r->index,
                         .keyed = BY_REGION,
                         .arena = r->arena};
-    companion_t *c = get(m, &like, HD_STR_NONE, r, arg, err);
 
-    return c->made != NULL ? c->made : tell_again(c, err);
+    return made_of(get(m, &like, HD_STR_NONE, r, arg, err), err);
 }
 
 void *hd_companion_of_region(hd_member_t *m, const hd_companion_type_t *type,
@@ -159,9 +175,8 @@ void *hd_companion_of_slot(hd_member_t *m, const hd_companion_type_t *type,
 {
     companion_t like = {
         .type = type, .key = slot, .keyed = BY_SLOT, .arena = slot->arena};
-    companion_t *c = get(m, &like, HD_STR_NONE, slot, arg, err);
 
-    return c->made != NULL ? c->made : tell_again(c, err);
+    return made_of(get(m, &like, HD_STR_NONE, slot, arg, err), err);
 }
 
 void *hd_companion_of_content(hd_member_t *m, const hd_companion_type_t *type,
@@ -189,11 +204,12 @@ static companion_t *unlink_at(hd_companions_t *t, companion_t **from)
 
 static void destroy(hd_member_t *m, companion_t *c)
 {
-    if (c->made != NULL)
+    if (c->has_failed)
+        free(c->err);
+    else
         c->type->destroy(m, c->made);
     if (c->keyed == BY_SLOT)
         hd_slot_let_go(m, c->key);
-    free(c->err);
     free(c);
 }
 
