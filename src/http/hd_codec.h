@@ -6,7 +6,7 @@
  * many, between two Heddles.
  */
 #pragma once
-#include "http/hd_hangup.h"
+#include "core/net/hd_hangup.h"
 #include "http/hd_request.h"
 
 /* Server side: takes <c> (its handler becomes the codec's) and what <entry> holds. */
@@ -143,6 +143,8 @@ typedef struct {
 /* <idle_ms>, or what is left of the time that <c> may be open in all if that is less;
  * <duration_ms> 0: no end. */
 uint64_t hd_http_idle_ms(const hd_conn_t *c, uint64_t idle_ms, uint64_t duration_ms);
+/* As a location says it. */
+hd_linger_t hd_linger_of(const hd_http_loc_t *loc);
 /* How long a client's conn for many requests (HTTP/2, a weft) lasts, and how it ends. */
 typedef struct {
     uint64_t idle_ms;     /* without a request */

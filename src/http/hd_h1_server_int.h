@@ -4,7 +4,7 @@
 #pragma once
 #include "http/hd_codec.h"
 #include "http/hd_h1_input.h"
-#include "http/hd_hangup.h"
+#include "core/net/hd_hangup.h"
 
 /* What is left of a body whose request is over: read and dropped if that is cheaper than
  * a new conn. */

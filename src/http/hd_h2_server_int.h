@@ -7,7 +7,7 @@
 #pragma once
 #include "http/hd_h2_session.h"
 #include "http/hd_h2_tube.h"
-#include "http/hd_hangup.h"
+#include "core/net/hd_hangup.h"
 #include "http/hd_request_int.h"
 
 /* Of a body that nobody wants so much is read before it is cut off. */

@@ -1,7 +1,8 @@
 #include "http/hd_h2_tube.h"
+#include "core/net/hd_hangup.h"
 #include <stdlib.h>
 
-#define LINGER_MS 5000
+#define PATIENCE_MS 3600000 /* the tunnel at the other end has times of its own */
 #define BLOCKS_A_TURN 16
 
 struct hd_h2_tube_s {
@@ -129,6 +130,6 @@ void hd_h2_tube_close(hd_h2_tube_t *t, bool reset)
     if (reset)
         hd_conn_reset(t->conn);
     else
-        hd_conn_close(t->conn, LINGER_MS);
+        hd_hangup(t->conn, PATIENCE_MS, (hd_linger_t){0});
     free(t);
 }

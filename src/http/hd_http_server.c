@@ -45,6 +45,13 @@ uint64_t hd_http_idle_ms(const hd_conn_t *c, uint64_t idle_ms, uint64_t duration
     return idle_ms == 0 ? left_ms : hd_min(idle_ms, left_ms);
 }
 
+hd_linger_t hd_linger_of(const hd_http_loc_t *loc)
+{
+    return loc->lingers == HD_LINGERS_NOT ? (hd_linger_t){0}
+                                          : (hd_linger_t){hd_ms32(loc->lingering_time_ms),
+                                                          hd_ms32(loc->lingering_gap_ms)};
+}
+
 hd_http_times_t hd_http_times(const hd_http_conf_t *http)
 {
     const hd_http_loc_t *loc = http->loc != NULL ? http->loc : &hd_http_loc_defaults;

@@ -322,11 +322,13 @@ static void test_deaf(void)
     turn_some(loop);
     is_int(ends_n, 0, "one that has taken all may rest");
     fill();
-    for (int times = 0; times < 2 && ends_n == 0; times++) { /* its time may be half over */
+    for (int times = 0; times < 2 && ends_n == 0;
+         times++) { /* its time may be half over */
         extra_ns += 700000000000u;
         turn_some(loop);
     }
-    ok(ends_n == 1 && strcmp(result.ended_by, "deaf") == 0 && result_err.code == HD_E_TIMEOUT,
+    ok(ends_n == 1 && strcmp(result.ended_by, "deaf") == 0 &&
+           result_err.code == HD_E_TIMEOUT,
        "one that takes nothing for longer is given up");
     is_over();
 
@@ -374,6 +376,66 @@ static void test_reset(void)
     close(client);
     close(server);
     client = server = -1;
+    is_over();
+}
+
+#define TAIL_BYTES 150000
+
+/* The upstream has said all, and the client takes it slowly: more is queued than the
+ * sockets hold. */
+static void say_all_to_slow_client(const hd_tunnel_conf_t *conf)
+{
+    static char data[TAIL_BYTES];
+    int small = 4096;
+
+    start(conf);
+    hd_conn_set_marks(down, TAIL_BYTES, 0); /* so that the end is read at once */
+    setsockopt(hd_conn_bare_fd(down), SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+    setsockopt(client, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    memset(data, 'd', sizeof(data));
+    ok(send(server, data, sizeof(data), 0) == TAIL_BYTES);
+    shutdown(server, SHUT_WR);
+    turn_until(loop, ends_n > 0);
+    is_str(result.ended_by, "upstream");
+    turn_some(loop);
+    ok(!hd_chain_is_empty(&down->out), "the sockets don't hold it all");
+}
+
+static void test_slow_tail(void)
+{
+    static const hd_tunnel_conf_t conf = {.idle_timeout_ms = 600000,
+                                          .ends_together = true},
+                                  timeless = {.ends_together = true};
+    static char buf[TAIL_BYTES];
+    size_t got = 0;
+
+    say_all_to_slow_client(&conf);
+    for (int i = 0; i < 2; i++) { /* each pause is below the idle time */
+        extra_ns += 590000000000u;
+        turn_some(loop);
+        got += peer_read(loop, client, buf, 60000);
+    }
+    got += peer_read(loop, client, buf, TAIL_BYTES);
+    is_int(got, TAIL_BYTES, "what was queued at the end arrives, however long it takes");
+    is_int(recv(client, buf, 1, 0), 0, "and so does the end");
+    shutdown(client, SHUT_WR);
+    is_over();
+
+    say_all_to_slow_client(&timeless);
+    extra_ns += 1800000000000u;
+    turn_some(loop);
+    is_int(peer_read(loop, client, buf, TAIL_BYTES), TAIL_BYTES,
+           "without an idle time, too");
+    shutdown(client, SHUT_WR);
+    is_over();
+
+    say_all_to_slow_client(&conf);
+    for (int i = 0; i < 2; i++) { /* the first time may have seen something taken */
+        extra_ns += 601000000000u;
+        turn_some(loop);
+    }
+    got = peer_read(loop, client, buf, TAIL_BYTES);
+    ok(got < TAIL_BYTES && errno == ECONNRESET, "who takes nothing is reset at last");
     is_over();
 }
 
@@ -485,6 +547,7 @@ int main(void)
     test_back_pressure();
     test_trickle_to_deaf();
     test_reset();
+    test_slow_tail();
     test_idle();
     test_deaf();
     test_block_ceiling();

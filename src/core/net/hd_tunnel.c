@@ -1,12 +1,13 @@
 #include "core/net/hd_tunnel.h"
+#include "core/net/hd_hangup.h"
 #include "core/net/hd_loop_int.h"
 #include "core/net/hd_splice.h"
 #include <stdlib.h>
 
-#define FULL_READS 4            /* running, before a way is spliced */
-#define COPY_BELOW 4096         /* smaller reads are copied behind what waits already */
-#define NO_BLOCK_MS 10          /* until a block may be free again */
-#define LINGER_MS 30000         /* for what is queued when the streams have ended */
+#define FULL_READS 4        /* running, before a way is spliced */
+#define COPY_BELOW 4096     /* smaller reads are copied behind what waits already */
+#define NO_BLOCK_MS 10      /* until a block may be free again */
+#define PATIENCE_MS 3600000 /* with who takes nothing, if no idle time is set */
 
 /* One direction. */
 typedef struct {
@@ -23,7 +24,7 @@ struct hd_tunnel_s {
     way_t up, down; /* towards the upstream, towards the client */
     hd_tunnel_conf_t conf;
     hd_timer_t idle, no_block, rate, deaf;
-    uint64_t taken; /* by the upstream, when <deaf> was set */
+    uint64_t taken;                     /* by the upstream, when <deaf> was set */
     uint64_t started_ns, first_byte_ns; /* of the upstream's bytes; 0: none */
     hd_post_t start;
     const char *first_end; /* who ended first */
@@ -35,16 +36,24 @@ static const hd_conn_handler_t tunnel_handler;
 
 /* The end */
 
-static void close_one(hd_conn_t *c, const hd_err_t *err, const hd_conn_t *cause)
+/* What is queued when the streams have ended goes out as it would have before: <idle_ms>
+ * is how long nothing may go. Whoever gets less than all sees a reset. */
+static void close_one(hd_conn_t *c, const hd_err_t *err, const hd_conn_t *cause,
+                      uint64_t idle_ms)
 {
+    static const hd_linger_t linger = {.time_ms = 30000};
     bool was_reset = err != NULL && err->code == HD_E_RESET;
 
     /* A reset is passed on, so that a stream cut short doesn't look complete. But not
      * past bytes that are still on their way. */
     if (was_reset && (cause == NULL || cause == c || hd_chain_is_empty(&c->out)))
         hd_conn_reset(c);
+    else if (err == NULL || was_reset)
+        hd_hangup(c, idle_ms > 0 ? idle_ms : PATIENCE_MS, linger);
+    else if (!hd_chain_is_empty(&c->out))
+        hd_conn_reset(c);
     else
-        hd_conn_close(c, err == NULL || was_reset ? LINGER_MS : 0);
+        hd_conn_close(c, 0);
 }
 
 static void end_tunnel(hd_tunnel_t *t, const char *by, const hd_err_t *err,
@@ -67,8 +76,8 @@ static void end_tunnel(hd_tunnel_t *t, const char *by, const hd_err_t *err,
     t->on_end(t->arg, &result);
     if (err != NULL)
         why = *err; /* lies in one of the conns */
-    close_one(down, err != NULL ? &why : NULL, cause);
-    close_one(up, err != NULL ? &why : NULL, cause);
+    close_one(down, err != NULL ? &why : NULL, cause, t->conf.idle_timeout_ms);
+    close_one(up, err != NULL ? &why : NULL, cause, t->conf.idle_timeout_ms);
     free(t);
 }
 

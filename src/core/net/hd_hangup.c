@@ -1,4 +1,4 @@
-#include "http/hd_hangup.h"
+#include "core/net/hd_hangup.h"
 #include "core/net/hd_loop.h"
 
 #include <stdlib.h>
@@ -71,9 +71,8 @@ static void on_still_writable(hd_conn_t *c)
     (void)c; /* nothing follows */
 }
 
-static const hd_conn_handler_t lingering = {.on_readable = on_waste,
-                                            .on_writable = on_still_writable,
-                                            .on_closed = on_closed};
+static const hd_conn_handler_t lingering = {
+    .on_readable = on_waste, .on_writable = on_still_writable, .on_closed = on_closed};
 
 static void linger(hangup_t *h)
 {
@@ -122,13 +121,6 @@ static void on_due(hd_timer_t *t)
     }
     h->bytes_seen = h->conn->bytes_out;
     hd_timer_set(h->conn->loop, t, h->timeout_ms);
-}
-
-hd_linger_t hd_linger_of(const hd_http_loc_t *loc)
-{
-    return loc->lingers == HD_LINGERS_NOT ? (hd_linger_t){0}
-                                          : (hd_linger_t){hd_ms32(loc->lingering_time_ms),
-                                                          hd_ms32(loc->lingering_gap_ms)};
 }
 
 void hd_hangup(hd_conn_t *c, uint64_t send_timeout_ms, hd_linger_t how)

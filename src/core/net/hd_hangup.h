@@ -1,13 +1,13 @@
-/* hd_hangup: the end of a client's conn whose last response is queued.
+/* hd_hangup: the end of a conn whose last bytes are queued: a client's with its last
+ * response, a tunnel's.
  *
  *   sending --all is out--> our half ends --what still comes is dropped--> gone
  *      \--nothing taken for <send_timeout_ms>: reset
  *
- * A slow reader gets all of a long answer, however long that takes; and an answer given
- * before the request was read isn't lost by a reset (RFC 9112 §9.6). */
+ * A slow reader gets all of it, however long that takes; and an answer given before the
+ * request was read isn't lost by a reset (RFC 9112 §9.6). */
 #pragma once
 #include "core/net/hd_conn.h"
-#include "http/hd_route.h"
 
 /* How long a client may go on sending (nginx: lingering_close, _time, _timeout). */
 typedef struct {
@@ -20,7 +20,5 @@ static inline uint32_t hd_ms32(uint64_t ms)
 {
     return (uint32_t)hd_min(ms, (uint64_t)UINT32_MAX);
 }
-/* As a location says it. */
-hd_linger_t hd_linger_of(const hd_http_loc_t *loc);
 /* Takes <c>; its handler hears nothing more. <send_timeout_ms> 0: a minute. */
 void hd_hangup(hd_conn_t *c, uint64_t send_timeout_ms, hd_linger_t linger);
