@@ -434,7 +434,8 @@ static X509_STORE_CTX *begin_own(const hd_tls_layer_t *l, X509_STORE *store, X50
     hd_bug_on(own == NULL || X509_STORE_CTX_init(own, store, leaf, others) != 1 ||
               X509_STORE_CTX_set_default(own, l->ctx->is_server ? "ssl_client"
                                                                 : "ssl_server") != 1);
-    X509_VERIFY_PARAM_set_depth(X509_STORE_CTX_get0_param(own), depth);
+    if (depth >= 0) /* else nobody said one (xDS): the library's is in force */
+        X509_VERIFY_PARAM_set_depth(X509_STORE_CTX_get0_param(own), depth);
     prepare(l, own, now_s);
     return own;
 }
