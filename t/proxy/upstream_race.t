@@ -3,12 +3,13 @@
 # upstream closes what idles, at about the time when it is used again. A POST is repeated only if
 # the upstream's kernel had received no byte of it when it closed, so nothing is done twice, and no
 # answer is lost but of those that the upstream had received, and didn't answer (RFC 9110 §9.2.2,
-# RFC 9112 §9.3.1): it counts them. What upstreams let idle is learnt.
+# RFC 9112 §9.3.1): it counts them. What upstreams let idle is learnt. By file and by xDS.
 use strict;
 use warnings;
 use lib 't/lib';
 use Test::More;
 use Heddle;
+use Heddle::Xds;
 use IO::Select;
 use Time::HiRes qw(time);
 
@@ -87,24 +88,36 @@ http {
 }
 EOC
 
-my $hd = Heddle->new(workers => 2)->conf($conf);
-($count, $cut) = map { $hd->dir . "/$_" } 'posts', 'ignored';
-my $body = $hd->write('body', 'y' x 3000);
-$hd->tcp_backend(1, fickle(sub { 5 + rand 45 }));
-$hd->start;
-is load($hd, 1200, 30, '--rps 60'), '1200 good, 0 failed', 'GET, closed after 5 to 50 ms: all answered';
-posts_are_safe($hd, 'closed after 5 to 50 ms', 1200, 30, '--rps 60', "-d $body");
-$hd->stop;
+# A heddle in front of port 1, started; by xDS there is no retry policy, and the budget is what istiod says.
+sub front {
+    my ($way, $workers, $back_end) = @_;
+    my $hd = Heddle->new(workers => $workers)->conf($way eq 'file' ? $conf
+        : 'xds { server 127.0.0.1:%%PORT_xds%%; node_id sidecar~127.0.0.1~a.b~b.svc.cluster.local; }');
+    ($count, $cut) = map { $hd->dir . "/$_" } 'posts', 'ignored';
+    $hd->tcp_backend(1, $back_end);
+    $hd->{xds_server} = Heddle::Xds->new($hd, 'xds')->serve(
+        CDS => [Heddle::Xds::cluster('u', $hd->port(1), circuit_breakers => {thresholds => [{max_retries => 4294967295}]})],
+        LDS => [Heddle::Xds::listener('front', $hd->port(0), route_config => Heddle::Xds::routes('r', ['/' => 'u']))])->start if $way eq 'xds';
+    $hd->start;
+    $hd->wait_for(sub { Heddle::Port::is_listening($hd->port(0)) }, 'the listener');
+    return $hd;
+}
 
-# ---- a connection that is closed at once
+for my $way ('file', 'xds') {
+    next if $way eq 'xds' && $Heddle::Xds::missing;
+    my $hd = front($way, 2, fickle(sub { 5 + rand 45 }));
+    my $body = $hd->write('body', 'y' x 3000);
+    is load($hd, 1200, 30, '--rps 60'), '1200 good, 0 failed', "$way: GET, closed after 5 to 50 ms: all answered";
+    posts_are_safe($hd, "$way, closed after 5 to 50 ms", 1200, 30, '--rps 60', "-d $body");
+    $hd->stop;
 
-$hd = Heddle->new(workers => 1)->conf($conf);
-($count, $cut) = map { $hd->dir . "/$_" } 'posts', 'ignored';
-$hd->tcp_backend(1, fickle(sub { 0 }));
-$hd->start;
-is load($hd, 500, 10), '500 good, 0 failed', 'GET, closed with each answer: all answered';
-posts_are_safe($hd, 'closed with each answer', 1000, 10, "-d $body");
-$hd->stop;
+    # ---- a connection that is closed at once
+
+    $hd = front($way, 1, fickle(sub { 0 }));
+    is load($hd, 500, 10), '500 good, 0 failed', "$way: GET, closed with each answer: all answered";
+    posts_are_safe($hd, "$way, closed with each answer", 1000, 10, "-d " . $hd->write('body', 'y' x 3000));
+    $hd->stop;
+}
 
 # ---- a genuine peer
 
@@ -140,7 +153,7 @@ EOC
 
 # ---- what the upstream says of itself (Keep-Alive: timeout=N)
 
-$hd = Heddle->new->conf($conf);
+my $hd = Heddle->new->conf($conf);
 $hd->tcp_backend(1, sub {
     my ($sock) = @_;
     while (sysread $sock, my $buf, 65536) {
