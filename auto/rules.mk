@@ -11,7 +11,7 @@ CORE_SRC := $(foreach f,$(FOLDERS),$(wildcard src/$f/*.c src/$f/*/*.c))
 PROTOS := $(if $(wildcard src/proto),$(shell find src/proto -name '*.proto' | sort))
 MODULES := $(filter-out $(MODULES_SKIPPED),$(notdir $(patsubst %/,%,$(dir $(wildcard modules/*/*.c)))))
 MODULES := $(sort $(MODULES))
-UNIT_SRC := $(wildcard t/unit/*.c)
+UNIT_SRC := $(filter-out $(MODULES_SKIPPED:%=t/unit/mod_%.c),$(wildcard t/unit/*.c))
 TOOL_SRC := $(wildcard tools/*.c)
 
 PROTO_C := $(PROTOS:src/proto/%.proto=$O/proto/%.pb-c.c)
@@ -136,6 +136,10 @@ $O/t/unit/%.o: t/unit/%.c $O/flags | $O/include/.stamp $(PROTO_H) $O/hd_abi.h
 $O/t/unit/%: $O/t/unit/%.o $O/libheddle.a
 	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $O/libheddle.a $(LIBS)
 
+# This one needs its module's library.
+$O/t/unit/mod_lua.o: CFLAGS += $(MODULE_lua_CFLAGS)
+$O/t/unit/mod_lua: LIBS += $(MODULE_lua_LIBS)
+
 # The loom's tests once more in the builds that they are made for, from a plain build, too: deaths
 # are placed where there are assertions (at every store, for which sanitizers have no time), and
 # threads run under TSan (t/unit/loom_threads.t). NAME FLAGS
@@ -234,7 +238,7 @@ syntax: $(SYNTAX:%=%.syntax)
 $(SYNTAX:%=%.syntax): %.syntax: % | $O/include/.stamp $(PROTO_H) $O/hd_abi.h
 	$(call say,SYNTAX,$<)$(CC) $(CFLAGS) -fsyntax-only $(SYNTAX_INC) $<
 $(SYNTAX_MAIN:%=%.syntax): SYNTAX_INC = $(CORE_INC)
-$(UNIT_SRC:%=%.syntax): SYNTAX_INC = $(CORE_INC) -I$O/include -Imodules -It/lib -I.
+$(UNIT_SRC:%=%.syntax): SYNTAX_INC = $(CORE_INC) -I$O/include -Imodules -It/lib -I. $(MODULE_lua_CFLAGS)
 $(SYNTAX_OTHER:%=%.syntax): SYNTAX_INC = $(CORE_INC) -I$O/include -Imodules
 $(SYNTAX_MODULES:%=%.syntax): SYNTAX_INC = $(MODULE_INC) $(MODULE_$(word 2,$(subst /, ,$<))_CFLAGS)
 

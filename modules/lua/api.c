@@ -63,7 +63,7 @@ static int req_header(lua_State *L)
 
 typedef bool next_pt(hd_req_t *req, uint32_t *at, hd_str_t *name, hd_str_t *value);
 
-/* All fields, names in lower case; of several the last, as in a table. */
+/* All fields, names in lower case; several of one name joined, as hd.req.header does. */
 static int push_headers(lua_State *L, hd_req_t *req, next_pt *next)
 {
     hd_str_t name, value;
@@ -72,7 +72,16 @@ static int push_headers(lua_State *L, hd_req_t *req, next_pt *next)
     lua_newtable(L);
     while (next(req, &at, &name, &value)) {
         push_str(L, hd_str_dup_lower(hd_req_pool(req), name));
-        push_str(L, value);
+        lua_pushvalue(L, -1);
+        lua_rawget(L, -3);
+        if (lua_isnil(L, -1)) {
+            lua_pop(L, 1);
+            push_str(L, value);
+        } else {
+            lua_pushliteral(L, ",");
+            push_str(L, value);
+            lua_concat(L, 3);
+        }
         lua_rawset(L, -3);
     }
     return 1;

@@ -54,7 +54,7 @@ static int headers_get(lua_State *L)
         value = hd_str_printf(hd_req_pool(req), "%u", hd_res_status(req));
     else
         value = is_response() ? hd_res_header(req, name, &found)
-                              : hd_req_header(req, name, &found);
+                              : hd_req_header_joined(req, name, &found);
     if (!found)
         return 0;
     lua_pushlstring(L, value.len > 0 ? value.data : "", value.len);

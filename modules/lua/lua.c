@@ -9,7 +9,7 @@
 #include "state.h"
 
 #include "ext/http_lua.pb-c.h"
-#include "hd_pb.h"
+#include "lib/pb_unpack.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -202,9 +202,19 @@ static hd_rc_t read_data(const PbCore__DataSource *d, hd_str_t *source, hd_err_t
     }
 }
 
-static hd_rc_t read_lua(hd_conf_t *cf, const PbHttpLua__Lua *msg, lua_conf_t *lc,
-                        hd_err_t *err)
+static hd_rc_t set_envoy(hd_conf_t *cf, hd_str_t source, lua_conf_t *lc, hd_err_t *err)
 {
+    if (source.len == 0)
+        return HD_OK;
+    if (make_script(cf, source, HD_STR("lua"), SCRIPT_ENVOY, INSTRUCTIONS_MAX, &lc->envoy,
+                    err) != HD_OK)
+        return HD_ERROR;
+    return script_check(lc->envoy->source, lc->envoy->name, err);
+}
+
+static hd_rc_t read_lua(hd_conf_t *cf, const void *of, lua_conf_t *lc, hd_err_t *err)
+{
+    const PbHttpLua__Lua *msg = of;
     hd_str_t source = hd_str_c(msg->inline_code);
 
     if (msg->default_source_code != NULL &&
@@ -214,34 +224,57 @@ static hd_rc_t read_lua(hd_conf_t *cf, const PbHttpLua__Lua *msg, lua_conf_t *lc
         return hd_err_set(err, HD_E_RESOURCE,
                           "lua: source_codes, which routes choose from, are not "
                           "supported");
-    if (source.len == 0)
+    return set_envoy(cf, source, lc, err);
+}
+
+static hd_rc_t read_route(hd_conf_t *cf, const void *of, lua_conf_t *lc, hd_err_t *err)
+{
+    const PbHttpLua__LuaPerRoute *msg = of;
+    hd_str_t source = HD_STR_NONE;
+
+    if (msg->filter_context != NULL)
+        return hd_err_set(err, HD_E_RESOURCE, "lua: filter_context is not supported");
+    switch (msg->override_case) {
+    case PB_HTTP_LUA__LUA_PER_ROUTE__OVERRIDE_DISABLED:
         return HD_OK;
-    if (make_script(cf, source, HD_STR("lua"), SCRIPT_ENVOY, INSTRUCTIONS_MAX, &lc->envoy,
-                    err) != HD_OK)
-        return HD_ERROR;
-    return script_check(lc->envoy->source, lc->envoy->name, err);
+    case PB_HTTP_LUA__LUA_PER_ROUTE__OVERRIDE_SOURCE_CODE:
+        if (read_data(msg->source_code, &source, err) != HD_OK)
+            return HD_ERROR;
+        return set_envoy(cf, source, lc, err);
+    default:
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "lua: of a route disabled or source_code is supported");
+    }
+}
+
+typedef hd_rc_t read_pt(hd_conf_t *cf, const void *msg, lua_conf_t *lc, hd_err_t *err);
+
+static hd_rc_t build(hd_conf_t *cf, const ProtobufCMessageDescriptor *type,
+                     hd_str_t bytes, read_pt *read, lua_conf_t *lc, hd_err_t *err)
+{
+    hd_pb_arena_t arena;
+    const void *msg;
+    hd_rc_t rc;
+
+    hd_pb_arena_init(&arena, 4 << 20);
+    msg = pb_unpack(type, bytes, &arena, "lua: ", err);
+    rc = msg != NULL ? read(cf, msg, lc, err) : HD_ERROR;
+    hd_pb_arena_deinit(&arena);
+    return rc;
 }
 
 static hd_rc_t build_lua(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *conf,
                          hd_err_t *err)
 {
-    const PbHttpLua__Lua *msg;
-    hd_pb_fault_t fault = {0};
-    hd_pb_arena_t arena;
-    char text[256];
-    hd_rc_t rc;
-
     (void)is_route;
-    hd_pb_arena_init(&arena, 4 << 20);
-    msg = hd_pb_unpack(HD_PB(pb_http_lua__lua), bytes.data, bytes.len, &arena, &fault);
-    if (msg != NULL) {
-        rc = read_lua(cf, msg, conf, err);
-    } else {
-        hd_pb_fault_print(&fault, text, sizeof(text));
-        rc = hd_err_set(err, HD_E_RESOURCE, "lua: %s", text);
-    }
-    hd_pb_arena_deinit(&arena);
-    return rc;
+    return build(cf, HD_PB(pb_http_lua__lua), bytes, read_lua, conf, err);
+}
+
+static hd_rc_t build_route(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *conf,
+                           hd_err_t *err)
+{
+    (void)is_route;
+    return build(cf, HD_PB(pb_http_lua__lua_per_route), bytes, read_route, conf, err);
 }
 
 /* --- the module --- */
@@ -320,6 +353,8 @@ static const hd_directive_t directives[] = {
 static const hd_xds_type_t xds_types[] = {
     {.url = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
      .build = build_lua},
+    {.url = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute",
+     .build = build_route},
     {0},
 };
 

@@ -4,9 +4,12 @@
 #include <luajit.h>
 #include <lualib.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define HOOK_STEP 1000 /* instructions between two looks */
 #define CHECK_MEMORY_MAX (64u << 20)
+#define NS_PER_INSTRUCTION 500 /* some 50 times what one takes */
+#define NS_MIN 100000000u
 
 script_run_t script_run;
 uint64_t script_memory_max = 16u << 20;
@@ -41,19 +44,46 @@ static void *allocate(void *arg, void *p, size_t old, size_t size)
 
 /* --- instructions --- */
 
+static void on_count(lua_State *L, lua_Debug *ar);
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec t;
+
+    return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0
+               ? (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec
+               : 0;
+}
+
+/* Out of instructions; or of time, since some of them, on large strings and tables, are
+ * worth thousands. */
+static void check_spent(lua_State *L)
+{
+    script_run_t *r = &script_run;
+
+    if (r->used <= r->max && cpu_ns() <= r->until_ns)
+        return;
+    r->is_spent = true;
+    lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+    luaL_error(L, "more than %d instructions", (int)r->max);
+}
+
 static void on_count(lua_State *L, lua_Debug *ar)
 {
     script_run_t *r = &script_run;
 
     (void)ar;
-    if (!r->is_exited && !r->is_spent) {
-        r->used += HOOK_STEP;
-        if (r->used <= r->max)
-            return;
-        r->is_spent = true;
-        lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
-    }
-    luaL_error(L, r->is_exited ? "exit" : "more than %d instructions", (int)r->max);
+    if (r->is_exited || r->is_spent)
+        luaL_error(L, r->is_exited ? "exit" : "more than %d instructions", (int)r->max);
+    r->used += HOOK_STEP;
+    check_spent(L);
+}
+
+void script_charge(lua_State *L, uint64_t instructions)
+{
+    script_run.used += instructions;
+    if (instructions > 0 && script_run.until_ns > 0)
+        check_spent(L);
 }
 
 int script_unwind(lua_State *L)
@@ -92,6 +122,28 @@ static void open_library(lua_State *L, const char *name, lua_CFunction open)
     lua_call(L, 1, 0);
 }
 
+/* table.sort, with a price. */
+static int sort(lua_State *L)
+{
+    size_t n = lua_type(L, 1) == LUA_TTABLE ? lua_objlen(L, 1) : 0;
+
+    for (size_t left = n; left > 1; left /= 2)
+        script_charge(L, n);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, 0);
+    return 0;
+}
+
+static void price_sort(lua_State *L)
+{
+    lua_getglobal(L, "table");
+    lua_getfield(L, -1, "sort");
+    lua_pushcclosure(L, sort, 1);
+    lua_setfield(L, -2, "sort");
+    lua_pop(L, 1);
+}
+
 static int open_state(lua_State *L)
 {
     luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
@@ -101,6 +153,8 @@ static int open_state(lua_State *L)
     open_library(L, LUA_MATHLIBNAME, luaopen_math);
     open_library(L, LUA_BITLIBNAME, luaopen_bit);
     protect_strings(L);
+    patterns_open(L);
+    price_sort(L);
     envoy_open(L);
     api_open(L);
     if (luaL_loadbufferx(L, prelude, sizeof(prelude) - 1, "=prelude", "t") != 0)
@@ -187,10 +241,13 @@ static hd_rc_t protect(lua_State *L, lua_CFunction f, call_t *c, hd_err_t *err)
 
     script_run.used = 0;
     script_run.max = c->s->instructions_max;
+    script_run.until_ns =
+        cpu_ns() + hd_max((uint64_t)NS_MIN, script_run.max * NS_PER_INSTRUCTION);
     script_run.is_spent = script_run.is_exited = false;
     lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_STEP);
     status = lua_cpcall(L, f, c);
     lua_sethook(L, NULL, 0, 0);
+    script_run.until_ns = 0;
     if (script_run.is_exited) {
         lua_settop(L, 0);
         return HD_DONE;

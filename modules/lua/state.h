@@ -1,7 +1,8 @@
 /* state: one Lua state a process, and what keeps scripts in bounds.
  *
  * Scripts run in LuaJIT's interpreter, its compiler off: compiled code asks no hook, so
- * it could not be stopped. A hook counts instructions; an allocator bounds memory. Each
+ * it could not be stopped. A hook counts instructions, to which what costs more in C adds
+ * (patterns, sorting), and looks at the clock; an allocator bounds memory. Each
  * script has an environment of its own: no os, io, ffi, debug, package, load, and no way
  * to reach another script's globals. Everything runs protected: an error of a script is
  * an error of its request.
@@ -35,8 +36,8 @@ typedef struct {
     hd_req_t *req;
     script_phase_t phase;
     uint32_t id; /* of this run: what a script kept from another one is dead */
-    uint64_t used, max;
-    bool is_spent;        /* out of instructions: nothing in it may go on */
+    uint64_t used, max, until_ns;
+    bool is_spent;        /* out of instructions or time: nothing in it may go on */
     bool is_exited;       /* the script has said what becomes of the request */
     unsigned exit_status; /* 0: it goes on */
     hd_str_t exit_body;
@@ -55,10 +56,15 @@ hd_rc_t script_execute(const script_t *s, const char *function, script_phase_t p
                        hd_req_t *req, hd_err_t *err) HD_MUST_CHECK;
 void script_stop(void); /* at the end of the process */
 
-/* For api.c and envoy.c. */
+/* For api.c, envoy.c and patterns.c. */
 extern uint64_t script_memory_max; /* bytes, of the state */
 /* Ends the script at once, whatever it has wrapped itself in; never returns. */
 int script_unwind(lua_State *L);
+/* What a C function did counts as so many instructions; ends the script that has none
+ * left. */
+void script_charge(lua_State *L, uint64_t instructions);
+/* string.find, match, gmatch and gsub. */
+void patterns_open(lua_State *L);
 /* Pushes the functions that scripts see as `hd` (and `ngx`). */
 void api_open(lua_State *L);
 /* Metatables of Envoy's handles; pushes a handle. */

@@ -194,6 +194,7 @@
     T(pb_http_jwt_authn__requirement_rule)                                               \
     T(pb_http_local_ratelimit__local_rate_limit)                                         \
     T(pb_http_lua__lua)                                                                  \
+    T(pb_http_lua__lua_per_route)                                                        \
     T(pb_http_ratelimit__rate_limit)                                                     \
     T(pb_http_ratelimit__rate_limit_per_route)                                           \
     T(pb_http_rbac__rbac)                                                                \
