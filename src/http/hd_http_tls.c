@@ -30,10 +30,16 @@ static hd_rc_t check_client(hd_req_t *req)
     uint64_t wanted = req->vhost->tls_client_hash;
     const char *why;
 
-    if (hd_tls_client_hash(req->conn) != wanted && wanted != 0) {
-        if (req->vhost->needs_client_cert && hd_tls_peer(req->conn)->subject.len == 0 &&
-            req->conn->facts->sni.len == 0)
-            return refuse(req, 496, "client sent no required SSL certificate", "");
+    if (wanted == 0) /* whoever the handshake was with */
+        return HD_OK;
+    if (hd_tls_client_hash(req->conn) != wanted) {
+        bool is_nobody = hd_tls_peer(req->conn)->subject.len == 0;
+
+        /* a client without SNI asks for all servers alike */
+        if (req->conn->facts->sni.len == 0 && is_nobody)
+            return req->vhost->needs_client_cert
+                       ? refuse(req, 496, "client sent no required SSL certificate", "")
+                       : HD_OK;
         return hd_req_fail(req, 421, HD_E_TLS,
                            "client attempted to request the server name different from "
                            "the one that was negotiated");

@@ -111,7 +111,12 @@ like same('TLS 1.2', 'on.test', $who{good}, args => ['--tls-max', '1.2', '--ciph
 # Host and server name differ: who verifies clients isn't reached by another's handshake.
 same("Host: $_ on a connection to default.test", $_, $who{good}, sni => 'default.test') for qw(on.test optional.test page.test);
 like ask($hd, 'on.test', $who{good}, sni => 'default.test'), qr/^421/, 'misdirected';
-same('Host: default.test on a connection to on.test', 'default.test', $who{good}, sni => 'on.test');
+same("Host: default.test on a connection to on.test: $_", 'default.test', $who{$_}, sni => 'on.test') for sort keys %who;
+
+# Who names no server at all (curl does so for addresses).
+for my $host (qw(default.test on.test deep.test optional.test no-ca.test page.test)) {
+    same("$host without SNI: $_", $host, $who{$_}, sni => '127.0.0.1') for 'good', 'nobody';
+}
 
 like same('plain HTTP', 'on.test', undef, plain => 1), qr/^400 .*plain HTTP request was sent to HTTPS port/s, 'to plain HTTP';
 like same('plain HTTP with a page', 'page.test', undef, plain => 1), qr{^302 https://page.test/x}, 'error_page 497';
