@@ -451,7 +451,7 @@ static uint64_t hash_server(uint64_t h, const hd_endpoint_t *e)
                         (uint32_t)e->max_fails,
                         (uint32_t)e->fail_timeout_s,
                         (uint32_t)e->slow_start_ms,
-                        (uint32_t)e->backup << 1 | e->down,
+                        (uint32_t)e->health << 2 | (uint32_t)e->backup << 1 | e->down,
                         (uint32_t)route.len};
 
     h = mix(h, addr.data, addr.len);
