@@ -6,6 +6,7 @@
 #define STARVED_MS 10        /* how often a pool at max_conns looks again */
 #define LOOK_AFTER_MS 3      /* a younger conn isn't worth a system call */
 #define STREAMS_EXPECTED 100 /* of an HTTP/2 conn not yet open */
+#define AHEAD_MAX 3          /* conns that one request may have opened ahead (Envoy) */
 
 /* Conns being opened cover all that wait? */
 static bool is_covered(const hd_upool_t *p)
@@ -39,7 +40,8 @@ static void fail_wait(hd_pool_wait_t *w, const hd_err_t *err)
 
 void hd_upool_fail_waits(hd_upool_t *p, const hd_err_t *err)
 {
-    uint32_t n = p->multiplexes && p->connecting_n == 0 ? p->waits_n : 1;
+    uint32_t n =
+        p->multiplexes ? (p->connecting_n == 0 ? p->waits_n : 1) : !is_covered(p);
 
     p->is_serving = true; /* callbacks may come back to this pool */
     while (n-- > 0 && !hd_list_is_empty(&p->waits))
@@ -169,7 +171,8 @@ void hd_upool_serve(hd_upool_t *p)
         }
     }
     p->is_serving = false;
-    if (p->is_draining && p->waits_n == 0) /* what was opened for them, and came too late */
+    if (p->is_draining &&
+        p->waits_n == 0) /* what was opened for them, and came too late */
         hd_upool_drain(p);
     hd_upool_destroy_if_unused(p);
 }
@@ -202,6 +205,29 @@ void hd_upool_on_starved(hd_timer_t *t)
     hd_upool_serve(p);
 }
 
+/* More conns than requests, where the cluster says so. */
+static bool wants_ahead(const hd_upool_t *p)
+{
+    uint64_t active = p->conns_n - p->connecting_n - p->idle_n;
+    uint32_t spare = p->connecting_n > p->waits_n ? p->connecting_n - p->waits_n : 0;
+
+    return (p->waits_n + active) * p->limits.preconnect_percent >
+               (uint64_t)p->conns_n * 100 &&
+           p->cluster->idle_n + spare < p->limits.keepalive && !hd_upool_is_full(p);
+}
+
+static void connect_ahead(hd_upool_t *p, const hd_pick_t *pick, uint64_t timeout_ms)
+{
+    hd_err_t err = {0};
+
+    if (p->multiplexes || p->key.protocol == HD_UP_RAW)
+        return;
+    for (int i = 0; i < AHEAD_MAX && wants_ahead(p); i++) {
+        if (hd_upool_connect(p, pick, timeout_ms, &err) != HD_OK)
+            return; /* whoever wants one will hear why */
+    }
+}
+
 static void set_limits(hd_upool_t *p, const hd_pick_t *pick)
 {
     const hd_cluster_t *c = pick->cluster;
@@ -212,6 +238,7 @@ static void set_limits(hd_upool_t *p, const hd_pick_t *pick)
         .requests_per_conn = c->requests_per_conn,
         .conn_lifetime_ms = c->conn_lifetime_ms,
         .max_streams = c->max_streams,
+        .preconnect_percent = hd_cluster_more(c)->preconnect_percent,
         .version = pick->cluster_region != NULL ? pick->cluster_region->version : 0,
     };
     p->cluster->conns =
@@ -261,6 +288,8 @@ hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
     uc = p->waits_n > 0 && want != HD_UPOOL_FRESH ? NULL : take_ready(p, want);
     if (uc != NULL) {
         *u = &uc->u;
+        if (hd_unlikely(p->limits.preconnect_percent != 0))
+            connect_ahead(p, pick, connect_timeout_ms);
         return HD_OK;
     }
     wait->_pick = pick;
@@ -284,5 +313,7 @@ hd_rc_t hd_upool_get(hd_loop_t *loop, hd_member_t *m, const hd_upool_key_t *key,
         if (rc == HD_AGAIN && !hd_timer_is_set(&p->starved))
             hd_timer_set(loop, &p->starved, STARVED_MS);
     }
+    if (hd_unlikely(p->limits.preconnect_percent != 0))
+        connect_ahead(p, pick, connect_timeout_ms);
     return HD_AGAIN;
 }

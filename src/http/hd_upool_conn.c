@@ -11,6 +11,7 @@ void hd_pooled_unlist_idle(hd_pooled_t *uc)
     uc->is_idle = false;
     hd_list_remove(&uc->idle_link);
     uc->u.pool->cluster->idle_n--;
+    uc->u.pool->idle_n--;
 }
 
 void hd_pooled_uncount(void *arg)
@@ -132,6 +133,7 @@ static void make_idle(hd_upool_t *p, hd_pooled_t *uc)
     uc->is_idle = true;
     hd_list_add_last(&p->cluster->idle, &uc->idle_link);
     p->cluster->idle_n++;
+    p->idle_n++;
     uc->idle_since_ns = hd_loop_now_ns(p->loop);
     if (uc->u.exchanges > 1) /* it was open then, and has served */
         hd_peer_idle_open(p->hash, uc->u.idle_ms);

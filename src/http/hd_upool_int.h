@@ -32,6 +32,7 @@ typedef struct hd_upool_cluster_s {
 
 typedef struct {
     uint32_t idle_timeout_ms, keepalive, requests_per_conn, conn_lifetime_ms, max_streams;
+    uint32_t preconnect_percent;
     uint64_t version; /* of the cluster they are from */
 } hd_upool_limits_t;
 
@@ -44,7 +45,7 @@ typedef struct hd_upool_s {
     hd_member_t *m;
     hd_link_t ready, busy, connecting;
     hd_link_t waits;
-    uint32_t conns_n, connecting_n, waits_n;
+    uint32_t conns_n, connecting_n, idle_n, waits_n;
     hd_upool_limits_t limits;
     hd_endpoint_state_t *endpoint; /* where max_conns is its own; NULL: it isn't */
     uint32_t endpoint_max;
@@ -75,8 +76,8 @@ extern _Thread_local struct hd_upool_table_s {
 /* Those that wait get what is ready, in their order; conns are opened for the rest. The
  * pool may be gone afterwards. */
 void hd_upool_serve(hd_upool_t *p);
-/* An attempt failed: HTTP/1, the one that waits longest; HTTP/2, all whom this conn would
- * have served. */
+/* An attempt failed: HTTP/1, the one that waits longest, unless others are being opened
+ * for all that wait; HTTP/2, all whom this conn would have served. */
 void hd_upool_fail_waits(hd_upool_t *p, const hd_err_t *err);
 void hd_upool_on_starved(hd_timer_t *t); /* for the pool's timer: at max_conns */
 
@@ -115,6 +116,7 @@ hd_rc_t hd_upool_connect(hd_upool_t *p, const hd_pick_t *pick, uint64_t timeout_
 
 /* --- hd_upool_limits.c --- */
 bool hd_upool_has_limits(const hd_upool_t *p); /* max_conns of its cluster or endpoint */
+bool hd_upool_is_full(const hd_upool_t *p);    /* one of them is reached */
 /* A conn idles under such a limit: from time to time it is looked whether others wait. */
 void hd_upool_look_later(hd_upool_t *p);
 /* Another worker waits for a conn, and there is no place but what idles here. */

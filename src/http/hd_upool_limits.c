@@ -15,6 +15,15 @@ bool hd_upool_has_limits(const hd_upool_t *p)
     return p->cluster->conns.max != UINT32_MAX || p->endpoint != NULL;
 }
 
+bool hd_upool_is_full(const hd_upool_t *p)
+{
+    hd_breaker_t c = p->cluster->conns;
+
+    return (c.gauge != HD_GAUGE_NONE && hd_gauge_read(p->m, c.gauge) >= c.max) ||
+           (p->endpoint != NULL && p->endpoint->conns != HD_GAUGE_NONE &&
+            hd_gauge_read(p->m, p->endpoint->conns) >= p->endpoint_max);
+}
+
 bool hd_upool_is_wanted_elsewhere(const hd_upool_cluster_t *c)
 {
     return c->conns.max != UINT32_MAX && c->conns.gauge != HD_GAUGE_NONE &&

@@ -29,6 +29,7 @@ typedef struct {
     uint64_t keepalive_timeout_ms, keepalive_time_ms;
     uint64_t ping_ms, ping_timeout_ms; /* 0: none */
     uint64_t stream_ms;                /* max_stream_duration; 0: none */
+    uint64_t preconnect_percent;       /* 0: none */
     bool has_keepalive, looks_at_all, is_consistent, by_last_byte, resolves, is_sticky;
     const hd_guard_conf_t *guard; /* NULL: no block */
     const hd_node_t *sticky;      /* NULL: none */
@@ -344,6 +345,21 @@ static hd_rc_t set_stream_ms(hd_conf_t *cf, const hd_str_t *args, void *conf,
                             HD_STR_ARG(args[0]));
 }
 
+static hd_rc_t set_preconnect(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    upstream_conf_t *uc = conf;
+    hd_str_t number = hd_str_sub(args[0], 0, args[0].len - 1);
+
+    (void)cf;
+    if (!hd_str_has_suffix(args[0], HD_STR("%")) ||
+        !hd_str_to_u64(number, 300, &uc->preconnect_percent) ||
+        uc->preconnect_percent < 100)
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\": from 100%% to 300%%",
+                          HD_STR_ARG(args[0]));
+    return HD_OK;
+}
+
 static hd_rc_t set_least_conn(hd_conf_t *cf, const hd_str_t *args, void *conf,
                               hd_err_t *err)
 {
@@ -628,9 +644,11 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
     if (uc->is_consistent)
         mesh->table = ketama;
     c->mesh = mesh;
-    if (uc->stream_ms > 0) {
+    if (uc->stream_ms > 0 || uc->preconnect_percent > 100) {
         c->more = more = hd_pool_new(pool, hd_cluster_more_t);
         more->stream_ms = (uint32_t)uc->stream_ms;
+        more->preconnect_percent =
+            uc->preconnect_percent > 100 ? (uint32_t)uc->preconnect_percent : 0;
     }
     if (uc->hash_key.len > 0) {
         hd_conf_t inside = *cf;
@@ -797,6 +815,14 @@ static const hd_directive_t directives[] = {
      .help = "TIME: how long a request may take once it is sent, the answer's body "
              "included; then it is ended: 504 (408 while the client's body isn't all "
              "here), or another try. 0, for ever, if not given"},
+    {.name = "preconnect",
+     .scope = HD_IN_UPSTREAM,
+     .args_n = 1,
+     .set = set_preconnect,
+     .help =
+         "N%: each worker has so many connections to a server, in percent of its "
+         "requests under way there, within `keepalive` idle ones: the next requests "
+         "find them open; 100% to 300%; HTTP/1. Not given: opened when requests come"},
     {.name = "least_conn",
      .scope = IN_UPSTREAM,
      .args_n = 0,

@@ -279,6 +279,37 @@ static void test_refused(void)
     is_int(gauge(HD_CG_PENDING), 0);
 }
 
+/* Two conns for each request: when the first can't be opened the other may still be. */
+static void test_ahead(void)
+{
+    static const hd_cluster_more_t twice = {.preconnect_percent = 200};
+    hd_upool_key_t key = key_now();
+    want_t a;
+    int fd;
+
+    reset();
+    cluster->more = &twice;
+    get(&a);
+    is_int(hd_upool_conns(), 2, "one more than asked for");
+    turn_until(loop, a.u != NULL);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 2);
+    put_back(&a);
+    is_int(get(&a), HD_OK);
+    is_int(hd_upool_conns(), 2, "there are two for one");
+    put_back(&a);
+
+    reset();
+    cluster->more = &twice;
+    fd = tcp_listen(&key.addr);
+    close(fd);
+    get_by(&a, &key, false);
+    turn_until(loop, a.failed);
+    turn_some(loop);
+    is_int(hd_upool_conns(), 0, "nobody listens: it hears so once both have failed");
+    cluster->more = NULL;
+}
+
 static void test_idle(void)
 {
     want_t a, b;
@@ -535,6 +566,7 @@ int main(void)
     test_pools();
     test_refused();
     test_idle();
+    test_ahead();
     test_worn();
     test_fresh();
     test_late();

@@ -182,6 +182,9 @@ typedef struct {
     /* How long a request may take of one of its conns, the answer's body included
      * (Envoy's max_stream_duration); 0: as long as it likes. */
     uint32_t stream_ms;
+    /* HTTP/1: so many conns for each request under way or waiting, in percent (Envoy's
+     * per_upstream_preconnect_ratio); 0: they are opened when requests want them. */
+    uint32_t preconnect_percent;
 } hd_cluster_more_t;
 
 typedef struct hd_cluster_s {

@@ -383,6 +383,21 @@ static hd_rc_t set_transports(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c
     return HD_OK;
 }
 
+static hd_rc_t set_preconnect(hd_xds_t *x, const PbCluster__Cluster__PreconnectPolicy *msg,
+                              hd_cluster_t *c, hd_err_t *err)
+{
+    double ratio = msg != NULL && msg->per_upstream_preconnect_ratio != NULL
+                       ? msg->per_upstream_preconnect_ratio->value
+                       : 1;
+
+    if (!(ratio >= 1 && ratio <= 3))
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "per_upstream_preconnect_ratio %g: from 1 to 3", ratio);
+    if (ratio > 1)
+        get_more(x, c)->preconnect_percent = (uint32_t)(ratio * 100 + 0.5);
+    return HD_OK;
+}
+
 /* --- where its endpoints come from --- */
 
 static hd_rc_t set_original_dst(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
@@ -548,6 +563,7 @@ hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
     if (hd_xds_health_check(x, msg, c, err) != HD_OK ||
         set_outlier(x, msg->outlier_detection, c, err) != HD_OK ||
         set_protocol(x, msg, c, err) != HD_OK ||
+        set_preconnect(x, msg->preconnect_policy, c, err) != HD_OK ||
         set_bind(msg->upstream_bind_config, c, err) != HD_OK ||
         check_filters(x, msg, err) != HD_OK || set_transports(x, msg, c, err) != HD_OK ||
         set_type(x, msg, c, mesh, err) != HD_OK)

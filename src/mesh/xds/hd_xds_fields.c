@@ -39,7 +39,8 @@ static const entry_t entries[] = {
      "use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config dns_jitter "
      "upstream_http_protocol_options !connection_pool_per_downstream_connection "
      "!upstream_config health_checks close_connections_on_host_health_failure "
-     "wait_for_warm_on_init"},
+     "wait_for_warm_on_init preconnect_policy"},
+    {CLUSTER "Cluster.PreconnectPolicy", "per_upstream_preconnect_ratio"},
     {CLUSTER "Cluster.EdsClusterConfig", "eds_config service_name"},
     {CLUSTER "Cluster.CommonLbConfig",
      "healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config "
