@@ -6,8 +6,6 @@
 #define EARNING_BYTES 1024 /* DATA of so much speaks for the peer that takes it */
 #define SERVED_WINDOW 4096 /* of a stream, left open by what it takes */
 #define READS_PER_TURN 8   /* of a block each, then others get their turn */
-#define NO_BLOCK_MS 10     /* until one may be free again */
-#define NO_BLOCK_MAX_NS 10000000000u /* without one for so long the conn is given up */
 
 /* --- output --- */
 
@@ -19,20 +17,11 @@ static void hand_over(hd_h2_session_t *s)
     s->out_from = s->out_at;
 }
 
-static void wait_for_block(hd_h2_session_t *s)
+static void on_again(hd_famine_t *f, bool is_over)
 {
-    if (hd_timer_is_set(&s->no_block))
-        return;
-    if (s->no_block_since_ns == 0)
-        s->no_block_since_ns = hd_loop_now_ns(s->conn->loop);
-    hd_timer_set(s->conn->loop, &s->no_block, NO_BLOCK_MS);
-}
+    hd_h2_session_t *s = hd_container_of(f, hd_h2_session_t, famine);
 
-static void on_no_block(hd_timer_t *t)
-{
-    hd_h2_session_t *s = hd_container_of(t, hd_h2_session_t, no_block);
-
-    if (hd_loop_now_ns(s->conn->loop) - s->no_block_since_ns > NO_BLOCK_MAX_NS) {
+    if (is_over) {
         hd_ignore(hd_conn_fail(s->conn, HD_E_LIMIT, "HTTP/2: no block left"));
         s->is_broken = true;
         hd_conn_wake(s->conn); /* its owner sees that it is over */
@@ -52,10 +41,10 @@ static bool make_room(hd_h2_session_t *s, size_t bytes)
         return true;
     fresh = hd_block_try_take();
     if (fresh == NULL) {
-        wait_for_block(s);
+        hd_famine_wait(&s->famine);
         return false;
     }
-    s->no_block_since_ns = 0;
+    hd_famine_end(&s->famine);
     if (s->out_block != NULL) {
         hand_over(s);
         hd_block_unref(s->out_block);
@@ -406,10 +395,10 @@ hd_rc_t hd_h2_session_read(hd_h2_session_t *s)
         hd_rc_t rc;
 
         if (block == NULL) {
-            wait_for_block(s);
+            hd_famine_wait(&s->famine);
             return HD_AGAIN;
         }
-        s->no_block_since_ns = 0;
+        hd_famine_end(&s->famine);
         n = hd_conn_read(s->conn, block->data, HD_BLOCK_BYTES);
         if (n <= 0) {
             hd_block_unref(block);
@@ -467,7 +456,7 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
                                  .is_server = is_server};
     hd_post_init(&s->flush, on_flush);
     hd_timer_init(&s->ping, on_ping_due);
-    hd_timer_init(&s->no_block, on_no_block);
+    hd_famine_init(&s->famine, c, on_again);
     hd_chain_init(&s->out);
     return HD_OK;
 }
@@ -476,7 +465,7 @@ void hd_h2_session_deinit(hd_h2_session_t *s)
 {
     hd_post_cancel(&s->flush);
     hd_timer_stop(s->conn->loop, &s->ping);
-    hd_timer_stop(s->conn->loop, &s->no_block);
+    hd_famine_stop(&s->famine);
     hd_chain_free(&s->out);
     if (s->out_block != NULL)
         hd_block_unref(s->out_block);

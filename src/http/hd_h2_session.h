@@ -9,6 +9,7 @@
  * wait for a moment.
  */
 #pragma once
+#include "http/hd_famine.h"
 #include "http/hd_codec.h"
 #include "http/hd_h2_frames.h"
 
@@ -46,10 +47,9 @@ struct hd_h2_session_s {
     hd_h2_frames_t frames; /* looks at what comes before nghttp2 does */
     hd_timer_t ping;       /* of hd_h2_session_keepalive */
     uint64_t ping_ms, ping_timeout_ms;
-    bool ping_waits;     /* for its answer */
-    bool is_blocked;     /* the last flush stopped: the conn has enough */
-    hd_timer_t no_block; /* set: there was none; it goes on then */
-    uint64_t no_block_since_ns; /* 0: the last time there was one */
+    bool ping_waits;    /* for its answer */
+    bool is_blocked;    /* the last flush stopped: the conn has enough */
+    hd_famine_t famine; /* there was no block; it goes on then */
     /* <out> fell below the low mark after having been high. */
     void (*on_out_drained)(hd_h2_out_t *out);
 };

@@ -652,8 +652,11 @@ static bool make_room(hd_weft_t *w)
     if (w->_block != NULL && HD_BLOCK_BYTES - w->_to >= 4096)
         return true;
     fresh = hd_block_try_take();
-    if (fresh == NULL)
+    if (fresh == NULL) {
+        hd_famine_wait(&w->_famine);
         return false;
+    }
+    hd_famine_end(&w->_famine);
     if (rest > 0)
         memcpy(fresh->data, w->_block->data + w->_from, rest);
     drop_input(w);
@@ -700,9 +703,21 @@ hd_rc_t hd_weft_read(hd_weft_t *w)
     }
     if (w->_from == w->_to)
         drop_input(w); /* an idle conn owns no block */
-    if (w->conn->is_readable)
+    if (w->conn->is_readable && !hd_timer_is_set(&w->_famine.timer))
         hd_conn_yield(w->conn);
     return HD_OK;
+}
+
+static void on_again(hd_famine_t *f, bool is_over)
+{
+    hd_weft_t *w = hd_container_of(f, hd_weft_t, _famine);
+
+    if (is_over) {
+        w->is_broken = true;
+        hd_ignore(hd_conn_fail(w->conn, HD_E_LIMIT, "weft: no block left"));
+    }
+    if (is_over || w->conn->is_readable)
+        hd_conn_wake(w->conn);
 }
 
 /* --- life --- */
@@ -722,6 +737,7 @@ void hd_weft_init(hd_weft_t *w, hd_conn_t *c, const hd_weft_user_t *user,
     w->_resets_left = RESETS_MAX;
     w->_resets_at_ns = hd_loop_now_ns(c->loop);
     hd_list_init(&w->waiting);
+    hd_famine_init(&w->_famine, c, on_again);
     hd_chain_init(&w->_out);
     hd_h1_writer_init(&w->_writer, &w->_out);
     hd_post_init(&w->_flush, on_flush);
@@ -734,6 +750,7 @@ void hd_weft_init(hd_weft_t *w, hd_conn_t *c, const hd_weft_user_t *user,
 void hd_weft_deinit(hd_weft_t *w)
 {
     hd_post_cancel(&w->_flush);
+    hd_famine_stop(&w->_famine);
     hd_ignore(hd_h1_writer_end(&w->_writer));
     hd_chain_free(&w->_out);
     drop_input(w);

@@ -26,6 +26,7 @@
  * codecs.
  */
 #pragma once
+#include "http/hd_famine.h"
 #include "http/hd_codec.h"
 #include "http/hd_h1_write.h"
 
@@ -102,6 +103,7 @@ struct hd_weft_s {
     /* input: [from, to) of a block, or a frame that is longer in a buffer of its own */
     hd_block_t *_block;
     uint32_t _from, _to;
+    hd_famine_t _famine;
     char *_long;
     size_t _long_len, _long_room;
     uint32_t _data_left, _data_id; /* of the DATA frame being read */

@@ -1,11 +1,13 @@
 /* Blocks run out at each place of a whole exchange, one after another: a request with a
- * body, over HTTP/1 or HTTP/2, proxied to an upstream of either. The n-th block isn't
- * there, or none from the n-th on. Whatever n: the client gets its answer, a correct error
- * or the end of its connection, nobody waits in vain, and all is given back. */
+ * body, over HTTP/1, HTTP/2 or a weft, proxied to an upstream of HTTP/1 or 2. The n-th
+ * block isn't there, or none from the n-th on. Whatever n: the client gets its answer, a
+ * correct error or the end of its connection, nobody waits in vain, and all is given
+ * back. */
 #include "http_test.h"
+#include "http/hd_weft.h"
 
-#define BODY 40000u     /* several blocks, and within HTTP/2's first window */
-#define WAIT_S_MAX 50u  /* less than any time-out of the exchange itself */
+#define BODY 40000u    /* several blocks, and within HTTP/2's first window */
+#define WAIT_S_MAX 50u /* less than any time-out of the exchange itself */
 
 static hd_addr_t up_addr;
 
@@ -13,7 +15,7 @@ static hd_addr_t up_addr;
 
 typedef struct {
     int fd; /* -1: none, or closed */
-    bool is_h2, is_upstream;
+    bool is_h2, is_weft, is_upstream;
     unsigned char in[400000], out[100000];
     size_t in_n, at, out_n, sent;
     bool is_acked;   /* HTTP/2: their settings */
@@ -37,10 +39,14 @@ static void put(end_t *e, const void *data, size_t len)
 static void put_frame(end_t *e, unsigned type, unsigned flags, uint32_t id,
                       const void *payload, size_t len)
 {
-    unsigned char head[9] = {(unsigned char)(len >> 16), (unsigned char)(len >> 8),
-                             (unsigned char)len,         (unsigned char)type,
-                             (unsigned char)flags,       0,
-                             0,                          (unsigned char)(id >> 8),
+    unsigned char head[9] = {(unsigned char)(len >> 16),
+                             (unsigned char)(len >> 8),
+                             (unsigned char)len,
+                             (unsigned char)type,
+                             (unsigned char)flags,
+                             0,
+                             0,
+                             (unsigned char)(id >> 8),
                              (unsigned char)id};
 
     put(e, head, sizeof(head));
@@ -50,10 +56,34 @@ static void put_frame(end_t *e, unsigned type, unsigned flags, uint32_t id,
 enum { H2_DATA, H2_HEADERS, H2_RST = 3, H2_SETTINGS, H2_GOAWAY = 7 };
 enum { END_STREAM = 1, END_HEADERS = 4 };
 
+/* hd_weft.h: length and type, then the stream. */
+static void put_weft(end_t *e, unsigned type, uint32_t id, const void *payload,
+                     size_t len)
+{
+    unsigned char head[8] = {(unsigned char)(len >> 16), (unsigned char)(len >> 8),
+                             (unsigned char)len,         (unsigned char)type,
+                             (unsigned char)(id >> 24),  (unsigned char)(id >> 16),
+                             (unsigned char)(id >> 8),   (unsigned char)id};
+
+    put(e, head, sizeof(head));
+    put(e, payload, len);
+}
+
+enum { WEFT_HELLO = 1, WEFT_HEAD, WEFT_DATA, WEFT_RESET = 6 };
+
 static void put_body(end_t *e)
 {
     static const char text[BODY];
 
+    if (e->is_weft) {
+        for (size_t at = 0; at < BODY; at += 16384) {
+            size_t len = hd_min((size_t)16384, BODY - at);
+
+            put_weft(e, WEFT_DATA | (at + len == BODY ? HD_WEFT_END : 0), e->stream, text,
+                     len);
+        }
+        return;
+    }
     if (!e->is_h2) {
         put(e, text, BODY);
         return;
@@ -78,6 +108,10 @@ static void put_request(end_t *e)
         put(e, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
         put_frame(e, H2_SETTINGS, 0, 0, NULL, 0);
         put_frame(e, H2_HEADERS, END_HEADERS, 1, h2, sizeof(h2) - 1);
+    } else if (e->is_weft) { /* version 1, 8 streams, 256 KB each */
+        e->stream = 1 << 16;
+        put_weft(e, WEFT_HELLO, 0, "\1\0\0\0\0\0\0\10\0\4\0\0", 12);
+        put_weft(e, WEFT_HEAD, e->stream, h1, sizeof(h1) - 1);
     } else {
         put(e, h1, sizeof(h1) - 1);
     }
@@ -187,6 +221,24 @@ static void look_h2(end_t *e)
     }
 }
 
+static void look_weft(end_t *e)
+{
+    while (e->in_n - e->at >= 8) {
+        const unsigned char *f = e->in + e->at;
+        size_t len = (size_t)f[0] << 16 | (size_t)f[1] << 8 | f[2];
+
+        if (e->in_n - e->at - 8 < len)
+            break;
+        if ((f[3] & 0x3f) == WEFT_HEAD)
+            e->status = (unsigned)atoi((const char *)f + 8 + 9);
+        else if ((f[3] & 0x3f) == WEFT_DATA)
+            e->body_n += len;
+        e->is_whole |= (f[3] & HD_WEFT_END) != 0;
+        e->is_reset |= (f[3] & 0x3f) == WEFT_RESET;
+        e->at += 8 + len;
+    }
+}
+
 static void drop_end(end_t *e)
 {
     if (e->fd >= 0)
@@ -215,6 +267,8 @@ static bool move_end(end_t *e)
         moved = true;
         if (e->is_h2)
             look_h2(e);
+        else if (e->is_weft)
+            look_weft(e);
         else
             look_h1(e);
     } else if (n == 0 || errno != EAGAIN) {
@@ -228,7 +282,9 @@ static bool move_end(end_t *e)
 
 static unsigned waited_s; /* until its end, by the bench's clock */
 
-static void open_client(bool is_h2)
+typedef enum { BY_H1, BY_H2, BY_WEFT } client_kind_t;
+
+static void open_client(client_kind_t kind)
 {
     hd_addr_t none = {.family = AF_UNSPEC};
     hd_http_entry_t entry;
@@ -238,12 +294,15 @@ static void open_client(bool is_h2)
     hd_bug_on(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) != 0);
     memset(&client_end, 0, sizeof(client_end));
     client_end.fd = ends[0];
-    client_end.is_h2 = is_h2;
+    client_end.is_h2 = kind == BY_H2;
+    client_end.is_weft = kind == BY_WEFT;
     c = hd_conn_create(loop, ends[1], &none, &err);
     hd_bug_on(c == NULL);
     hd_http_entry_init(&entry, c, &(hd_entrance_t){listener_slot, NULL, filter_chain});
-    if (is_h2)
+    if (kind == BY_H2)
         hd_h2_serve(c, &entry);
+    else if (kind == BY_WEFT)
+        hd_weft_serve(c, &entry);
     else
         hd_h1_serve(c, &entry);
     put_request(&client_end);
@@ -279,12 +338,12 @@ static bool is_over(void)
     return client_end.is_whole || client_end.is_reset || client_end.fd < 0;
 }
 
-static void exchange(bool client_h2, bool up_h2)
+static void exchange(client_kind_t kind, bool up_h2)
 {
     unsigned still = 0;
 
     waited_s = 0;
-    open_client(client_h2);
+    open_client(kind);
     while (!is_over() && waited_s < WAIT_S_MAX) {
         bool moved = move_end(&client_end);
 
@@ -324,7 +383,8 @@ static unsigned left_over(void)
 }
 
 typedef struct {
-    bool client_h2, up_h2, buffers, for_ever;
+    client_kind_t client;
+    bool up_h2, buffers, for_ever;
 } way_t;
 
 static void clean(void)
@@ -341,6 +401,7 @@ static void clean(void)
 
 static void test_way(const way_t *w)
 {
+    static const char *const names[] = {"HTTP/1", "HTTP/2", "weft"};
     unsigned n = 0, answers = 0, errors = 0, cut = 0, bad = 0;
     bool has_failed = true;
 
@@ -353,7 +414,7 @@ static void test_way(const way_t *w)
         const char *why;
 
         hd_blocks_fail_at(++n, w->for_ever);
-        exchange(w->client_h2, w->up_h2);
+        exchange(w->client, w->up_h2);
         has_failed = hd_blocks_have_failed();
         why = wrong(!has_failed);
         hd_blocks_fail_at(0, false);
@@ -371,10 +432,9 @@ static void test_way(const way_t *w)
         }
     }
     ok(bad == 0 && !has_failed,
-       "%s to %s%s, %s: %u blocks: %u answers, %u errors, %u closed",
-       w->client_h2 ? "HTTP/2" : "HTTP/1", w->up_h2 ? "HTTP/2" : "HTTP/1",
-       w->buffers ? ", buffered" : "", w->for_ever ? "from the n-th on" : "the n-th",
-       n - 1, answers, errors, cut);
+       "%s to %s%s, %s: %u blocks: %u answers, %u errors, %u closed", names[w->client],
+       w->up_h2 ? "HTTP/2" : "HTTP/1", w->buffers ? ", buffered" : "",
+       w->for_ever ? "from the n-th on" : "the n-th", n - 1, answers, errors, cut);
 }
 
 int main(void)
@@ -385,8 +445,10 @@ int main(void)
     up_end.fd = client_end.fd = -1;
     for (unsigned i = 0; i < HD_CG_N; i++)
         hd_gauge_share(member, cluster_slot->gauges_first + i, true);
-    for (unsigned i = 0; i < 16; i++)
-        test_way(&(way_t){i & 1, i & 2, i & 4, i & 8});
+    for (client_kind_t kind = BY_H1; kind <= BY_WEFT; kind++) {
+        for (unsigned i = 0; i < 8; i++)
+            test_way(&(way_t){kind, i & 1, i & 2, i & 4});
+    }
     end_bench();
     return done_testing();
 }
