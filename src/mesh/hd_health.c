@@ -39,9 +39,11 @@ static bool is_sweep_needed;
 
 static void sweep_cluster(const hd_cluster_t *c, const hd_endpoints_t *eps)
 {
-    if (c->outlier == NULL)
-        return;
-    is_sweep_needed = true;
+    /* with ejections, but no detection any more: once more, behind those that still come */
+    is_sweep_needed |=
+        c->outlier != NULL ||
+        (eps->state != NULL &&
+         atomic_load_explicit(&eps->state->ejected_n, memory_order_relaxed) > 0);
     hd_outlier_sweep(agent.proc->member, c, eps, hd_loop_now_ns(agent.proc->loop));
 }
 

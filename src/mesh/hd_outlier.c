@@ -122,13 +122,14 @@ static void end_ejection(const hd_cluster_t *c, const hd_endpoints_t *eps,
            HD_STR_ARG(c->name), HD_STR_ARG(hd_addr_print(&e->addr, text)));
 }
 
-static void end_due(const hd_cluster_t *c, const hd_endpoints_t *eps, uint64_t now_ns)
+/* Those whose time ends until <by_ns>. */
+static void end_due(const hd_cluster_t *c, const hd_endpoints_t *eps, uint64_t by_ns)
 {
     for (uint32_t i = 0; i < eps->n; i++) {
         const hd_endpoint_t *e = &eps->items[i];
         uint64_t until = e->state != NULL ? load(&e->state->ejected_until_ns) : 0;
 
-        if (until != 0 && until <= now_ns)
+        if (until != 0 && until <= by_ns)
             end_ejection(c, eps, e, until);
     }
 }
@@ -483,8 +484,17 @@ void hd_outlier_sweep(hd_member_t *m, const hd_cluster_t *c, const hd_endpoints_
     hd_endpoints_state_t *h = eps->state;
     uint32_t ejected = 0;
 
-    if (c->outlier == NULL || h == NULL)
+    if (h == NULL)
         return;
+    if (c->outlier == NULL) { /* any more, if there are any */
+        if (load(&h->ejected_n) > 0)
+            end_due(c, eps, UINT64_MAX);
+        store(&h->ejected_n, 0);
+        if (h->ejected_shown != 0)
+            show_active(m, c, 0);
+        h->ejected_shown = 0;
+        return;
+    }
     end_due(c, eps, now_ns);
     if (now_ns >= h->compare_at_ns) {
         if (h->compare_at_ns != 0) { /* else the first interval begins */

@@ -15,7 +15,9 @@ my $base_ms = 700;
 my @again = map { "again$_" } 1 .. 12;
 my %lasting = ((map { $_ => [1, 2, 3] } @again), long => [1, 5, 3]);
 
-sub file_way {
+sub file_way { return Heddle->new(workers => 4)->conf(file_conf('outlier_detection consecutive_5xx=2 base_ejection_time=60s max_ejection_percent=100%;')) }
+sub file_conf {
+    my ($of_one) = @_;
     my $upstreams = join '', map { <<"EOC" } sort keys %lasting;
     upstream $_ {
         @{[map { "server 127.0.0.1:%%PORT_$_%% max_fails=0;" } @{$lasting{$_}}]}
@@ -23,7 +25,7 @@ sub file_way {
     }
 EOC
     my $locations = join '', map { "        location /$_/ { proxy_pass http://$_; }\n" } sort keys %lasting;
-    return Heddle->new(workers => 4)->conf(<<"EOC");
+    return <<"EOC";
 http {
 $upstreams
     upstream three {
@@ -32,7 +34,7 @@ $upstreams
     }
     upstream one {
         server 127.0.0.1:%%PORT_4%%;
-        outlier_detection consecutive_5xx=2 base_ejection_time=60s max_ejection_percent=100%;
+        $of_one
     }
     upstream dead {
         server 127.0.0.1:%%PORT_8%% max_fails=0; server 127.0.0.1:%%PORT_2%% max_fails=0;
@@ -63,7 +65,7 @@ EOC
             common_lb_config => {healthy_panic_threshold => {value => 0}},
             load_assignment => Heddle::Xds::assignment($name, map { $hd->port($_) } @$ports));
     };
-    $xds->serve(
+    my %what = (
         CDS => [
             (map { $cluster->($_, $lasting{$_}, consecutive_5xx => 3, base_ejection_time => '600s', interval => '60s',
                 max_ejection_percent => 50) } sort keys %lasting),
@@ -74,8 +76,12 @@ EOC
                 consecutive_local_origin_failure => 1, base_ejection_time => '60s', max_ejection_percent => 50),
         ],
         LDS => [Heddle::Xds::listener('front', $hd->port(0), route_config => Heddle::Xds::routes('in',
-            map { ["/$_/" => $_] } qw(three one dead), sort keys %lasting))],
-    )->start;
+            map { ["/$_/" => $_] } qw(three one dead), sort keys %lasting))]);
+    $xds->serve(%what)->start;
+    $hd->{without} = sub {
+        delete $_->{outlier_detection} for grep { $_->{name} eq 'one' } @{$what{CDS}};
+        $xds->serve(%what);
+    };
     return $hd;
 }
 
@@ -129,6 +135,8 @@ for my $way ('file', 'xds') {
 
     is join(' ', map { $hd->get('/one/bad4')->status } 1 .. 4), $way eq 'file' ? '500 500 502 502' : '500 500 503 503',
         "$way: all are ejected: no answer is better than a bad one";
+    $hd->{without} ? $hd->{without}->() : $hd->conf(file_conf('')) && $hd->reload;
+    ok eval { $hd->wait_for(sub { $hd->get('/one/')->status == 200 }, 'the ejected') }, "$way: without detection nobody is ejected any more";
     my @dead = map { $hd->get('/dead/')->status } 1 .. 12;
     is scalar(grep { $_ != 200 } @dead), 1, "$way: a failure to connect, split";
     $hd->stop;
