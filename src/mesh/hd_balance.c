@@ -52,6 +52,29 @@ static bool try_take(choice_t *c, uint32_t at, bool untried)
            hd_outlier_try_begin(e, c->now_ns) && try_count(c, e);
 }
 
+static uint32_t take_next(choice_t *c, hd_lb_list_t *list, bool untried)
+{
+    for (uint32_t i = 0; i <= c->p->tried_n + 1; i++) {
+        uint32_t at = hd_lb_list_next(c->m, c->v, list, c->now_ns);
+
+        if (try_take(c, at, untried))
+            return at;
+    }
+    return HD_LB_NOBODY;
+}
+
+/* nginx: whoever is asked in another's place doesn't lose his turn by it. If he did, each
+ * request would begin with the dead one of two. */
+static uint32_t take_again(choice_t *c, hd_lb_list_t *list)
+{
+    uint32_t turn = list->turn, at;
+
+    list->turn = (turn + (uint32_t)hd_lb_random(c->v)) & INT32_MAX;
+    at = take_next(c, list, true);
+    list->turn = turn & INT32_MAX;
+    return at;
+}
+
 /* The policy's choice, and more choices while it can't be taken; then whoever can. */
 static uint32_t take_from(choice_t *c, hd_lb_list_t *list, bool untried)
 {
@@ -59,11 +82,10 @@ static uint32_t take_from(choice_t *c, hd_lb_list_t *list, bool untried)
 
     if (list->n == 0)
         return HD_LB_NOBODY;
-    for (uint32_t i = 0; i <= c->p->tried_n + 1; i++) {
-        at = hd_lb_list_next(c->m, c->v, list, c->now_ns);
-        if (try_take(c, at, untried))
-            return at;
-    }
+    at = untried && c->p->tried_n > 0 && c->v->conf->is_nginx ? take_again(c, list)
+                                                              : take_next(c, list, untried);
+    if (at != HD_LB_NOBODY)
+        return at;
     start = (uint32_t)(hd_lb_random(c->v) % list->n);
     for (uint32_t i = 0; i < list->n; i++) {
         at = list->at[(start + i) % list->n];

@@ -77,6 +77,7 @@ sub tried { scalar split /, /, $_[0]->header('x-tried') }
 
 is_deeply [sort map { who('/two/x') } 1 .. 4], ['200 1', '200 1', '200 2', '200 2'], 'in turn';
 is_deeply [map { who('/two/close')} 1 .. 4], [('200 2') x 4], 'an error: the next one';
+like join('', map { tried($hd->get('/two/close')) } 1 .. 8), qr/^(?:12){4}$|^(?:21){4}$/, 'each has its turns: every second request begins with the one that fails';
 is_deeply [sort map { who('/two/503') } 1 .. 4], ['200 2', '200 2', '503 1', '503 1'], 'a status is none, by default';
 is_deeply [map { who('/errors/503') } 1 .. 4], [('200 2') x 4], 'unless it says so';
 is_deeply [sort map { who('/once/503') } 1 .. 4], ['200 2', '200 2', '503 1', '503 1'], 'at most so many tries';
