@@ -63,6 +63,7 @@ struct hd_exchange_s {
 
 typedef struct {
     const char *name;
+    bool is_for_many; /* its conns stand for those of many clients */
     /* Writes the head from <req> (hop-by-hop made anew; up_path, up_host). */
     void (*send_head)(hd_exchange_t *x, hd_req_t *req, bool has_body,
                       int64_t content_length);

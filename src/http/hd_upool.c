@@ -236,6 +236,7 @@ static void set_limits(hd_upool_t *p, const hd_pick_t *pick)
         .idle_timeout_ms = c->idle_timeout_ms,
         .keepalive = c->keepalive,
         .requests_per_conn = c->requests_per_conn,
+        .is_per_client = c->is_per_client,
         .conn_lifetime_ms = c->conn_lifetime_ms,
         .max_streams = c->max_streams,
         .preconnect_percent = hd_cluster_more(c)->preconnect_percent,

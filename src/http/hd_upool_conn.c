@@ -99,13 +99,15 @@ void hd_pooled_on_idle(hd_timer_t *t)
 bool hd_pooled_is_worn(const hd_upool_t *p, const hd_pooled_t *uc)
 {
     const hd_upool_limits_t *l = &p->limits;
+    bool is_link = uc->u.codec != NULL && uc->u.codec->is_for_many;
+    uint32_t max = is_link && l->is_per_client ? 0 : l->requests_per_conn;
 
     /* Opened for those that wait: however late it comes, the next would come no sooner. */
     if (p->waits_n > 0 && uc->u.exchanges == 0)
         return false;
     /* Who waited when the draining began is still this pool's to serve: no other will. */
     if ((p->is_draining && p->waits_n == 0) ||
-        (l->requests_per_conn > 0 && uc->u.exchanges >= l->requests_per_conn))
+        (max > 0 && uc->u.exchanges >= max))
         return true;
     return l->conn_lifetime_ms > 0 && hd_loop_now_ns(p->loop) - uc->u.born_ns >
                                           (uint64_t)l->conn_lifetime_ms * 1000000;

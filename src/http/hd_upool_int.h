@@ -33,7 +33,8 @@ typedef struct hd_upool_cluster_s {
 typedef struct {
     uint32_t idle_timeout_ms, keepalive, requests_per_conn, conn_lifetime_ms, max_streams;
     uint32_t preconnect_percent;
-    uint64_t version; /* of the cluster they are from */
+    bool is_per_client; /* hd_cluster_t's */
+    uint64_t version;   /* of the cluster they are from */
 } hd_upool_limits_t;
 
 typedef struct hd_upool_s {

@@ -149,6 +149,7 @@ static void cancel(hd_exchange_t *x)
 
 static const hd_client_codec_t codec = {
     .name = "weft",
+    .is_for_many = true,
     .send_head = send_head,
     .send_body = send_body,
     .is_full = is_full,

@@ -267,12 +267,13 @@ static unsigned parse_head(weft_server_t *h, stream_t *s, const hd_http_conf_t *
     return 0;
 }
 
-/* A link stands for the connections of many clients: in a file their number of requests
- * (keepalive_requests) ends it only where that is one, no keep-alive at all. */
+/* A link stands for the connections of many clients: the number of requests that is
+ * enough for one of those, where nobody said another, doesn't count here. */
 static bool is_worn(const weft_server_t *h, const hd_http_conf_t *http)
 {
     bool is_counted =
-        http->is_xds || http->loc == NULL || http->loc->keepalive_requests == 1;
+        http->is_xds || http->loc == NULL ||
+        http->loc->keepalive_requests != hd_http_loc_defaults.keepalive_requests;
 
     return hd_http_is_worn(http, h->w.conn, is_counted ? h->requests_n : 0);
 }

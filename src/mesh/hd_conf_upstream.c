@@ -631,6 +631,7 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
                                : IDLE_TIMEOUT_MS,
         .keepalive = uc->has_keepalive ? uc->keepalive : KEEPALIVE,
         .requests_per_conn = uc->keepalive_requests > 0 ? uc->keepalive_requests : 1000,
+        .is_per_client = uc->keepalive_requests == 0, /* nobody said it */
         .h2_ping_ms = (uint32_t)uc->ping_ms,
         .h2_ping_timeout_ms = (uint32_t)uc->ping_timeout_ms,
         .conn_lifetime_ms =

@@ -27,7 +27,7 @@ sub trust {
 trust('clients.pem', $ca, $other);
 trust('servers.pem', $ca, $other);
 
-my %listeners = (idle => 'keepalive_timeout 1s;', single => 'keepalive_timeout 0;', old => 'keepalive_time 1s;',
+my %listeners = (idle => 'keepalive_timeout 1s;', single => 'keepalive_timeout 0;', old => 'keepalive_time 1s;', three => 'keepalive_requests 3;',
     patience => 'client_body_timeout 1s; send_timeout 1s;', plain => '');
 sub server {
     my ($name, $cert, $more) = @_;
@@ -45,14 +45,15 @@ EOC
 }
 sub location {
     my ($path, $port, $cert, $more) = @_;
-    return "location /$path/ { proxy_pass https://127.0.0.1:%%PORT_$port%%/; proxy_ssl_certificate $cert->{cert};"
+    my $to = $port eq 'upstream' ? $path : "127.0.0.1:%%PORT_$port%%";
+    return "location /$path/ { proxy_pass https://$to/; proxy_ssl_certificate $cert->{cert};"
         . " proxy_ssl_certificate_key $cert->{key}; " . ($more // '') . " }\n";
 }
-my $conf = 'http { proxy_ssl_name backend.test; proxy_ssl_trusted_certificate %%DIR%%/servers.pem; proxy_ssl_verify on;'
+my $conf = 'http { upstream two { server 127.0.0.1:%%PORT_plain%%; keepalive 8; keepalive_requests 2; } proxy_ssl_name backend.test; proxy_ssl_trusted_certificate %%DIR%%/servers.pem; proxy_ssl_verify on;'
     . ' proxy_ssl_session_reuse off; proxy_request_buffering off; proxy_buffering off; client_max_body_size 0; server { listen 127.0.0.1:%%PORT_0%%;'
     . join('', map { location($_, $_, $own) } sort keys %listeners)
     . location('theirs', 'plain', $theirs) . location('strange', 'strange', $own)
-    . location('silent', 'tap', $own, 'proxy_read_timeout 1s;') . '}'
+    . location('two', 'upstream', $own) . location('silent', 'tap', $own, 'proxy_read_timeout 1s;') . '}'
     . join('', map { server($_, $server, $listeners{$_}) } sort keys %listeners) . server('strange', $strange, '') . '}';
 $hd->conf($conf);
 $hd->backend('up', sub { [200, {'X-Length' => length $_[0]{body}}, 'x' x (32 << 20)] });
@@ -89,6 +90,16 @@ isnt link_of('idle'), $first, 'keepalive_timeout: a new one';
 
 $first = link_of('single');
 isnt link_of('single'), $first, 'no keep-alive: one request a link';
+
+$first = link_of('three');
+is link_of('three'), $first, 'keepalive_requests 3: the second' for 2, 3;
+isnt link_of('three'), $first, 'the fourth has a new one';
+$first = link_of('two');
+is link_of('two'), $first, "an upstream's keepalive_requests 2: the second";
+isnt link_of('two'), $first, 'the third has a new one';
+$first = link_of('plain');
+my @served = map { $hd->get('/plain/')->body } 1 .. 1100;
+is scalar(grep { $_ ne $first } @served), 0, 'the default of 1000 is not for what many clients share';
 
 $first = link_of('old');
 select undef, undef, undef, 1.1;

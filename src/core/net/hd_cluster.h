@@ -73,8 +73,8 @@ typedef struct {
         health; /* 0 unknown, 1 healthy, 2 unhealthy, 3 draining, 4 timeout, 5 degraded */
     bool backup, down;
     uint8_t priority;
-    uint16_t locality; /* index into localities */
-    hd_str_t hostname; /* as configured; for logs and auto SNI/host */
+    uint16_t locality;                 /* index into localities */
+    hd_str_t hostname;                 /* as configured; for logs and auto SNI/host */
     const hd_endpoint_more_t *more;    /* NULL: all of it is empty */
     struct hd_endpoint_state_s *state; /* in the state arena */
 } hd_endpoint_t;
@@ -139,10 +139,10 @@ typedef struct {
 
 /* In the state arena: shared by all workers, atomics only. Written seldom. */
 typedef struct hd_endpoint_state_s {
-    hd_gauge_id_t requests;  /* active requests, shared total: for least-request */
-    hd_gauge_id_t conns;     /* where max_conns limits them; else HD_GAUGE_NONE */
-    _Atomic uint32_t health; /* active health checks' word: hd_checked_t */
-    _Atomic uint32_t fails;  /* nginx's: failures */
+    hd_gauge_id_t requests;       /* active requests, shared total: for least-request */
+    hd_gauge_id_t conns;          /* where max_conns limits them; else HD_GAUGE_NONE */
+    _Atomic uint32_t health;      /* active health checks' word: hd_checked_t */
+    _Atomic uint32_t fails;       /* nginx's: failures */
     _Atomic uint64_t accessed_ns; /* when it last failed */
     _Atomic uint64_t checked_ns;  /* when it last failed or was tried again */
     _Atomic uint64_t ejected_until_ns; /* by outlier detection; 0: it isn't */
@@ -216,9 +216,11 @@ typedef struct hd_cluster_s {
     uint32_t transports_n;
     bool auto_sni, auto_san;
     bool closes_failed; /* conns to an endpoint that active checks give up are drained */
-    bool is_logical;    /* its one endpoint moves, and conns to where it was go on */
-    uint8_t proxy_version; /* as <tls>: PROXY protocol, 1 or 2; 0: none */
-    hd_addr_t bind;        /* AF_UNSPEC: any */
+    bool
+        is_per_client; /* requests_per_conn is for the conn of one client, not a link's */
+    bool is_logical;   /* its one endpoint moves, and conns to where it was go on */
+    uint8_t proxy_version;         /* as <tls>: PROXY protocol, 1 or 2; 0: none */
+    hd_addr_t bind;                /* AF_UNSPEC: any */
     const hd_cluster_more_t *more; /* NULL: all of it is 0 */
     /* What telemetry says of the destination (metadata "istio".services[0]) */
     hd_str_t service_host, service_name, service_namespace;
