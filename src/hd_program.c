@@ -22,6 +22,7 @@
 #include "mesh/hd_stapling.h"
 #include "mesh/xds/hd_xds_agent.h"
 #include "stream/hd_conf_stream.h"
+#include "stream/hd_tcp.h"
 #include "stream/hd_udp.h"
 
 /* Directives whose block is code, whoever reads it. */
@@ -33,6 +34,7 @@ static const char *const raw_blocks[] = {"*_by_lua_block", NULL};
 static void refresh_pools(hd_proc_t *p)
 {
     hd_upool_refresh(p->member);
+    hd_tcp_refresh();
     hd_upool_yield(p->member);
 }
 

@@ -1,4 +1,5 @@
 #include "stream/hd_tcp.h"
+#include "core/base/hd_list.h"
 #include "core/base/hd_log.h"
 #include "core/conf/hd_parse.h"
 #include "core/net/hd_proxy_protocol.h"
@@ -13,9 +14,14 @@ typedef struct {
     hd_conn_t *up;       /* NULL: none yet */
     hd_tunnel_t *tunnel; /* has both conns from then on */
     hd_timer_t lifetime;
-    bool is_over; /* its time is */
+    hd_link_t watched; /* among <watched> below */
+    bool is_over;      /* its time is */
+    bool has_failed;   /* its server has, by health checks */
     hd_err_t end_err;
 } tcp_t;
+
+/* Tunnels to servers of clusters that say so: they end when checks fail. */
+static _Thread_local hd_link_t watched;
 
 static tcp_t *tcp_of(hd_session_t *s)
 {
@@ -70,6 +76,8 @@ static void on_tunnel_end(void *arg, const hd_tunnel_result_t *result)
     hd_session_t *s = &t->s;
 
     hd_timer_stop(s->loop, &t->lifetime);
+    if (t->watched.next != NULL)
+        hd_list_remove(&t->watched);
     s->ended_by = result->ended_by;
     if (result->err == NULL) { /* what is queued still goes, and counts */
         hd_conn_flush(t->up);
@@ -83,7 +91,7 @@ static void on_tunnel_end(void *arg, const hd_tunnel_result_t *result)
                                                                                : "DC";
     } else {
         s->down->bytes_out = hd_max(s->down->bytes_out, result->bytes_up_down);
-        s->flags = t->is_over ? "DT" : s->flags;
+        s->flags = t->is_over ? "DT" : t->has_failed ? "UC" : s->flags;
     }
     hd_session_end(s, HD_RESULT_OK);
     t->up = NULL;
@@ -113,6 +121,26 @@ static void start_tunnel(tcp_t *t)
 
     hd_session_connected(&t->s);
     t->tunnel = hd_tunnel_start(t->s.down, t->up, &conf, on_tunnel_end, t);
+    if (hd_unlikely(t->s.pick.cluster->closes_failed) && t->s.pick.endpoint != NULL) {
+        if (watched.next == NULL)
+            hd_list_init(&watched);
+        hd_list_add_last(&watched, &t->watched);
+    }
+}
+
+void hd_tcp_refresh(void)
+{
+    if (watched.next == NULL)
+        return;
+    hd_list_each(link, &watched)
+    {
+        tcp_t *t = hd_list_entry(link, tcp_t, watched);
+
+        if (hd_balancer->is_well(t->s.pick.cluster, t->s.pick.endpoint))
+            continue;
+        t->has_failed = true;
+        hd_tunnel_stop(t->tunnel, false);
+    }
 }
 
 /* --- connecting --- */

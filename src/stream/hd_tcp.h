@@ -73,6 +73,9 @@ typedef struct hd_tcp_conf_s {
 uint16_t hd_tcp_protocol(void);
 
 size_t hd_tcp_sessions(void); /* open in this process, UDP's too */
+/* Ends those whose server isn't well any more, where its cluster says so
+ * (close_connections_on_host_health_failure). After a change of health or a batch. */
+void hd_tcp_refresh(void);
 
 /* For hd_session.c: the session of a conn of this protocol, and its upstream's conn. */
 struct hd_session_s;
