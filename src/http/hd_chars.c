@@ -9,6 +9,7 @@
 #define U HD_CH_UNRESERVED
 #define X HD_CH_HEX
 #define D HD_CH_DIGIT
+#define N HD_CH_NAME
 
 /* One line per class would hide which byte is what: rows are ranges, in order. */
 const uint8_t hd_chars[256] = {
@@ -26,10 +27,10 @@ const uint8_t hd_chars[256] = {
     ['*'] = T | V | G | H,
     ['+'] = T | V | G | H,
     [','] = V | G | H,
-    ['-'] = T | V | G | H | U,
+    ['-'] = T | V | G | H | U | N,
     ['.'] = T | V | G | H | U,
     ['/'] = V | G,
-    ['0' ... '9'] = T | V | G | H | U | X | D,
+    ['0' ... '9'] = T | V | G | H | U | X | D | N,
     [':'] = V | G | H,
     [';'] = V | G | H,
     ['<'] = V | G,
@@ -37,16 +38,16 @@ const uint8_t hd_chars[256] = {
     ['>'] = V | G,
     ['?'] = V | G,
     ['@'] = V | G,
-    ['A' ... 'F'] = T | V | G | H | U | X,
-    ['G' ... 'Z'] = T | V | G | H | U,
+    ['A' ... 'F'] = T | V | G | H | U | X | N,
+    ['G' ... 'Z'] = T | V | G | H | U | N,
     ['['] = V | G | H,
     ['\\'] = V | G,
     [']'] = V | G | H,
     ['^'] = T | V | G,
     ['_'] = T | V | G | H | U,
     ['`'] = T | V | G,
-    ['a' ... 'f'] = T | V | G | H | U | X,
-    ['g' ... 'z'] = T | V | G | H | U,
+    ['a' ... 'f'] = T | V | G | H | U | X | N,
+    ['g' ... 'z'] = T | V | G | H | U | N,
     ['{'] = V | G,
     ['|'] = T | V | G,
     ['}'] = V | G,

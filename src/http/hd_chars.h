@@ -11,6 +11,7 @@ enum {
     HD_CH_UNRESERVED = 16,
     HD_CH_HEX = 32,
     HD_CH_DIGIT = 64,
+    HD_CH_NAME = 128, /* of field names that nginx calls valid, without '_' */
 };
 
 extern const uint8_t hd_chars[256];

@@ -137,9 +137,15 @@ typedef enum {
 typedef struct {
     uint32_t bytes_max, fields_max;
     uint32_t line_max; /* bytes of a line with its CRLF; 0: as <bytes_max> */
-    bool underscores,
-        ignore_invalid; /* nginx: underscores_in_headers, ignore_invalid_headers */
+    bool underscores;   /* of a field's name, as other letters */
+    bool is_strict;     /* nginx: names are letters, digits and '-', nothing else */
+    uint8_t odd_fields; /* what becomes of those with other names: HD_ODD_… */
 } hd_h1_limits_t;
+
+enum { HD_ODD_PASS, HD_ODD_DROP, HD_ODD_REFUSE };
+
+/* Programs that make variables of fields can't tell other names apart. */
+bool hd_h1_is_odd_name(hd_str_t name, const hd_h1_limits_t *limits);
 
 /* <idle_ms>, or what is left of the time that <c> may be open in all if that is less;
  * <duration_ms> 0: no end. */

@@ -210,7 +210,9 @@ static hd_rc_t add_return(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
         return HD_ERROR;
     if (hd_str_to_u64(args[0], 999, &status)) {
         e->status = (unsigned)status;
-        return cf->node->args_n == 2 ? compile(cf, args[1], &e->text, err) : HD_OK;
+        if (cf->node->args_n == 1 || (status >= 400 && args[1].len == 0))
+            return HD_OK; /* nginx: an error without a text is one by itself */
+        return compile(cf, args[1], &e->text, err);
     }
     if (cf->node->args_n == 2 || (!hd_str_has_prefix(args[0], HD_STR("http://")) &&
                                   !hd_str_has_prefix(args[0], HD_STR("https://")) &&

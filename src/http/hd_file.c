@@ -497,12 +497,16 @@ static hd_rc_t try_index(hd_req_t *req, hd_str_t name, bool is_first)
     hd_str_t uri, path, dir;
     size_t root_len;
     struct stat st;
+    hd_rc_t rc;
 
     if (name.len > 0 && name.data[0] == '/')
         return go_to(req, name);
     uri = hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(req->head.path),
                         HD_STR_ARG(name));
-    if (hd_file_name(req, uri, &path, &root_len) != HD_OK)
+    req->adds_to_alias = conf_of(req)->is_regex_alias;
+    rc = hd_file_name(req, req->adds_to_alias ? name : uri, &path, &root_len);
+    req->adds_to_alias = false;
+    if (rc != HD_OK)
         return fail(req, 500);
     if (stat(path.data, &st) == 0 && !S_ISDIR(st.st_mode))
         return go_to(req, uri);

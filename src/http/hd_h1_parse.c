@@ -72,6 +72,20 @@ static bool is_long_line(size_t len, const hd_h1_limits_t *limits)
     return hd_unlikely(limits->line_max > 0 && len > limits->line_max);
 }
 
+bool hd_h1_is_odd_name(hd_str_t name, const hd_h1_limits_t *limits)
+{
+    if (limits->odd_fields == HD_ODD_PASS)
+        return false;
+    if (!limits->is_strict)
+        return !limits->underscores && hd_str_find_char(name, '_') >= 0;
+    for (size_t i = 0; i < name.len; i++) {
+        if (!hd_is_char((unsigned char)name.data[i], HD_CH_NAME) &&
+            (name.data[i] != '_' || !limits->underscores))
+            return true;
+    }
+    return false;
+}
+
 /* One field line at the start of <*rest>, which is past it then (RFC 9112 §5). Lines that
  * start with a space are obs-fold: refused. */
 static hd_h1_rc_t parse_field(hd_str_t *rest, const hd_h1_limits_t *limits,
@@ -97,13 +111,10 @@ static hd_h1_rc_t parse_field(hd_str_t *rest, const hd_h1_limits_t *limits,
     *rest = hd_str_n(value.data + len + 2, value.len - len - 2);
     value.len = len;
     value = hd_str_trim(value);
-    if (!limits->underscores && hd_str_find_char(name, '_') >= 0) {
-        /* nginx: such a field is dropped; CGI-like programs can't tell it from one with
-         * '-' */
-        return limits->ignore_invalid
+    if (hd_h1_is_odd_name(name, limits))
+        return limits->odd_fields == HD_ODD_DROP
                    ? HD_H1_OK
-                   : refuse(HD_H1_BAD, "underscore in a field name", why);
-    }
+                   : refuse(HD_H1_BAD, "odd character in a field name", why);
     if (h->n >= limits->fields_max || hd_headers_add(h, name, value) == NULL)
         return refuse(HD_H1_TOO_LONG, "too many fields", why);
     return HD_H1_OK;
@@ -136,8 +147,8 @@ static hd_h1_rc_t parse_version(hd_str_t text, uint8_t *version, const char **wh
 }
 
 /* RFC 9112 §3.2: which form the target has, and what of it names the host. */
-static hd_h1_rc_t parse_target(hd_str_t target, hd_req_head_t *head, hd_str_t *authority,
-                               const char **why)
+static hd_h1_rc_t parse_target(hd_str_t target, hd_pool_t *pool, hd_req_head_t *head,
+                               hd_str_t *authority, const char **why)
 {
     static const hd_str_t schemes[] = {HD_STR_INIT("http://"), HD_STR_INIT("https://")};
 
@@ -173,14 +184,14 @@ static hd_h1_rc_t parse_target(hd_str_t target, hd_req_head_t *head, hd_str_t *a
             return refuse(HD_H1_BAD, "bad authority in the request target", why);
         if (head->raw_path.len == 0)
             head->raw_path = HD_STR("/");
-        return head->raw_path.data[0] == '/'
-                   ? HD_H1_OK
-                   : refuse(HD_H1_BAD, "absolute target without a path", why);
+        if (head->raw_path.data[0] == '?') /* an empty path is the root */
+            head->raw_path = hd_str_printf(pool, "/%.*s", HD_STR_ARG(head->raw_path));
+        return HD_H1_OK;
     }
     return refuse(HD_H1_BAD, "bad request target", why);
 }
 
-static hd_h1_rc_t parse_request_line(hd_str_t line, hd_req_head_t *head,
+static hd_h1_rc_t parse_request_line(hd_str_t line, hd_pool_t *pool, hd_req_head_t *head,
                                      hd_str_t *authority, const char **why)
 {
     size_t n = hd_span(line, HD_CH_TOKEN);
@@ -199,7 +210,7 @@ static hd_h1_rc_t parse_request_line(hd_str_t line, hd_req_head_t *head,
     if (rc != HD_H1_OK)
         return rc;
     head->method_id = hd_http_method_id(head->method);
-    return parse_target(target, head, authority, why);
+    return parse_target(target, pool, head, authority, why);
 }
 
 /* What the Connection field says; shared by both directions. */
@@ -309,7 +320,7 @@ static void read_beginning(hd_str_t bytes, hd_pool_t *pool, hd_req_head_t *head)
     const char *why;
 
     if (hd_str_find_char(bytes, '\n') <= 0 ||
-        parse_request_line(take_line(&bytes), head, &authority, &why) != HD_H1_OK)
+        parse_request_line(take_line(&bytes), pool, head, &authority, &why) != HD_H1_OK)
         return;
     while (authority.len == 0 && hd_str_find_char(bytes, '\n') > 0) {
         line = take_line(&bytes);
@@ -339,7 +350,7 @@ hd_h1_rc_t hd_h1_parse_request(hd_str_t bytes, size_t *scan_from,
     rest = hd_str_sub(bytes, 0, len);
     hd_headers_init(&head->headers, pool, 16);
     line = take_line(&rest);
-    rc = parse_request_line(line, head, &authority, why);
+    rc = parse_request_line(line, pool, head, &authority, why);
     if (rc == HD_H1_OK && is_long_line(line.len + 2, limits))
         rc = refuse(HD_H1_TOO_LONG, "request line too long", why);
     if (rc == HD_H1_OK)

@@ -212,22 +212,22 @@ static void check_head(hd_h2_stream_t *st)
         refuse_head(st, 400, "bad :path");
 }
 
-/* As over HTTP/1: programs that make variables of fields can't tell these from others. */
-static void take_underscores_off(hd_h2_stream_t *st, const hd_http_conf_t *http)
+/* As over HTTP/1. */
+static void take_odd_fields_off(hd_h2_stream_t *st, const hd_http_conf_t *http)
 {
     hd_headers_t *fields = &st->req->head.headers;
     hd_h1_limits_t l = hd_http_limits(http, 0, 0);
 
-    if (l.underscores)
+    if (l.odd_fields == HD_ODD_PASS)
         return;
     for (uint32_t i = 0; i < fields->n; i++) {
         hd_field_t *f = &fields->fields[i];
 
-        if (hd_str_find_char(f->name, '_') < 0)
+        if (!hd_h1_is_odd_name(f->name, &l))
             continue;
         f->flags |= HD_FIELD_REMOVED;
-        if (!l.ignore_invalid)
-            refuse_head(st, 400, "underscore in a field name");
+        if (l.odd_fields == HD_ODD_REFUSE)
+            refuse_head(st, 400, "odd character in a field name");
     }
 }
 
@@ -266,7 +266,7 @@ static void start_request(hd_h2_server_t *h, hd_h2_stream_t *st, bool ended)
     }
     h->times = hd_http_times(http);
     check_head(st);
-    take_underscores_off(st, http);
+    take_odd_fields_off(st, http);
     if (st->is_connect && head->protocol.len > 0 && st->bad_status == 0)
         hd_websocket_from_h2(st->req);
     head->method_id = hd_http_method_id(head->method);

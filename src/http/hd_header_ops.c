@@ -146,6 +146,17 @@ void hd_header_ops_request(hd_req_t *req)
     }
 }
 
+bool hd_header_ops_has_trailers(const hd_req_t *req)
+{
+    const hd_route_t *route = req->route;
+
+    for (uint32_t i = 0; route != NULL && i < route->trailer_ops_n; i++) {
+        if (route->trailer_ops[i].always || is_ordinary(req->res.status))
+            return true;
+    }
+    return false;
+}
+
 void hd_header_ops_trailers(hd_req_t *req)
 {
     const hd_route_t *route = req->route;

@@ -291,6 +291,20 @@ static const uint64_t hops = SET_OF(HD_H_CONNECTION) | SET_OF(HD_H_KEEP_ALIVE) |
                              SET_OF(HD_H_UPGRADE) | SET_OF(HD_H_HTTP2_SETTINGS) |
                              SET_OF(HD_H_TRANSFER_ENCODING);
 
+const hd_field_t *hd_headers_repeated(const hd_headers_t *h)
+{
+    static const uint64_t single = 1ull << HD_H_AUTHORIZATION | 1ull << HD_H_EXPECT;
+
+    for (uint64_t left = h->_seen & single; left != 0; left &= left - 1) {
+        const hd_field_t *f = hd_headers_get(h, (hd_header_id_t)__builtin_ctzll(left));
+        const hd_field_t *second = f != NULL ? hd_headers_find_next(h, f) : NULL;
+
+        if (second != NULL)
+            return second;
+    }
+    return NULL;
+}
+
 void hd_headers_mark_hops(hd_headers_t *h)
 {
     hd_field_t *f;

@@ -113,6 +113,9 @@ void hd_headers_remove_id(hd_headers_t *h, hd_header_id_t id);
 hd_field_t *hd_headers_set(hd_headers_t *h, hd_str_t name, hd_str_t value);
 hd_str_t hd_headers_joined(const hd_headers_t *h, hd_str_t name, hd_pool_t *pool,
                            bool *found);
+/* The second of a field that has one value and comes once (Authorization, Expect); NULL:
+ * there is none. */
+const hd_field_t *hd_headers_repeated(const hd_headers_t *h);
 /* Marks Connection's nominees, Keep-Alive, TE, Upgrade … as HD_FIELD_HOP (RFC 9110
  * §7.6.1). */
 void hd_headers_mark_hops(hd_headers_t *h);

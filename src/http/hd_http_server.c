@@ -83,11 +83,13 @@ hd_h1_limits_t hd_http_limits(const hd_http_conf_t *http, uint32_t bytes_max,
         .fields_max = http->fields_max > 0 ? http->fields_max : fields_max,
         .line_max = http->head_line_max,
         .underscores = http->is_xds,
-        .ignore_invalid = true};
+        .is_strict = !http->is_xds,
+        .odd_fields = HD_ODD_DROP};
 
     if (http->loc != NULL) {
         l.underscores = http->loc->underscores_in_headers;
-        l.ignore_invalid = http->loc->ignore_invalid_headers;
+        if (!http->loc->ignore_invalid_headers) /* by Envoy's word, or as nginx means it */
+            l.odd_fields = http->is_xds ? HD_ODD_REFUSE : HD_ODD_PASS;
     }
     return l;
 }

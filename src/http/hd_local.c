@@ -124,7 +124,7 @@ static void free_local(void *arg)
     hd_chain_free(&((local_t *)arg)->body);
 }
 
-/* nginx's plain page. */
+/* nginx's plain page; of a status that has no words, none. */
 static hd_str_t html_page(hd_req_t *req, unsigned status)
 {
     hd_str_t reason = status == 401   ? HD_STR("Authorization Required")
@@ -134,6 +134,8 @@ static hd_str_t html_page(hd_req_t *req, unsigned status)
     const char *words = status == 400 ? hd_http_tls_words(req->local_code) : NULL;
     char title[64];
 
+    if (reason.len == 0)
+        return HD_STR("");
     if (words != NULL)
         return hd_str_printf(req->pool,
                              "<html>\r\n<head><title>400 %s</title></head>\r\n<body>\r\n"
@@ -326,7 +328,7 @@ void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t b
     } else {
         if (body.len > 0 && !hd_chain_try_add_copy(&local->body, body.data, body.len))
             body.len = 0; /* no block left: an answer without its page */
-        if (body.len > 0)
+        if (body.len > 0 && status != 204)
             hd_headers_add_id(&req->res.headers, HD_H_CONTENT_TYPE,
                               is_xds ? HD_STR("content-type") : HD_STR("Content-Type"),
                               type.len > 0 ? hd_str_dup(req->pool, type)

@@ -207,20 +207,32 @@ static hd_rc_t find_location(hd_req_t *req)
     return HD_ERROR;
 }
 
-/* A forward proxy is who has a tunnel: in a server without one nothing answers CONNECT.
- */
-static bool may_connect(const hd_req_t *req)
-{
-    return req->head.method_id != HD_M_CONNECT || req->http->is_xds ||
-           (req->vhost != NULL && req->vhost->allows_connect);
-}
-
-static hd_rc_t refuse_connect(hd_req_t *req)
+static hd_rc_t refuse_head(hd_req_t *req, unsigned status, const char *why, hd_str_t what)
 {
     if (req->vhost != NULL && req->vhost->loc != NULL)
         req->loc = req->vhost->loc;
+    req->no_keepalive = true;
     hd_filters_select(req);
-    return hd_req_fail(req, 405, HD_E_PROTOCOL, "client sent CONNECT method");
+    return hd_req_fail(req, status, HD_E_PROTOCOL, "client sent %s%.*s", why,
+                       HD_STR_ARG(what));
+}
+
+/* What nginx's servers don't take, whatever their locations say. A forward proxy is who
+ * has a tunnel: in a server without one nothing answers CONNECT. Two of a field that
+ * comes once are two requests: one for us to judge, one for who is behind. */
+static hd_rc_t check_head(hd_req_t *req)
+{
+    uint8_t method = req->head.method_id;
+    const hd_field_t *f;
+
+    if (req->http->is_xds || req->is_internal || req->is_sub)
+        return HD_OK;
+    if (method == HD_M_CONNECT && (req->vhost == NULL || !req->vhost->allows_connect))
+        return refuse_head(req, 405, "CONNECT method", HD_STR(""));
+    if (method == HD_M_TRACE)
+        return refuse_head(req, 405, "TRACE method", HD_STR(""));
+    f = hd_headers_repeated(&req->head.headers);
+    return f == NULL ? HD_OK : refuse_head(req, 400, "duplicate header line: ", f->name);
 }
 
 static bool is_exempt(const hd_req_t *req)
@@ -269,8 +281,8 @@ static hd_rc_t find_route(hd_req_t *req)
     if (req->vhost != NULL && req->vhost->require_tls &&
         !hd_str_eq(req->head.scheme, HD_STR("https")))
         return redirect_to_tls(req);
-    if (hd_unlikely(!may_connect(req)))
-        return refuse_connect(req);
+    if (hd_unlikely(check_head(req) != HD_OK))
+        return HD_ERROR;
     if (req->vhost != NULL && req->vhost->router == HD_ROUTER_LOCATIONS) {
         if (find_location(req) != HD_OK)
             return HD_ERROR;

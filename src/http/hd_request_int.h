@@ -77,6 +77,7 @@ void hd_header_ops_keep_received(hd_req_t *req);
  * request towards its upstream is undone. */
 void hd_header_ops_undo(hd_req_t *req);
 void hd_header_ops_response(hd_req_t *req);
+bool hd_header_ops_has_trailers(const hd_req_t *req); /* by its status */
 void hd_header_ops_trailers(hd_req_t *req); /* nginx's add_trailer, at the body's end */
 
 /* --- hd_http_tls.c --- */

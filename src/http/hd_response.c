@@ -239,7 +239,8 @@ static bool filter_head(hd_req_t *req)
 static bool has_trailers(const hd_req_t *req)
 {
     return req->route != NULL && req->route->trailer_ops_n > 0 && req->res.has_body &&
-           req->head.version >= HD_HTTP_11 && req->head.method_id != HD_M_HEAD;
+           req->head.version >= HD_HTTP_11 && req->head.method_id != HD_M_HEAD &&
+           hd_header_ops_has_trailers(req);
 }
 
 void hd_response_start(hd_req_t *req)

@@ -242,6 +242,7 @@ bool hd_req_start_sub(hd_req_t *parent, const hd_sub_spec_t *spec)
         hd_pool_defer(parent->pool, free_body, spec->body);
     }
     req->conn = parent->conn;
+    req->conn_requests = parent->conn_requests;
     req->parent = parent;
     req->http = parent->http;
     req->listener_slot = parent->listener_slot;

@@ -54,6 +54,7 @@ stopped('another one', 403, '/x', 'X-Password' => 'cafe');
 is $hd->get('/x', 'X-Password' => "$password\xff")->status, 200, 'bytes that are no UTF-8 are judged as they are';
 like +($hd->requests(1))[-1]{head}, qr/^X-Password: caf\xc3\xa9\xff\r$/m, 'and go on so';
 stopped('two of them', 403, '/x', 'X-Password' => 'no', 'X-Password' => "caf\xc3\xa9\xff");
+stopped('two of Authorization, of which it would read one and we the other', 400, '/x', 'Authorization' => 'a', 'authorization' => 'b', 'X-Password' => "$password\xff");
 stopped('it closes', 500, '/close');
 stopped('it is down', 500, '/nobody/x', 'X-Password' => "caf\xc3\xa9\xff");
 stopped('it says nothing', 500, '/quick/hang', 'X-Password' => "caf\xc3\xa9\xff");

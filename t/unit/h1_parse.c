@@ -5,7 +5,7 @@
 #include "tap.h"
 
 static const hd_h1_limits_t limits = {
-    .bytes_max = 4096, .fields_max = 20, .underscores = false, .ignore_invalid = true};
+    .bytes_max = 4096, .fields_max = 20, .underscores = false, .odd_fields = HD_ODD_DROP};
 
 typedef struct {
     const char *name, *bytes;
