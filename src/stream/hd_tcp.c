@@ -16,7 +16,6 @@ typedef struct {
     hd_timer_t lifetime;
     hd_link_t watched; /* among <watched> below */
     bool is_over;      /* its time is */
-    bool has_failed;   /* its server has, by health checks */
     hd_err_t end_err;
 } tcp_t;
 
@@ -91,7 +90,7 @@ static void on_tunnel_end(void *arg, const hd_tunnel_result_t *result)
                                                                                : "DC";
     } else {
         s->down->bytes_out = hd_max(s->down->bytes_out, result->bytes_up_down);
-        s->flags = t->is_over ? "DT" : t->has_failed ? "UC" : s->flags;
+        s->flags = t->is_over ? "DT" : s->flags;
     }
     hd_session_end(s, HD_RESULT_OK);
     t->up = NULL;
@@ -130,16 +129,17 @@ static void start_tunnel(tcp_t *t)
 
 void hd_tcp_refresh(void)
 {
+    static const hd_err_t failed = {.code = HD_E_NO_HEALTHY,
+                                    .text = "the server failed its health checks"};
+
     if (watched.next == NULL)
         return;
     hd_list_each(link, &watched)
     {
         tcp_t *t = hd_list_entry(link, tcp_t, watched);
 
-        if (hd_balancer->is_well(t->s.pick.cluster, t->s.pick.endpoint))
-            continue;
-        t->has_failed = true;
-        hd_tunnel_stop(t->tunnel, false);
+        if (!hd_balancer->is_well(t->s.pick.cluster, t->s.pick.endpoint))
+            hd_tunnel_fail(t->tunnel, "upstream", &failed);
     }
 }
 

@@ -444,3 +444,8 @@ void hd_tunnel_stop(hd_tunnel_t *t, bool reset)
 
     end_tunnel(t, "drain", reset ? &stopped : NULL, NULL);
 }
+
+void hd_tunnel_fail(hd_tunnel_t *t, const char *by, const hd_err_t *err)
+{
+    end_tunnel(t, by, err, NULL);
+}

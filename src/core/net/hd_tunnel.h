@@ -33,3 +33,5 @@ void *hd_tunnel_arg(const hd_conn_t *c);
 uint64_t hd_tunnel_first_byte_ns(const hd_tunnel_t *t);
 /* Ends it now ("drain"); <on_end> is called from within. */
 void hd_tunnel_stop(hd_tunnel_t *t, bool reset);
+/* The same for a reason, and without waiting for peers that don't end, too. <by> lasts. */
+void hd_tunnel_fail(hd_tunnel_t *t, const char *by, const hd_err_t *err);
