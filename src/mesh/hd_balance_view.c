@@ -23,7 +23,17 @@ typedef struct hd_lb_head_s {
     uint32_t choices;   /* made by views before it, so that it goes on behind them */
 } head_t;
 
+/* Heads found lately, by their slot. */
+typedef struct {
+    const hd_member_t *m;
+    const hd_slot_t *slot;
+    head_t *head;
+} found_t;
+
+#define FOUND_N 32
+
 static _Thread_local hd_link_t views; /* by use, the latest in front */
+static _Thread_local found_t lately[FOUND_N];
 
 static void *create_head(hd_member_t *m, const void *owner, const void *arg,
                          hd_err_t *err)
@@ -52,6 +62,10 @@ static void destroy_head(hd_member_t *m, void *companion)
     head_t *h = companion;
 
     (void)m;
+    for (uint32_t i = 0; i < FOUND_N; i++) {
+        if (lately[i].head == h)
+            lately[i] = (found_t){0};
+    }
     if (h->view != NULL)
         destroy_view(h->view);
     free(h);
@@ -59,6 +73,16 @@ static void destroy_head(hd_member_t *m, void *companion)
 
 static const hd_companion_type_t head_type = {
     .name = "endpoints view", .create = create_head, .destroy = destroy_head};
+
+static head_t *head_of(hd_member_t *m, const hd_slot_t *slot, hd_err_t *err)
+{
+    found_t *f = &lately[((uintptr_t)slot >> 5) % FOUND_N];
+
+    if (f->slot == slot && f->m == m)
+        return f->head;
+    *f = (found_t){m, slot, hd_companion_of_slot(m, &head_type, slot, NULL, err)};
+    return f->head;
+}
 
 /* <v> is in use; of those that aren't one goes each time. */
 static void keep_in_use(hd_lb_view_t *v, uint64_t now_ns)
@@ -496,7 +520,7 @@ uint32_t hd_lb_find_route(hd_lb_view_t *v, uint64_t route)
 hd_lb_view_t *hd_lb_view(hd_member_t *m, const hd_pick_t *p, uint64_t now_ns,
                          hd_err_t *err)
 {
-    head_t *h = hd_companion_of_slot(m, &head_type, p->cluster_slot, NULL, err);
+    head_t *h = head_of(m, p->cluster_slot, err);
     hd_lb_view_t *v;
     bool is_old;
 
