@@ -1,4 +1,5 @@
 /* What the upstream gets to see: path, host, fields; and which cluster it is. */
+#include "core/base/hd_word.h"
 #include "http/hd_proxy_int.h"
 #include "core/base/hd_hashes.h"
 #include "http/hd_action_tunnel.h"
@@ -11,8 +12,8 @@ static bool ends_target(unsigned char c)
     return c <= ' ' || c == 0x7f || c == '#';
 }
 
-/* What configuration wrote of variables (try_files … /index?q=$uri) may have decoded bytes
- * in it. */
+/* What configuration wrote of variables (try_files … /index?q=$uri) may have decoded
+ * bytes in it. */
 static hd_str_t with_query(hd_req_t *req, hd_str_t path)
 {
     hd_str_t query = hd_uri_escape_where(req->pool, req->head.query, ends_target);
@@ -210,13 +211,31 @@ static hd_rc_t set_own(hd_proxy_t *p)
     return HD_OK;
 }
 
+/* ends_target of none of eight bytes. */
+static bool is_clean_word(uint64_t w)
+{
+    uint64_t hash = w ^ HD_WORD_ONES * '#', del = w ^ HD_WORD_ONES * 0x7f;
+    uint64_t hits = ((w - HD_WORD_ONES * (' ' + 1)) & ~w) |
+                    ((hash - HD_WORD_ONES) & ~hash) | ((del - HD_WORD_ONES) & ~del);
+
+    return (hits & HD_WORD_HIGHS) == 0;
+}
+
 static bool is_clean(hd_str_t s)
 {
-    for (size_t i = 0; i < s.len; i++) {
-        if (ends_target((unsigned char)s.data[i]))
+    if (s.len < 4) {
+        for (size_t i = 0; i < s.len; i++) {
+            if (ends_target((unsigned char)s.data[i]))
+                return false;
+        }
+        return true;
+    }
+    for (size_t i = 0; i + 8 < s.len; i += 8) {
+        if (!is_clean_word(hd_word_load(s.data + i)))
             return false;
     }
-    return true;
+    return is_clean_word(s.len < 8 ? hd_word_load_short(s.data, s.len)
+                                   : hd_word_load(s.data + s.len - 8));
 }
 
 /* Path and Host as variables, scripts and control planes have made them, or the request
