@@ -14,6 +14,7 @@
 #include <sys/time.h>
 
 #define SOCKETS_MAX 32
+#define CHANNELS_MAX 32 /* of the same settings */
 #define AGAIN_MIN_MS 50
 #define AGAIN_MAX_MS (24 * 3600 * 1000u)
 #define HOST_MAX 255
@@ -30,11 +31,15 @@ typedef struct {
     bool is_used, wants_write;
 } socket_t;
 
-/* c-ares with one set of servers and options; lasts as long as hd_dns_t. */
+/* c-ares with one set of servers and options; lasts as long as hd_dns_t. A channel asks
+ * all it is asked at a time from one port, which it closes when all is answered: so that
+ * a forger has to guess the port, too (RFC 5452 §9.2), each question has a channel of its
+ * own while there are not too many. */
 typedef struct channel_s {
     struct channel_s *next;
     hd_dns_t *dns;
     hd_str_t key; /* its own copy */
+    uint32_t asking_n;
     ares_channel ares;
     bool has_ares; /* its settings could be used */
     socket_t sockets[SOCKETS_MAX];
@@ -43,7 +48,7 @@ typedef struct channel_s {
 
 typedef struct hd_dns_name_s {
     hd_dns_t *dns;
-    channel_t *channel;
+    channel_t *channel; /* of the last question */
     hd_dns_conf_t conf;
     hd_str_t key;  /* its own copy: the host, 0, the settings */
     hd_str_t host; /* in <key>, zero-terminated */
@@ -309,6 +314,7 @@ static void free_name(name_t *n)
 static bool is_unwanted(name_t *n)
 {
     n->is_asking = false;
+    n->channel->asking_n--;
     if (n->is_dropped)
         free_name(n);
     else if (!n->dns->is_ending)
@@ -455,16 +461,20 @@ static int ares_family(hd_dns_family_t family)
                                       : AF_UNSPEC;
 }
 
+static channel_t *free_channel(hd_dns_t *d, hd_str_t key, const hd_dns_conf_t *conf);
+
 static void ask(name_t *n)
 {
     struct ares_addrinfo_hints hints = {.ai_flags = ARES_AI_NOSORT,
                                         .ai_family = ares_family(n->conf.family),
                                         .ai_socktype = SOCK_STREAM};
-    channel_t *c = n->channel; /* a dropped <n> may be gone after the call */
+    channel_t *c; /* a dropped <n> may be gone after the call */
 
-    if (n->is_asking || !c->has_ares)
+    if (n->is_asking || !n->channel->has_ares)
         return;
+    n->channel = c = free_channel(n->dns, n->channel->key, &n->conf);
     n->is_asking = true;
+    c->asking_n++;
     if (n->conf.is_srv)
         ares_query(n->channel->ares, n->host.data, CLASS_IN, TYPE_SRV, on_srv_answer, n);
     else
@@ -590,19 +600,11 @@ static int open_channel(channel_t *c, const hd_dns_conf_t *conf)
     return set_servers(c, conf);
 }
 
-/* That of these settings, made with the first name. */
-static channel_t *get_channel(hd_dns_t *d, const hd_dns_conf_t *conf)
+static channel_t *add_channel(hd_dns_t *d, hd_str_t key, const hd_dns_conf_t *conf)
 {
-    char buf[KEY_MAX];
-    hd_str_t key = hd_str_n(buf, channel_key(conf, buf, 0));
-    channel_t *c = d->channels;
+    channel_t *c = calloc(1, sizeof(*c));
     int rc;
 
-    while (c != NULL && !hd_str_eq(c->key, key))
-        c = c->next;
-    if (c != NULL)
-        return c;
-    c = calloc(1, sizeof(*c));
     hd_bug_on(c == NULL);
     c->dns = d;
     c->key = copy_str(key);
@@ -622,6 +624,42 @@ static void close_channel(channel_t *c)
     hd_timer_stop(c->dns->loop, &c->timeout);
     free((char *)c->key.data);
     free(c);
+}
+
+/* Of the settings <key>, which some channel has: one that asks nothing, or that which asks
+ * the least. */
+static channel_t *free_channel(hd_dns_t *d, hd_str_t key, const hd_dns_conf_t *conf)
+{
+    channel_t *best = NULL, *c;
+    uint32_t n = 0;
+
+    for (c = d->channels; c != NULL; c = c->next) {
+        if (!hd_str_eq(c->key, key))
+            continue;
+        n++;
+        if (best == NULL || c->asking_n < best->asking_n)
+            best = c;
+    }
+    if (n >= CHANNELS_MAX || best->asking_n == 0)
+        return best;
+    c = add_channel(d, key, conf);
+    if (c->has_ares)
+        return c;
+    d->channels = c->next;
+    close_channel(c);
+    return best;
+}
+
+/* One of these settings, made with the first name. */
+static channel_t *get_channel(hd_dns_t *d, const hd_dns_conf_t *conf)
+{
+    char buf[KEY_MAX];
+    hd_str_t key = hd_str_n(buf, channel_key(conf, buf, 0));
+
+    for (channel_t *c = d->channels; c != NULL; c = c->next)
+        if (hd_str_eq(c->key, key))
+            return c;
+    return add_channel(d, key, conf);
 }
 
 static name_t *add_name(hd_dns_t *d, hd_str_t host, const hd_dns_conf_t *conf)

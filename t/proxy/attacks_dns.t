@@ -64,6 +64,7 @@ sub serve {
         my $question = substr $query, 12;
         my ($port) = Socket::unpack_sockaddr_in($from);
         print $log "$what $id $port\n";
+        next if $what =~ /^quiet/;
         if (my $answer = $broken{lc $what}) {
             send $sock, $answer->($id, $question), 0, $from;
             next;
@@ -134,7 +135,14 @@ for my $who (sort keys %ask) {
 is $hd->get('/var?host=victim')->body, $good, 'what came along with other answers poisons nothing';
 is join(' ', sort $hd->workers, $hd->processes('agent')), $pids, 'nobody died of it';
 
-# ---- to be guessed: the number. c-ares asks again under the same one.
+# ---- to be guessed: the port, of each question under way (RFC 5452 §9.2)
+
+my @quiet = map { my $c = $hd->connect(0); $c->send("GET /var?host=quiet$_ HTTP/1.1\r\nHost: a\r\n\r\n"); $c } 1 .. 20;
+my %ports = @{$hd->wait_for(sub { my %asked = $hd->file('asked') =~ /^quiet(\d+) \d+ (\d+)$/mg; return keys %asked == @quiet && [reverse %asked] }, 'twenty questions')};
+cmp_ok scalar(keys %ports), '>=', 19, 'questions under way come from ports of their own'; # of one a time-out may have closed the port
+$_->response for @quiet;
+
+# ---- and the number. c-ares asks again under the same one.
 
 my (%last, @fresh);
 for (map { [split] } split /\n/, $hd->file('asked')) {
