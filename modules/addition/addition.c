@@ -38,10 +38,9 @@ static bool changes_file(hd_req_t *req, const void *conf, hd_str_t type,
 
 static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
 {
-    bool found;
-    hd_str_t type = hd_res_header(req, HD_STR("Content-Type"), &found);
+    hd_str_t type = hd_res_header(req, HD_STR("Content-Type"), NULL);
 
-    if (!found || hd_res_status(req) != 200 || !has_addition(req, conf, type)) {
+    if (hd_res_status(req) != 200 || !has_addition(req, conf, type)) {
         hd_res_skip_body(req);
         return HD_OK;
     }

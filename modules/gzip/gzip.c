@@ -67,7 +67,7 @@ static bool may_compress(hd_req_t *req, const gzip_conf_t *gc)
     bool found;
     hd_str_t type = hd_res_header(req, HD_STR("Content-Type"), &found);
 
-    if (!found || !types_have(&gc->types, type) || !is_status(gc, hd_res_status(req)) ||
+    if (!types_have(&gc->types, type) || !is_status(gc, hd_res_status(req)) ||
         !is_long_enough(gc, length))
         return false;
     hd_ignore(hd_res_header(req, HD_STR("Content-Encoding"), &found).len == 0);

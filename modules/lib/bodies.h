@@ -38,7 +38,7 @@ __attribute__((unused)) static hd_rc_t types_set(hd_conf_t *cf, const hd_str_t *
 }
 
 /* Is <type>, a Content-Type with or without parameters, one of them? Without a list:
- * text/html alone. */
+ * text/html alone. One that isn't there is one of any. */
 __attribute__((unused)) static bool types_have(const types_t *t, hd_str_t type)
 {
     ssize_t end = hd_str_find_char(type, ';');

@@ -324,12 +324,11 @@ static bool changes_file(hd_req_t *req, const void *conf, hd_str_t type,
 static hd_rc_t on_response_headers(hd_req_t *req, const void *conf)
 {
     const ssi_conf_t *sc = conf;
-    bool found;
-    hd_str_t type = hd_res_header(req, HD_STR("Content-Type"), &found);
+    hd_str_t type = hd_res_header(req, HD_STR("Content-Type"), NULL);
     ssi_t *s;
 
     hd_req_set_state(req, &hd_module, NULL);
-    if (!sc->is_on || !found || !types_have(&sc->types, type)) {
+    if (!sc->is_on || !types_have(&sc->types, type)) {
         hd_res_skip_body(req);
         return HD_OK;
     }

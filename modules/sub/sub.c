@@ -119,8 +119,7 @@ static bool may_change(hd_req_t *req, const sub_conf_t *sc)
     bool found;
     hd_str_t type = hd_res_header(req, HD_STR("Content-Type"), &found);
 
-    if (sc->n == 0 || !found || !types_have(&sc->types, type) ||
-        hd_res_content_length(req) == 0)
+    if (sc->n == 0 || !types_have(&sc->types, type) || hd_res_content_length(req) == 0)
         return false;
     hd_ignore(hd_res_header(req, HD_STR("Content-Encoding"), &found).len == 0);
     return !found; /* compressed, it has other bytes */

@@ -36,7 +36,7 @@ static hd_rc_t start_answer(hd_req_t *req)
     hd_response_local(req, route->status, type, text, 0, "direct_response");
     req->has_own_text = route->text != NULL;
     /* nginx names the type of an empty answer, too */
-    if (route->status / 100 == 2 && route->status != 204 && text.len == 0)
+    if (route->status / 100 == 2 && route->status != 204 && text.len == 0 && type.len > 0)
         hd_headers_add_id(&req->res.headers, HD_H_CONTENT_TYPE, HD_STR("Content-Type"),
                           type);
     return HD_DONE;

@@ -328,11 +328,11 @@ void hd_response_local(hd_req_t *req, unsigned status, hd_str_t type, hd_str_t b
     } else {
         if (body.len > 0 && !hd_chain_try_add_copy(&local->body, body.data, body.len))
             body.len = 0; /* no block left: an answer without its page */
-        if (body.len > 0 && status != 204)
+        type = type.len > 0 ? hd_str_dup(req->pool, type) : req->loc->default_type;
+        if (body.len > 0 && status != 204 && type.len > 0)
             hd_headers_add_id(&req->res.headers, HD_H_CONTENT_TYPE,
                               is_xds ? HD_STR("content-type") : HD_STR("Content-Type"),
-                              type.len > 0 ? hd_str_dup(req->pool, type)
-                                           : req->loc->default_type);
+                              type);
         req->res.content_length = status == 304 ? HD_LEN_UNKNOWN : (int64_t)body.len;
         req->res.has_body = body.len > 0 && req->head.method_id != HD_M_HEAD &&
                             status >= 200 && status != 204 && status != 304;

@@ -83,8 +83,11 @@ void hd_proxy_put_kept(hd_req_t *req)
     for (unsigned i = 0; i < req->kept->n; i++) {
         const hd_field_t *f = &req->kept->fields[i];
 
-        if (f->id == HD_H_CONTENT_TYPE && req->is_local_reply && req->res.status >= 300)
-            continue; /* an error page has its own */
+        if (f->id == HD_H_CONTENT_TYPE &&
+            (req->is_local_reply ? req->res.status >= 300
+                                 : hd_headers_get(h, HD_H_CONTENT_TYPE) != NULL &&
+                                       req->route != NULL && req->route->proxy != NULL))
+            continue; /* an error page has its own, as another upstream's answer */
         if (f->id == HD_H_SET_COOKIE ||
             hd_str_eq_nocase(f->name, HD_STR("WWW-Authenticate")))
             hd_ignore(hd_headers_add(h, f->name, f->value) == NULL); /* full: as it is */
@@ -122,7 +125,7 @@ void hd_proxy_redirect(hd_proxy_t *p)
     hd_str_t to = p->redirect, path, query;
 
     keep_fields(req);
-    if (to.data[0] == '/' && !hd_uri_has_bad_bytes(to) && !leads_up(to) &&
+    if (to.data[0] == '/' && !leads_up(to) &&
         hd_http_normalize_path(to, req->http, req->pool, &path, &query) == HD_OK) {
         to = path;
         if (query.len > 0)
@@ -136,7 +139,8 @@ void hd_proxy_redirect(hd_proxy_t *p)
         hd_response_fail(req, 404, HD_RF(UPSTREAM_PROTOCOL), "bad_redirect");
         return;
     }
-    hd_request_make_get(req);
+    if (to.data[0] != '@') /* nginx: a named location gets the request as it is */
+        hd_request_make_get(req);
     req->up_method = HD_STR_NONE;
     hd_request_reroute(req, to);
 }
