@@ -359,7 +359,7 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
         if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) {
             if (st != NULL)
                 give_end(st, 0);
-        } else if (frame->hd.length == 0) {
+        } else if (frame->hd.length <= frame->data.padlen) { /* of padding at most */
             hd_ignore(hd_h2_glitch(&h->s, HD_H2_EMPTY, 1));
         }
         return 0;

@@ -151,6 +151,9 @@ sub all_attacks {
     attack 'empty frames', kind => 'empty_frame', most => 20000, least => 500, before => sub {
         $_[0]->request(1, '/proxy', method => 'POST', end => 0);
     }, bytes => sub { $_[0]->head('DATA', 0, 1, '') };
+    attack 'frames of padding', kind => 'empty_frame', most => 20000, least => 500, before => sub {
+        $_[0]->request(1, '/proxy', method => 'POST', end => 0);
+    }, bytes => sub { $_[0]->head('DATA', 8, 1, "\xff" . "\0" x 255) };
     attack 'frames of unknown types', kind => 'unknown_frame', most => 20000, least => 500,
         bytes => sub { $_[0]->head(0xbb, 0, 0, '') };
     attack 'a window beyond its maximum', error => 'FLOW_CONTROL_ERROR', most => 2,
