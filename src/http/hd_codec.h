@@ -17,6 +17,12 @@ void hd_h1_drain(hd_loop_t *loop, const hd_drain_round_t *round);
 void hd_h2_drain(hd_loop_t *loop, const hd_drain_round_t *round); /* GOAWAY */
 
 /* --- client side: one exchange --- */
+#define HD_UP_HEAD_BYTES                                                                 \
+    (80 * 1024) /* of a response's head if nothing is set; Envoy's                       \
+                 */
+/* A request's or response's head that a weft takes, with what we may add to it. */
+#define HD_WEFT_HEAD_BYTES (120 * 1024)
+
 typedef struct hd_exchange_s hd_exchange_t;
 typedef struct hd_upconn_s hd_upconn_t; /* a pooled upstream conn with its codec */
 

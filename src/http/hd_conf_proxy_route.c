@@ -164,7 +164,7 @@ hd_rc_t hd_http_proxy_route(hd_conf_t *cf, const hd_place_t *place, hd_route_t *
         .no_request_body = pc->drops_body,
         .is_http10 = pc->version == HD_CONF_PROXY_HTTP10,
         .ignores = pc->ignores,
-        .head_bytes_max = (uint32_t)hd_min(pc->head_bytes, (uint64_t)UINT32_MAX),
+        .head_bytes_max = (uint32_t)hd_min(pc->head_bytes, (uint64_t)HD_WEFT_HEAD_BYTES),
         .buffer_bytes = pc->buffer_bytes > 0 ? (size_t)pc->buffer_bytes : BUFFER_BYTES,
         .temp_write_bytes = (size_t)hd_min(
             pc->temp_write_bytes > 0 ? pc->temp_write_bytes : HD_BLOCK_BYTES,

@@ -1,6 +1,7 @@
 /* The upstream's side of HTTP/1: one exchange at a time over a pooled conn. */
 #include "http/hd_chars.h"
 #include "http/hd_codec.h"
+#include "http/hd_h1_input.h"
 #include "http/hd_h1_write.h"
 
 typedef enum {
@@ -18,6 +19,8 @@ typedef struct {
     hd_exchange_t *x;  /* NULL: none */
     hd_block_t *block; /* received bytes [from, to); NULL while idle */
     size_t from, to, scan_from;
+    hd_h1_input_t *longer; /* has a head that is longer than a block, then <block>
+                              nothing; of the exchange's pool; NULL */
     uint64_t left;
     uint64_t sent_before, ack_mark; /* the conn's, when the exchange began */
     hd_chunked_t chunked;
@@ -29,7 +32,8 @@ typedef struct {
     bool much_comes; /* the last read filled all its room */
 } h1_client_t;
 
-#define INTERIMS_MAX 1000 /* each takes memory of its request */
+#define INTERIMS_MAX 1000  /* each takes memory of its request */
+#define LONG_INTERIM 100   /* counts for so many */
 #define SPLICE_ABOVE 65536 /* that much of a body must be to come */
 /* The last bytes of a body are read: so what lies behind it is seen, too, and the socket
  * is known to be empty. */
@@ -37,7 +41,7 @@ typedef struct {
 #define SPLICE_LITTLE 8192 /* when so few come, it isn't worth it */
 
 static const hd_h1_limits_t limits = {
-    .bytes_max = HD_BLOCK_BYTES, .fields_max = HD_FIELDS_MAX, .underscores = true};
+    .bytes_max = HD_UP_HEAD_BYTES, .fields_max = HD_FIELDS_MAX, .underscores = true};
 
 static void drop_block(h1_client_t *h)
 {
@@ -45,6 +49,19 @@ static void drop_block(h1_client_t *h)
         hd_block_unref(h->block);
     h->block = NULL;
     h->from = h->to = h->scan_from = 0;
+    h->longer = NULL;
+}
+
+static hd_str_t received(const h1_client_t *h)
+{
+    if (hd_unlikely(h->longer != NULL))
+        return hd_h1_input_bytes(h->longer);
+    return hd_str_n(h->block->data + h->from, h->to - h->from);
+}
+
+static uint32_t head_bytes_max(const h1_client_t *h)
+{
+    return h->x->head_bytes_max > 0 ? h->x->head_bytes_max : limits.bytes_max;
 }
 
 /* It ended about when it was used again, before a byte of an answer. */
@@ -52,7 +69,7 @@ static void note_lost_race(h1_client_t *h)
 {
     const hd_conn_t *c = h->up->conn;
 
-    if (h->state != HEAD || h->interims_n > 0 || h->from != h->to)
+    if (h->state != HEAD || h->interims_n > 0 || h->from != h->to || h->longer != NULL)
         return;
     if (h->x->is_reused_conn)
         hd_upconn_peer_closed(h->up);
@@ -87,13 +104,12 @@ static void refuse(h1_client_t *h, hd_exchange_end_t how, const char *why)
     end_badly(h, how, &err);
 }
 
-static void refuse_long(h1_client_t *h, size_t bytes_max)
+static void refuse_long(h1_client_t *h)
 {
-    hd_str_t name =
-        hd_h1_longest_field(hd_str_n(h->block->data + h->from, h->to - h->from), NULL);
     hd_err_t err = {0};
 
-    hd_exchange_too_large(&err, bytes_max, HD_FIELDS_MAX, name);
+    hd_exchange_too_large(&err, head_bytes_max(h), HD_FIELDS_MAX,
+                          hd_h1_longest_field(received(h), NULL));
     end_badly(h, HD_XR_TOO_LARGE, &err);
 }
 
@@ -148,36 +164,58 @@ static void give_body(h1_client_t *h, hd_str_t bytes, unsigned flags)
     hd_chain_free(&body);
 }
 
+/* The head's strings are slices of what was received: it lives as long as the exchange.
+ */
+static bool hold_head(h1_client_t *h, size_t used)
+{
+    hd_h1_input_t *in = h->longer;
+    bool good;
+
+    h->scan_from = 0;
+    if (hd_likely(in == NULL)) {
+        h->from += used;
+        hd_block_ref(h->block);
+        hd_pool_defer(h->x->pool, (void (*)(void *))hd_block_unref, h->block);
+        return true;
+    }
+    good = hd_h1_input_hold_head(in, h->x->pool, used);
+    h->block = in->block; /* what follows the head */
+    h->from = in->from;
+    h->to = in->to;
+    in->block = NULL;
+    h->longer = NULL;
+    return good;
+}
+
 /* Each reader consumes what it can of [from, to); false: needs more bytes, or the
  * exchange is over and <h> must not be touched. */
 static bool read_head(h1_client_t *h)
 {
     hd_exchange_t *x = h->x;
-    hd_str_t bytes = {h->block->data + h->from, h->to - h->from};
     const char *why = "";
-    bool until_close;
+    bool until_close, was_long;
     hd_h1_limits_t own = limits;
     hd_h1_rc_t rc;
     size_t used;
 
-    if (x->head_bytes_max > 0 && x->head_bytes_max < own.bytes_max)
-        own.bytes_max = x->head_bytes_max;
-    rc = hd_h1_parse_response(bytes, &h->scan_from, &own, x->pool, h->was_head,
+    own.bytes_max = head_bytes_max(h);
+    rc = hd_h1_parse_response(received(h), &h->scan_from, &own, x->pool, h->was_head,
                               h->was_connect, &x->res, &h->keep_alive, &until_close,
                               &used, &why);
     if (rc == HD_H1_MORE)
         return false;
     if (rc != HD_H1_OK) {
         if (rc == HD_H1_TOO_LONG)
-            refuse_long(h, own.bytes_max);
+            refuse_long(h);
         else
             refuse(h, HD_XR_PROTOCOL, why);
         return false;
     }
-    h->from += used;
-    h->scan_from = 0;
-    hd_block_ref(h->block); /* the head's strings are slices of it */
-    hd_pool_defer(x->pool, (void (*)(void *))hd_block_unref, h->block);
+    was_long = h->longer != NULL;
+    if (!hold_head(h, used)) {
+        refuse(h, HD_XR_TOO_LARGE, "no memory for it");
+        return false;
+    }
     hd_headers_mark_hops(&x->res.headers);
 
     if (x->res.status == 101 || (h->was_connect && x->res.status / 100 == 2)) {
@@ -195,7 +233,8 @@ static bool read_head(h1_client_t *h)
         return false;
     }
     if (x->res.status < 200) {
-        if (++h->interims_n > INTERIMS_MAX) {
+        h->interims_n += was_long ? LONG_INTERIM : 1;
+        if (h->interims_n > INTERIMS_MAX) {
             refuse(h, HD_XR_PROTOCOL, "interim responses without end");
             return false;
         }
@@ -206,11 +245,13 @@ static bool read_head(h1_client_t *h)
     if (!x->res.has_body) {
         hd_block_t *block = h->block;
 
-        hd_block_ref(block);
+        if (hd_likely(block != NULL))
+            hd_block_ref(block);
         x->user->on_head(x);
         if (h->x == x)
             give_body(h, HD_STR_NONE, HD_SLICE_END);
-        hd_block_unref(block);
+        if (hd_likely(block != NULL))
+            hd_block_unref(block);
         finish_if_done(h);
         return false;
     }
@@ -305,7 +346,8 @@ static bool (*const readers[])(h1_client_t *h) = {
 /* Consumes what lies in the block. */
 static void read_on(h1_client_t *h)
 {
-    while (h->x != NULL && !h->paused && h->from < h->to && readers[h->state] != NULL) {
+    while (h->x != NULL && !h->paused && (h->from < h->to || h->longer != NULL) &&
+           readers[h->state] != NULL) {
         if (!readers[h->state](h))
             break;
     }
@@ -387,9 +429,9 @@ static ssize_t splice_body(h1_client_t *h)
         h->much_comes = false;
         return HD_IO_AGAIN;
     }
-    n = hd_conn_read_pipe(h->up->conn, pipe,
-                          (size_t)hd_min(h->left - SPLICE_NOT_LAST,
-                                         (uint64_t)HD_PIPE_BYTES));
+    n = hd_conn_read_pipe(
+        h->up->conn, pipe,
+        (size_t)hd_min(h->left - SPLICE_NOT_LAST, (uint64_t)HD_PIPE_BYTES));
     hd_chain_init(&body);
     if (n > 0)
         hd_chain_add_pipe(&body, pipe, (size_t)n, 0);
@@ -410,6 +452,31 @@ static void end_reading(h1_client_t *h, ssize_t n)
         end_badly(h, HD_XR_RESET, h->up->conn->err);
     else
         on_end_of_stream(h);
+}
+
+static void free_input(void *arg)
+{
+    hd_h1_input_free(arg);
+}
+
+/* There is no room: on in a buffer of its own, if it is a head that may be so long.
+ * False: it isn't, and the exchange is over. */
+static bool lengthen(h1_client_t *h)
+{
+    if (h->to - h->from < HD_BLOCK_BYTES) {
+        refuse(h, HD_XR_TOO_LARGE, "no memory for it");
+        return false;
+    }
+    if (h->state != HEAD || head_bytes_max(h) <= HD_BLOCK_BYTES) {
+        refuse_long(h);
+        return false;
+    }
+    h->longer = hd_pool_new(h->x->pool, hd_h1_input_t);
+    *h->longer = (hd_h1_input_t){.block = h->block, .to = (uint32_t)h->to};
+    hd_pool_defer(h->x->pool, free_input, h->longer);
+    h->block = NULL;
+    h->from = h->to = 0;
+    return true;
 }
 
 static void on_readable(hd_conn_t *c)
@@ -442,15 +509,15 @@ static void on_readable(hd_conn_t *c)
                 end_reading(h, n);
             return;
         }
-        if (!make_room(h)) {
-            if (h->to - h->from == HD_BLOCK_BYTES)
-                refuse_long(h, HD_BLOCK_BYTES);
-            else
-                refuse(h, HD_XR_TOO_LARGE, "no memory for it");
+        if (hd_unlikely(h->longer == NULL && !make_room(h)) && !lengthen(h))
             return;
+        if (hd_unlikely(h->longer != NULL)) {
+            n = hd_h1_input_receive(h->longer, c, head_bytes_max(h));
+            room = SIZE_MAX;
+        } else {
+            room = HD_BLOCK_BYTES - h->to;
+            n = hd_conn_read(c, h->block->data + h->to, room);
         }
-        room = HD_BLOCK_BYTES - h->to;
-        n = hd_conn_read(c, h->block->data + h->to, room);
         if (n == HD_IO_AGAIN)
             return;
         if (n <= 0) {
@@ -458,7 +525,8 @@ static void on_readable(hd_conn_t *c)
             return;
         }
         h->much_comes = (size_t)n == room;
-        h->to += (size_t)n;
+        if (hd_likely(h->longer == NULL))
+            h->to += (size_t)n;
         got += (size_t)n;
         read_on(h);
     }

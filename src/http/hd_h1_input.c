@@ -123,23 +123,23 @@ static bool keep_rest(hd_h1_input_t *in, size_t used)
     return true;
 }
 
-void hd_h1_input_hold_block(const hd_h1_input_t *in, hd_req_t *req)
+void hd_h1_input_hold_block(const hd_h1_input_t *in, hd_pool_t *pool)
 {
     hd_block_ref(in->block);
-    hd_pool_defer(req->pool, (void (*)(void *))hd_block_unref, in->block);
+    hd_pool_defer(pool, (void (*)(void *))hd_block_unref, in->block);
 }
 
-bool hd_h1_input_hold_head(hd_h1_input_t *in, hd_req_t *req, size_t used)
+bool hd_h1_input_hold_head(hd_h1_input_t *in, hd_pool_t *pool, size_t used)
 {
     bool good;
 
     if (hd_likely(in->_long == NULL)) {
-        hd_h1_input_hold_block(in, req);
+        hd_h1_input_hold_block(in, pool);
         in->from += (uint32_t)used;
         return true;
     }
     good = keep_rest(in, used);
-    hd_pool_defer(req->pool, free, in->_long);
+    hd_pool_defer(pool, free, in->_long);
     drop_long(in);
     return good;
 }

@@ -1,5 +1,6 @@
 /* hd_h1_input: what an HTTP/1 client has sent and nobody has consumed yet: the bytes
  * [from, to) of a block, or a head that is longer than a block in a buffer of its own.
+ * An upstream's long head is received by it, too (hd_h1_client.c).
  * Embedded in its conn's codec; zeroed memory is an empty one. Between requests it holds
  * no memory. */
 #pragma once
@@ -37,8 +38,8 @@ void hd_h1_input_skip_empty_lines(hd_h1_input_t *in);
 /* Reads once from <c>, as hd_conn_read. <head_max>: a head may become so long; 0: no head
  * is being read. HD_IO_ERROR without c->err: the blocks' ceiling. */
 ssize_t hd_h1_input_receive(hd_h1_input_t *in, hd_conn_t *c, size_t head_max);
-/* The first <used> bytes are a head whose strings <req> keeps: consumes them, and has
- * their memory live as long as <req>. False: the blocks' ceiling. */
-bool hd_h1_input_hold_head(hd_h1_input_t *in, hd_req_t *req, size_t used) HD_MUST_CHECK;
-/* <req> keeps strings of the block, too. */
-void hd_h1_input_hold_block(const hd_h1_input_t *in, hd_req_t *req);
+/* The first <used> bytes are a head whose strings <pool>'s owner keeps: consumes them,
+ * and has their memory live as long as <pool>. False: the blocks' ceiling. */
+bool hd_h1_input_hold_head(hd_h1_input_t *in, hd_pool_t *pool, size_t used) HD_MUST_CHECK;
+/* <pool>'s owner keeps strings of the block, too. */
+void hd_h1_input_hold_block(const hd_h1_input_t *in, hd_pool_t *pool);

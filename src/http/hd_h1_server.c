@@ -363,7 +363,7 @@ static bool read_head(hd_h1_server_t *h)
                                  &used, &why);
     if (rc == HD_H1_OK)
         rc = check_version(http, &req->head, &why);
-    if (rc == HD_H1_OK && !hd_h1_input_hold_head(&h->in, req, used))
+    if (rc == HD_H1_OK && !hd_h1_input_hold_head(&h->in, req->pool, used))
         rc = HD_H1_TOO_LONG;
     if (rc == HD_H1_OK && hd_http_take_path(req, http) != HD_OK) {
         rc = HD_H1_BAD;
@@ -371,7 +371,7 @@ static bool read_head(hd_h1_server_t *h)
     }
     if (rc != HD_H1_OK) {
         if (h->in.block != NULL) /* what was read of it is still asked for */
-            hd_h1_input_hold_block(&h->in, req);
+            hd_h1_input_hold_block(&h->in, req->pool);
         if (req->head.raw_path.len > 0 && req->head.path.len == 0)
             hd_ignore(hd_http_take_path(req, http));
         hd_request_set_entry(req, &h->idle->entry);
@@ -511,7 +511,7 @@ static bool read_trailers(hd_h1_server_t *h)
     if (h->req != NULL)
         h->req->head_bytes_received += used;
     if (has_any && h->req != NULL)
-        hd_h1_input_hold_block(&h->in, h->req);
+        hd_h1_input_hold_block(&h->in, h->req->pool);
     return end_body(h, has_any ? HD_SLICE_TRAILERS : 0);
 }
 

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 
 #define STREAMS_MAX 100 /* until the peer's SETTINGS say otherwise (RFC 9113 §6.5.2) */
-#define HEAD_BYTES_MAX 65536
 
 typedef struct h2_client_s h2_client_t;
 
@@ -358,8 +357,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
 
 static uint32_t head_bytes_max(const hd_exchange_t *x)
 {
-    return x->head_bytes_max > 0 ? hd_min(x->head_bytes_max, (uint32_t)HEAD_BYTES_MAX)
-                                 : HEAD_BYTES_MAX;
+    return x->head_bytes_max > 0 ? x->head_bytes_max : HD_UP_HEAD_BYTES;
 }
 
 /* Not taken: the stream is reset, and the log says why. */

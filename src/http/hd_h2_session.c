@@ -3,9 +3,10 @@
 #include <string.h>
 
 #define FRAME_HEAD_BYTES 9
-#define EARNING_BYTES 1024 /* DATA of so much speaks for the peer that takes it */
-#define SERVED_WINDOW 4096 /* of a stream, left open by what it takes */
-#define READS_PER_TURN 8   /* of a block each, then others get their turn */
+#define EARNING_BYTES 1024         /* DATA of so much speaks for the peer that takes it */
+#define SERVED_WINDOW 4096         /* of a stream, left open by what it takes */
+#define READS_PER_TURN 8           /* of a block each, then others get their turn */
+#define SEND_HEAD_BYTES (16 << 20) /* whoever makes it has a limit of its own */
 
 /* --- output --- */
 
@@ -441,6 +442,7 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_max_outbound_ack(option, 1000);
     nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_max_send_header_block_length(option, SEND_HEAD_BYTES);
     rc = is_server ? nghttp2_session_server_new2(&s->ng, cb, user, option)
                    : nghttp2_session_client_new2(&s->ng, cb, user, option);
     nghttp2_option_del(option);

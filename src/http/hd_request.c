@@ -567,6 +567,7 @@ static void on_deadline(hd_timer_t *t)
     if (req->response_ended)
         return;
     hd_ignore(hd_req_err(req, HD_E_TIMEOUT, "request timed out"));
+    req->no_keepalive |= !req->body_ended; /* the rest isn't waited for */
     if (req->has_grpc_deadline && !req->response_started && hd_req_is_grpc(req)) {
         hd_response_local_grpc(req, HD_GRPC_DEADLINE_EXCEEDED,
                                HD_STR("the client's grpc-timeout is over"),
@@ -591,6 +592,7 @@ static void on_duration(hd_timer_t *t)
     if (req->response_ended || req->is_tunnel)
         return;
     hd_ignore(hd_req_err(req, HD_E_TIMEOUT, "request took longer than it may"));
+    req->no_keepalive |= !req->body_ended;
     hd_response_fail(req, req->body_ended ? 504 : 408, HD_RF(DURATION_TIMEOUT),
                      "max_duration_timeout");
 }

@@ -475,13 +475,16 @@ static hd_str_t sni_of(hd_str_t authority)
 }
 
 /* Over mutual TLS the upstream may be a Heddle, too, whose requests of this identity go
- * over one conn (hd_weft.h). Tunnels need a conn of their own. */
+ * over one conn (hd_weft.h). Tunnels need a conn of their own, and so do heads that may
+ * be longer than a weft takes. */
 static bool may_multiplex(const hd_try_t *t)
 {
     const hd_req_head_t *head = &t->req->head;
+    const hd_http_conf_t *http = t->req->http;
 
     return !t->proxy->conf->no_multiplex && t->pick.tls->trust != NULL &&
-           !head->is_upgrade && head->method_id != HD_M_CONNECT;
+           !head->is_upgrade && head->method_id != HD_M_CONNECT &&
+           (http == NULL || http->head_bytes_max <= HD_WEFT_HEAD_BYTES);
 }
 
 /* The name that variables made is the peer's, or the server's own. */
@@ -631,6 +634,7 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
 {
     hd_proxy_t *p = t->proxy;
     hd_req_t *req = t->req;
+    const hd_cluster_more_t *more = t->pick.cluster->more;
     hd_chain_t body;
     bool has_body = p->has_body;
     int64_t length = p->length;
@@ -664,7 +668,10 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
     t->conn_out = u->conn->bytes_out;
     t->idle_ms = u->idle_ms;
     t->x->is_http10 = p->conf->is_http10;
-    t->x->head_bytes_max = p->conf->head_bytes_max;
+    t->x->head_bytes_max =
+        more != NULL && more->head_bytes_max > 0
+            ? hd_min(more->head_bytes_max, (uint32_t)HD_WEFT_HEAD_BYTES)
+            : p->conf->head_bytes_max;
     if (u->conn->facts != NULL && u->conn->facts->peer_principal.len > 0) {
         t->peer_principal = hd_str_dup(req->pool, u->conn->facts->peer_principal);
         t->own_principal = hd_str_dup(req->pool, u->conn->facts->local_principal);
@@ -687,10 +694,8 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
         t->pick.try_timeout_ms > 0 ? t->pick.try_timeout_ms : p->conf->try_timeout_ms;
     if (timeout_ms > 0)
         t->until_ns = t->connected_ns + timeout_ms * 1000000;
-    if (hd_unlikely(t->pick.cluster->more != NULL) &&
-        t->pick.cluster->more->stream_ms > 0)
-        t->over_ns =
-            t->connected_ns + t->pick.cluster->more->stream_ms * UINT64_C(1000000);
+    if (hd_unlikely(more != NULL) && more->stream_ms > 0)
+        t->over_ns = t->connected_ns + more->stream_ms * UINT64_C(1000000);
     if (!has_body) {
         t->step = HD_TRY_STEP_HEAD;
         hd_try_push_timer(t);

@@ -40,8 +40,9 @@ my %raw = ( # what the upstream sends, then it closes
     bad_length => "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
     te_gzip => "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok",
     unasked_101 => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
-    huge_head => "HTTP/1.1 200 OK\r\nX: " . 'a' x 70000 . "\r\nContent-Length: 2\r\n\r\nok",
+    huge_head => "HTTP/1.1 200 OK\r\nX: " . 'a' x 90000 . "\r\nContent-Length: 2\r\n\r\nok",
     many_fields => "HTTP/1.1 200 OK\r\n" . join('', map { "X$_: y\r\n" } 1 .. 2000) . "Content-Length: 2\r\n\r\nok",
+    long_interims => ("HTTP/1.1 103 Early Hints\r\nX: " . 'y' x 20000 . "\r\n\r\n") x 11 . $ok,
     interims => "HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" x 5000 . $ok,
 );
 my %cut = ( # after the head it is too late for a 502
@@ -54,7 +55,7 @@ my %cut = ( # after the head it is too late for a 502
 my %more = ( # the message is good, what stands behind it isn't its business
     excess => "${ok}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
     after_204 => "HTTP/1.1 204 No Content\r\n\r\npoison",
-    large_head => "HTTP/1.1 200 OK\r\nX: " . 'a' x 10000 . "\r\nContent-Length: 2\r\n\r\nok",
+    large_head => "HTTP/1.1 200 OK\r\nX: " . 'a' x 70000 . "\r\nContent-Length: 2\r\n\r\nok",
 );
 $hd->backend(1, sub {
     my ($req) = @_;

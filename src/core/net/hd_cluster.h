@@ -185,6 +185,7 @@ typedef struct {
     /* HTTP/1: so many conns for each request under way or waiting, in percent (Envoy's
      * per_upstream_preconnect_ratio); 0: they are opened when requests want them. */
     uint32_t preconnect_percent;
+    uint32_t head_bytes_max; /* of a response's head, instead of the route's; 0: that */
 } hd_cluster_more_t;
 
 typedef struct hd_cluster_s {

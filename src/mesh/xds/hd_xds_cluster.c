@@ -12,6 +12,7 @@
 
 #define HTTP_OPTIONS "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 #define CONNECT_TIMEOUT_MS 5000
+#define HEAD_KB 80
 #define ORIGINAL_DST_HEADER "x-envoy-original-dst-host"
 #define IDLE_TIMEOUT_MS 3600000
 #define KEEPALIVE 1024 /* idle conns a worker keeps: Envoy has no bound */
@@ -89,9 +90,8 @@ bool hd_xds_take_high(hd_str_t *name)
     return true;
 }
 
-static hd_rc_t set_high(hd_xds_t *x,
-                        const PbCluster__CircuitBreakers__Thresholds *t, hd_cluster_t *c,
-                        hd_err_t *err)
+static hd_rc_t set_high(hd_xds_t *x, const PbCluster__CircuitBreakers__Thresholds *t,
+                        hd_cluster_t *c, hd_err_t *err)
 {
     hd_breakers_t *high = hd_pool_new(x->cf.pool, hd_breakers_t);
 
@@ -217,10 +217,11 @@ static hd_rc_t set_outlier(hd_xds_t *x, const PbCluster__OutlierDetection *msg,
 static hd_rc_t set_common_http(hd_xds_t *x, const PbCore__HttpProtocolOptions *msg,
                                hd_cluster_t *c, hd_err_t *err)
 {
-    uint32_t stream_ms;
+    uint32_t stream_ms, head_kb;
 
     if (msg == NULL)
         return HD_OK;
+    head_kb = hd_pb_u32(msg->max_response_headers_kb, HEAD_KB);
     c->requests_per_conn =
         hd_pb_u32(msg->max_requests_per_connection, c->requests_per_conn);
     if (hd_xds_ms(msg->idle_timeout, IDLE_TIMEOUT_MS, "idle_timeout", &c->idle_timeout_ms,
@@ -230,6 +231,11 @@ static hd_rc_t set_common_http(hd_xds_t *x, const PbCore__HttpProtocolOptions *m
         return HD_ERROR;
     if (stream_ms > 0)
         get_more(x, c)->stream_ms = stream_ms;
+    if (head_kb == 0 || head_kb > 8192)
+        return hd_err_set(err, HD_E_RESOURCE, "max_response_headers_kb %u: 1 to 8192",
+                          head_kb);
+    if (msg->max_response_headers_kb != NULL)
+        get_more(x, c)->head_bytes_max = head_kb * 1024;
     return hd_xds_ms(msg->max_connection_duration, 0, "max_connection_duration",
                      &c->conn_lifetime_ms, err);
 }
@@ -511,7 +517,8 @@ static hd_str_t cluster_name(hd_xds_t *x, const char *name)
 {
     const hd_region_t *r = x->cf.region;
 
-    return r != NULL && hd_str_eq(r->name, hd_str_c(name)) ? r->name : hd_xds_str(x, name);
+    return r != NULL && hd_str_eq(r->name, hd_str_c(name)) ? r->name
+                                                           : hd_xds_str(x, name);
 }
 
 /* "outbound|80||host;": the ';' ends the name for statistics only. */

@@ -246,7 +246,8 @@ static const entry_t entries[] = {
                         "!extra_source_addresses !local_address_selector"},
     {CORE "HttpProtocolOptions",
      "idle_timeout max_headers_count max_connection_duration max_stream_duration "
-     "headers_with_underscores_action max_requests_per_connection"},
+     "headers_with_underscores_action max_requests_per_connection "
+     "max_response_headers_kb"},
     {CORE "UpstreamHttpProtocolOptions",
      "auto_sni auto_san_validation !override_auto_sni_header"},
     {CORE "TcpKeepalive", "keepalive_probes keepalive_time keepalive_interval"},
