@@ -82,8 +82,9 @@ static uint32_t take_from(choice_t *c, hd_lb_list_t *list, bool untried)
 
     if (list->n == 0)
         return HD_LB_NOBODY;
-    at = untried && c->p->tried_n > 0 && c->v->conf->is_nginx ? take_again(c, list)
-                                                              : take_next(c, list, untried);
+    at = untried && c->p->tried_n > 0 && c->v->conf->is_nginx
+             ? take_again(c, list)
+             : take_next(c, list, untried);
     if (at != HD_LB_NOBODY)
         return at;
     start = (uint32_t)(hd_lb_random(c->v) % list->n);
@@ -552,7 +553,7 @@ static void observe(const hd_pick_t *p, hd_pick_result_t result, uint64_t now_ns
     uint64_t until_ns;
 
     if (p->cluster->lb != HD_LB_PEAK_EWMA || hd_endpoint_counts(p->endpoint) == NULL ||
-        (result != HD_RESULT_OK && result != HD_RESULT_TIMEOUT))
+        conf->by_connect || (result != HD_RESULT_OK && result != HD_RESULT_TIMEOUT))
         return;
     until_ns = conf->by_last_byte || p->head_ns == 0 ? p->end_ns : p->head_ns;
     if (until_ns == 0)
@@ -561,11 +562,25 @@ static void observe(const hd_pick_t *p, hd_pick_result_t result, uint64_t now_ns
         hd_lb_observe(conf, p->endpoint, until_ns - p->picked_ns, now_ns);
 }
 
+/* It is there: at once, since a session may last for days. */
+static void observe_connect(const hd_pick_t *p, hd_pick_result_t result)
+{
+    const hd_mesh_cluster_t *conf = p->cluster->mesh;
+    uint64_t now_ns;
+
+    if (conf == NULL || !conf->by_connect || hd_endpoint_counts(p->endpoint) == NULL ||
+        result != HD_RESULT_OK)
+        return;
+    now_ns = hd_clock_mono_ns();
+    hd_lb_observe(conf, p->endpoint, now_ns - p->picked_ns, now_ns);
+}
+
 static void report(hd_member_t *m, hd_pick_t *p, hd_pick_result_t result, unsigned status)
 {
     if (p->endpoint == NULL || p->is_reported)
         return;
     p->is_reported = true;
+    observe_connect(p, result);
     hd_outlier_report(m, p->cluster, p->endpoints_region->root, p->endpoint, result,
                       status, p->was_failure, hd_clock_mono_ns());
 }

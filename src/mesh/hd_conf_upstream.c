@@ -30,9 +30,10 @@ typedef struct {
     uint64_t ping_ms, ping_timeout_ms; /* 0: none */
     uint64_t stream_ms;                /* max_stream_duration; 0: none */
     uint64_t preconnect_percent;       /* 0: none */
-    bool has_keepalive, looks_at_all, is_consistent, by_last_byte, resolves, is_sticky;
-    const hd_guard_conf_t *guard; /* NULL: no block */
-    const hd_node_t *sticky;      /* NULL: none */
+    bool has_keepalive, looks_at_all, is_consistent, resolves, is_sticky;
+    bool by_last_byte, by_connect; /* least_time */
+    const hd_guard_conf_t *guard;  /* NULL: no block */
+    const hd_node_t *sticky;       /* NULL: none */
 } upstream_conf_t;
 
 /* --- server NAME parameters; --- */
@@ -387,13 +388,19 @@ static hd_rc_t set_random(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_er
 static hd_rc_t set_least_time(hd_conf_t *cf, const hd_str_t *args, void *conf,
                               hd_err_t *err)
 {
+    bool is_stream = cf->scope == HD_IN_STREAM_UPSTREAM;
+    hd_str_t first = is_stream ? HD_STR("first_byte") : HD_STR("header");
     upstream_conf_t *uc = conf;
 
-    (void)cf;
     uc->by_last_byte = hd_str_eq(args[0], HD_STR("last_byte"));
-    if (!uc->by_last_byte && !hd_str_eq(args[0], HD_STR("header")))
-        return hd_err_set(err, HD_E_CONF, "\"%.*s\": \"header\" or \"last_byte\"",
-                          HD_STR_ARG(args[0]));
+    uc->by_connect = is_stream && hd_str_eq(args[0], HD_STR("connect"));
+    if (!uc->by_last_byte && !uc->by_connect && !hd_str_eq(args[0], first))
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\": %s or \"last_byte\"",
+                          HD_STR_ARG(args[0]),
+                          is_stream ? "\"connect\", \"first_byte\"" : "\"header\"");
+    if (cf->node->args_n == 2 && !hd_str_eq(args[1], HD_STR("inflight")))
+        return hd_err_set(err, HD_E_CONF, "\"%.*s\": \"inflight\" is allowed here",
+                          HD_STR_ARG(args[1]));
     uc->looks_at_all = true;
     return set_method(uc, "least_time", HD_LB_PEAK_EWMA, err);
 }
@@ -642,6 +649,7 @@ static hd_rc_t put_cluster(hd_conf_t *cf, hd_str_t name, const upstream_conf_t *
     mesh->looks_at_all = uc->looks_at_all;
     mesh->decay_ms = LATENCY_DECAY_MS;
     mesh->by_last_byte = uc->by_last_byte;
+    mesh->by_connect = uc->by_connect;
     if (uc->is_consistent)
         mesh->table = ketama;
     c->mesh = mesh;
@@ -830,11 +838,13 @@ static const hd_directive_t directives[] = {
      .set = set_least_conn,
      .help = "the server with the fewest requests under way by weight, over all workers"},
     {.name = "least_time",
-     .scope = HD_IN_UPSTREAM,
+     .scope = IN_UPSTREAM,
      .args_n = 1,
+     .args_max = 2,
      .set = set_least_time,
-     .help = "header | last_byte: the server with the least response time (a moving "
-             "average of all workers) times requests under way, by weight"},
+     .help = "header | last_byte [inflight] (in stream: connect | first_byte | "
+             "last_byte): the server with the least response time (a moving average of "
+             "all workers) times requests under way, by weight; these always count"},
     {.name = "hash",
      .scope = IN_UPSTREAM,
      .args_n = 1,

@@ -626,8 +626,8 @@ static void close_channel(channel_t *c)
     free(c);
 }
 
-/* Of the settings <key>, which some channel has: one that asks nothing, or that which asks
- * the least. */
+/* Of the settings <key>, which some channel has: one that asks nothing, or that which
+ * asks the least. */
 static channel_t *free_channel(hd_dns_t *d, hd_str_t key, const hd_dns_conf_t *conf)
 {
     channel_t *best = NULL, *c;

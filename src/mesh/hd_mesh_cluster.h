@@ -57,6 +57,7 @@ typedef struct {
     double bias;              /* least request: how much load counts against weight; 1 */
     uint32_t decay_ms;        /* peak EWMA: how long a time counts; not 0 there */
     bool by_last_byte;        /* peak EWMA: until the end, else until the head */
+    bool by_connect;          /* or, of stream, until it is connected */
     hd_table_spec_t table;    /* of consistent hashing */
     uint32_t balance_percent; /* hash_balance_factor: of the average load; 0: no bound */
     bool locality_weighted;

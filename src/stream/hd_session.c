@@ -58,6 +58,8 @@ void hd_session_give_counts(hd_session_t *s, hd_conn_t *up)
 static void release_pick(hd_session_t *s, hd_pick_result_t result)
 {
     hd_session_give_counts(s, NULL);
+    if (s->last_try != NULL)
+        s->pick.head_ns = s->last_try->first_byte_ns;
     if (s->is_picked)
         hd_balancer->release(s->member, &s->pick, result, 0);
     s->is_picked = false;
