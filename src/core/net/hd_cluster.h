@@ -217,9 +217,8 @@ typedef struct hd_cluster_s {
     uint32_t transports_n;
     bool auto_sni, auto_san;
     bool closes_failed; /* conns to an endpoint that active checks give up are drained */
-    bool
-        is_per_client; /* requests_per_conn is for the conn of one client, not a link's */
-    bool is_logical;   /* its one endpoint moves, and conns to where it was go on */
+    bool is_per_client; /* requests_per_conn is for one client's, not for a link */
+    bool is_logical;    /* its one endpoint moves, and conns to where it was go on */
     uint8_t proxy_version;         /* as <tls>: PROXY protocol, 1 or 2; 0: none */
     hd_addr_t bind;                /* AF_UNSPEC: any */
     const hd_cluster_more_t *more; /* NULL: all of it is 0 */
