@@ -136,6 +136,9 @@ $O/t/unit/%.o: t/unit/%.c $O/flags | $O/include/.stamp $(PROTO_H) $O/hd_abi.h
 $O/t/unit/%: $O/t/unit/%.o $O/libheddle.a
 	$(call say,LINK,$@)$(CC) $(LDFLAGS) -o $@ $< $O/libheddle.a $(LIBS)
 
+# This one chooses what an upstream speaks.
+$O/t/unit/no_memory: LDFLAGS += -Wl,--wrap=hd_h1_client_open
+
 # This one needs its module's library.
 $O/t/unit/mod_lua.o: CFLAGS += $(MODULE_lua_CFLAGS)
 $O/t/unit/mod_lua: LIBS += $(MODULE_lua_LIBS)
