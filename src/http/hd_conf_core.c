@@ -107,8 +107,7 @@ static hd_rc_t set_keepalive_timeout(hd_conf_t *cf, const hd_str_t *args, void *
     if (hd_parse_msec(args[0], &ms, err) != HD_OK)
         return HD_ERROR;
     cc->loc.keepalive_timeout_ms = ms;
-    if (ms == 0)
-        cc->loc.keepalive_requests = 1;
+    cc->loc.no_keepalive = ms == 0;
     if (cf->node->args_n == 2 && hd_parse_msec(args[1], &field_ms, err) != HD_OK)
         return HD_ERROR;
     cc->loc.keepalive_field_s = (uint32_t)hd_min(field_ms / 1000, UINT32_MAX);

@@ -8,10 +8,24 @@
 
 /* --- root PATH, alias PATH --- */
 
+static bool has_sibling(const hd_conf_t *cf, hd_str_t name)
+{
+    const hd_node_t *n = cf->node->parent != NULL ? cf->node->parent->first : NULL;
+
+    for (; n != NULL; n = n->next) {
+        if (hd_str_eq(n->name, name))
+            return true;
+    }
+    return false;
+}
+
 static hd_rc_t set_path(hd_conf_t *cf, hd_str_t path, hd_file_conf_t *fc, hd_err_t *err)
 {
     hd_expr_t *e;
 
+    if (has_sibling(cf, HD_STR("root")) && has_sibling(cf, HD_STR("alias")))
+        return hd_err_set(err, HD_E_CONF,
+                          "\"root\" and \"alias\" in one block: one of them is enough");
     if (path.len > 0 && path.data[0] != '/' && path.data[0] != '$')
         path = hd_conf_path(cf, path, false);
     if (hd_expr_compile(cf, path, &e, err) != HD_OK)

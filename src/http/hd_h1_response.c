@@ -38,7 +38,7 @@ static bool is_last_response(const hd_h1_server_t *h, const hd_req_t *req)
     uint32_t max = req->loc->keepalive_requests;
 
     if (h->close_after || h->idle->is_draining || req->no_keepalive ||
-        !req->head.keep_alive || hd_overload_now.saves_memory)
+        req->loc->no_keepalive || !req->head.keep_alive || hd_overload_now.saves_memory)
         return true;
     if (max > 0 && h->idle->requests_n >= max)
         return true;

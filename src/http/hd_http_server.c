@@ -70,6 +70,7 @@ bool hd_http_is_worn(const hd_http_conf_t *http, const hd_conn_t *c, uint32_t re
     uint64_t max_ms = http->is_xds || http->loc == NULL ? http->max_conn_duration_ms
                                                         : http->loc->keepalive_time_ms;
     uint32_t max = http->is_xds || http->loc == NULL ? http->requests_per_conn
+                   : http->loc->no_keepalive         ? 1
                                                      : http->loc->keepalive_requests;
 
     return (max > 0 && requests_n >= max) || hd_conn_is_older(c, max_ms);

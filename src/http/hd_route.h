@@ -283,6 +283,7 @@ typedef struct hd_http_loc_s {
     uint64_t
         sendfile_max_chunk; /* bytes of a file given to the kernel at a time; 0: all */
     bool sendfile;          /* large files go from the file to the socket */
+    bool no_keepalive; /* keepalive_timeout 0, whatever is said of requests */
     bool server_tokens, merge_slashes, underscores_in_headers, ignore_invalid_headers;
     bool satisfy_any, log_subrequest;
     bool overload_exempt;     /* is answered whatever the worker's load (hd_overload.h) */

@@ -272,7 +272,7 @@ static unsigned parse_head(weft_server_t *h, stream_t *s, const hd_http_conf_t *
 static bool is_worn(const weft_server_t *h, const hd_http_conf_t *http)
 {
     bool is_counted =
-        http->is_xds || http->loc == NULL ||
+        http->is_xds || http->loc == NULL || http->loc->no_keepalive ||
         http->loc->keepalive_requests != hd_http_loc_defaults.keepalive_requests;
 
     return hd_http_is_worn(http, h->w.conn, is_counted ? h->requests_n : 0);

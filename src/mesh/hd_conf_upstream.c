@@ -710,6 +710,9 @@ static hd_rc_t enter_upstream(hd_conf_t *cf, const hd_str_t *args, void *conf,
     if (uc->servers == NULL)
         return hd_err_set(err, HD_E_CONF, "upstream \"%.*s\" has no server",
                           HD_STR_ARG(args[0]));
+    if (hd_batch_has(cf->batch, HD_RES_CLUSTER, slot_name(cf, args[0], is_stream)))
+        return hd_err_set(err, HD_E_CONF, "duplicate upstream \"%.*s\"",
+                          HD_STR_ARG(args[0]));
     uc->resolver = hd_conf_resolver_of(confs);
     uc->guard = confs[hd_module_number(&hd_guard_module)];
     return put_cluster(cf, slot_name(cf, args[0], is_stream), uc, &slot, err);

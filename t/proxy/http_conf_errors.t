@@ -35,6 +35,9 @@ my @rows = (
     [http_('charset_map a b;'), 2, 'has no opening "{"'],
     [location('charset a; source_charset b;'), 2, 'no "charset_map" for the charsets "b" and "a"'],
     [location('charset "";'), 2, 'the charset is empty'],
+    # said twice
+    [http_("upstream u { server 127.0.0.1:1; }\nupstream u { server 127.0.0.1:2; }"), 3, 'duplicate upstream "u"'],
+    [location('alias /a; root /b;'), 2, '"root" and "alias" in one block: one of them is enough'],
     # small modules
     [location('empty_gif on;'), 2, 'invalid number of arguments in "empty_gif" directive (1)'],
     [location('random_index yes;'), 2, 'it must be "on" or "off"'],
