@@ -34,6 +34,9 @@ typedef enum {
     HD_XR_TOO_LARGE, /* response head beyond limits */
 } hd_exchange_end_t;
 
+#define HD_INTERIMS_MAX 1000 /* before a response: each takes memory of its request */
+#define HD_LONG_INTERIM 100  /* longer than a block it counts for so many */
+
 /* What the user of an exchange hears; never from within a call it made. */
 typedef struct {
     void (*on_interim)(hd_exchange_t *x); /* 1xx in x->res */
@@ -142,7 +145,7 @@ typedef enum {
 
 typedef struct {
     uint32_t bytes_max, fields_max;
-    uint32_t line_max; /* bytes of a line with its CRLF; 0: as <bytes_max> */
+    uint32_t line_max;  /* bytes of a line with its CRLF; 0: as <bytes_max> */
     bool underscores;   /* of a field's name, as other letters */
     bool is_strict;     /* nginx: names are letters, digits and '-', nothing else */
     uint8_t odd_fields; /* what becomes of those with other names: HD_ODD_… */

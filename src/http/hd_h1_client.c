@@ -32,8 +32,6 @@ typedef struct {
     bool much_comes; /* the last read filled all its room */
 } h1_client_t;
 
-#define INTERIMS_MAX 1000  /* each takes memory of its request */
-#define LONG_INTERIM 100   /* counts for so many */
 #define SPLICE_ABOVE 65536 /* that much of a body must be to come */
 /* The last bytes of a body are read: so what lies behind it is seen, too, and the socket
  * is known to be empty. */
@@ -233,8 +231,8 @@ static bool read_head(h1_client_t *h)
         return false;
     }
     if (x->res.status < 200) {
-        h->interims_n += was_long ? LONG_INTERIM : 1;
-        if (h->interims_n > INTERIMS_MAX) {
+        h->interims_n += was_long ? HD_LONG_INTERIM : 1;
+        if (h->interims_n > HD_INTERIMS_MAX) {
             refuse(h, HD_XR_PROTOCOL, "interim responses without end");
             return false;
         }

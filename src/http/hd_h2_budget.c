@@ -103,11 +103,11 @@ typedef struct {
 static const char *const label_names[] = {"side", "kind", NULL};
 static const hd_family_t families[] = {
     {.name = "heddle_http2_glitches_total",
-     .help = "What HTTP/2 peers did that is rare among honest ones, by kind.",
+     .help = "What peers of HTTP/2 and weft did that is rare among honest ones, by kind.",
      .kind = HD_COUNTER,
      .labels = label_names},
     {.name = "heddle_http2_calmed_total",
-     .help = "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by what was too much.",
+     .help = "Connections of HTTP/2 and weft ended for it, by what was too much.",
      .kind = HD_COUNTER,
      .labels = label_names},
 };

@@ -18,7 +18,7 @@ typedef struct {
     hd_h2_out_t out;
     hd_h2_tube_t *tube; /* the stream is a tunnel's end; NULL: not, or it is over */
     hd_req_t *waits;    /* for the peer's SETTINGS, to be sent (RFC 8441 §3) */
-    uint32_t head_bytes, unconsumed;
+    uint32_t head_bytes, unconsumed, interims_n;
     hd_str_t large;   /* the head is beyond the limit, by this field (of <x>'s pool) */
     bool cannot;      /* the peer can't do what is asked for */
     bool holds_place; /* as a tunnel, at the pool, until it is over */
@@ -26,6 +26,7 @@ typedef struct {
     bool is_tunnel, is_upgrade; /* asks for a tunnel, and how */
     bool paused, head_given, ended, closed, refused, in_trailers;
     bool bad_status; /* RFC 9113 §8.3.2 with RFC 9110 §15: below 100 is none */
+    bool is_endless; /* interim responses without end */
 } h2_stream_t;
 
 struct h2_client_s {
@@ -438,7 +439,14 @@ static void take_head(h2_stream_t *st, bool ended)
         x->res.content_length = (int64_t)length;
     hd_headers_mark_hops(&x->res.headers);
     if (x->res.status < 200) {
-        x->user->on_interim(x);
+        if (++st->interims_n <= HD_INTERIMS_MAX) {
+            x->user->on_interim(x);
+            return;
+        }
+        st->is_endless = true;
+        nghttp2_submit_rst_stream(st->client->s.ng, NGHTTP2_FLAG_NONE, st->id,
+                                  NGHTTP2_PROTOCOL_ERROR);
+        hd_h2_session_flush_later(&st->client->s);
         return;
     }
     if (st->is_tunnel && x->res.status / 100 == 2 && !ended) {
@@ -563,6 +571,11 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
     if (st->x != NULL && st->large.len > 0) {
         hd_exchange_too_large(&err, head_bytes_max(st->x), HD_FIELDS_MAX, st->large);
         end_exchange(st, HD_XR_TOO_LARGE, &err);
+    } else if (st->x != NULL && st->is_endless) {
+        hd_ignore(hd_err_set(&err, HD_E_PROTOCOL,
+                             "upstream sent an invalid response: interim responses "
+                             "without end"));
+        end_exchange(st, HD_XR_PROTOCOL, &err);
     } else if (st->x != NULL && st->bad_status) {
         hd_ignore(hd_err_set(&err, HD_E_PROTOCOL, "upstream sent a bad :status"));
         end_exchange(st, HD_XR_PROTOCOL, &err);

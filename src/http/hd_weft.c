@@ -3,9 +3,10 @@
 #include <stdlib.h>
 
 #define FRAME_HEAD_BYTES 8u
-#define FRAME_BYTES_MAX 16384u /* of DATA that we send: others get their turn */
-#define HEAD_BYTES_MAX 131072u /* a HEAD or TRAILERS frame's payload */
-#define COPY_MAX 4096u         /* a body up to here is copied behind its frame's head */
+#define FRAME_LEN_MAX 0xffffffu
+#define FRAME_BYTES_MAX 16384u        /* of DATA that we send: others get their turn */
+#define HEAD_BYTES_MAX (1024u * 1024) /* a HEAD or TRAILERS frame's payload */
+#define COPY_MAX 4096u /* a body up to here is copied behind its frame's head */
 #define CREDIT_BYTES (256u * 1024)
 #define OUT_HIGH_BYTES (64u * 1024)
 #define OUT_LOW_BYTES (16u * 1024)
@@ -14,10 +15,11 @@
 #define READS_PER_TURN 16
 #define VERSION 1
 
-/* A stream that is opened and reset costs us both ends of it; a peer that does little
- * else is not a Heddle (CVE-2023-44487). */
-#define RESETS_MAX 10000
-#define RESETS_PER_S 1000
+/* A stream that is opened and reset costs us both ends of it (CVE-2023-44487, by the
+ * peer's fault: CVE-2025-8671). A peer stands for many clients, each of whom pays where
+ * it comes in: 10,000 at once, 1,000 a second and one for each request that ends well. */
+#define BUDGET 50000
+#define CREDIT_TINY 64 /* below it is counted (CVE-2019-9511) */
 
 enum { HELLO = 1, HEAD, DATA, TRAILERS, CREDIT, RESET, GOAWAY };
 #define TYPE_MASK 0x3f
@@ -49,6 +51,18 @@ hd_rc_t hd_weft_fail(hd_weft_t *w, const char *why)
 {
     w->is_broken = true;
     return hd_conn_fail(w->conn, HD_E_PROTOCOL, "weft: %s", why);
+}
+
+/* What an honest Heddle does rarely or never, as with HTTP/2. */
+static void count_glitch(hd_weft_t *w, hd_h2_kind_t kind)
+{
+    if (w->is_broken ||
+        hd_h2_budget_take(&w->budget, kind, 1, hd_loop_now_ns(w->conn->loop)))
+        return;
+    w->is_broken = true;
+    hd_ignore(hd_conn_fail(w->conn, HD_E_LIMIT, "weft: too much of \"%s\"",
+                           hd_h2_kind_name(kind)));
+    hd_conn_wake(w->conn); /* it may be found out from outside of a read */
 }
 
 /* --- output --- */
@@ -112,16 +126,23 @@ hd_h1_writer_t *hd_weft_begin_head(hd_weft_t *w)
     return &w->_writer;
 }
 
-void hd_weft_end_head(hd_weft_t *w, hd_weft_stream_t *st, uint8_t flags)
+bool hd_weft_end_head(hd_weft_t *w, hd_weft_stream_t *st, uint8_t flags)
 {
     size_t len = hd_h1_written(&w->_writer) - w->_frame_at;
 
     flush_later(w);
     if (w->_frame == NULL || w->_writer.failed)
-        return;
+        return true;
+    if (len > HEAD_BYTES_MAX) {
+        put_frame_head(w->_frame, len, DATA, 0); /* of a stream that never is */
+        if (len > FRAME_LEN_MAX)
+            hd_ignore(hd_weft_fail(w, "a head beyond all bounds"));
+        return false;
+    }
     put_frame_head(w->_frame, len, HEAD | flags, st->id);
     st->end_sent |= (flags & HD_WEFT_END) != 0;
     st->out_ended |= st->end_sent;
+    return true;
 }
 
 static bool is_memory(const hd_chain_t *c)
@@ -287,6 +308,14 @@ void hd_weft_reset(hd_weft_t *w, hd_weft_stream_t *st, hd_weft_reset_t code)
         return;
     put_number(w, RESET, st->id, code);
     hd_weft_close(w, st);
+    if (code == HD_WEFT_PROTOCOL && w->budget.is_server)
+        count_glitch(w, HD_H2_PROVOKED);
+}
+
+void hd_weft_refuse(hd_weft_t *w, uint32_t id)
+{
+    put_number(w, RESET, id, HD_WEFT_REFUSED);
+    count_glitch(w, HD_H2_REFUSED);
 }
 
 void hd_weft_goaway(hd_weft_t *w)
@@ -294,7 +323,7 @@ void hd_weft_goaway(hd_weft_t *w)
     if (w->goaway_sent)
         return;
     w->goaway_sent = true;
-    put_frame(w, GOAWAY, 0, NULL, 0);
+    put_number(w, GOAWAY, 0, w->heads_n);
 }
 
 void hd_weft_consume(hd_weft_t *w, hd_weft_stream_t *st, uint32_t bytes)
@@ -350,8 +379,11 @@ static bool choose_id(hd_weft_t *w, uint32_t *id)
 
 bool hd_weft_try_open(hd_weft_t *w, hd_weft_stream_t *st, uint32_t id)
 {
-    if (id == 0 && !choose_id(w, &id))
-        return false;
+    if (id == 0) {
+        if (!choose_id(w, &id))
+            return false;
+        st->no = ++w->heads_n;
+    }
     if ((id & INDEX_MASK) >= w->_room || w->_streams[id & INDEX_MASK] != NULL)
         return false;
     w->_streams[id & INDEX_MASK] = st;
@@ -437,29 +469,18 @@ static hd_rc_t take_credit(hd_weft_t *w, hd_weft_stream_t *st, uint32_t bytes)
     if (st->credit > INT32_MAX - bytes)
         return hd_weft_fail(w, "CREDIT beyond 2^31");
     st->credit += bytes;
+    if (bytes < CREDIT_TINY)
+        count_glitch(w, HD_H2_TINY_WINDOWS);
     if (st->is_waiting)
         push_waiting(w, st, UINT32_MAX);
     return HD_OK;
 }
 
-static bool may_reset(hd_weft_t *w)
-{
-    uint64_t now_ns = hd_loop_now_ns(w->conn->loop);
-    uint64_t back = (now_ns - w->_resets_at_ns) / (1000000000 / RESETS_PER_S);
-
-    if (back > 0) {
-        w->_resets_left =
-            (int32_t)hd_min((uint64_t)w->_resets_left + back, (uint64_t)RESETS_MAX);
-        w->_resets_at_ns = now_ns;
-    }
-    return w->_resets_left-- > 0;
-}
-
 static hd_rc_t take_reset(hd_weft_t *w, hd_weft_stream_t *st, uint32_t code)
 {
-    if (!may_reset(w))
-        return hd_weft_fail(w, "too many resets");
-    if (st == NULL)
+    if (w->budget.is_server) /* a server's are no more than the requests that it got */
+        count_glitch(w, HD_H2_RESETS);
+    if (st == NULL || w->is_broken)
         return HD_OK;
     hd_weft_close(w, st);
     w->user->on_reset(w, st, code);
@@ -489,6 +510,17 @@ static hd_rc_t take_trailers(hd_weft_t *w, hd_weft_stream_t *st, hd_str_t text)
     return hd_weft_is_open(st) && is_alive(w) ? take_end(w, st) : HD_OK;
 }
 
+/* <payload>: none counts nothing. */
+static hd_rc_t take_goaway(hd_weft_t *w, hd_str_t payload)
+{
+    if (w->goaway_received)
+        return hd_weft_fail(w, "a second GOAWAY");
+    w->goaway_received = true;
+    if (w->user->on_goaway != NULL)
+        w->user->on_goaway(w, payload.len == 4 ? get_u32(payload.data) : w->heads_n);
+    return HD_OK;
+}
+
 /* A whole frame but DATA. */
 static hd_rc_t take_frame(hd_weft_t *w, uint8_t type, uint32_t id, hd_str_t payload)
 {
@@ -512,10 +544,7 @@ static hd_rc_t take_frame(hd_weft_t *w, uint8_t type, uint32_t id, hd_str_t payl
         return payload.len == 4 ? take_reset(w, st, get_u32(payload.data))
                                 : hd_weft_fail(w, "bad RESET");
     case GOAWAY:
-        w->goaway_received = true;
-        if (w->user->on_goaway != NULL)
-            w->user->on_goaway(w);
-        return HD_OK;
+        return take_goaway(w, payload);
     default:
         return hd_weft_fail(w, "a frame of an unknown type");
     }
@@ -528,7 +557,7 @@ static size_t payload_max(uint8_t type)
     case TRAILERS:
         return HEAD_BYTES_MAX;
     case DATA:
-        return 0xffffff;
+        return FRAME_LEN_MAX;
     default:
         return 64;
     }
@@ -550,6 +579,8 @@ static hd_rc_t begin_data(hd_weft_t *w, uint8_t type, uint32_t id, uint32_t len)
         return hd_weft_fail(w, "DATA after the end");
     if (len > st->window)
         return hd_weft_fail(w, "DATA beyond its credit");
+    if (len == 0 && !(type & HD_WEFT_END)) /* (CVE-2019-9518) */
+        count_glitch(w, HD_H2_EMPTY);
     st->window -= len;
     if (st->in_left != HD_LEN_UNKNOWN && (st->in_left -= len) < 0) {
         hd_weft_reset(w, st, HD_WEFT_PROTOCOL);
@@ -723,26 +754,30 @@ static void on_again(hd_famine_t *f, bool is_over)
 /* --- life --- */
 
 void hd_weft_init(hd_weft_t *w, hd_conn_t *c, const hd_weft_user_t *user,
-                  uint32_t streams)
+                  uint32_t streams, bool is_server)
 {
     char hello[12] = {VERSION};
 
     w->conn = c;
     w->user = user;
-    w->peer_streams = 100;
+    w->peer_streams = HD_WEFT_STREAMS_FIRST;
     w->peer_credit = HD_WEFT_CREDIT;
-    w->_room = hd_min(streams, HD_WEFT_STREAMS_MAX);
+    streams = hd_min(streams, HD_WEFT_STREAMS_MAX);
+    w->_room = hd_max(streams, HD_WEFT_STREAMS_FIRST);
     w->_streams = calloc(w->_room, sizeof(*w->_streams));
     hd_bug_on(w->_streams == NULL);
-    w->_resets_left = RESETS_MAX;
-    w->_resets_at_ns = hd_loop_now_ns(c->loop);
+    w->budget = (hd_h2_budget_t){.member = hd_loop_member(c->loop),
+                                 .at_ns = hd_loop_now_ns(c->loop),
+                                 .max = BUDGET,
+                                 .left = BUDGET,
+                                 .is_server = is_server};
     hd_list_init(&w->waiting);
     hd_famine_init(&w->_famine, c, on_again);
     hd_chain_init(&w->_out);
     hd_h1_writer_init(&w->_writer, &w->_out);
     hd_post_init(&w->_flush, on_flush);
     hd_conn_set_marks(c, CONN_HIGH_BYTES, CONN_LOW_BYTES);
-    put_u32(hello + 4, w->_room);
+    put_u32(hello + 4, streams);
     put_u32(hello + 8, CREDIT_BYTES);
     put_frame(w, HELLO, 0, hello, sizeof(hello));
 }

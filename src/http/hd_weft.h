@@ -14,13 +14,16 @@
  *   TRAILERS  fields after the body; always the last frame of its message
  *   CREDIT    so many more bytes of body are taken: u32
  *   RESET     the stream is over for both, at once: u32, a hd_weft_reset_t
- *   GOAWAY    no new streams, please: those that are here are served, later ones refused
+ *   GOAWAY    no new streams, please: those that are here are served, later ones refused;
+ *             u32, how many HEADs came so far: what was sent after them wasn't begun
  *   HELLO     u8 version, 3 bytes 0, u32 streams at once, u32 credit that a stream begins
  *             with: at least HD_WEFT_CREDIT, which is what counts until it came
  *
  * A stream's id is the client's choice: an index below the server's number of streams in
  * its low 16 bits, which is free again once the stream is over for the client, and a
- * serial number above. Frames of a stream that is over are ignored.
+ * serial number above. Frames of a stream that is over are ignored. A client that hasn't
+ * heard HELLO yet takes the number for HD_WEFT_STREAMS_FIRST; an index beyond the number
+ * is refused, but not among the first requests, whose sender couldn't know.
  *
  * Both sides: what they share is here; hd_weft_client.c and hd_weft_server.c are the
  * codecs.
@@ -29,10 +32,12 @@
 #include "http/hd_famine.h"
 #include "http/hd_codec.h"
 #include "http/hd_h1_write.h"
+#include "http/hd_h2_budget.h"
 
 #define HD_WEFT_ALPN "heddle-weft/1"
 #define HD_WEFT_CREDIT 65536u
 #define HD_WEFT_STREAMS_MAX 1024u
+#define HD_WEFT_STREAMS_FIRST 100u
 
 typedef enum {
     HD_WEFT_CANCEL = 0,   /* not wanted any more */
@@ -46,6 +51,7 @@ typedef struct hd_weft_s hd_weft_t;
 /* One message each way. Embedded in a side's stream; zeroed, then hd_weft_open. */
 typedef struct {
     uint32_t id;
+    uint32_t no;         /* client: of the link's HEADs, from 1 on */
     uint32_t credit;     /* bytes that the peer takes yet */
     uint32_t window;     /* bytes that it may still send */
     uint32_t owed;       /* consumed and not yet credited */
@@ -72,8 +78,9 @@ typedef struct {
     void (*on_end)(hd_weft_t *w, hd_weft_stream_t *st);
     /* The stream is over (already closed here). */
     void (*on_reset)(hd_weft_t *w, hd_weft_stream_t *st, uint32_t code);
-    void (*on_goaway)(hd_weft_t *w); /* NULL: clients just close */
-    void (*on_hello)(hd_weft_t *w);  /* NULL: nothing to learn from it */
+    /* Streams above <no> weren't begun. NULL: clients just close. */
+    void (*on_goaway)(hd_weft_t *w, uint32_t no);
+    void (*on_hello)(hd_weft_t *w); /* NULL: nothing to learn from it */
     /* There is room for more of its body again. */
     void (*on_drained)(hd_weft_t *w, hd_weft_stream_t *st);
     /* All of a body that had to wait is on its way now; NULL: no matter. */
@@ -91,6 +98,8 @@ struct hd_weft_s {
     const hd_weft_user_t *user;
     uint32_t peer_streams, peer_credit; /* of its HELLO */
     uint32_t streams_n;                 /* open */
+    uint32_t heads_n;                   /* received; client: streams opened so far */
+    hd_h2_budget_t budget;              /* for what costs a peer nothing */
     hd_link_t waiting;                  /* streams whose body waits, next first */
     bool is_broken, hello_received, goaway_sent, goaway_received;
     hd_weft_stream_t **_streams; /* by index; of _room */
@@ -109,14 +118,12 @@ struct hd_weft_s {
     uint32_t _data_left, _data_id; /* of the DATA frame being read */
     uint8_t _data_flags;
     bool _has_data;
-    int32_t _resets_left;
-    uint64_t _resets_at_ns;
 };
 
 /* In <c>'s pool or the owner's memory, zeroed. <streams>: how many the peer may open, or
  * (client) have open at most. Says HELLO. */
 void hd_weft_init(hd_weft_t *w, hd_conn_t *c, const hd_weft_user_t *user,
-                  uint32_t streams);
+                  uint32_t streams, bool is_server);
 void hd_weft_deinit(hd_weft_t *w);
 
 /* HD_OK; HD_DONE: the peer's end; HD_ERROR: c->err. After each call of the user's it
@@ -146,13 +153,16 @@ static inline bool hd_weft_is_open(const hd_weft_stream_t *st)
 
 /* A head is written between these two, into what hd_weft_begin_head lends. */
 hd_h1_writer_t *hd_weft_begin_head(hd_weft_t *w);
-void hd_weft_end_head(hd_weft_t *w, hd_weft_stream_t *st, uint8_t flags);
+/* False: it is longer than a peer takes, which passes over it. */
+bool hd_weft_end_head(hd_weft_t *w, hd_weft_stream_t *st, uint8_t flags) HD_MUST_CHECK;
 /* Moves <body>; its flags END and TRAILERS count. <trailers> may be NULL. */
 void hd_weft_send_body(hd_weft_t *w, hd_weft_stream_t *st, hd_chain_t *body,
                        const hd_headers_t *trailers);
 bool hd_weft_is_full(hd_weft_stream_t *st);
 /* The user has taken <bytes> that it was given. */
 void hd_weft_consume(hd_weft_t *w, hd_weft_stream_t *st, uint32_t bytes);
+/* A stream that wasn't opened: the peer may repeat it, and pays for the words. */
+void hd_weft_refuse(hd_weft_t *w, uint32_t id);
 /* Tells the peer, and closes. */
 void hd_weft_reset(hd_weft_t *w, hd_weft_stream_t *st, hd_weft_reset_t code);
 void hd_weft_goaway(hd_weft_t *w);

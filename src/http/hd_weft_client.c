@@ -9,7 +9,10 @@ typedef struct {
     hd_weft_stream_t st; /* first: callbacks get it */
     weft_client_t *client;
     hd_exchange_t *x;
+    unsigned interims_n;
     bool was_head, head_given, paused;
+    bool is_refused; /* the peer's GOAWAY didn't count it */
+    bool is_large;   /* its head is longer than a peer takes */
 } stream_t;
 
 struct weft_client_s {
@@ -46,6 +49,20 @@ static void end_exchange(stream_t *s, hd_exchange_end_t why, const hd_err_t *err
     x->user->on_end(x, why, err);
 }
 
+/* Exchanges for which there was no room end here, out of their user's call. */
+static void end_lost(weft_client_t *h)
+{
+    while (!hd_list_is_empty(&h->lost)) {
+        stream_t *s = (stream_t *)hd_list_entry(h->lost.next, hd_weft_stream_t, link);
+        hd_err_t err = {0};
+
+        if (s->is_large)
+            hd_ignore(
+                hd_err_set(&err, HD_E_LIMIT, "a request head longer than a link takes"));
+        end_exchange(s, s->is_large ? HD_XR_TOO_LARGE : HD_XR_REFUSED, &err);
+    }
+}
+
 static void end_conn(weft_client_t *h, hd_exchange_end_t why, const hd_err_t *err)
 {
     hd_weft_stream_t *st;
@@ -55,8 +72,10 @@ static void end_conn(weft_client_t *h, hd_exchange_end_t why, const hd_err_t *er
         return;
     h->is_ending = true;
     h->up->draining = true;
+    end_lost(h);
     while ((st = hd_weft_next(&h->w, &at)) != NULL)
-        end_exchange((stream_t *)st, why, err);
+        end_exchange((stream_t *)st, ((stream_t *)st)->is_refused ? HD_XR_REFUSED : why,
+                     err);
     hd_upconn_gone(h->up);
 }
 
@@ -83,6 +102,14 @@ static void put_head(hd_h1_writer_t *w, const hd_req_t *req, bool has_body,
     hd_h1_put(w, "\r\n", 2);
 }
 
+/* Ended by on_readable, never from within its user's call. */
+static void lose(stream_t *s)
+{
+    hd_list_init(&s->st.link);
+    hd_list_add_last(&s->client->lost, &s->st.link);
+    hd_conn_wake(s->client->w.conn);
+}
+
 static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t length)
 {
     weft_client_t *h = x->upconn->_codec;
@@ -94,17 +121,19 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
     s->was_head = hd_req_up_method_id(req) == HD_M_HEAD;
     x->_codec = s;
     if (!hd_weft_try_open(&h->w, &s->st, 0)) {
-        hd_list_init(&s->st.link);
-        hd_list_add_last(&h->lost, &s->st.link);
         h->up->draining = true;
-        hd_conn_wake(h->w.conn); /* ended by on_readable, never from within this call */
+        lose(s);
         return;
     }
     if (h->up->is_http2)
         flags |= HD_WEFT_VERSION2;
     put_head(hd_weft_begin_head(&h->w), req, has_body, length);
-    hd_weft_end_head(&h->w, &s->st, flags);
-    x->head_written = true;
+    s->is_large = !hd_weft_end_head(&h->w, &s->st, flags);
+    x->head_written = !s->is_large;
+    if (s->is_large) {
+        hd_weft_close(&h->w, &s->st);
+        lose(s);
+    }
 }
 
 static void send_body(hd_exchange_t *x, hd_chain_t *body, const hd_headers_t *trailers)
@@ -189,17 +218,20 @@ static void give_end(stream_t *s, unsigned flags)
 static void take_head(stream_t *s, hd_str_t text, bool ended)
 {
     hd_exchange_t *x = s->x;
+    hd_h1_limits_t own = limits;
     bool keep_alive, until_close;
     const char *why = "";
     size_t used, scan_from = 0;
     hd_h1_rc_t rc;
 
-    rc = hd_h1_parse_response(text, &scan_from, &limits, x->pool, s->was_head, false,
+    if (x->head_bytes_max > 0)
+        own.bytes_max = hd_min(own.bytes_max, x->head_bytes_max);
+    rc = hd_h1_parse_response(text, &scan_from, &own, x->pool, s->was_head, false,
                               &x->res, &keep_alive, &until_close, &used, &why);
     if (rc == HD_H1_TOO_LONG) {
         hd_err_t err = {0};
 
-        hd_exchange_too_large(&err, limits.bytes_max, limits.fields_max,
+        hd_exchange_too_large(&err, own.bytes_max, own.fields_max,
                               hd_h1_longest_field(text, NULL));
         refuse_as(s, HD_XR_TOO_LARGE, &err);
         return;
@@ -213,8 +245,11 @@ static void take_head(stream_t *s, hd_str_t text, bool ended)
     hd_weft_hold(&s->client->w, x->pool);
     hd_headers_mark_hops(&x->res.headers);
     if (x->res.status < 200) {
+        s->interims_n += text.len > HD_BLOCK_BYTES ? HD_LONG_INTERIM : 1;
         if (ended)
             refuse(s, "it ends with an interim response");
+        else if (s->interims_n > HD_INTERIMS_MAX)
+            refuse(s, "interim responses without end");
         else
             x->user->on_interim(x);
         return;
@@ -272,8 +307,10 @@ static void on_trailers(hd_weft_t *w, hd_weft_stream_t *st, hd_str_t text)
     const char *why = "";
     size_t used;
 
-    if (!s->head_given || hd_h1_parse_trailers(text, &limits, s->x->pool, &s->x->trailers,
-                                               &used, &why) != HD_H1_OK)
+    if (!s->head_given ||
+        hd_h1_parse_trailers(text, &limits, s->x->pool, &s->x->trailers, &used, &why) !=
+            HD_H1_OK ||
+        used != text.len)
         refuse(s, "bad trailers");
     else
         hd_weft_hold(w, s->x->pool);
@@ -307,9 +344,14 @@ static void on_reset(hd_weft_t *w, hd_weft_stream_t *st, uint32_t code)
                  &err);
 }
 
-static void on_goaway(hd_weft_t *w)
+static void on_goaway(hd_weft_t *w, uint32_t no)
 {
+    hd_weft_stream_t *st;
+    uint32_t at = 0;
+
     ((weft_client_t *)w)->up->draining = true;
+    while ((st = hd_weft_next(w, &at)) != NULL)
+        ((stream_t *)st)->is_refused = (int32_t)(st->no - no) > 0;
 }
 
 static void on_hello(hd_weft_t *w)
@@ -340,14 +382,6 @@ static const hd_weft_user_t weft_user = {
 };
 
 /* --- the conn --- */
-
-/* Exchanges for which there was no room end here, out of their user's call. */
-static void end_lost(weft_client_t *h)
-{
-    while (!hd_list_is_empty(&h->lost))
-        end_exchange((stream_t *)hd_list_entry(h->lost.next, hd_weft_stream_t, link),
-                     HD_XR_REFUSED, NULL);
-}
 
 static void on_readable(hd_conn_t *c)
 {
@@ -409,7 +443,7 @@ hd_rc_t hd_weft_client_open(hd_upconn_t *u, hd_err_t *err)
     hd_list_init(&h->lost);
     hd_pool_defer(pool, destroy_client, h);
     hd_conn_set_handler(u->conn, &handler, h);
-    hd_weft_init(&h->w, u->conn, &weft_user, HD_WEFT_STREAMS_MAX);
+    hd_weft_init(&h->w, u->conn, &weft_user, HD_WEFT_STREAMS_MAX, false);
     u->_codec = h;
     u->codec = &codec;
     u->streams_max = h->w.peer_streams;

@@ -11,6 +11,7 @@
 #define GOAWAY_MS 5000 /* for the client to see it and close */
 #define WATCH_MS 1000  /* how often those that are waited for are looked at */
 #define SPARE_MAX 256
+#define EARNED_BY_REQUEST 5 /* a reset's price */
 
 typedef struct weft_server_s weft_server_t;
 
@@ -33,6 +34,7 @@ struct weft_server_s {
     hd_link_t link;
     hd_link_t requests;  /* streams whose request is under way */
     uint32_t requests_n; /* begun so far */
+    uint32_t streams_max;
     bool is_draining;
 };
 
@@ -80,13 +82,16 @@ static void set_timer(weft_server_t *h)
     hd_timer_set(h->w.conn->loop, &h->timer, h->waits_ms);
 }
 
-/* Where a stream stands changed: the message is over on both sides, or the request is. */
+/* Where a stream stands changed: the message is over on both sides, or the request is.
+ * Answered early it is over, too: nobody wants the rest of its body. */
 static void settle(stream_t *s)
 {
     weft_server_t *h = s->server;
 
     if (hd_weft_is_open(&s->st) && s->st.end_sent && s->st.in_ended)
         hd_weft_close(&h->w, &s->st);
+    else if (s->st.end_sent && s->req == NULL)
+        hd_weft_reset(&h->w, &s->st, HD_WEFT_CANCEL);
     if (hd_weft_is_open(&s->st) || s->req != NULL)
         return;
     free_stream(s);
@@ -173,7 +178,11 @@ static void send_head(hd_req_t *req, bool is_interim)
     hd_h1_put_fields(to, &req->res.headers);
     hd_h1_put(to, "\r\n", 2);
     req->head_bytes_sent += hd_h1_written(to) - at;
-    hd_weft_end_head(w, &s->st, !is_interim && !req->res.has_body ? HD_WEFT_END : 0);
+    if (hd_weft_end_head(w, &s->st, !is_interim && !req->res.has_body ? HD_WEFT_END : 0))
+        return;
+    hd_ignore(hd_req_err(req, HD_E_LIMIT, "a response head longer than a link takes"));
+    if (!is_interim)
+        hd_weft_reset(w, &s->st, HD_WEFT_INTERNAL);
 }
 
 static void send_body(hd_req_t *req, hd_chain_t *body)
@@ -197,6 +206,7 @@ static void want_body(hd_req_t *req)
 {
     stream_t *s = req->client_state;
 
+    s->data_ns = hd_loop_now_ns(req->loop); /* from now on it is waited for */
     hd_weft_consume(&s->server->w, &s->st, s->st.held);
     s->st.held = 0;
 }
@@ -214,6 +224,7 @@ static void on_finished(hd_req_t *req)
     stream_t *s = req->client_state;
 
     hd_ignore(take_request(s) != NULL);
+    hd_h2_budget_earn(&s->server->w.budget, EARNED_BY_REQUEST);
     settle(s);
 }
 
@@ -323,13 +334,27 @@ static void start_request(weft_server_t *h, stream_t *s, hd_str_t text, uint8_t 
         hd_weft_goaway(&h->w);
 }
 
+/* Beyond the number of streams, and its sender must have known it. */
+static bool is_beyond(const weft_server_t *h, uint32_t id)
+{
+    uint32_t index = id & 0xffff;
+
+    return index >= h->streams_max &&
+           (index >= HD_WEFT_STREAMS_FIRST || h->w.heads_n > HD_WEFT_STREAMS_FIRST);
+}
+
 static bool on_head(hd_weft_t *w, uint32_t id, hd_weft_stream_t *st, hd_str_t text,
                     uint8_t flags)
 {
     stream_t *s;
 
+    w->heads_n++;
     if (st != NULL || id == 0)
         return false;
+    if (is_beyond((weft_server_t *)w, id)) {
+        hd_weft_refuse(w, id);
+        return true;
+    }
     s = take_stream();
     s->server = (weft_server_t *)w;
     hd_list_init(&s->link);
@@ -368,7 +393,8 @@ static void on_trailers(hd_weft_t *w, hd_weft_stream_t *st, hd_str_t text)
     if (s->req == NULL)
         return;
     if (hd_h1_parse_trailers(text, &limits, s->req->pool, &s->req->trailers, &used,
-                             &why) == HD_H1_OK) {
+                             &why) == HD_H1_OK &&
+        used == text.len) {
         hd_weft_hold(w, s->req->pool);
         return;
     }
@@ -496,6 +522,7 @@ static bool give_up(weft_server_t *h, stream_t *s, bool is_slow_reader)
         end_conn(h, HD_E_TIMEOUT, "client timed out while reading the response", false);
         return false;
     }
+    hd_h2_count(&h->w.budget, HD_H2_SLOW, 1);
     hd_weft_reset(&h->w, &s->st, HD_WEFT_INTERNAL);
     lose_request(s, HD_E_TIMEOUT, "client timed out while reading the response");
     settle(s);
@@ -544,8 +571,9 @@ void hd_weft_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     hd_list_init(&h->requests);
     hd_list_add_last(&conns, &h->link);
     hd_conn_set_handler(c, &handler, h);
-    hd_weft_init(&h->w, c, &weft_user,
-                 http->h2_streams > 0 ? http->h2_streams : HD_WEFT_STREAMS_MAX / 2);
+    h->streams_max = http->h2_streams > 0 ? hd_min(http->h2_streams, HD_WEFT_STREAMS_MAX)
+                                          : HD_WEFT_STREAMS_MAX / 2;
+    hd_weft_init(&h->w, c, &weft_user, h->streams_max, true);
     h->times = hd_http_times(http);
     set_timer(h);
     if (c->is_readable)

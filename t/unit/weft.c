@@ -274,13 +274,13 @@ static void test_bad_bodies(void)
 /* Each ends the link, and nothing else. */
 static void test_fatal(void)
 {
-    static char big[300000];
+    static char big[1100000];
     static const char *const why[] = {
         "no HELLO",
         "another version",
         "two HELLOs",
         "DATA beyond its credit",
-        "an index beyond",
+        "a second GOAWAY",
         "an id that is open",
         "id 0",
         "an unknown type",
@@ -314,7 +314,8 @@ static void test_fatal(void)
             frame(DATA, 0x10000, big, sizeof(big));
             break;
         case 4:
-            text(HEAD | END, 0x1ffff, GET);
+            text(GOAWAY, 0, "");
+            text(GOAWAY, 0, "");
             break;
         case 5:
             text(HEAD | END, 0x20000, GET);
@@ -347,22 +348,154 @@ static void test_fatal(void)
     }
 }
 
-static void test_resets(void)
+/* What costs the peer nothing, again and again: a bounded number of times. <served>: each
+ * time a request ends well, too. */
+static unsigned flood(unsigned kind, bool served)
 {
+    unsigned n;
+
+    answer_here();
+    open_link();
+    hello();
+    hd_ignore(heard() == NULL);
+    text(HEAD, 0x10063, POST "\r\n"); /* for frames that want an open stream */
+    for (n = 1; n <= (served ? 12000 : 60000) && !is_closed; n++) {
+        uint32_t id = (1 + n % 0x7000) << 16;
+
+        route->action = HD_ACT_PROXY;
+        lb.rc = HD_AGAIN;
+        switch (kind) {
+        case 0: /* rapid reset */
+            text(HEAD | END, id, GET);
+            number(RESET, id, 0);
+            break;
+        case 1: /* MadeYouReset */
+            text(HEAD, id, POST "Content-Length: 1\r\n\r\n");
+            text(DATA | END, id, "xx");
+            break;
+        case 2:
+            text(HEAD, id, POST "\r\n");
+            text(TRAILERS | END, id, "no colon\r\n\r\n");
+            break;
+        case 3:
+            text(DATA, 0x10063, "");
+            break;
+        case 4:
+            number(CREDIT, 0x10063, 1);
+            break;
+        default:
+            text(HEAD | END, 0x10000 + 900, GET);
+        }
+        if (served) {
+            turn_some(loop);
+            route->action = HD_ACT_ANSWER;
+            text(HEAD | END, id | 1, GET);
+            turn_some(loop);
+        }
+        if (n % 100 == 0)
+            hd_ignore(heard() == NULL);
+    }
+    if (!is_closed)
+        number(RESET, 0x10063, 0);
+    hd_ignore(heard() == NULL);
+    close_link("a flood");
+    return n;
+}
+
+static void test_floods(void)
+{
+    static const struct {
+        const char *name;
+        unsigned least, most;
+    } floods[] = {
+        {"reset", 10000, 10200},        {"longer than announced", 10000, 10200},
+        {"bad trailers", 10000, 10200}, {"empty DATA", 50000, 50200},
+        {"CREDIT of 1", 50000, 50200},  {"an index beyond", 25000, 25200},
+    };
+    unsigned n;
+
+    for (unsigned i = 0; i < hd_countof(floods); i++) {
+        n = flood(i, false);
+        ok(n >= floods[i].least && n <= floods[i].most, "%s: ends after %u",
+           floods[i].name, n);
+        is_closed = false;
+    }
+    n = flood(0, true);
+    ok(n > 12000, "but not that of a peer whose requests end well, too");
+}
+
+/* Beyond the number of streams: not among the first, which couldn't know it. */
+static void test_streams_max(void)
+{
+    answer_here();
+    http->h2_streams = 2;
+    open_link();
+    hello();
+    hd_ignore(heard() == NULL);
+    text(HEAD | END, 0x1ffff, GET);
+    is_str(heard(), "RESET/255:4", "an index beyond all is refused");
+    for (unsigned i = 1; i < 100; i++)
+        text(HEAD | END, 0x10000 + i, GET);
+    hd_ignore(heard() == NULL);
+    text(HEAD | END, 0x20002, GET);
+    is_str(heard(), "RESET/2:4", "one beyond the number is refused");
+    text(HEAD | END, 0x20001, GET);
+    is_str(heard(), "HEAD/1:0E", "one below it is served");
+    http->h2_streams = 0;
+    close_link("the number of streams");
+}
+
+/* A peer isn't waited for while we take nothing; then it has its time. */
+static void test_patience(void)
+{
+    static char bytes[60000];
+    hd_req_t *req;
+
     answer_here();
     route->action = HD_ACT_PROXY;
     lb.rc = HD_AGAIN;
+    loc->client_max_body_size = 0;
+    loc->client_body_timeout_ms = 5000;
     open_link();
     hello();
-    for (unsigned i = 1; i <= 12000 && !is_closed; i++) {
-        text(HEAD | END, (i & 0x7fff) << 16, GET);
-        number(RESET, (i & 0x7fff) << 16, 0);
-        if (i % 500 == 0)
-            hd_ignore(heard() == NULL);
-    }
-    ok(is_closed, "a peer that only opens and resets is left");
-    is_closed = false;
-    close_link("resets");
+    hd_ignore(heard() == NULL);
+    text(HEAD, 0x10001, POST "\r\n");
+    hd_ignore(heard() == NULL);
+    for (unsigned i = 0; i < 2; i++)
+        frame(DATA, 0x10001, bytes, sizeof(bytes));
+    is_str(heard(), "", "a body that nobody takes");
+    req = hd_container_of(lb.wake, hd_req_t, wake);
+    ok(hd_request_is_full(req), "to the brim");
+    for (unsigned i = 0; i < 10; i++)
+        tick(1001);
+    is_str(heard(), "", "is not the peer's fault");
+    req->client->want_body(req);
+    for (unsigned i = 0; i < 4; i++)
+        tick(1001);
+    ok(strstr(heard(), "HEAD") == NULL, "once it is taken the peer has its time");
+    for (unsigned i = 0; i < 3; i++)
+        tick(1001);
+    ok(strstr(heard(), "HEAD/1:0") != NULL, "and not more");
+    ok(strncmp(last_head, "HTTP/1.1 408 ", 13) == 0, "408");
+    loc->client_body_timeout_ms = 60000;
+    close_link("patience");
+}
+
+/* Answered before its body has come: the rest isn't waited for. */
+static void test_early_answer(void)
+{
+    answer_here();
+    loc->client_max_body_size = 10;
+    open_link();
+    hello();
+    hd_ignore(heard() == NULL);
+    text(HEAD, 0x10001, POST "Content-Length: 100\r\n\r\n");
+    ok(strstr(heard(), "E RESET/1:4") != NULL, "an answer and the end of the stream");
+    ok(strncmp(last_head, "HTTP/1.1 413 ", 13) == 0, "413");
+    text(DATA, 0x10001, "late");
+    is_str(heard(), "", "the rest is passed over");
+    loc->client_max_body_size = 0;
+    close_link("an early answer");
 }
 
 /* A drained link refuses what comes, so that it may be repeated, and serves what is
@@ -377,7 +510,7 @@ static void test_drain(void)
     text(HEAD | END, 0x10000, GET);
     hd_ignore(heard() == NULL);
     hd_weft_drain(loop, &(hd_drain_round_t){.no = 1, .left = 1});
-    is_str(heard(), "GOAWAY/0:0", "GOAWAY");
+    is_str(heard(), "GOAWAY/0:4", "GOAWAY");
     text(HEAD | END, 0x10001, GET);
     is_str(heard(), "RESET/1:4", "the next one is refused");
     lb.rc = HD_ERROR;
@@ -496,7 +629,10 @@ int main(void)
     test_bad_heads();
     test_bad_bodies();
     test_fatal();
-    test_resets();
+    test_floods();
+    test_streams_max();
+    test_patience();
+    test_early_answer();
     test_drain();
     test_credit();
     test_noise();
