@@ -2,6 +2,7 @@
 #include "http/hd_conf_proxy_int.h"
 #include "core/conf/hd_conf_cluster.h"
 #include "core/conf/hd_module_table.h"
+#include "http/hd_codec.h"
 
 static bool may_have_uri(const hd_place_t *p)
 {
@@ -220,6 +221,20 @@ static const hd_conf_enum_t priorities[] = {{"default", 0}, {"high", 1}, {NULL, 
 #define IN_ANY (HD_IN_HTTP | HD_IN_SERVER | HD_IN_LOCATION)
 #define AT(field) offsetof(hd_conf_proxy_t, field)
 
+/* More than a weft takes has no effect. */
+static hd_rc_t set_head_bytes(hd_conf_t *cf, const hd_str_t *args, void *conf,
+                              hd_err_t *err)
+{
+    hd_conf_proxy_t *pc = conf;
+
+    if (hd_parse_size(args[0], UINT64_MAX, &pc->head_bytes, err) != HD_OK)
+        return HD_ERROR;
+    if (pc->head_bytes > HD_WEFT_HEAD_BYTES)
+        hd_conf_warn(cf, "heads of responses have at most %uk",
+                     HD_WEFT_HEAD_BYTES / 1024);
+    return HD_OK;
+}
+
 static const hd_directive_t directives[] = {
     {.name = "proxy_pass",
      .scope = HD_IN_LOCATION | HD_IN_IF | HD_IN_LIMIT_EXCEPT,
@@ -385,8 +400,7 @@ static const hd_directive_t directives[] = {
     {.name = "proxy_buffer_size",
      .scope = IN_ANY,
      .args_n = 1,
-     .set = hd_set_size,
-     .offset = AT(head_bytes),
+     .set = set_head_bytes,
      .help = "SIZE: a response's head may be so long, up to 120 KB; 80k"},
     {.name = "proxy_busy_buffers_size",
      .scope = IN_ANY,

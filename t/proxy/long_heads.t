@@ -103,6 +103,11 @@ my $r = $hd->get('/pair/request/long', map { ("X-$_" => 'x' x 50000) } 1 .. 4);
 is $r->body, join(' ', map { "X-$_=50000" } 1 .. 4), 'heads of 200 KB go through';
 isnt alpn('/request/long'), 'heddle-weft/1', 'over a connection of their own';
 
+my ($status, $said) = Heddle->new->conf('http { server { listen 127.0.0.1:%%PORT_0%%; location / { proxy_pass http://127.0.0.1:1; proxy_buffer_size 256k; } } }')
+    ->run('-t');
+is $status, 0, 'more may be said';
+like $said, qr/\[warn\] \S*heddle\.conf:\d+: heads of responses have at most 120k/, 'with a warning';
+
 # ---- by xDS
 
 SKIP: {
