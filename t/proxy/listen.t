@@ -7,7 +7,7 @@ use lib 't/lib';
 use Test::More;
 use Heddle;
 
-my $hd = Heddle->new->conf(<<'EOC');
+my $conf = <<'EOC';
 http {
     server { listen %%PORT_0%%; listen [::1]:%%PORT_0%%; return 200 any; }
     server { listen 127.0.0.1:%%PORT_0%%; return 200 "specific $server_addr:$server_port"; }
@@ -21,6 +21,7 @@ http {
     }
 }
 EOC
+my $hd = Heddle->new->conf($conf);
 $hd->echo_server(3);
 $hd->start;
 
@@ -40,6 +41,20 @@ like proxied("PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n", '/up/'), qr/^X-Forwar
     'and the upstream hears of it';
 is proxied('', '/'), '', 'without it the connection is closed';
 is proxied("PROXY TCP4 192.0.2.1 192.0.2.2 x 80\r\n", '/'), '', 'a broken one, too';
+
+# Options of a socket that is there, by reload.
+SKIP: {
+    skip 'no ss', 5 if !grep { -x "$_/ss" } split /:/, $ENV{PATH};
+    my $backlog = sub { return (split ' ', `ss -Hltn 'sport = :${\$hd->port(1)}'`)[2] };
+    my $alive = sub { my $c = $hd->connect(1); $hd->wait_for(sub { `ss -Htno state established 'sport = :${\$hd->port(1)}'` =~ /:${\$c->{sock}->sockport}\b(.*)/ }); return `ss -Htno state established 'sport = :${\$hd->port(1)}'` =~ /keepalive/ ? 'alive' : 'quiet' };
+    is $backlog->() . ' ' . $alive->(), '16 alive', 'backlog and so_keepalive';
+    $hd->conf($conf =~ s/backlog=16 (.*) so_keepalive=\S+;/backlog=40 $1;/r);
+    ok $hd->reload, 'a reload with others';
+    is $backlog->() . ' ' . $alive->(), '40 quiet', 'changes them';
+    $hd->conf($conf =~ s/ backlog=16//r);
+    ok $hd->reload, 'back';
+    is $backlog->() . ' ' . $alive->(), '511 alive', 'to what is usual';
+}
 
 # The same ports again: another heddle can't have them.
 my $second = Heddle->new(ports => $hd->{ports});

@@ -113,6 +113,11 @@ static bool open_to_all(const hd_addr_t *addr)
     return chmod(((const struct sockaddr_un *)&ss)->sun_path, 0666) == 0;
 }
 
+static int backlog_of(const hd_socket_spec_t *spec)
+{
+    return spec->backlog > 0 ? spec->backlog : 511;
+}
+
 static hd_rc_t prepare(const hd_socket_spec_t *spec, int family, int fd, hd_err_t *err)
 {
     char text[HD_ADDR_TEXT_MAX];
@@ -126,7 +131,7 @@ static hd_rc_t prepare(const hd_socket_spec_t *spec, int family, int fd, hd_err_
         !open_to_all(&spec->bind))
         return hd_err_set_sys(err, errno, "chmod() of %.*s failed",
                               HD_STR_ARG(hd_addr_print(&spec->bind, text)));
-    if (spec->listen && listen(fd, spec->backlog > 0 ? spec->backlog : 511) != 0)
+    if (spec->listen && listen(fd, backlog_of(spec)) != 0)
         return hd_err_set_sys(err, errno, "listen() on %.*s failed",
                               HD_STR_ARG(hd_addr_print(&spec->bind, text)));
     return HD_OK;
@@ -145,6 +150,48 @@ hd_rc_t hd_socket_make(const hd_socket_spec_t *spec, int *fd, hd_err_t *err)
         return HD_ERROR;
     }
     *fd = made;
+    return HD_OK;
+}
+
+hd_rc_t hd_socket_adjust(int fd, const hd_socket_spec_t *from, const hd_socket_spec_t *to,
+                         hd_err_t *err)
+{
+    bool inet = is_inet(to->bind.family), v6 = to->bind.family == AF_INET6;
+    bool tcp = inet && to->type == SOCK_STREAM, alive = tcp && to->keepalive_idle_s != 0;
+    const struct {
+        bool has_changed;
+        int level, name, value;
+        const char *text;
+    } options[] = {
+        {inet && from->transparent != to->transparent, v6 ? IPPROTO_IPV6 : IPPROTO_IP,
+         v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, to->transparent, "IP_TRANSPARENT"},
+        {to->rcvbuf > 0 && from->rcvbuf != to->rcvbuf, SOL_SOCKET, SO_RCVBUF, to->rcvbuf,
+         "SO_RCVBUF"},
+        {to->sndbuf > 0 && from->sndbuf != to->sndbuf, SOL_SOCKET, SO_SNDBUF, to->sndbuf,
+         "SO_SNDBUF"},
+        {tcp && from->nodelay != to->nodelay, IPPROTO_TCP, TCP_NODELAY, to->nodelay,
+         "TCP_NODELAY"},
+        {tcp && from->fastopen != to->fastopen, IPPROTO_TCP, TCP_FASTOPEN, to->fastopen,
+         "TCP_FASTOPEN"},
+        {tcp && (from->keepalive_idle_s != 0) != alive, SOL_SOCKET, SO_KEEPALIVE, alive,
+         "SO_KEEPALIVE"},
+        {alive && from->keepalive_idle_s != to->keepalive_idle_s, IPPROTO_TCP,
+         TCP_KEEPIDLE, (int)to->keepalive_idle_s, "TCP_KEEPIDLE"},
+        {alive && to->keepalive_interval_s != 0 &&
+             from->keepalive_interval_s != to->keepalive_interval_s,
+         IPPROTO_TCP, TCP_KEEPINTVL, (int)to->keepalive_interval_s, "TCP_KEEPINTVL"},
+        {alive && to->keepalive_probes != 0 &&
+             from->keepalive_probes != to->keepalive_probes,
+         IPPROTO_TCP, TCP_KEEPCNT, (int)to->keepalive_probes, "TCP_KEEPCNT"},
+    };
+
+    for (size_t i = 0; i < hd_countof(options); i++) {
+        if (options[i].has_changed &&
+            !set_option(fd, options[i].level, options[i].name, options[i].value))
+            return hd_err_set_sys(err, errno, "setsockopt(%s)", options[i].text);
+    }
+    if (to->listen && from->backlog != to->backlog && listen(fd, backlog_of(to)) != 0)
+        return hd_err_set_sys(err, errno, "listen()");
     return HD_OK;
 }
 

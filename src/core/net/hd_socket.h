@@ -46,3 +46,7 @@ extern const hd_socket_broker_t *hd_socket_broker;
 /* What the broker itself (and hd_socket_open) does: in this process, at once. */
 hd_rc_t hd_socket_make(const hd_socket_spec_t *spec, int *fd,
                        hd_err_t *err) HD_MUST_CHECK;
+/* What <to> says otherwise than <from> and what may change while <fd> listens: sizes,
+ * backlog, keep-alive, fast open, transparency, delays. */
+hd_rc_t hd_socket_adjust(int fd, const hd_socket_spec_t *from, const hd_socket_spec_t *to,
+                         hd_err_t *err) HD_MUST_CHECK;

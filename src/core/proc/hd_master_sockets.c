@@ -17,6 +17,7 @@
  * queue of connections. */
 typedef struct socket_s {
     hd_listen_item_t item;
+    hd_socket_spec_t said; /* by whom asked for it last; else as in <item> */
     unsigned wanted, asked; /* bits of hd_requester_t */
     bool is_lent;           /* the service manager's: its file isn't ours to remove */
     uint32_t fds_n;         /* 0: not open yet */
@@ -53,6 +54,7 @@ hd_rc_t hd_sockets_need(hd_requester_t by, const hd_listen_item_t *item, hd_err_
         if (hd_listen_item_same(&s->item, item)) {
             s->asked |= bit(by);
             s->item.roles |= item->roles;
+            s->said = item->spec;
             return HD_OK;
         }
     }
@@ -61,6 +63,7 @@ hd_rc_t hd_sockets_need(hd_requester_t by, const hd_listen_item_t *item, hd_err_
         return hd_err_set_sys(err, ENOMEM, "a listening socket");
     s->item = *item;
     hd_ignore(!hd_listen_item_fix(&s->item)); /* it was whole where it came from */
+    s->said = s->item.spec;
     s->asked = bit(by);
     s->next = sockets;
     sockets = s;
@@ -111,6 +114,27 @@ static uint32_t wanted_fds(const socket_t *s)
     return hd_max(hd_max(hd_master.shared->workers_n, s->fds_n), 1u);
 }
 
+/* Options that it had from <from> as <said> has them; as nginx, at each reload. What would
+ * take another socket (reuseport, ipv6only) stays. */
+static void adjust(socket_t *s, const hd_socket_spec_t *from)
+{
+    hd_socket_spec_t to = s->said;
+    char text[HD_ADDR_TEXT_MAX];
+
+    to.bind = s->item.spec.bind;
+    to.reuseport = s->item.spec.reuseport;
+    to.v6only = s->item.spec.v6only;
+    to.freebind = s->item.spec.freebind;
+    for (uint32_t i = 0; i < s->fds_n; i++) {
+        hd_err_t err = {0};
+
+        if (hd_socket_adjust(s->fds[i], from, &to, &err) != HD_OK)
+            hd_log(HD_LOG_WARN, "%.*s: %s", HD_STR_ARG(hd_addr_print(&to.bind, text)),
+                   err.text);
+    }
+    s->item.spec = to;
+}
+
 static hd_rc_t open_socket(socket_t *s, hd_err_t *err)
 {
     const hd_socket_spec_t *spec = &s->item.spec;
@@ -121,6 +145,8 @@ static hd_rc_t open_socket(socket_t *s, hd_err_t *err)
 
         s->fds_n = hd_inherited_take(spec, s->fds, HD_WORKERS_MAX, &own, &s->is_lent);
         s->item.exclusive = !own || !spec->reuseport || s->item.roles != HD_ROLE_WORKERS;
+        if (s->fds_n > 0)
+            adjust(s, &(hd_socket_spec_t){.type = spec->type});
     }
     before = s->fds_n;
     while (s->fds_n < wanted_fds(s)) {
@@ -401,9 +427,12 @@ void hd_sockets_on_death(hd_child_t *c)
 void hd_sockets_commit(hd_requester_t by, bool whole)
 {
     for (socket_t *s = sockets; s != NULL; s = s->next) {
-        if ((s->asked & bit(by)) != 0)
+        if ((s->asked & bit(by)) != 0) {
+            const hd_socket_spec_t before = s->item.spec;
+
             s->wanted |= bit(by);
-        else if (whole)
+            adjust(s, &before);
+        } else if (whole)
             s->wanted &= ~bit(by);
         s->asked &= ~bit(by);
     }
