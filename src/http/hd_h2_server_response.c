@@ -149,15 +149,24 @@ static void want_body(hd_req_t *req)
     hd_h2_stream_return_credit(st);
 }
 
+/* What there is of the response goes first: nghttp2 drops what is queued of a stream that
+ * is reset. */
 static void abort_response(hd_req_t *req, uint32_t h2_error)
 {
     hd_h2_stream_t *st = req->client_state;
+    hd_h2_session_t *s = &st->server->s;
+    int32_t id = st->id;
 
     if (st->closed)
         return;
+    if (req->response_started && !s->in_recv && !s->in_send) {
+        hd_h2_session_flush(s);
+        if (stream_of(s, id) != st || st->closed)
+            return;
+    }
     st->is_aborted = true;
-    nghttp2_submit_rst_stream(st->server->s.ng, NGHTTP2_FLAG_NONE, st->id, h2_error);
-    hd_h2_session_flush_later(&st->server->s);
+    nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, h2_error);
+    hd_h2_session_flush_later(s);
 }
 
 /* RFC 9113 §8.1: a whole response before a whole request: we want no more of it. */

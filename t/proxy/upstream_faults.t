@@ -6,12 +6,14 @@ use warnings;
 use lib 't/lib';
 use Test::More;
 use Heddle;
+use Heddle::H2;
 
 my $hd = Heddle->new->conf(<<'EOC');
 http {
     proxy_http_version 1.1;
     server {
         listen 127.0.0.1:%%PORT_0%%;
+        http2 on;
         location / { proxy_pass http://127.0.0.1:%%PORT_1%%; proxy_read_timeout 300ms; proxy_send_timeout 300ms; }
         location /refused { proxy_pass http://127.0.0.1:%%PORT_none%%; }
         location /full { proxy_pass http://127.0.0.1:%%PORT_full%%; proxy_connect_timeout 100ms; }
@@ -94,6 +96,10 @@ for my $how (sort keys %cut) {
     $c = $hd->connect; # without chunks and without a length, only a reset tells
     $c->send("GET /$how HTTP/1.0\r\nHost: a\r\n\r\n");
     ok $c->response->is_cut || $c->was_reset, 'by HTTP/1.0, too';
+    my $h2 = Heddle::H2->new($hd->port(0));
+    $h2->request(1, "/$how");
+    $r = $h2->response(1);
+    is_deeply [@$r{'status', 'body', 'reset'}], [200, 'half', 'INTERNAL_ERROR'], 'by HTTP/2: what there was of it, then a reset';
 }
 $c = $hd->connect;
 $c->send("GET /stall HTTP/1.1\r\nHost: a\r\n\r\n");
