@@ -70,9 +70,11 @@ void hd_local_sign(hd_req_t *req)
     else
         server = req->loc->server_tokens ? HD_STR(SERVER_TOKENS) : HD_STR(SERVER);
     proxy = req->is_local_reply || req->route == NULL ? NULL : req->route->proxy;
-    put(req, HD_H_SERVER, HD_STR("Server"), server, proxy == NULL || !proxy->pass_server);
-    put(req, HD_H_DATE, HD_STR("Date"), hd_http_date(req->loop),
-        proxy == NULL || !proxy->pass_date);
+    /* who passes the upstream's passes that it has none, too */
+    if (proxy == NULL || !proxy->pass_server)
+        put(req, HD_H_SERVER, HD_STR("Server"), server, true);
+    if (proxy == NULL || !proxy->pass_date)
+        put(req, HD_H_DATE, HD_STR("Date"), hd_http_date(req->loop), true);
 }
 
 /* --- local answers --- */

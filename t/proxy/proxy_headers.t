@@ -83,4 +83,9 @@ for (
     my $path = $want =~ s/^\Q$here\E//r;
     is $r->header('refresh'), "3; url=$path", "Refresh: $name";
 }
+for my $location ('/', '/passed/') { # these answers have neither
+    my $r = $hd->get("$location?to=http://app/x");
+    my $own = $location eq '/' ? 1 : 0;
+    is defined $r->header($_) ? 1 : 0, $own, "$location: " . ($own ? 'our' : 'no') . " $_" for 'server', 'date';
+}
 done_testing;
