@@ -17,7 +17,7 @@
  * queue of connections. */
 typedef struct socket_s {
     hd_listen_item_t item;
-    hd_socket_spec_t said; /* by whom asked for it last; else as in <item> */
+    hd_socket_spec_t said;  /* by whom asked for it last; else as in <item> */
     unsigned wanted, asked; /* bits of hd_requester_t */
     bool is_lent;           /* the service manager's: its file isn't ours to remove */
     uint32_t fds_n;         /* 0: not open yet */
@@ -114,8 +114,8 @@ static uint32_t wanted_fds(const socket_t *s)
     return hd_max(hd_max(hd_master.shared->workers_n, s->fds_n), 1u);
 }
 
-/* Options that it had from <from> as <said> has them; as nginx, at each reload. What would
- * take another socket (reuseport, ipv6only) stays. */
+/* Options that it had from <from> as <said> has them; as nginx, at each reload. What
+ * would take another socket (reuseport, ipv6only) stays. */
 static void adjust(socket_t *s, const hd_socket_spec_t *from)
 {
     hd_socket_spec_t to = s->said;
