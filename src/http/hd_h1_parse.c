@@ -92,10 +92,12 @@ static hd_h1_rc_t parse_field(hd_str_t *rest, const hd_h1_limits_t *limits,
                               hd_headers_t *h, const char **why)
 {
     hd_str_t name = {rest->data, 0}, value;
+    unsigned classes = HD_CH_NAME; /* that all of the name's bytes have */
     size_t len;
 
     while (hd_is_char((unsigned char)name.data[name.len], HD_CH_TOKEN))
-        name.len++; /* stops at the line's CR at the latest */
+        classes &= hd_chars[(unsigned char)name.data[name.len++]];
+    /* it stops at the line's CR at the latest */
     if (name.len == 0)
         return refuse(HD_H1_BAD, "field line without a name", why);
     if (name.data[name.len] != ':')
@@ -111,7 +113,7 @@ static hd_h1_rc_t parse_field(hd_str_t *rest, const hd_h1_limits_t *limits,
     *rest = hd_str_n(value.data + len + 2, value.len - len - 2);
     value.len = len;
     value = hd_str_trim(value);
-    if (hd_h1_is_odd_name(name, limits))
+    if (hd_unlikely(classes == 0) && hd_h1_is_odd_name(name, limits))
         return limits->odd_fields == HD_ODD_DROP
                    ? HD_H1_OK
                    : refuse(HD_H1_BAD, "odd character in a field name", why);
