@@ -313,6 +313,8 @@ for (
     [server('server_name a a;') =~ s/a a;/a;/r . "\n# fine", undef],
     ["http {\nserver { listen 127.0.0.1:$port; server_name x; }\nserver { listen 127.0.0.1:$port; server_name x; }\n}", ":3: conflicting server name \"x\" on 127.0.0.1:$port, ignored"],
     [server('server_name http://x/;'), ':2: server name "http://x/" has suspicious symbols'],
+    [server("ssl_certificate $crt; ssl_certificate_key $key; ssl_certificate_key $wrong_key;") =~ s/$port/$port ssl/r, undef],
+    [server("ssl_reject_handshake on; ssl_certificate_key $key;") =~ s/$port/$port ssl/r, undef],
     [server("ssl_certificate $crt; ssl_certificate_key $key; ssl_protocols TLSv1 TLSv1.2;") =~ s/$port/$port ssl/r, ':2: TLSv1 is not spoken (RFC 8996)'],
     [server('sendfile on; tcp_nopush on; tcp_nodelay on; server_names_hash_bucket_size 64; types_hash_max_size 2048; client_body_buffer_size 8k;'), undef],
 ) {

@@ -351,11 +351,11 @@ static hd_rc_t put_certs(hd_conf_t *cf, const ssl_conf_t *sc, hd_tls_conf_t *tls
         return hd_err_set(err, HD_E_CONF,
                           "ssl_stapling_file is for one certificate, and there are %u",
                           sc->certs_n);
-    if (sc->keys_n != sc->certs_n) /* not with rejects alone: none of both */
+    if (sc->keys_n < sc->certs_n) /* as in nginx a key more is nobody's */
         return hd_err_set(err, HD_E_CONF,
                           "no \"ssl_certificate_key\" is defined for "
                           "certificate \"%.*s\"",
-                          HD_STR_ARG(sc->certs[hd_min(sc->keys_n, sc->certs_n - 1)]));
+                          HD_STR_ARG(sc->certs[sc->keys_n]));
     if (hd_conf_tls_has_variables(&pairs)) {
         if (sc->staples)
             hd_conf_warn(cf, "\"ssl_stapling\" ignored: the certificate's name has "
