@@ -27,8 +27,9 @@ typedef struct hd_exchange_s hd_exchange_t;
 typedef struct hd_upconn_s hd_upconn_t; /* a pooled upstream conn with its codec */
 
 typedef enum {
-    HD_XR_CLOSED, /* the conn ended before a whole response */
-    HD_XR_RESET,
+    HD_XR_CLOSED,    /* the conn ended before a whole response */
+    HD_XR_RESET,     /* the conn */
+    HD_XR_STREAM,    /* the peer reset the stream: its word, which no race explains */
     HD_XR_PROTOCOL,  /* not HTTP: 502 */
     HD_XR_REFUSED,   /* REFUSED_STREAM, GOAWAY below: not processed, safe to repeat */
     HD_XR_TOO_LARGE, /* response head beyond limits */

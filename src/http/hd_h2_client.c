@@ -586,7 +586,7 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
         end_exchange(st,
                      st->refused                       ? HD_XR_REFUSED
                      : error == NGHTTP2_PROTOCOL_ERROR ? HD_XR_PROTOCOL
-                                                       : HD_XR_RESET,
+                                                       : HD_XR_STREAM,
                      &err);
     }
     free_stream(st);

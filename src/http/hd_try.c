@@ -277,6 +277,7 @@ static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
 {
     static const hd_fail_t fails[] = {[HD_XR_CLOSED] = HD_FAIL_CLOSED,
                                       [HD_XR_RESET] = HD_FAIL_RESET,
+                                      [HD_XR_STREAM] = HD_FAIL_RESET,
                                       [HD_XR_PROTOCOL] = HD_FAIL_PROTOCOL,
                                       [HD_XR_REFUSED] = HD_FAIL_RESET,
                                       [HD_XR_TOO_LARGE] = HD_FAIL_PROTOCOL};

@@ -340,7 +340,7 @@ static void on_reset(hd_weft_t *w, hd_weft_stream_t *st, uint32_t code)
     end_exchange((stream_t *)st,
                  code == HD_WEFT_REFUSED    ? HD_XR_REFUSED
                  : code == HD_WEFT_PROTOCOL ? HD_XR_PROTOCOL
-                                            : HD_XR_RESET,
+                                            : HD_XR_STREAM,
                  &err);
 }
 

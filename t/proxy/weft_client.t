@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # The client's side of a link against servers of every kind: one that takes few streams at once, heads longer than a
-# frame may be, GOAWAY that crosses a request, interim responses without
+# frame may be, streams that it resets, GOAWAY that crosses a request, interim responses without
 # end (over HTTP/2, too), heads beyond proxy_buffer_size.
 use strict;
 use warnings;
@@ -26,6 +26,7 @@ http {
     large_client_header_buffers 4 20k;
     server {
         listen 127.0.0.1:%%PORT_0%%;
+        location /few_h2/ { proxy_pass https://127.0.0.1:%%PORT_few%%/; proxy_multiplex off; proxy_http_version 2; }
         location /few/ { proxy_pass https://127.0.0.1:%%PORT_few%%/; }
         location /long/ { proxy_pass https://127.0.0.1:%%PORT_few%%/;
             set \$ten "\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0";
@@ -37,9 +38,12 @@ http {
     server {
         listen 127.0.0.1:%%PORT_few%% ssl;
         $tls
+        http2 on;
         http2_max_concurrent_streams 4;
+        access_log %%DIR%%/few.log;
         large_client_header_buffers 4 8k;
         location / { proxy_pass http://127.0.0.1:%%PORT_1%%; }
+        location /drop { return 444; }
         location /link { return 200 "\$connection \$ssl_alpn_protocol"; }
     }
 }
@@ -110,6 +114,15 @@ is long('few', 4)->status, 431, 'one of 64 KB is answered by the server, whose l
 is $hd->get('/few/link')->body, $first, 'the link goes on';
 is long('long', 1)->status, 502, 'one that we made longer than a frame';
 is $hd->get('/few/link')->body, $first, 'the link goes on';
+
+# A stream that the server resets on a connection that goes on: no race explains it.
+for my $way ('few', 'few_h2') {
+    is $hd->get("/$way/link")->status, 200, "$way: a connection";
+    is $hd->get("/$way/drop?$way")->status, 502, 'a stream that is reset';
+    $hd->wait_log(qr{\d upstream reset the stream: internal.error, .* a reused connection .*"GET /$way/drop\?.* flags: "UR"}i);
+    unlike $hd->log, qr/reset the connection: upstream reset the stream/, 'not the connection';
+    is scalar(my @asked = $hd->file('few.log') =~ m{/drop\?$way }g), 1, 'was asked for once';
+}
 
 is $hd->post('/raw/crossed', 'x')->status, 200, 'a request that GOAWAY did not count is repeated, whatever its method';
 is scalar(my @lines = $hd->log =~ /upstream (?:closed|reset) the connection/g), 0, 'without a word';
