@@ -226,6 +226,7 @@ static void take_head(stream_t *s, hd_str_t text, bool ended)
 
     if (x->head_bytes_max > 0)
         own.bytes_max = hd_min(own.bytes_max, x->head_bytes_max);
+    hd_weft_hold(&s->client->w, x->pool); /* of a bad one something may be logged, too */
     rc = hd_h1_parse_response(text, &scan_from, &own, x->pool, s->was_head, false,
                               &x->res, &keep_alive, &until_close, &used, &why);
     if (rc == HD_H1_TOO_LONG) {
@@ -242,7 +243,6 @@ static void take_head(stream_t *s, hd_str_t text, bool ended)
         refuse(s, rc == HD_H1_MORE || *why == '\0' ? "bad head" : why);
         return;
     }
-    hd_weft_hold(&s->client->w, x->pool);
     hd_headers_mark_hops(&x->res.headers);
     if (x->res.status < 200) {
         s->interims_n += text.len > HD_BLOCK_BYTES ? HD_LONG_INTERIM : 1;
@@ -307,13 +307,12 @@ static void on_trailers(hd_weft_t *w, hd_weft_stream_t *st, hd_str_t text)
     const char *why = "";
     size_t used;
 
+    hd_weft_hold(w, s->x->pool);
     if (!s->head_given ||
         hd_h1_parse_trailers(text, &limits, s->x->pool, &s->x->trailers, &used, &why) !=
             HD_H1_OK ||
         used != text.len)
         refuse(s, "bad trailers");
-    else
-        hd_weft_hold(w, s->x->pool);
 }
 
 static void on_end(hd_weft_t *w, hd_weft_stream_t *st)

@@ -246,9 +246,10 @@ static unsigned parse_head(weft_server_t *h, stream_t *s, const hd_http_conf_t *
     hd_req_head_t *head = &s->req->head;
     hd_h1_limits_t limits = hd_http_limits(http, HEAD_BYTES_MAX, HEAD_FIELDS_MAX);
     size_t scan_from = 0, used = 0;
-    hd_h1_rc_t rc =
-        hd_h1_parse_request(text, &scan_from, &limits, s->req->pool, head, &used, why);
+    hd_h1_rc_t rc;
 
+    hd_weft_hold(&h->w, s->req->pool); /* what was read of a bad one is logged, too */
+    rc = hd_h1_parse_request(text, &scan_from, &limits, s->req->pool, head, &used, why);
     if (rc == HD_H1_TOO_LONG)
         return hd_h1_say_limit(s->req, http->is_xds, text, &limits);
     if (rc != HD_H1_OK || used != text.len) {
@@ -256,7 +257,6 @@ static unsigned parse_head(weft_server_t *h, stream_t *s, const hd_http_conf_t *
             *why = "bad head";
         return 400;
     }
-    hd_weft_hold(&h->w, s->req->pool);
     if (hd_headers_get(&head->headers, HD_H_TRANSFER_ENCODING) != NULL) {
         *why = "Transfer-Encoding over a weft";
         return 400;
@@ -392,12 +392,11 @@ static void on_trailers(hd_weft_t *w, hd_weft_stream_t *st, hd_str_t text)
 
     if (s->req == NULL)
         return;
+    hd_weft_hold(w, s->req->pool);
     if (hd_h1_parse_trailers(text, &limits, s->req->pool, &s->req->trailers, &used,
                              &why) == HD_H1_OK &&
-        used == text.len) {
-        hd_weft_hold(w, s->req->pool);
+        used == text.len)
         return;
-    }
     hd_weft_reset(w, st, HD_WEFT_PROTOCOL);
     lose_request(s, HD_E_PROTOCOL, "bad trailers");
     settle(s);

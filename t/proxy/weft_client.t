@@ -111,6 +111,7 @@ sub long { return $hd->get("/$_[0]/a", map { ("X-$_" => 'x' x 16000) } 0 .. $_[1
 $first = $hd->get('/few/link')->body;
 is long('few', 0)->status, 200, 'a short head';
 is long('few', 4)->status, 431, 'one of 64 KB is answered by the server, whose limit it is';
+$hd->wait_for(sub { $hd->file('few.log') =~ m{"GET /a HTTP/1\.1" 431 } }, 'its line in the log, from a head that is kept as long as its request');
 is $hd->get('/few/link')->body, $first, 'the link goes on';
 is long('long', 1)->status, 502, 'one that we made longer than a frame';
 is $hd->get('/few/link')->body, $first, 'the link goes on';
