@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 static const hd_h1_limits_t limits = {
-    .bytes_max = 8192, .fields_max = 50, .underscores = true, .ignore_invalid = false};
+    .bytes_max = 8192, .fields_max = 50, .underscores = true};
 
 static void fuzz_request(hd_str_t bytes)
 {
