@@ -323,6 +323,12 @@ void hd_weft_goaway(hd_weft_t *w)
     if (w->goaway_sent)
         return;
     w->goaway_sent = true;
+    w->goaway_ns = hd_loop_now_ns(w->conn->loop);
+    put_frame(w, GOAWAY, 0, NULL, 0);
+}
+
+void hd_weft_last_goaway(hd_weft_t *w)
+{
     put_number(w, GOAWAY, 0, w->heads_n);
 }
 
@@ -510,14 +516,16 @@ static hd_rc_t take_trailers(hd_weft_t *w, hd_weft_stream_t *st, hd_str_t text)
     return hd_weft_is_open(st) && is_alive(w) ? take_end(w, st) : HD_OK;
 }
 
-/* <payload>: none counts nothing. */
 static hd_rc_t take_goaway(hd_weft_t *w, hd_str_t payload)
 {
-    if (w->goaway_received)
+    bool is_last = payload.len == 4;
+
+    if (w->is_last_received || (w->goaway_received && !is_last))
         return hd_weft_fail(w, "a second GOAWAY");
     w->goaway_received = true;
+    w->is_last_received = is_last;
     if (w->user->on_goaway != NULL)
-        w->user->on_goaway(w, payload.len == 4 ? get_u32(payload.data) : w->heads_n);
+        w->user->on_goaway(w, is_last ? get_u32(payload.data) : w->heads_n);
     return HD_OK;
 }
 

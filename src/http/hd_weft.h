@@ -14,8 +14,9 @@
  *   TRAILERS  fields after the body; always the last frame of its message
  *   CREDIT    so many more bytes of body are taken: u32
  *   RESET     the stream is over for both, at once: u32, a hd_weft_reset_t
- *   GOAWAY    no new streams, please: those that are here are served, later ones refused;
- *             u32, how many HEADs came so far: what was sent after them wasn't begun
+ *   GOAWAY    no new streams, please: those that are here are served, and those that
+ *             cross it on their way. With a u32, how many HEADs came so far, it is the
+ *             last frame: what was sent after them wasn't begun
  *   HELLO     u8 version, 3 bytes 0, u32 streams at once, u32 credit that a stream begins
  *             with: at least HD_WEFT_CREDIT, which is what counts until it came
  *
@@ -101,7 +102,8 @@ struct hd_weft_s {
     uint32_t heads_n;                   /* received; client: streams opened so far */
     hd_h2_budget_t budget;              /* for what costs a peer nothing */
     hd_link_t waiting;                  /* streams whose body waits, next first */
-    bool is_broken, hello_received, goaway_sent, goaway_received;
+    bool is_broken, hello_received, goaway_sent, goaway_received, is_last_received;
+    uint64_t goaway_ns;          /* when it was sent */
     hd_weft_stream_t **_streams; /* by index; of _room */
     uint32_t _room, _next_index, _serial;
     hd_chain_t _out; /* frames of this turn */
@@ -166,6 +168,8 @@ void hd_weft_refuse(hd_weft_t *w, uint32_t id);
 /* Tells the peer, and closes. */
 void hd_weft_reset(hd_weft_t *w, hd_weft_stream_t *st, hd_weft_reset_t code);
 void hd_weft_goaway(hd_weft_t *w);
+/* Nothing more is read: the conn is closed at once. */
+void hd_weft_last_goaway(hd_weft_t *w);
 /* The peer broke the protocol: the conn ends. Returns HD_ERROR. */
 hd_rc_t hd_weft_fail(hd_weft_t *w, const char *why);
 

@@ -289,6 +289,13 @@ static bool is_worn(const weft_server_t *h, const hd_http_conf_t *http)
     return hd_http_is_worn(http, h->w.conn, is_counted ? h->requests_n : 0);
 }
 
+/* It knows since long that it should begin nothing more: this didn't cross it. */
+static bool was_told(const weft_server_t *h)
+{
+    return h->w.goaway_sent && hd_loop_now_ns(h->w.conn->loop) - h->w.goaway_ns >=
+                                   GOAWAY_MS * UINT64_C(1000000);
+}
+
 static void start_request(weft_server_t *h, stream_t *s, hd_str_t text, uint8_t flags)
 {
     const hd_http_conf_t *http = hd_http_entry_refresh(&h->entry, h->w.conn);
@@ -297,7 +304,7 @@ static void start_request(weft_server_t *h, stream_t *s, hd_str_t text, uint8_t 
     const char *why = "";
     unsigned status;
 
-    if (http == NULL || h->w.goaway_sent) { /* it may be repeated elsewhere */
+    if (http == NULL || was_told(h)) { /* it may be repeated elsewhere */
         hd_weft_goaway(&h->w);
         hd_weft_reset(&h->w, &s->st, HD_WEFT_REFUSED);
         settle(s);
@@ -497,7 +504,7 @@ static void on_reuse(hd_conn_t *c)
 {
     weft_server_t *h = c->owner;
 
-    hd_weft_goaway(&h->w);
+    hd_weft_last_goaway(&h->w);
     hd_weft_flush(&h->w);
     hd_conn_flush(c);
     hd_conn_close(let_go(h, HD_E_LIMIT, "its place was needed"), 0);

@@ -44,7 +44,7 @@ sub is_ended {
     };
     kill 'TERM', $pid;
     waitpid $pid, 0;
-    return $is_ended && $text =~ /\x00\x00\x04\x07\x00{4}/; # GOAWAY
+    return $is_ended && $text =~ /\x00{3}\x07\x00{4}/; # GOAWAY
 }
 
 my $both = {common_tls_context => {alpn_protocols => ['h2', 'http/1.1']}};

@@ -498,10 +498,12 @@ static void test_early_answer(void)
     close_link("an early answer");
 }
 
-/* A drained link refuses what comes, so that it may be repeated, and serves what is
- * there. */
+/* A drained link serves what is there and what crosses GOAWAY; what comes later may be
+ * repeated elsewhere. */
 static void test_drain(void)
 {
+    hd_post_t *first;
+
     answer_here();
     route->action = HD_ACT_PROXY;
     lb.rc = HD_AGAIN;
@@ -509,13 +511,18 @@ static void test_drain(void)
     hello();
     text(HEAD | END, 0x10000, GET);
     hd_ignore(heard() == NULL);
+    first = lb.wake;
     hd_weft_drain(loop, &(hd_drain_round_t){.no = 1, .left = 1});
-    is_str(heard(), "GOAWAY/0:4", "GOAWAY");
+    is_str(heard(), "GOAWAY/0:0", "GOAWAY");
     text(HEAD | END, 0x10001, GET);
-    is_str(heard(), "RESET/1:4", "the next one is refused");
+    is_str(heard(), "", "what crosses it is served, too");
+    number(RESET, 0x10001, 0);
+    tick(5001);
+    text(HEAD | END, 0x10002, GET);
+    is_str(heard(), "RESET/2:4", "what comes much later is refused");
     lb.rc = HD_ERROR;
     lb.code = HD_E_NO_HEALTHY;
-    hd_post(loop, lb.wake);
+    hd_post(loop, first);
     is_int(strncmp(heard(), "HEAD/0:0", 8), 0, "the first one is answered");
     ok(!is_closed, "the client closes, not we");
     tick(5001);
