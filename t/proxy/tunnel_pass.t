@@ -149,7 +149,7 @@ is seen(0, 'site.test:' . $hd->port('echo')), '127.0.0.1', 'a name, by the resol
 is tunnel(0, 'gone.test:' . $hd->port('echo')), 502, 'an unknown name';
 is tunnel(0, $nowhere), 502, 'nobody listens there';
 is seen(1, 'ignored:1'), '127.0.0.1', 'an upstream, whose first server fails: the next one';
-is tunnel(2, 'ignored:1'), 502, 'tunnel_next_upstream off';
+is join(' ', sort map { my $r = tunnel(2, 'ignored:1'); ref $r ? 'open' : $r } 1, 2), '502 open', 'tunnel_next_upstream off: who begins with the other one';
 is seen(5, 'a:1', "X-To: $to"), '127.0.0.1', 'a variable: an address';
 is seen(5, 'a:1', 'X-To: site.test:' . $hd->port('echo')), '127.0.0.1', '... a name';
 is seen(5, 'a:1', 'X-To: unix:' . $hd->dir . '/echo'), 'unix', '... a unix socket';
