@@ -203,7 +203,8 @@ static hd_rc_t set_types(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err
             *t = (hd_http_type_t){.extension = extension, .type = type};
         }
     }
-    qsort(list.items, list.n, sizeof(hd_http_type_t), by_extension);
+    if (list.n > 0)
+        qsort(list.items, list.n, sizeof(hd_http_type_t), by_extension);
     types->items = hd_array_copy(&list, cf->pool);
     types->n = (uint32_t)list.n;
     cc->loc.types = types;
