@@ -53,6 +53,7 @@ typedef struct {
     bool is_server;
 } hd_h2_budget_t;
 
+#define HD_H2_EARNED_BY_REQUEST 5 /* that ends well: a reset's price */
 /* <n> times <kind>; false: a budget is used up, and the conn should end with
  * ENHANCE_YOUR_CALM. */
 bool hd_h2_budget_take(hd_h2_budget_t *b, hd_h2_kind_t kind, uint32_t n, uint64_t now_ns);

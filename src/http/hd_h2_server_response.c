@@ -4,7 +4,6 @@
 #include "http/hd_websocket.h"
 
 #define UNWANTED_MS 2000 /* so long a body that nobody wants is read */
-#define EARNED_BY_REQUEST 5
 
 /* How long the client may do nothing while it is waited for, and *since_ns: when it last
  * did something. */
@@ -224,7 +223,7 @@ static void on_finished(hd_req_t *req)
 
     st->req = NULL;
     if (!st->is_aborted)
-        hd_h2_budget_earn(&st->server->s.budget, EARNED_BY_REQUEST);
+        hd_h2_budget_earn(&st->server->s.budget, HD_H2_EARNED_BY_REQUEST);
     hd_h2_stream_stop_body(st);
     hd_h2_stream_free_if_over(st);
 }

@@ -11,7 +11,6 @@
 #define GOAWAY_MS 5000 /* for the client to see it and close */
 #define WATCH_MS 1000  /* how often those that are waited for are looked at */
 #define SPARE_MAX 256
-#define EARNED_BY_REQUEST 5 /* a reset's price */
 
 typedef struct weft_server_s weft_server_t;
 
@@ -224,7 +223,7 @@ static void on_finished(hd_req_t *req)
     stream_t *s = req->client_state;
 
     hd_ignore(take_request(s) != NULL);
-    hd_h2_budget_earn(&s->server->w.budget, EARNED_BY_REQUEST);
+    hd_h2_budget_earn(&s->server->w.budget, HD_H2_EARNED_BY_REQUEST);
     settle(s);
 }
 
