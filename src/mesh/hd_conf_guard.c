@@ -70,27 +70,33 @@ static hd_rc_t set_breaker(hd_breakers_t *b, hd_str_t name, hd_str_t value, hd_e
         err, HD_E_CONF,
         "unknown parameter \"%.*s\"; allowed are connections=, pending=, "
         "requests=, retries=, pools=, retry_budget=, retry_budget_min=, and "
-        "priority=high as the first one",
+        "priority=high",
         HD_STR_ARG(name));
 }
 
 static hd_rc_t set_breakers(hd_conf_t *cf, const hd_str_t *args, void *conf,
                             hd_err_t *err)
 {
+    const hd_str_t high = HD_STR("priority=high");
     hd_guard_conf_t *g = conf;
-    bool is_high = hd_str_eq(args[0], HD_STR("priority=high"));
-    hd_breakers_t *b = &g->breakers[is_high];
+    hd_breakers_t *b;
+    bool is_high = false;
 
+    for (uint32_t i = 0; i < cf->node->args_n; i++)
+        is_high |= hd_str_eq(args[i], high);
     if (g->has_breakers[is_high])
         return hd_err_set(err, HD_E_CONF, "\"circuit_breaker\"%s stands here twice",
                           is_high ? " priority=high" : "");
     g->has_breakers[is_high] = true;
+    b = &g->breakers[is_high];
     for (size_t i = 0; i < HD_CG_N; i++)
         b->max[i] = HD_GAUGE_NO_LIMIT;
     b->retry_budget_min = 3;
-    for (uint32_t i = is_high; i < cf->node->args_n; i++) {
+    for (uint32_t i = 0; i < cf->node->args_n; i++) {
         hd_str_t name = args[i], value = HD_STR_NONE;
 
+        if (hd_str_eq(args[i], high))
+            continue;
         if (!hd_guard_split(args[i], &name, &value))
             return hd_err_set(err, HD_E_CONF, "\"%.*s\": NAME=VALUE is expected",
                               HD_STR_ARG(args[i]));

@@ -21,7 +21,7 @@ http {
     upstream both    { server 127.0.0.1:%%PORT_10%%; circuit_breaker connections=$conns requests=$requests; }
     upstream conns   { server 127.0.0.1:%%PORT_11%%; circuit_breaker connections=$conns; }
     upstream pending { server 127.0.0.1:%%PORT_12%%; circuit_breaker connections=$conns pending=$pending; }
-    upstream prio    { server 127.0.0.1:%%PORT_13%%; circuit_breaker requests=1; circuit_breaker priority=high requests=2; }
+    upstream prio    { server 127.0.0.1:%%PORT_13%%; circuit_breaker requests=1; circuit_breaker requests=2 priority=high; }
     upstream server  { server 127.0.0.1:%%PORT_16%% max_conns=$conns; }
     upstream retries { server 127.0.0.1:%%PORT_14%% max_fails=0; circuit_breaker retries=$retries; }
     upstream budget  { server 127.0.0.1:%%PORT_15%% max_fails=0; circuit_breaker retry_budget=1% retry_budget_min=$retries; }
