@@ -724,7 +724,7 @@ hd_rc_t hd_h2_client_open(hd_upconn_t *u, hd_err_t *err)
     if (callbacks == NULL)
         callbacks = make_callbacks();
     if (callbacks == NULL ||
-        hd_h2_session_init(&h->s, u->conn, callbacks, false, h) != HD_OK)
+        hd_h2_session_init(&h->s, u->conn, callbacks, false, 0, h) != HD_OK)
         return hd_err_set(err, HD_E_INTERNAL, "no memory for an HTTP/2 session");
     h->up = u;
     h->s.on_out_drained = on_out_drained;

@@ -2,8 +2,7 @@
 #include <nghttp2/nghttp2.h>
 #include <string.h>
 
-#define CONTINUATIONS_MAX 8 /* of one header block; nghttp2 breaks off beyond it */
-#define WINDOW_TINY 64      /* increments below it are counted (CVE-2019-9511) */
+#define WINDOW_TINY 64 /* increments below it are counted (CVE-2019-9511) */
 #define SEEN_N 64
 
 #define EMPTY_COSTS 20 /* CONTINUATION without a byte: as so many others */
@@ -102,7 +101,8 @@ static void check_block(hd_h2_frames_t *f, const frame_t *frame, hd_h2_verdict_t
         v->counts[HD_H2_CONTINUATIONS] += frame->length == 0 ? EMPTY_COSTS : 1;
     }
     f->_block_bytes += frame->length;
-    if (f->_continuations > CONTINUATIONS_MAX) /* CVE-2024-28182 */
+    if (f->_continuations >
+        hd_h2_continuations_max(f->block_bytes_max)) /* CVE-2024-28182 */
         fault(v, NGHTTP2_ENHANCE_YOUR_CALM, "too many CONTINUATION frames");
     else if (f->block_bytes_max > 0 && f->_block_bytes > f->block_bytes_max)
         fault(v, NGHTTP2_ENHANCE_YOUR_CALM, "a header block is too long");

@@ -31,5 +31,12 @@ typedef struct {
     uint32_t good;                /* bytes up to the frame in fault, or all */
 } hd_h2_verdict_t;
 
+/* Frames beside HEADERS that a header block of so many bytes may take; 0: of any number.
+ */
+static inline uint32_t hd_h2_continuations_max(uint32_t block_bytes_max)
+{
+    return hd_max(8u, block_bytes_max / 8192); /* half of the usual frames' size */
+}
+
 /* Looks at the next <n> bytes, up to the first fault. */
 hd_h2_verdict_t hd_h2_frames_pass(hd_h2_frames_t *f, const uint8_t *bytes, uint32_t n);

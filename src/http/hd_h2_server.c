@@ -177,14 +177,15 @@ static void submit_settings(hd_h2_server_t *h, const hd_http_conf_t *http)
     uint32_t conn_window = http != NULL && http->h2_conn_window > 0 ? http->h2_conn_window
                                                                     : HD_H2_CONN_WINDOW;
     nghttp2_settings_entry settings[] = {
-        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
-         http != NULL && http->h2_streams > 0 ? http->h2_streams : STREAMS_MAX},
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, INT32_MAX}, /* see <streams_max> */
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, stream_window},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, h->head_bytes_max},
         {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1}, /* last: left out if not so */
     };
     size_t n = hd_countof(settings) - (http->upgrade_websocket ? 0 : 1);
 
+    h->s.streams_max =
+        http != NULL && http->h2_streams > 0 ? http->h2_streams : STREAMS_MAX;
     nghttp2_submit_settings(h->s.ng, NGHTTP2_FLAG_NONE, settings, n);
     nghttp2_session_set_local_window_size(h->s.ng, NGHTTP2_FLAG_NONE, 0,
                                           (int32_t)conn_window);
@@ -225,14 +226,14 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     h->times = hd_http_times(http);
     h->head_timeout_ms =
         http->header_timeout_ms > 0 ? http->header_timeout_ms : HEAD_TIMEOUT_MS;
-    if (hd_h2_session_init(&h->s, c, callbacks, true, h) != HD_OK) {
+    if (hd_h2_session_init(&h->s, c, callbacks, true,
+                           hd_max(h->head_bytes_max, (uint32_t)65536), h) != HD_OK) {
         hd_http_entry_end(&h->entry, c);
         free(h);
         hd_conn_reset(c);
         return;
     }
     set_budget(h, http);
-    h->s.frames.block_bytes_max = hd_max(h->head_bytes_max, (uint32_t)65536);
     h->s.on_out_drained = hd_h2_request_on_drained;
     hd_list_init(&h->streams);
     hd_list_add_last(&conns, &h->link);

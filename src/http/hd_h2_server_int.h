@@ -47,6 +47,7 @@ struct hd_h2_server_s {
     hd_timer_t timer, unwanted; /* idle; bodies that are dropped */
     hd_timer_t goodbye;         /* between GOAWAY's two steps */
     hd_link_t link, streams;
+    uint32_t streams_open; /* as RFC 9113 §5.1.2 counts them */
     uint32_t head_bytes_max, head_line_max, fields_max, requests_n;
     uint64_t head_timeout_ms;
     uint64_t waits_ms, born_ns; /* waits_ms: for which <timer> was set */

@@ -50,6 +50,11 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
         }
         return 0;
     }
+    if (h->streams_open >= h->s.streams_max) {
+        nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
+                                  NGHTTP2_REFUSED_STREAM);
+        return 0;
+    }
     st = calloc(1, sizeof(*st));
     if (st == NULL)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
@@ -59,6 +64,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
     hd_chain_init(&st->early);
     hd_list_add_last(&h->streams, &st->link);
     h->s.streams++;
+    h->streams_open++;
     h->in_head = true;
     hd_timer_set(h->s.conn->loop, &h->timer, h->head_timeout_ms);
     hd_timer_init(&st->timer, hd_h2_stream_on_due);
@@ -473,6 +479,7 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
         return 0;
     nghttp2_session_set_stream_user_data(ng, id, NULL);
     st->closed = true;
+    h->streams_open--;
     hd_h2_out_free(&st->out);
     if (st->tube != NULL && error == NGHTTP2_NO_ERROR) { /* both halves are over */
         hd_h2_tube_close(st->tube, false);

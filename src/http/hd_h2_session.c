@@ -1,5 +1,7 @@
 #include "http/hd_h2_session.h"
+#include "hd_auto_config.h"
 
+#include <endian.h>
 #include <string.h>
 
 #define FRAME_HEAD_BYTES 9
@@ -61,6 +63,19 @@ static void put(hd_h2_session_t *s, const uint8_t *data, size_t len)
     s->out_at += len;
 }
 
+/* nghttp2 ends a conn whose peer opens more streams than it was told, where a stream's
+ * error is due (RFC 9113 §5.1.2): the peer is told the number, which stands first in our
+ * first frame, and nghttp2 is not. */
+static void tell_streams(hd_h2_session_t *s, uint8_t *settings)
+{
+    uint8_t *entry = settings + FRAME_HEAD_BYTES;
+
+    hd_bug_on(settings[3] != NGHTTP2_SETTINGS ||
+              entry[1] != NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+    memcpy(entry + 2, &(uint32_t){htobe32(s->streams_max)}, 4);
+    s->has_told_streams = true;
+}
+
 /* What has gathered so far is enough for the conn, or for one flush. */
 static bool is_full(hd_h2_session_t *s)
 {
@@ -79,6 +94,8 @@ static ssize_t on_send(nghttp2_session *ng, const uint8_t *data, size_t len, int
         return NGHTTP2_ERR_WOULDBLOCK;
     n = hd_min(len, (size_t)HD_BLOCK_BYTES - s->out_at); /* the rest comes again */
     put(s, data, n);
+    if (s->streams_max > 0 && !s->has_told_streams)
+        tell_streams(s, (uint8_t *)s->out_block->data + s->out_at - n);
     return (ssize_t)n;
 }
 
@@ -432,7 +449,8 @@ void hd_h2_session_callbacks(nghttp2_session_callbacks *cb)
 }
 
 hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
-                           nghttp2_session_callbacks *cb, bool is_server, void *user)
+                           nghttp2_session_callbacks *cb, bool is_server,
+                           uint32_t block_bytes_max, void *user)
 {
     nghttp2_option *option;
     int rc;
@@ -443,6 +461,10 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
     nghttp2_option_set_max_outbound_ack(option, 1000);
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_max_send_header_block_length(option, SEND_HEAD_BYTES);
+#ifdef HD_HAVE_NGHTTP2_CONTINUATIONS
+    nghttp2_option_set_max_continuations(option,
+                                         hd_h2_continuations_max(block_bytes_max));
+#endif
     rc = is_server ? nghttp2_session_server_new2(&s->ng, cb, user, option)
                    : nghttp2_session_client_new2(&s->ng, cb, user, option);
     nghttp2_option_del(option);
@@ -450,6 +472,7 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
         return HD_ERROR;
     s->conn = c;
     s->frames.is_server = is_server;
+    s->frames.block_bytes_max = block_bytes_max;
     s->frames.preface = is_server ? HD_H2_PREFACE_BYTES : 0;
     s->budget = (hd_h2_budget_t){.member = hd_loop_member(c->loop),
                                  .max = HD_H2_BUDGET,

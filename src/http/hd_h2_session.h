@@ -41,7 +41,9 @@ struct hd_h2_session_s {
     size_t out_from, out_at;
     hd_block_t *in_block; /* being read: data chunks are slices of it */
     hd_h2_budget_t budget;
-    uint32_t streams; /* open */
+    uint32_t streams;     /* that have not been freed */
+    uint32_t streams_max; /* which the peer is told; 0: nothing */
+    bool has_told_streams;
     bool in_recv, in_send, is_broken, goaway_sent, goaway_received;
     bool is_ending;        /* GOAWAY with an error: nothing more is read */
     hd_h2_frames_t frames; /* looks at what comes before nghttp2 does */
@@ -63,9 +65,11 @@ static inline hd_h2_out_t *hd_h2_out_of(const hd_h2_session_t *s, int32_t stream
 
 /* nghttp2 callbacks that both sides share are put into <cb>. */
 void hd_h2_session_callbacks(nghttp2_session_callbacks *cb);
-/* <options> NULL: the common ones. HD_ERROR: out of memory in nghttp2. */
+/* <block_bytes_max>: of the peer's header blocks as they are sent; 0: no limit. HD_ERROR:
+ * out of memory in nghttp2. */
 hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
-                           nghttp2_session_callbacks *cb, bool is_server, void *user);
+                           nghttp2_session_callbacks *cb, bool is_server,
+                           uint32_t block_bytes_max, void *user);
 void hd_h2_session_deinit(hd_h2_session_t *s);
 /* Frames go out at the end of the turn. */
 void hd_h2_session_flush_later(hd_h2_session_t *s);

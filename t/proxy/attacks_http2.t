@@ -182,23 +182,28 @@ sub all_attacks {
 
     # ---- too many streams
 
-    {
+    # Whether or not the client has acknowledged our SETTINGS: a stream's error (RFC 9113 §5.1.2).
+    my $settled = sub { $_[0]->until(sub { $_->{type} eq 'SETTINGS' }) };
+    for my $when ('at once', 'against our SETTINGS') {
         my $c = Heddle::H2->new($hd->port(0));
+        $settled->($c) if $when ne 'at once';
         $c->request($_, '/proxy', method => 'POST', end => 0) for map { 2 * $_ - 1 } 1 .. 9;
-        is $c->response(17)->{reset}, 'REFUSED_STREAM', 'too many streams: the ninth of eight is refused';
+        is $c->response(17)->{reset}, 'REFUSED_STREAM', "too many streams, $when: the ninth of eight is refused";
         $c->frame('DATA', 1, 1, '');
-        is $c->response(1)->{status}, 200, 'too many streams: the others go on';
+        is $c->response(1)->{status}, 200, "too many streams, $when: the others go on";
+        $c->request(19, '/proxy', method => 'POST', end => 0);
+        $c->request(21, '/proxy');
+        is $c->response(21)->{reset}, 'REFUSED_STREAM', "too many streams, $when: one has taken the place that was free";
+        $c->frame('DATA', 1, 19, '');
+        is $c->response(19)->{status}, 200, "too many streams, $when: and is served";
     }
-    # Before it has acknowledged our SETTINGS a client is refused, later it is at fault.
-    attack 'too many streams', kind => 'refused_stream', most => 5000, least => 100, open => {quiet => 1}, bytes => sub {
-        my ($c, $n) = @_;
-        return $c->head('HEADERS', 4, 2 * $n - 1, $c->request_block('/proxy', method => 'POST'));
-    };
-    attack 'too many streams against our SETTINGS', error => 'PROTOCOL_ERROR', most => 100, least => 9,
-        before => sub { $_[0]->until(sub { $_->{type} eq 'SETTINGS' }) }, bytes => sub {
-            my ($c, $n) = @_;
-            return $c->head('HEADERS', 4, 2 * $n - 1, $c->request_block('/proxy', method => 'POST'));
-        };
+    for my $settled_or_not ({}, {before => $settled}) {
+        attack 'too many streams', kind => 'refused_stream', most => 5000, least => 100, open => {quiet => 1}, %$settled_or_not,
+            bytes => sub {
+                my ($c, $n) = @_;
+                return $c->head('HEADERS', 4, 2 * $n - 1, $c->request_block('/proxy', method => 'POST'));
+            };
+    }
 
     # ---- slow ones: nothing ever ends by itself
 

@@ -102,6 +102,26 @@ for my $row (
     my ($status, $text) = $bad->run('-t');
     ok $status != 0 && $text =~ /heddle.conf:\d+: / && $text =~ $why, "refused: $line" or diag $text;
 }
+# Heads beyond nine frames, both ways over HTTP/2: in and, with what fits no less, out.
+{
+    my $large = Heddle->new->conf(<<'EOC')->start;
+http {
+    http2 on;
+    large_client_header_buffers 16 32k;
+    server {
+        listen 127.0.0.1:%%PORT_0%%;
+        location / { proxy_http_version 2; proxy_pass http://127.0.0.1:%%PORT_1%%; }
+    }
+    server { listen 127.0.0.1:%%PORT_1%%; location / { return 200 "$http_x1-$request_length"; } }
+}
+EOC
+    my $c = Heddle::H2->new($large->port(0));
+    $c->request(1, '/', fields => [map { ("x$_", "$_" x 30_000) } 1 .. 9]);
+    my $r = $c->response(1);
+    is $r->{status}, 200, 'a head of 270 KB';
+    ok $r->{body} =~ /^1{30000}-(\d+)$/ && $1 > 9 * 16384, 'arrives behind a proxy, too, in more than nine frames';
+}
+
 for my $old ('http2_recv_timeout 10s', 'http2_idle_timeout 10s', 'http2_max_requests 10', 'http2_max_field_size 4k',
     'http2_max_header_size 4k') {
     my $warned = Heddle->new->conf("http { server { listen 127.0.0.1:%%PORT_0%%; $old; } }");

@@ -132,6 +132,8 @@ static void test_blocks(void)
     is_int(pass_all().error, 0, "eight CONTINUATION");
     frame(NGHTTP2_CONTINUATION, NGHTTP2_FLAG_END_HEADERS, 1, 1, 0);
     is_int(pass_all().error, NGHTTP2_ENHANCE_YOUR_CALM, "one more");
+    is_int(hd_h2_continuations_max(65536), 8, "as many where a head is of usual size");
+    ok(hd_h2_continuations_max(1 << 20) >= (1 << 20) / 16384, "and those of a large one");
 
     preface();
     frame(HEADS, END, 1, 500, 0);

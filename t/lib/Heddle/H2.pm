@@ -78,7 +78,11 @@ sub request_block {
 
 sub request {
     my ($self, $id, $path, %opt) = @_;
-    $self->frame('HEADERS', 4 | ($opt{end} // 1 ? 1 : 0), $id, $self->request_block($path, %opt));
+    my @pieces = unpack '(a16384)*', $self->request_block($path, %opt);
+    my $end = $opt{end} // 1 ? 1 : 0;
+    for my $i (0 .. $#pieces) {
+        $self->frame($i == 0 ? 'HEADERS' : 'CONTINUATION', ($i == $#pieces ? 4 : 0) | ($i == 0 ? $end : 0), $id, $pieces[$i]);
+    }
 }
 
 sub next {
