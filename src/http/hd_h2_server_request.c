@@ -1,6 +1,7 @@
 /* The client's side of HTTP/2: frames to requests' heads and bodies. */
 #include "http/hd_h2_server_int.h"
 #include "core/net/hd_overload.h"
+#include "core/net/hd_tls.h"
 #include "http/hd_chars.h"
 #include "http/hd_websocket.h"
 
@@ -73,6 +74,9 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
                                 hd_loop_member(h->s.conn->loop), &hd_h2_server_ops, st);
     hd_headers_init(&st->req->head.headers, st->req->pool, 16);
     st->req->head.version = HD_HTTP_20;
+    /* What :scheme says is the client's word: redirects, X-Forwarded-Proto and who must
+     * come over TLS go by the connection, as over HTTP/1 (RFC 9110 §7.4). */
+    st->req->head.scheme = hd_tls_is_on(h->s.conn) ? HD_STR("https") : HD_STR("http");
     st->req->head.keep_alive = true;
     nghttp2_session_set_stream_user_data(ng, st->id, &st->out);
     return 0;
@@ -139,8 +143,6 @@ static bool take_pseudo(hd_h2_stream_t *st, hd_str_t name, hd_str_t value)
         head->method = hd_str_dup(st->req->pool, value);
     else if (hd_str_eq(name, HD_STR(":path")))
         head->raw_path = hd_str_dup(st->req->pool, value);
-    else if (hd_str_eq(name, HD_STR(":scheme")))
-        head->scheme = hd_str_dup(st->req->pool, value);
     else if (hd_str_eq(name, HD_STR(":authority")))
         head->authority = hd_str_dup_lower(st->req->pool, value);
     else if (hd_str_eq(name, HD_STR(":protocol")))

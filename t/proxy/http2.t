@@ -19,6 +19,7 @@ http {
         http2_body_preread_size 10k;
         location / { return 200 "0123456789abcdefghij"; }
         location /cut { http2_chunk_size 7; return 200 "0123456789abcdefghij"; }
+        location /scheme { return 200 $scheme; }
         location /post { proxy_pass http://127.0.0.1:%%PORT_1%%; proxy_request_buffering off; }
     }
     server { listen 127.0.0.1:%%PORT_2%%; keepalive_requests 2; location / { return 200 ok; } }
@@ -46,6 +47,10 @@ $c->request(3, '/cut');
 my $r = $c->response(3);
 is $r->{body}, '0123456789abcdefghij', 'http2_chunk_size: all of it';
 cmp_ok $r->{frames}, '>=', 3, 'in frames of at most 7 bytes';
+
+my $plain = Heddle::H2->new($hd->port(0));
+$plain->request(1, '/scheme', scheme => 'https');
+is $plain->response(1)->{body}, 'http', '$scheme is the connection\'s, not what :scheme says';
 
 $c->request(5, '/post', method => 'POST', end => 0);
 my ($left, $sent) = (10240, 0);

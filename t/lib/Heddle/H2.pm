@@ -72,7 +72,7 @@ sub fields { my $out = ''; while (my ($n, $v) = splice @_, 0, 2) { $out .= field
 
 sub request_block {
     my ($self, $path, %opt) = @_;
-    return fields(':method', $opt{method} // 'GET', ':scheme', 'http', ':path', $path, ':authority', 'localhost',
+    return fields(':method', $opt{method} // 'GET', ':scheme', $opt{scheme} // 'http', ':path', $path, ':authority', 'localhost',
         @{$opt{fields} || []});
 }
 
