@@ -69,8 +69,8 @@ static hd_rc_t read_pattern(hd_conf_t *cf, hd_str_t arg, bool ignore_case,
 {
     hd_expr_t *expr;
 
-    if (arg.len > 1 && arg.data[0] == '~') {
-        size_t at = arg.data[1] == '*' ? 2 : 1;
+    if (hd_str_has_prefix(arg, HD_STR("~"))) { /* of nothing: matches all */
+        size_t at = hd_str_has_prefix(arg, HD_STR("~*")) ? 2 : 1;
 
         *regex = (hd_match_t){.kind = HD_MATCH_REGEX,
                               .part = true,
