@@ -598,12 +598,24 @@ static int open_compressed(hd_req_t *req, hd_str_t path, struct stat *st, bool *
     return -1;
 }
 
+/* That of the upstream which sent us here with X-Accel-Redirect comes first. */
+static hd_str_t type_of(hd_req_t *req)
+{
+    hd_field_t *kept =
+        req->kept == NULL ? NULL : hd_headers_get(req->kept, HD_H_CONTENT_TYPE);
+
+    if (kept == NULL || !is_whole(req))
+        return hd_http_type_of(req->loc, req->head.path);
+    kept->flags |= HD_FIELD_REMOVED; /* of several ranges it is each part's */
+    return kept->value;
+}
+
 static file_t describe(hd_req_t *req, const struct stat *st, bool is_compressed)
 {
     file_t f = {.size = st->st_size, .mtime = st->st_mtime};
 
     f.date = hd_http_print_date(req->pool, f.mtime);
-    f.type = hd_http_type_of(req->loc, req->head.path);
+    f.type = type_of(req);
     if (is_compressed)
         f.encoding = HD_STR("gzip");
     if (!conf_of(req)->no_etag)

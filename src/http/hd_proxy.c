@@ -161,6 +161,8 @@ static hd_rc_t start(hd_req_t *req)
                             : hd_max(p->replay_max, (size_t)REQUEST_BUFFER_BYTES);
     hd_timer_init(&p->backoff, on_backoff);
     hd_pool_defer(req->pool, free_proxy, p);
+    if (p->drops_body && req->head.has_body && req->body_text != NULL)
+        hd_chain_free(req->body_text); /* an earlier one's: it comes again */
     if (hd_unlikely(req->loc->body_in_file != HD_BODY_IN_MEMORY) &&
         hd_proxy_open_body_file(p) != HD_OK)
         return HD_ERROR;

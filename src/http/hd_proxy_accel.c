@@ -83,6 +83,8 @@ void hd_proxy_put_kept(hd_req_t *req)
     for (unsigned i = 0; i < req->kept->n; i++) {
         const hd_field_t *f = &req->kept->fields[i];
 
+        if (f->flags & HD_FIELD_REMOVED) /* a file's answer has it already */
+            continue;
         if (f->id == HD_H_CONTENT_TYPE &&
             (req->is_local_reply ? req->res.status >= 300
                                  : hd_headers_get(h, HD_H_CONTENT_TYPE) != NULL &&

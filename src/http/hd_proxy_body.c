@@ -25,12 +25,19 @@ static hd_chain_t *body_text(hd_req_t *req)
     return req->body_text;
 }
 
+static bool is_text(const hd_proxy_t *p, const hd_chain_t *body)
+{
+    const hd_http_conf_t *http = p->req->http;
+
+    return p->body_complete && body->bytes > 0 && body->bytes <= HD_BLOCK_BYTES &&
+           p->temp_fd < 0 && !p->drops_body && http != NULL && !http->is_xds;
+}
+
 void hd_proxy_keep_text(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
 
-    if (!p->body_complete || p->replay.bytes == 0 || p->replay.bytes > HD_BLOCK_BYTES ||
-        p->temp_fd >= 0 || p->drops_body || req->http == NULL || req->http->is_xds)
+    if (!is_text(p, &p->replay))
         return;
     hd_chain_free(body_text(req));
     hd_chain_move(req->body_text, &p->replay);
@@ -277,4 +284,8 @@ void hd_proxy_give_back(hd_proxy_t *p)
     hd_chain_move(&p->replay, &req->body_wait);
     hd_chain_move(&req->body_wait, &p->replay);
     req->body_given = false;
+    if (!is_text(p, &req->body_wait))
+        return;
+    hd_chain_free(body_text(req)); /* whoever answers now may not look at it */
+    hd_chain_share(req->body_text, &req->body_wait);
 }
