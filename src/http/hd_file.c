@@ -455,7 +455,7 @@ static hd_rc_t send_file(hd_req_t *req, sending_t *s, file_t *f)
         return answer_not_modified(req, f);
     if (status != 0)
         return fail(req, status);
-    if (f->encoding.len > 0 || is_changed(req, s, f))
+    if (is_changed(req, s, f))
         max = 0;
     if (max > 0 && is_whole(req) && !req->is_sub && req->head.version >= HD_HTTP_10)
         rc = hd_http_ranges(req, f->etag, f->mtime, f->size, max, &ranges, &n);
