@@ -262,7 +262,8 @@ void hd_response_start(hd_req_t *req)
     if (req->http != NULL && req->http->is_xds)
         hd_http_xds_response(req);
     hd_local_sign(req);
-    if (hd_unlikely(has_trailers(req))) /* only chunks have them */
+    if (hd_unlikely(has_trailers(req)) &&
+        req->head.version < HD_HTTP_20) /* only chunks have them */
         req->res.content_length = HD_LEN_UNKNOWN;
     if (!(req->hooks & HD_HOOK_RESPONSE) || filter_head(req))
         send_head(req);

@@ -83,7 +83,7 @@ sub log_text {
     return $text;
 }
 
-for my $case (qw(31-all-variables 38-rejected 15-proxy 25-ranges 36-addition 37-accel)) {
+for my $case (qw(31-all-variables 38-rejected 15-proxy 25-ranges 36-addition 37-accel 41-edges)) {
     next if ($ENV{INTEROP_CASE} // $case) ne $case;
     my $folder = "$FindBin::Bin/nginx/$case";
     subtest $case => sub {
