@@ -80,6 +80,7 @@ all_talk('after it');
 conf(3, 'tunnel_pass; tunnel_read_timeout 600s;');
 my @before = $hd->workers;
 ok $hd->reload, 'one that starts new workers';
+$hd->wait_log(qr/ $_#$_: gracefully shutting down/) for @before; # until then they accept, too
 open_some();
 all_talk('in old and new processes');
 cmp_ok scalar(grep { kill 0, $_ } @before), '>', 0, 'which are there still';
