@@ -68,8 +68,9 @@ my $xds = Heddle::Xds->new($hd, 'xds')->serve(
     LDS => [
         {name => 'in', address => Heddle::TwoWays::merge(socket_address('::', $in), {socket_address => {ipv4_compat => JSON::XS::true()}}), use_original_dst => JSON::XS::true(), listener_filters => [$original_dst],
             filter_chains => [{filter_chain_match => {prefix_ranges => [{address_prefix => $v6, prefix_len => 128}], destination_port => 7}, %{to('taken')}}, to('through')]},
-        (map { {name => "virtual $$_[0]:$$_[1]", address => socket_address($$_[0], $$_[1]), bind_to_port => JSON::XS::false(), filter_chains => [$$_[2]]} }
-            [$v4, 5, to('taken')], ['0.0.0.0', 6, to('to_two')], ['0.0.0.0', 80, $web->{filter_chains}[0]]),
+        (map { {name => "virtual $$_[0]:$$_[1]", address => socket_address($$_[0], $$_[1]), bind_to_port => JSON::XS::false(), filter_chains => [$$_[2]],
+            additional_addresses => [map { {address => $_} } @$_[3 .. $#$_]]} }
+            [$v4, 5, to('taken'), socket_address($v6, 5)], ['0.0.0.0', 6, to('to_two')], ['0.0.0.0', 80, $web->{filter_chains}[0]]),
         {name => 'six', address => socket_address('::', $hd->port('six')), filter_chains => [to('taken')]},
         {name => 'tproxy', address => socket_address('0.0.0.0', $tproxy), transparent => JSON::XS::true(), filter_chains => [
             {filter_chain_match => {destination_port => 5}, %{to('taken')}}, to('through')]},
@@ -101,6 +102,7 @@ is ask($v4, $two), 'two <hi>', 'another port of it';
 is ask($v6, $one), 'six <hi>', 'IPv6, by the same socket';
 is ask($v6, 7), 'taken <hi>', 'a chain of an original destination';
 is ask($v4, 5), 'taken <hi>', 'the listener of that address';
+is ask($v6, 5), 'taken <hi>', 'and of a further address of it';
 is ask($v4, 6), 'two <hi>', 'a wildcard listener of that port; another port in the place of the original one';
 is ask($v4, 9), '', 'nobody is there';
 is ask('10.8.0.1', 5), 'taken <hi>', 'TPROXY';

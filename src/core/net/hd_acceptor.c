@@ -36,7 +36,7 @@ const hd_datagram_server_t *hd_datagram_server;
 typedef struct {
     hd_addr_t addr;
     const hd_slot_t *slot; /* NULL: free */
-    bool bind, is_datagram;
+    bool bind, is_datagram, v6only;
 } place_t;
 
 struct hd_acceptor_s {
@@ -149,42 +149,55 @@ static void refresh_slots(hd_acceptor_t *a)
 
 /* The first listener of an address has it; one that binds goes before one that doesn't.
  */
-static void add_place(hd_acceptor_t *a, const hd_slot_t *slot)
+static void add_place(hd_acceptor_t *a, const hd_slot_t *slot, const hd_addr_t *addr,
+                      const hd_socket_spec_t *socket, bool bind)
+{
+    bool is_datagram = socket->type == SOCK_DGRAM;
+    place_t *p = find_place(a, addr, is_datagram);
+
+    if (p->slot != NULL && (p->bind || !bind))
+        return;
+    *p = (place_t){.addr = hd_addr_keep(addr),
+                   .slot = slot,
+                   .bind = bind,
+                   .is_datagram = is_datagram,
+                   .v6only = socket->v6only};
+}
+
+static void add_places(hd_acceptor_t *a, const hd_slot_t *slot)
 {
     const hd_listener_t *l = listener_of(a, slot);
-    bool is_datagram;
-    place_t *p;
 
     if (l == NULL || l->addr.family == AF_UNSPEC)
         return;
-    is_datagram = l->socket.type == SOCK_DGRAM;
-    p = find_place(a, &l->addr, is_datagram);
-    if (p->slot != NULL && (p->bind || !l->bind))
-        return;
-    *p = (place_t){.addr = hd_addr_keep(&l->addr),
-                   .slot = slot,
-                   .bind = l->bind,
-                   .is_datagram = is_datagram};
+    add_place(a, slot, &l->addr, &l->socket, l->bind);
+    for (uint32_t i = 0; i < l->more_n; i++)
+        add_place(a, slot, &l->more[i].bind, &l->more[i], l->bind);
 }
 
 static void rebuild_places(hd_acceptor_t *a)
 {
-    uint32_t room = 16;
+    uint32_t room = 16, n = a->slots_n;
 
-    while (room < a->slots_n * 2)
+    for (uint32_t i = 0; i < a->slots_n; i++) {
+        const hd_listener_t *l = listener_of(a, a->slots[i]);
+
+        n += l != NULL ? l->more_n : 0;
+    }
+    while (room < n * 2)
         room *= 2;
     a->places = hd_net_realloc(a->places, sizeof(place_t) * room);
     memset(a->places, 0, sizeof(place_t) * room);
     a->places_room = room;
     for (uint32_t i = 0; i < a->slots_n; i++)
-        add_place(a, a->slots[i]);
+        add_places(a, a->slots[i]);
 }
 
 const hd_slot_t *hd_acceptor_find(const hd_acceptor_t *a, const hd_addr_t *to)
 {
     hd_addr_t any = {.family = to->family, .port = to->port};
-    const hd_listener_t *l;
     const hd_slot_t *slot;
+    const place_t *p;
 
     if (a->places_room == 0)
         return NULL;
@@ -194,9 +207,8 @@ const hd_slot_t *hd_acceptor_find(const hd_acceptor_t *a, const hd_addr_t *to)
     if (slot != NULL || to->family != AF_INET)
         return slot;
     any.family = AF_INET6; /* [::] may take both */
-    slot = find_place(a, &any, false)->slot;
-    l = slot != NULL ? listener_of(a, slot) : NULL;
-    return l != NULL && !l->socket.v6only ? slot : NULL;
+    p = find_place(a, &any, false);
+    return p->v6only ? NULL : p->slot;
 }
 
 /* Pausing */
@@ -258,7 +270,8 @@ static bool is_wildcard(const hd_addr_t *a)
 }
 
 /* What the client connected to. Asked for only where the listener's address doesn't say
- * it. With TPROXY it may be another one than the socket listens on: where it was going. */
+ * it. With TPROXY it may be another one than the socket listens on: where it was going.
+ */
 static void set_local(hd_conn_t *c, const socket_t *s, const hd_listener_t *l, int fd)
 {
     bool is_transparent = l != NULL && l->socket.transparent;

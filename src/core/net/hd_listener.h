@@ -71,6 +71,8 @@ typedef struct hd_listener_s {
     const hd_region_t *region; /* its own; NULL where no chain has regexes */
     hd_addr_t addr;
     hd_socket_spec_t socket;
+    const hd_socket_spec_t *more; /* of its further addresses (xDS) */
+    uint32_t more_n;
     bool bind;             /* false: reached only by hand-off from another listener */
     bool use_original_dst; /* hand over to the listener that matches the original
                               destination */

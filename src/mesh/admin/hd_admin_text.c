@@ -159,19 +159,28 @@ bool hd_admin_clusters(hd_admin_answer_t *a)
     return true;
 }
 
+static void put_listener(hd_admin_answer_t *a, const hd_listener_t *l,
+                         const hd_addr_t *addr)
+{
+    char text[HD_ADDR_TEXT_MAX];
+
+    hd_admin_print(a, "%.*s::%.*s%s\n", HD_STR_ARG(l->name),
+                   HD_STR_ARG(hd_addr_print(addr, text)),
+                   l->bind ? "" : " (by original destination)");
+}
+
 bool hd_admin_listeners(hd_admin_answer_t *a)
 {
     while (!hd_admin_is_slice_full(a)) {
         const hd_region_t *r = next_region(a, HD_RES_LISTENER);
         const hd_listener_t *l;
-        char text[HD_ADDR_TEXT_MAX];
 
         if (r == NULL)
             return false;
         l = r->root;
-        hd_admin_print(a, "%.*s::%.*s%s\n", HD_STR_ARG(l->name),
-                       HD_STR_ARG(hd_addr_print(&l->addr, text)),
-                       l->bind ? "" : " (by original destination)");
+        put_listener(a, l, &l->addr);
+        for (uint32_t i = 0; i < l->more_n; i++)
+            put_listener(a, l, &l->more[i].bind);
     }
     return true;
 }

@@ -367,11 +367,66 @@ static void make_datagram(hd_socket_spec_t *s)
     s->reuseport = true;
 }
 
-static bool is_udp(const listener_t *msg)
+static bool is_udp(const PbCore__Address *msg)
 {
-    return msg->address->address_case == PB_CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS &&
-           msg->address->socket_address->protocol ==
-               PB_CORE__SOCKET_ADDRESS__PROTOCOL__UDP;
+    return msg->address_case == PB_CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS &&
+           msg->socket_address->protocol == PB_CORE__SOCKET_ADDRESS__PROTOCOL__UDP;
+}
+
+static void set_keepalive(hd_socket_spec_t *s, const PbCore__TcpKeepalive *msg)
+{
+    s->keepalive_idle_s = hd_pb_u32(msg->keepalive_time, 7200);
+    s->keepalive_interval_s = hd_pb_u32(msg->keepalive_interval, 75);
+    s->keepalive_probes = hd_pb_u32(msg->keepalive_probes, 9);
+}
+
+static hd_rc_t check_port(const hd_addr_t *addr, hd_err_t *err)
+{
+    if (addr->family != AF_UNIX && addr->port == 0)
+        return hd_err_set(err, HD_E_RESOURCE, "it has no port");
+    return HD_OK;
+}
+
+/* One of its further addresses: a socket like the first, but for what is said here. */
+static hd_rc_t set_more(hd_xds_t *x, const PbListener__AdditionalAddress *msg,
+                        const hd_listener_t *l, hd_socket_spec_t *to, hd_err_t *err)
+{
+    *to = l->socket;
+    if (hd_xds_addr(x, msg->address, &to->bind, err) != HD_OK ||
+        check_port(&to->bind, err) != HD_OK)
+        return HD_ERROR;
+    if (to->bind.family == AF_UNIX) {
+        to->reuseport = false;
+    } else if (is_udp(msg->address) != (to->type == SOCK_DGRAM)) {
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "its protocol isn't that of the listener's address");
+    }
+    to->v6only =
+        to->bind.family == AF_INET6 && !msg->address->socket_address->ipv4_compat;
+    if (msg->tcp_keepalive != NULL)
+        set_keepalive(to, msg->tcp_keepalive);
+    for (const hd_socket_spec_t *s = l->more; s < to; s++) {
+        if (hd_addr_eq(&s->bind, &to->bind))
+            return hd_err_set(err, HD_E_RESOURCE, "it stands there twice");
+    }
+    if (hd_addr_eq(&l->addr, &to->bind))
+        return hd_err_set(err, HD_E_RESOURCE, "it is the listener's address");
+    return HD_OK;
+}
+
+static hd_rc_t set_all_more(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
+                            hd_err_t *err)
+{
+    hd_socket_spec_t *more =
+        hd_pool_new_n(x->cf.pool, hd_socket_spec_t, msg->n_additional_addresses);
+
+    l->more = more;
+    for (; l->more_n < msg->n_additional_addresses; l->more_n++) {
+        if (set_more(x, msg->additional_addresses[l->more_n], l, &more[l->more_n], err) !=
+            HD_OK)
+            return hd_err_prefix(err, "additional_addresses[%u]: ", l->more_n);
+    }
+    return HD_OK;
 }
 
 static hd_rc_t set_socket(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
@@ -382,8 +437,8 @@ static hd_rc_t set_socket(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
         return hd_err_set(err, HD_E_RESOURCE, "an internal listener: not supported yet");
     if (hd_xds_addr(x, msg->address, &l->addr, err) != HD_OK)
         return hd_err_prefix(err, "address: ");
-    if (l->addr.family != AF_UNIX && l->addr.port == 0)
-        return hd_err_set(err, HD_E_RESOURCE, "it has no port");
+    if (check_port(&l->addr, err) != HD_OK)
+        return HD_ERROR;
     l->unmaps_v4 =
         l->addr.family == AF_INET6 && msg->address->socket_address->ipv4_compat;
     l->bind = hd_pb_bool(msg->bind_to_port, true);
@@ -402,15 +457,11 @@ static hd_rc_t set_socket(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
         .v6only = l->addr.family == AF_INET6 && !l->unmaps_v4,
         .nodelay = true,
         .backlog = (int)hd_min(hd_pb_u32(msg->tcp_backlog_size, 0), 65535u)};
-    if (msg->tcp_keepalive != NULL) {
-        l->socket.keepalive_idle_s = hd_pb_u32(msg->tcp_keepalive->keepalive_time, 7200);
-        l->socket.keepalive_interval_s =
-            hd_pb_u32(msg->tcp_keepalive->keepalive_interval, 75);
-        l->socket.keepalive_probes = hd_pb_u32(msg->tcp_keepalive->keepalive_probes, 9);
-    }
-    if (is_udp(msg))
+    if (msg->tcp_keepalive != NULL)
+        set_keepalive(&l->socket, msg->tcp_keepalive);
+    if (is_udp(msg->address))
         make_datagram(&l->socket);
-    return HD_OK;
+    return set_all_more(x, msg, l, err);
 }
 
 hd_rc_t hd_xds_listener(hd_xds_t *x, const listener_t *msg, const void **root,

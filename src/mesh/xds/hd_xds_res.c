@@ -67,6 +67,13 @@ void hd_xres_set_notes(hd_xres_t *r, const hd_xds_built_t *out)
     r->notes_n = (uint32_t)out->notes.n;
 }
 
+static void drop_before_sockets(hd_xres_t *r)
+{
+    free(r->before_sockets.items);
+    r->before_sockets = (hd_xsockets_t){0};
+    r->has_before_sockets = false;
+}
+
 void hd_xres_drop_before(hd_xres_t *r)
 {
     hd_xres_free_str(&r->before);
@@ -85,6 +92,8 @@ void hd_xres_free(hd_xres_t *r)
     free_notes(r);
     free(r->needs);
     hd_dns_names_clear(&r->names);
+    drop_before_sockets(r);
+    free(r->sockets.items);
     free(r);
 }
 
@@ -162,16 +171,53 @@ bool hd_xres_is_warm(const hd_xstore_t *s, const hd_xres_t *r)
     return true;
 }
 
-void hd_xres_release_socket(hd_xstore_t *s, hd_xres_t *r)
+static hd_xsocket_t *find_socket(const hd_xsockets_t *in, const hd_socket_spec_t *spec)
 {
-    hd_socket_spec_t *spec;
+    for (uint32_t i = 0; i < in->n; i++) {
+        const hd_socket_spec_t *s = &in->items[i].spec;
 
-    if (!r->is_listening)
+        if (s->type == spec->type && hd_addr_eq(&s->bind, &spec->bind))
+            return &in->items[i];
+    }
+    return NULL;
+}
+
+void hd_xres_set_sockets(hd_xres_t *r, hd_xsockets_t sockets)
+{
+    if (r->has_before_sockets)
+        free(r->sockets.items);
+    else
+        r->before_sockets = r->sockets;
+    r->has_before_sockets = true;
+    r->sockets = sockets;
+    for (uint32_t i = 0; i < sockets.n; i++) {
+        const hd_xsocket_t *old = find_socket(&r->before_sockets, &sockets.items[i].spec);
+
+        sockets.items[i].is_open = old != NULL && old->is_open;
+    }
+}
+
+void hd_xres_settle_sockets(hd_xstore_t *s, hd_xres_t *r)
+{
+    for (uint32_t i = 0; i < r->before_sockets.n; i++) {
+        const hd_xsocket_t *old = &r->before_sockets.items[i];
+        hd_socket_spec_t *gone;
+
+        if (old->is_open && find_socket(&r->sockets, &old->spec) == NULL &&
+            (gone = hd_array_add(&s->released)) != NULL)
+            *gone = old->spec;
+    }
+    drop_before_sockets(r);
+}
+
+void hd_xres_undo_sockets(hd_xres_t *r)
+{
+    if (!r->has_before_sockets)
         return;
-    r->is_listening = false;
-    spec = hd_array_add(&s->released);
-    if (spec != NULL)
-        *spec = r->socket;
+    free(r->sockets.items);
+    r->sockets = r->before_sockets;
+    r->before_sockets = (hd_xsockets_t){0};
+    r->has_before_sockets = false;
 }
 
 static void remove_slot(hd_xstore_t *s, hd_xres_t *r)
@@ -202,7 +248,8 @@ static void forget(hd_xstore_t *s, hd_xres_t *r)
     *gone = r;
     hd_list_remove(&r->link);
     remove_slot(s, r);
-    hd_xres_release_socket(s, r);
+    hd_xres_set_sockets(r, (hd_xsockets_t){0});
+    hd_xres_settle_sockets(s, r);
     clear_needs(s, r);
     hd_dns_names_clear(&r->names);
 }

@@ -4,6 +4,7 @@
 #include "core/net/hd_listener.h"
 #include "core/base/hd_log.h"
 #include "mesh/hd_check.h"
+#include <stdlib.h>
 
 #define WHY_MAX 4096 /* bytes of a NACK's text */
 
@@ -109,15 +110,20 @@ static void note_changed(hd_xstore_t *s, hd_xres_t *r)
     *to = r;
 }
 
-static void set_socket(hd_xstore_t *s, hd_xres_t *r, const hd_listener_t *l)
+static void set_sockets(hd_xres_t *r, const hd_listener_t *l)
 {
-    if (r->is_listening && (!l->bind || r->socket.type != l->socket.type ||
-                            !hd_addr_eq(&r->socket.bind, &l->socket.bind)))
-        hd_xres_release_socket(s, r);
-    if (!l->bind)
-        return;
-    r->socket = l->socket;
-    r->socket.bind = hd_addr_keep(&l->socket.bind);
+    hd_xsockets_t sockets = {.n = l->bind ? 1 + l->more_n : 0};
+
+    if (sockets.n > 0)
+        sockets.items = calloc(sockets.n, sizeof(*sockets.items));
+    hd_bug_on(sockets.n > 0 && sockets.items == NULL);
+    for (uint32_t i = 0; i < sockets.n; i++) {
+        hd_socket_spec_t *spec = &sockets.items[i].spec;
+
+        *spec = i == 0 ? l->socket : l->more[i - 1];
+        spec->bind = hd_addr_keep(&spec->bind);
+    }
+    hd_xres_set_sockets(r, sockets);
 }
 
 void hd_xstore_refuse(hd_xstore_t *s, hd_xres_t *r, hd_str_t version, const char *why)
@@ -178,7 +184,7 @@ void hd_xstore_build(hd_xstore_t *s, hd_xres_t *r, const hd_xitem_t *item)
     r->slot = out.slot;
     r->is_staged = true;
     if (r->kind == HD_XDS_LISTENER)
-        set_socket(s, r, out.root);
+        set_sockets(r, out.root);
     note_changed(s, r);
 }
 

@@ -32,6 +32,16 @@ typedef struct {
     uint64_t wait_until_ns; /* UINT64_MAX: for ever */
 } hd_xneed_t;
 
+typedef struct {
+    hd_socket_spec_t spec;
+    bool is_open; /* in all workers */
+} hd_xsocket_t;
+
+typedef struct {
+    hd_xsocket_t *items;
+    uint32_t n;
+} hd_xsockets_t;
+
 struct hd_xres_s {
     hd_xds_kind_t kind;
     hd_xres_state_t state;
@@ -48,8 +58,9 @@ struct hd_xres_s {
     bool is_staged;       /* its new version is in the batch being built */
     bool waits_for_names;
     bool is_old; /* a cluster: to be built once more (hd_xds_take_high, another self) */
-    bool is_listening; /* its socket is open in all workers */
-    hd_socket_spec_t socket;
+    hd_xsockets_t sockets;        /* of a listener that binds */
+    hd_xsockets_t before_sockets; /* the same, until the next batch is published */
+    bool has_before_sockets;
     uint64_t refused_n;
     hd_str_t refused_version, refused_why; /* the last refusal; empty: none */
     hd_str_t *notes;

@@ -27,9 +27,9 @@ struct hd_xstore_s {
     hd_array_t gone;    /* hd_xres_t *: to be freed after the batch */
     bool needs_changed[HD_XDS_KINDS_N];
     bool names_changed;
-    bool has_opened; /* a listener didn't have to wait for checks of clusters … */
+    bool has_opened;       /* a listener didn't have to wait for checks of clusters … */
     bool waits_for_checks; /* … as others do now */
-    hd_dns_t *dns; /* made with the first name; NULL: none was needed */
+    hd_dns_t *dns;         /* made with the first name; NULL: none was needed */
     hd_post_t run;
     hd_timer_t deadline, reclaim;
     uint64_t healed_ns;
@@ -63,8 +63,11 @@ void hd_xres_set_names(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out);
 bool hd_xres_is_there(const hd_xres_t *r);
 /* All that it needs is there, or was waited for long enough. */
 bool hd_xres_is_warm(const hd_xstore_t *s, const hd_xres_t *r);
-/* Its listening socket is closed after the batch. */
-void hd_xres_release_socket(hd_xstore_t *s, hd_xres_t *r);
+/* A listener's sockets are <sockets>, taken over, if the batch is published: then
+ * hd_xres_settle_sockets has those closed that were open and aren't among them. */
+void hd_xres_set_sockets(hd_xres_t *r, hd_xsockets_t sockets);
+void hd_xres_settle_sockets(hd_xstore_t *s, hd_xres_t *r);
+void hd_xres_undo_sockets(hd_xres_t *r);
 /* The control plane has it no more. Those who still need it go on without. */
 void hd_xres_remove(hd_xstore_t *s, hd_xres_t *r);
 

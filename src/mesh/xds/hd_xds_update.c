@@ -190,6 +190,7 @@ static void publish(hd_xstore_t *s)
     s->batch = NULL;
     for (size_t i = 0; i < s->changed.n; i++) {
         hd_xres_drop_before(changed[i]);
+        hd_xres_settle_sockets(s, changed[i]);
         if (!changed[i]->is_staged)
             continue; /* removed in the same batch */
         changed[i]->is_staged = false;
@@ -219,11 +220,20 @@ static void undo(hd_xstore_t *s, hd_xres_t *r, const char *why)
     r->bytes = r->before;
     r->version = r->before_version;
     r->before = r->before_version = HD_STR_NONE;
-    r->socket.bind.family = AF_UNSPEC;
+    hd_xres_undo_sockets(r);
     if (r->bytes.len == 0) {
         r->state = HD_XRES_NONE;
         r->slot = NULL;
     }
+}
+
+static bool wants_sockets(const hd_xres_t *r)
+{
+    for (uint32_t i = 0; i < r->sockets.n; i++) {
+        if (!r->sockets.items[i].is_open)
+            return true;
+    }
+    return false;
 }
 
 /* Sockets or log files can't be had: those that want them are refused, the rest goes on
@@ -237,11 +247,11 @@ static void on_prepared(void *arg, const hd_err_t *err)
     for (size_t i = 0; i < s->changed.n; i++) {
         hd_xres_t *r = changed[i];
 
-        if (r->kind != HD_XDS_LISTENER || r->is_listening || !r->is_staged ||
-            r->socket.bind.family == AF_UNSPEC)
+        if (!r->is_staged || !wants_sockets(r))
             continue;
         if (err == NULL) {
-            r->is_listening = true;
+            for (uint32_t k = 0; k < r->sockets.n; k++)
+                r->sockets.items[k].is_open = true;
             continue;
         }
         undo(s, r, err->text);
@@ -252,14 +262,19 @@ static void on_prepared(void *arg, const hd_err_t *err)
 
 static void prepare(hd_xstore_t *s)
 {
-    hd_socket_spec_t *specs = hd_pool_new_n(s->temp, hd_socket_spec_t, s->changed.n + 1);
     hd_xres_t **changed = s->changed.items;
+    hd_socket_spec_t *specs;
+    size_t room = 0;
     uint32_t n = 0;
 
+    for (size_t i = 0; i < s->changed.n; i++)
+        room += changed[i]->sockets.n;
+    specs = hd_pool_new_n(s->temp, hd_socket_spec_t, room + 1);
     for (size_t i = 0; i < s->changed.n; i++) {
-        if (changed[i]->kind == HD_XDS_LISTENER && !changed[i]->is_listening &&
-            changed[i]->is_staged && changed[i]->socket.bind.family != AF_UNSPEC)
-            specs[n++] = changed[i]->socket;
+        for (uint32_t k = 0; changed[i]->is_staged && k < changed[i]->sockets.n; k++) {
+            if (!changed[i]->sockets.items[k].is_open)
+                specs[n++] = changed[i]->sockets.items[k].spec;
+        }
     }
     if (n == 0 && s->logs.n == 0) {
         publish(s);
