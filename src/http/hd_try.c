@@ -275,12 +275,10 @@ static void fail_body(hd_try_t *t, hd_exchange_end_t why)
 
 static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
 {
-    static const hd_fail_t fails[] = {[HD_XR_CLOSED] = HD_FAIL_CLOSED,
-                                      [HD_XR_RESET] = HD_FAIL_RESET,
-                                      [HD_XR_STREAM] = HD_FAIL_RESET,
-                                      [HD_XR_PROTOCOL] = HD_FAIL_PROTOCOL,
-                                      [HD_XR_REFUSED] = HD_FAIL_RESET,
-                                      [HD_XR_TOO_LARGE] = HD_FAIL_PROTOCOL};
+    static const hd_fail_t fails[] = {
+        [HD_XR_CLOSED] = HD_FAIL_CLOSED, [HD_XR_RESET] = HD_FAIL_RESET,
+        [HD_XR_STREAM] = HD_FAIL_RESET,  [HD_XR_PROTOCOL] = HD_FAIL_PROTOCOL,
+        [HD_XR_REFUSED] = HD_FAIL_RESET, [HD_XR_TOO_LARGE] = HD_FAIL_PROTOCOL};
     hd_try_t *t = x->owner;
     char text[96];
     hd_try_result_t r = {
@@ -547,8 +545,9 @@ static void fill_key(const hd_try_t *t, hd_upool_key_t *key)
     *key = (hd_upool_key_t){
         .cluster = t->pick.cluster_slot,
         .addr = t->pick.addr,
-        .bind =
-            t->proxy->bind.family != AF_UNSPEC ? t->proxy->bind : t->pick.cluster->bind,
+        .bind = t->proxy->bind.family != AF_UNSPEC
+                    ? t->proxy->bind
+                    : *hd_cluster_bind(t->pick.cluster, t->pick.addr.family),
         .transparent = t->proxy->conf->bind_transparent,
         .probes_idle = t->proxy->conf->socket_keepalive,
         .protocol = (uint8_t)protocol_of(t),

@@ -69,9 +69,9 @@ static hd_checked_t state_of(uint32_t word, uint32_t number)
 
 static bool starts_down(const hd_check_conf_t *k, const hd_endpoint_t *e)
 {
-    return k->starts_down &&
-           (k->since_ns == 0 || atomic_load_explicit(&e->state->warm_since_ns,
-                                                     memory_order_relaxed) >= k->since_ns);
+    return k->starts_down && (k->since_ns == 0 ||
+                              atomic_load_explicit(&e->state->warm_since_ns,
+                                                   memory_order_relaxed) >= k->since_ns);
 }
 
 bool hd_check_may_serve(const hd_cluster_t *c, const hd_endpoint_t *e)
@@ -607,7 +607,7 @@ static void on_tcp_deadline(hd_timer_t *timer)
 
 static void start_tcp(target_t *t, const view_t *v)
 {
-    hd_socket_spec_t spec = {.bind = v->cluster->bind,
+    hd_socket_spec_t spec = {.bind = *hd_cluster_bind(v->cluster, t->fixed.addr.family),
                              .family = t->fixed.addr.family,
                              .type = SOCK_STREAM,
                              .nodelay = t->fixed.addr.family != AF_UNIX};
@@ -661,9 +661,8 @@ static hd_str_t key_of(const hd_slot_t *slot, uint32_t number, const hd_addr_t *
     char text[HD_ADDR_TEXT_MAX];
     hd_str_t a = hd_addr_print(addr, text);
 
-    return hd_str_n(room, hd_min((size_t)snprintf(room, n, "%u %u %u %.*s",
-                                                  slot->arena, slot->id, number,
-                                                  HD_STR_ARG(a)),
+    return hd_str_n(room, hd_min((size_t)snprintf(room, n, "%u %u %u %.*s", slot->arena,
+                                                  slot->id, number, HD_STR_ARG(a)),
                                  n - 1));
 }
 

@@ -272,7 +272,7 @@ static void connect_upstream(hd_session_t *s)
     const hd_cluster_more_t *more = hd_cluster_more(cluster);
     uint64_t timeout_ms = s->conf->connect_timeout_ms > 0 ? s->conf->connect_timeout_ms
                                                           : cluster->connect_timeout_ms;
-    hd_socket_spec_t bind = {.bind = cluster->bind,
+    hd_socket_spec_t bind = {.bind = *hd_cluster_bind(cluster, s->pick.addr.family),
                              .type = SOCK_STREAM,
                              .nodelay = !s->conf->no_nodelay,
                              .keepalive_idle_s = more->tcp_keepalive_idle_s,

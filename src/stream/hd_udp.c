@@ -530,8 +530,10 @@ static void on_brokered_upstream(hd_socket_wait_t *w, int fd, const hd_err_t *er
 static void connect_upstream(hd_session_t *s)
 {
     udp_t *u = udp_of(s);
-    hd_socket_spec_t spec = {
-        .bind = s->pick.cluster->bind, .type = SOCK_DGRAM, .family = s->pick.addr.family};
+    hd_socket_spec_t spec = {.bind =
+                                 *hd_cluster_bind(s->pick.cluster, s->pick.addr.family),
+                             .type = SOCK_DGRAM,
+                             .family = s->pick.addr.family};
     int fd;
     hd_rc_t rc = HD_ERROR;
 

@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 # A listener of several addresses (LDS additional_addresses): each is served; what an update takes away is closed, what it adds
-# is opened, the rest keeps its connections; and one that can't be had changes nothing.
+# is opened, the rest keeps its connections; and one that can't be had changes nothing. A cluster's source address for each
+# family (CDS extra_source_addresses), over HTTP and TCP.
 use strict;
 use warnings;
 use lib 't/lib';
@@ -79,4 +80,48 @@ for my $row ([['second', 'second'], qr/additional_addresses\[1\]: it stands ther
     ok $xds->wait_nack('LDS', $why), "refused: @$more";
 }
 is asked(qw(first second busy)), 'first:four second:four busy:four', 'and all stays as it was';
+
+# ---- where upstream connections come from
+
+sub serve_on {
+    my ($addr, $port) = @_;
+    my $l = IO::Socket::IP->new(LocalAddr => $addr, LocalPort => $port, Listen => 64, ReuseAddr => 1) or die "$addr:$port: $!";
+    Heddle::Backend::spawn(sub { Heddle::Backend::tcp($l, sub {
+        my ($sock) = @_;
+        my $from = $sock->peerhost;
+        sysread $sock, my $got, 4096;
+        syswrite $sock, $got =~ /^GET/ ? "HTTP/1.1 200 OK\r\nContent-Length: " . length($from) . "\r\nConnection: close\r\n\r\n$from" : $from;
+    }) });
+}
+serve_on($_, $hd->port('up')) for '127.0.0.1', '::1';
+sub source { my ($addr) = @_; return {address => $addr, port_value => 0} }
+sub cluster {
+    my ($name, $addr, %bind) = @_;
+    return {name => $name, type => 'STATIC', connect_timeout => '2s', upstream_bind_config => {source_address => source('127.0.0.9'), %bind},
+        load_assignment => {cluster_name => $name, endpoints => [{lb_endpoints => [{endpoint => {address =>
+            {socket_address => {address => $addr, port_value => 0 + $hd->port('up')}}}}]}]}};
+}
+my %both = (extra_source_addresses => [{address => source('::1')}]);
+my @l = map { my $n = $_; {name => "tcp_$n", address => Heddle::Xds::address($hd->port("tcp_$n")), filter_chains => [{filters => [{name => 'tcp', typed_config => {
+    '@type' => 'type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy', stat_prefix => 'x', cluster => $n}}]}]} } qw(four six old);
+push @l, Heddle::Xds::listener('from', $hd->port('from'), route_config => Heddle::Xds::routes('from', map { ["/$_" => $_] } qw(four six old)));
+$xds->serve(CDS => [cluster('four', '127.0.0.1', %both), cluster('six', '::1', %both), cluster('old', '::1', additional_source_addresses => [source('::1')])], LDS => \@l);
+$hd->wait_for(sub { eval { $hd->get('/four', {port => 'from'})->status == 200 } }, 'the clusters');
+my %from = (four => '127.0.0.9', six => '::1', old => '::1');
+for my $n (sort keys %from) {
+    is $hd->get("/$n", {port => 'from'})->body, $from{$n}, "$n: HTTP comes from the address of the family";
+    my $c = $hd->connect("tcp_$n");
+    $c->send('hi');
+    is $c->read_all, $from{$n}, "$n: TCP";
+}
+for my $row ([[extra_source_addresses => [{address => source('127.0.0.8')}]], qr/same family as source_address/],
+    [[extra_source_addresses => [map { {address => source($_)} } '::1', '::2']], qr/one further source address is allowed/],
+    [[source_address => undef, %both], qr/further source addresses without source_address/]) {
+    my ($bind, $why) = @$row;
+    my %bind = @$bind;
+    my $c = cluster('four', '127.0.0.1', %bind);
+    delete $c->{upstream_bind_config}{source_address} if exists $bind{source_address};
+    $xds->serve(CDS => [$c]);
+    ok $xds->wait_nack('CDS', $why), "refused: $why";
+}
 done_testing;

@@ -186,6 +186,7 @@ typedef struct {
      * per_upstream_preconnect_ratio); 0: they are opened when requests want them. */
     uint32_t preconnect_percent;
     uint32_t head_bytes_max; /* of a response's head, instead of the route's; 0: that */
+    hd_addr_t other_bind;    /* instead of <bind> for addresses of its family */
 } hd_cluster_more_t;
 
 typedef struct hd_cluster_s {
@@ -239,6 +240,14 @@ static inline const hd_cluster_more_t *hd_cluster_more(const hd_cluster_t *c)
     static const hd_cluster_more_t none;
 
     return c->more != NULL ? c->more : &none;
+}
+
+/* The address that conns to one of <family> (AF_…) come from; of AF_UNSPEC: any. */
+static inline const hd_addr_t *hd_cluster_bind(const hd_cluster_t *c, int family)
+{
+    const hd_addr_t *other = &hd_cluster_more(c)->other_bind;
+
+    return other->family != AF_UNSPEC && other->family == family ? other : &c->bind;
 }
 
 /* The endpoints' current version; NULL: there are none, or none are known yet. */

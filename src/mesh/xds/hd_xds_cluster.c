@@ -329,13 +329,48 @@ static hd_rc_t set_protocol(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
 
 /* --- transport --- */
 
-static hd_rc_t set_bind(const PbCore__BindConfig *msg, hd_cluster_t *c, hd_err_t *err)
+/* As Envoy's default selector: one further address, of the other family. */
+static hd_rc_t set_other_bind(hd_xds_t *x, const PbCore__SocketAddress *msg,
+                              hd_cluster_t *c, hd_err_t *err)
 {
-    if (msg == NULL || msg->source_address == NULL)
+    hd_addr_t *other = &get_more(x, c)->other_bind;
+
+    if (msg == NULL)
+        return hd_err_set(err, HD_E_RESOURCE, "an address is missing");
+    if (hd_xds_socket_addr(msg, other, err) != HD_OK)
+        return HD_ERROR;
+    if (other->family == c->bind.family)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "it is of the same family as source_address");
+    return HD_OK;
+}
+
+static hd_rc_t set_bind(hd_xds_t *x, const PbCore__BindConfig *msg, hd_cluster_t *c,
+                        hd_err_t *err)
+{
+    size_t more;
+    hd_rc_t rc = HD_OK;
+
+    if (msg == NULL)
         return HD_OK;
+    more = msg->n_extra_source_addresses + msg->n_additional_source_addresses;
+    if (msg->source_address == NULL)
+        return more == 0 ? HD_OK
+                         : hd_err_set(err, HD_E_RESOURCE,
+                                      "upstream_bind_config: further source addresses "
+                                      "without source_address");
+    if (more > 1)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "upstream_bind_config: one further source address is allowed");
     if (hd_xds_socket_addr(msg->source_address, &c->bind, err) != HD_OK)
         return hd_err_prefix(err, "upstream_bind_config: ");
-    return HD_OK;
+    if (msg->n_extra_source_addresses > 0)
+        rc = set_other_bind(x, msg->extra_source_addresses[0]->address, c, err);
+    else if (more > 0)
+        rc = set_other_bind(x, msg->additional_source_addresses[0], c, err);
+    return rc == HD_OK
+               ? HD_OK
+               : hd_err_prefix(err, "upstream_bind_config: extra_source_addresses: ");
 }
 
 static void set_keepalive(hd_xds_t *x, const PbCluster__UpstreamConnectionOptions *msg,
@@ -389,7 +424,8 @@ static hd_rc_t set_transports(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c
     return HD_OK;
 }
 
-static hd_rc_t set_preconnect(hd_xds_t *x, const PbCluster__Cluster__PreconnectPolicy *msg,
+static hd_rc_t set_preconnect(hd_xds_t *x,
+                              const PbCluster__Cluster__PreconnectPolicy *msg,
                               hd_cluster_t *c, hd_err_t *err)
 {
     double ratio = msg != NULL && msg->per_upstream_preconnect_ratio != NULL
@@ -571,7 +607,7 @@ hd_rc_t hd_xds_cluster(hd_xds_t *x, const cluster_t *msg, const void **root,
         set_outlier(x, msg->outlier_detection, c, err) != HD_OK ||
         set_protocol(x, msg, c, err) != HD_OK ||
         set_preconnect(x, msg->preconnect_policy, c, err) != HD_OK ||
-        set_bind(msg->upstream_bind_config, c, err) != HD_OK ||
+        set_bind(x, msg->upstream_bind_config, c, err) != HD_OK ||
         check_filters(x, msg, err) != HD_OK || set_transports(x, msg, c, err) != HD_OK ||
         set_type(x, msg, c, mesh, err) != HD_OK)
         return HD_ERROR;

@@ -243,8 +243,9 @@ static const entry_t entries[] = {
      "resolvers dns_resolver_options use_resolvers_as_fallback"},
     {CORE "Pipe", "path"},
     {CORE "CidrRange", "address_prefix prefix_len"},
-    {CORE "BindConfig", "source_address !socket_options !additional_source_addresses "
-                        "!extra_source_addresses !local_address_selector"},
+    {CORE "BindConfig", "source_address !socket_options additional_source_addresses "
+                        "extra_source_addresses !local_address_selector"},
+    {CORE "ExtraSourceAddress", "address !socket_options"},
     {CORE "HttpProtocolOptions",
      "idle_timeout max_headers_count max_connection_duration max_stream_duration "
      "headers_with_underscores_action max_requests_per_connection "
