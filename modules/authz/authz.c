@@ -95,6 +95,7 @@ static void count(const cond_subject_t *s, const rules_t *rules, const policy_t 
 
 static const policy_t *find_policy(const rules_t *rules, cond_subject_t *s)
 {
+    s->keeps_out = rules->action == RULES_DENY;
     for (uint32_t i = 0; i < rules->policies_n; i++) {
         if (cond_is_true(&rules->policies[i].cond, s))
             return &rules->policies[i];

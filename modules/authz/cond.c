@@ -181,15 +181,44 @@ static bool match_text(cond_subject_t *s, const hd_match_t *p, hd_str_t text)
     return rc == HD_OK;
 }
 
+static bool match_value(cond_subject_t *s, const pb_header_match_t *h, hd_str_t value,
+                        bool found)
+{
+    if (h->match.kind == HD_MATCH_REGEX && !h->is_range)
+        return (found || h->treat_missing_as_empty) && match_text(s, &h->match, value);
+    return pb_value_matches(s->req, h, value, found);
+}
+
+/* One of several values by itself. */
+static bool match_one_of(cond_subject_t *s, const pb_header_match_t *h)
+{
+    hd_str_t name, value;
+    uint32_t at = 0, n = 0;
+    bool matches = false;
+
+    while (hd_req_next_header(s->req, &at, &name, &value)) {
+        if (!hd_str_eq_nocase(name, h->name))
+            continue;
+        n++;
+        matches = matches || match_value(s, h, value, true);
+    }
+    return n > 1 && matches;
+}
+
+/* A field that stands there several times is one value, joined (AP-WHEN-1). Who is kept
+ * out by a value shall not get in by sending another beside it: there each counts by
+ * itself, too (CVE-2026-26308). */
 static bool match_header(cond_subject_t *s, const pb_header_match_t *h)
 {
-    bool found;
+    pb_header_match_t plain = *h;
+    bool found, any = h->match.kind == HD_MATCH_ANY && !h->is_range;
     hd_str_t value = pb_header_value(s->req, h->name, &found);
 
-    if (h->match.kind == HD_MATCH_REGEX && !h->is_range)
-        return (found || h->treat_missing_as_empty) &&
-               match_text(s, &h->match, value) != h->invert;
-    return pb_header_matches(s->req, h);
+    if (any || (!found && !h->treat_missing_as_empty))
+        return pb_value_matches(s->req, h, value, found);
+    plain.invert = false;
+    return (match_value(s, &plain, value, found) ||
+            (s->keeps_out != h->invert && match_one_of(s, &plain))) != h->invert;
 }
 
 /* "spiffe://TD/ns/NS/sa/SA" in parts; false: it isn't one of a workload. */
@@ -319,6 +348,8 @@ static bool match_request(const cond_t *c, cond_subject_t *s)
 
 bool cond_is_true(const cond_t *c, cond_subject_t *s)
 {
+    bool is_true;
+
     switch ((cond_kind_t)c->kind) {
     case COND_ANY:
         return true;
@@ -337,7 +368,10 @@ bool cond_is_true(const cond_t *c, cond_subject_t *s)
         }
         return false;
     case COND_NOT:
-        return !cond_is_true(&c->kids[0], s);
+        s->keeps_out = !s->keeps_out;
+        is_true = !cond_is_true(&c->kids[0], s);
+        s->keeps_out = !s->keeps_out;
+        return is_true;
     case COND_METHOD:
     case COND_HOST:
     case COND_PATH:

@@ -51,6 +51,7 @@ typedef struct {
     hd_conn_t *conn;
     hd_member_t *member;
     const hd_region_t *region; /* where the tree lies */
+    bool keeps_out;            /* what is true here leads to a refusal */
     bool failed;               /* set where a test could not be finished */
 } cond_subject_t;
 

@@ -118,12 +118,13 @@ PB_UNUSED static hd_rc_t pb_header_match(hd_pool_t *pool,
 PB_UNUSED static hd_str_t pb_header_value(hd_req_t *req, hd_str_t name, bool *found)
 {
     *found = true;
+    /* whatever version it came by: HTTP/2 has no Host */
+    if (hd_str_eq(name, HD_STR(":authority")) || hd_str_eq(name, HD_STR("host")))
+        return hd_req_authority(req);
     if (name.data[0] != ':')
         return hd_req_header_joined(req, name, found);
     if (hd_str_eq(name, HD_STR(":method")))
         return hd_req_method(req);
-    if (hd_str_eq(name, HD_STR(":authority")))
-        return hd_req_authority(req);
     if (hd_str_eq(name,
                   HD_STR(":path"))) /* normalised, or rules could be walked around */
         return hd_req_query(req).len == 0 ? hd_req_path(req)
@@ -136,10 +137,10 @@ PB_UNUSED static hd_str_t pb_header_value(hd_req_t *req, hd_str_t name, bool *fo
     return HD_STR_NONE;
 }
 
-PB_UNUSED static bool pb_header_matches(hd_req_t *req, const pb_header_match_t *h)
+/* <value>: of a request's or a response's field; <found>: there is one. */
+PB_UNUSED static bool pb_value_matches(hd_req_t *req, const pb_header_match_t *h,
+                                       hd_str_t value, bool found)
 {
-    bool found;
-    hd_str_t value = pb_header_value(req, h->name, &found);
     int64_t n;
 
     if (h->match.kind == HD_MATCH_ANY && !h->is_range)
@@ -149,6 +150,14 @@ PB_UNUSED static bool pb_header_matches(hd_req_t *req, const pb_header_match_t *
     if (h->is_range)
         return (hd_str_to_i64(value, &n) && n >= h->from && n < h->to) != h->invert;
     return hd_req_match(req, &h->match, value) != h->invert;
+}
+
+PB_UNUSED static bool pb_header_matches(hd_req_t *req, const pb_header_match_t *h)
+{
+    bool found;
+    hd_str_t value = pb_header_value(req, h->name, &found);
+
+    return pb_value_matches(req, h, value, found);
 }
 
 PB_UNUSED static hd_rc_t pb_cidr(const PbCore__CidrRange *msg, hd_cidr_t *cidr,
