@@ -10,7 +10,7 @@ static hd_str_t pseudo_header(hd_req_t *req, hd_str_t name, bool *found)
     *found = true;
     if (hd_str_eq(name, HD_STR(":method")))
         return req->head.method;
-    if (hd_str_eq(name, HD_STR(":authority")))
+    if (hd_str_eq(name, HD_STR(":authority")) || hd_str_eq(name, HD_STR("host")))
         return req->head.authority;
     if (hd_str_eq(name, HD_STR(":scheme")))
         return req->head.scheme;
@@ -48,15 +48,37 @@ static bool match_value(hd_req_t *req, const hd_field_match_t *fm, hd_str_t valu
     return match(req, &fm->match, value, NULL);
 }
 
+/* Several fields of the name: one of them by itself is enough (Envoy since
+ * CVE-2026-26308), as is what they are together (VS-MATCH-18). */
+static bool match_fields(hd_req_t *req, const hd_field_match_t *fm, hd_str_t joined)
+{
+    hd_field_match_t plain = *fm;
+    const hd_field_t *f = hd_headers_find(&req->head.headers, fm->name);
+    bool matches;
+
+    plain.match.invert = false;
+    matches = match_value(req, &plain, joined, true);
+    for (; f != NULL && !matches; f = hd_headers_find_next(&req->head.headers, f))
+        matches = match_value(req, &plain, f->value, true);
+    return matches != fm->match.invert;
+}
+
 static bool match_header(hd_req_t *req, const hd_field_match_t *fm)
 {
+    const hd_field_t *f;
     bool found;
     hd_str_t value;
 
-    if (fm->name.len > 0 && fm->name.data[0] == ':')
+    if ((fm->name.len > 0 && fm->name.data[0] == ':') ||
+        hd_str_eq(fm->name, HD_STR("host")))
         value = pseudo_header(req, fm->name, &found);
     else
         value = hd_headers_joined(&req->head.headers, fm->name, req->pool, &found);
+    f = found && fm->name.data[0] != ':' ? hd_headers_find(&req->head.headers, fm->name)
+                                         : NULL;
+    if (f != NULL && (fm->is_range || fm->match.kind != HD_MATCH_ANY) &&
+        hd_headers_find_next(&req->head.headers, f) != NULL)
+        return match_fields(req, fm, value);
     return match_value(req, fm, value, found);
 }
 
