@@ -7,6 +7,7 @@
 #include "hd_module.h"
 #include "hd_pb.h"
 #include "hd_pb_value.h"
+#include "lib/pb_match.h"
 #include "lib/pb_unpack.h"
 #include "lib/rand.h"
 #include "ext/retry_priorities.pb-c.h"
@@ -27,6 +28,7 @@ enum {
     ON_UNAVAILABLE = 2048,
     ON_INTERNAL = 4096,
     ON_RATELIMITED = 8192, /* a response with x-envoy-ratelimited */
+    ON_HEADERS = 16384,    /* a response with one of the listed fields */
     IDEMPOTENT_ONLY = 1 << 30,
 };
 
@@ -48,6 +50,7 @@ static const struct {
     {"unavailable", ON_UNAVAILABLE},
     {"internal", ON_INTERNAL},
     {"envoy-ratelimited", ON_RATELIMITED},
+    {"retriable-headers", ON_HEADERS},
 };
 
 #define STATUSES_MAX 16
@@ -63,6 +66,9 @@ typedef struct {
     uint32_t try_timeout_ms;       /* 0: the route's; by xDS it stands there */
     uint32_t statuses_n;
     uint16_t statuses[STATUSES_MAX];
+    const pb_header_match_t *headers; /* by xDS: of the response */
+    const pb_header_match_t *asked;   /* likewise: only such requests; asked_n 0: all */
+    uint32_t headers_n, asked_n;
     bool is_set;
 } retry_conf_t;
 
@@ -227,7 +233,23 @@ static hd_rc_t read_choice(const PbRoute__RetryPolicy *p, retry_conf_t *rc, hd_e
                             "previous_priorities: update_frequency is 1 or more");
 }
 
-static hd_rc_t read_policy(const PbRoute__RetryPolicy *p, retry_conf_t *rc, hd_err_t *err)
+static hd_rc_t read_headers(hd_conf_t *cf, PbRoute__HeaderMatcher *const *msgs, size_t n,
+                            const pb_header_match_t **list, uint32_t *list_n,
+                            hd_err_t *err)
+{
+    pb_header_match_t *to = n > 0 ? hd_pool_new_n(cf->pool, pb_header_match_t, n) : NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        if (pb_header_match(cf->pool, msgs[i], &to[i], err) != HD_OK)
+            return HD_ERROR;
+    }
+    *list = to;
+    *list_n = (uint32_t)n;
+    return HD_OK;
+}
+
+static hd_rc_t read_policy(hd_conf_t *cf, const PbRoute__RetryPolicy *p, retry_conf_t *rc,
+                           hd_err_t *err)
 {
     int64_t ms;
 
@@ -240,7 +262,11 @@ static hd_rc_t read_policy(const PbRoute__RetryPolicy *p, retry_conf_t *rc, hd_e
                           STATUSES_MAX);
     for (size_t i = 0; i < p->n_retriable_status_codes; i++)
         rc->statuses[rc->statuses_n++] = (uint16_t)p->retriable_status_codes[i];
-    if (read_choice(p, rc, err) != HD_OK)
+    if (read_choice(p, rc, err) != HD_OK ||
+        read_headers(cf, p->retriable_headers, p->n_retriable_headers, &rc->headers,
+                     &rc->headers_n, err) != HD_OK ||
+        read_headers(cf, p->retriable_request_headers, p->n_retriable_request_headers,
+                     &rc->asked, &rc->asked_n, err) != HD_OK)
         return HD_ERROR;
     rc->base_ms = BACKOFF_MS;
     rc->max_ms = BACKOFF_MS * 10;
@@ -268,11 +294,11 @@ static hd_rc_t build_policy(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *
     const PbRoute__RetryPolicy *p;
     hd_rc_t rc = HD_ERROR;
 
-    (void)cf, (void)is_route;
+    (void)is_route;
     hd_pb_arena_init(&arena, 65536);
     p = pb_unpack(HD_PB(pb_route__retry_policy), bytes, &arena, "retry_policy: ", err);
     if (p != NULL)
-        rc = read_policy(p, conf, err);
+        rc = read_policy(cf, p, conf, err);
     hd_pb_arena_deinit(&arena);
     return rc;
 }
@@ -286,6 +312,27 @@ static bool has_status(const retry_conf_t *rc, unsigned status)
             return true;
     }
     return false;
+}
+
+static bool has_header(const retry_conf_t *rc, hd_req_t *req)
+{
+    for (uint32_t i = 0; i < rc->headers_n; i++) {
+        bool found;
+        hd_str_t value = hd_res_header(req, rc->headers[i].name, &found);
+
+        if (pb_value_matches(req, &rc->headers[i], value, found))
+            return true;
+    }
+    return false;
+}
+
+static bool is_asked(const retry_conf_t *rc, hd_req_t *req)
+{
+    for (uint32_t i = 0; i < rc->asked_n; i++) {
+        if (pb_header_matches(req, &rc->asked[i]))
+            return true;
+    }
+    return rc->asked_n == 0;
 }
 
 static uint32_t grpc_condition(uint32_t grpc_status)
@@ -327,6 +374,8 @@ static uint32_t conditions_met(const retry_conf_t *rc, hd_req_t *req,
             hd_res_header(req, HD_STR("x-envoy-ratelimited"), &found);
             met |= found ? ON_RATELIMITED : 0;
         }
+        if ((rc->on & ON_HEADERS) && has_header(rc, req))
+            met |= ON_HEADERS;
         return met | grpc_condition(r->grpc_status);
     case HD_RESULT_CONNECT:
         met = ON_5XX | ON_GATEWAY_ERROR | ON_RESET | ON_CONNECT_FAILURE;
@@ -374,7 +423,7 @@ static hd_verdict_t on_try_result(hd_req_t *req, const void *conf,
 {
     const retry_conf_t *rc = conf;
 
-    if ((conditions_met(rc, req, r) & rc->on) == 0)
+    if ((conditions_met(rc, req, r) & rc->on) == 0 || !is_asked(rc, req))
         return HD_TRY_DONE;
     if ((rc->on & IDEMPOTENT_ONLY) && r->head_sent && !is_idempotent(hd_req_method(req)))
         return HD_TRY_DONE;

@@ -212,6 +212,7 @@ hd_rc_t hd_req_add_header(hd_req_t *req, hd_str_t name, hd_str_t value);
 hd_rc_t hd_req_set_header(hd_req_t *req, hd_str_t name, hd_str_t value);
 void hd_req_remove_header(hd_req_t *req, hd_str_t name);
 void hd_req_set_path(hd_req_t *req, hd_str_t path_and_query); /* towards the upstream */
+/* In on_try_result: of the response that is judged. */
 hd_str_t hd_res_header(hd_req_t *req, hd_str_t name, bool *found);
 hd_rc_t hd_res_add_header(hd_req_t *req, hd_str_t name, hd_str_t value);
 hd_rc_t hd_res_set_header(hd_req_t *req, hd_str_t name, hd_str_t value);

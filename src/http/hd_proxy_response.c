@@ -67,7 +67,9 @@ void hd_proxy_on_head(hd_proxy_t *p, hd_try_t *t)
         return;
     }
     r.grpc_status = grpc_status_of(t->x);
+    p->req->judged = &t->x->res.headers;
     v = hd_proxy_judge(p, &r, &wait_ms);
+    p->req->judged = NULL;
     if (v == HD_TRY_RETRY) {
         t->pick.was_failure = true;
         hd_try_end(t, HD_RESULT_OK);

@@ -108,6 +108,7 @@ hd_verdict_t hd_proxy_judge(hd_proxy_t *p, const hd_try_result_t *r, uint64_t *w
     hd_req_t *req = p->req;
 
     *wait_ms = 0;
+    req->try_timed_out = r->result == HD_RESULT_TIMEOUT;
     if (!(req->hooks & HD_HOOK_TRY))
         return HD_TRY_DONE;
     for (uint32_t i = 0; i < req->chain_n; i++) {

@@ -224,8 +224,9 @@ void hd_req_set_path(hd_req_t *req, hd_str_t path_and_query)
 
 hd_str_t hd_res_header(hd_req_t *req, hd_str_t name, bool *found)
 {
-    return value_of(
-        req->res.headers.n == 0 ? NULL : hd_headers_find(&req->res.headers, name), found);
+    const hd_headers_t *h = req->judged != NULL ? req->judged : &req->res.headers;
+
+    return value_of(h->n == 0 ? NULL : hd_headers_find(h, name), found);
 }
 
 /* A body of another length: the codec frames anew. One that is empty may get bytes. */
