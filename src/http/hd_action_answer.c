@@ -135,8 +135,10 @@ static hd_str_t compose_location(hd_req_t *req)
         if (hd_str_eq(port, HD_STR(":80")) || hd_str_eq(port, HD_STR(":443")))
             port = HD_STR_NONE;
     }
-    if (to->host.len > 0)
+    if (to->host.len > 0) { /* with its own port, if any */
         host = to->host;
+        port = HD_STR_NONE;
+    }
     if (to->port != 0)
         port = hd_str_printf(req->pool, ":%u", to->port);
     return hd_str_printf(req->pool, "%.*s://%.*s%.*s%.*s", HD_STR_ARG(scheme),

@@ -588,14 +588,25 @@ hd_rc_t hd_h1_client_open(hd_upconn_t *u, hd_err_t *err)
     return HD_OK;
 }
 
+/* The client's word; or as Envoy does, where the method asks for one (RFC 9110 §8.6):
+ * there are servers that answer 411. */
+static bool tells_no_body(const hd_req_t *req)
+{
+    unsigned m = req->head.method_id;
+
+    if (hd_headers_get(&req->head.headers, HD_H_CONTENT_LENGTH) != NULL)
+        return true;
+    return req->http != NULL && req->http->is_xds && !req->head.is_upgrade &&
+           (m == HD_M_POST || m == HD_M_PUT || m == HD_M_PATCH);
+}
+
 static void put_framing(hd_h1_writer_t *w, h1_client_t *h, const hd_req_t *req,
                         bool has_body, int64_t length)
 {
     h->request_chunked = has_body && length == HD_LEN_UNKNOWN;
     if (h->request_chunked) {
         hd_h1_put_lit(w, "Transfer-Encoding: chunked\r\n");
-    } else if (has_body || (length == 0 && hd_headers_get(&req->head.headers,
-                                                          HD_H_CONTENT_LENGTH) != NULL)) {
+    } else if (has_body || (length == 0 && tells_no_body(req))) {
         hd_h1_put_length(w, length);
     }
 }

@@ -166,10 +166,22 @@ void hd_header_ops_trailers(hd_req_t *req)
     apply(req, &req->res_trailers, route->trailer_ops, route->trailer_ops_n, true);
 }
 
+/* Envoy: an answer of our own is text/plain unless the configuration gives it a type. */
+static hd_str_t take_type(hd_headers_t *h)
+{
+    const hd_field_t *f = hd_headers_get(h, HD_H_CONTENT_TYPE);
+    hd_str_t type = f != NULL ? f->value : HD_STR_NONE;
+
+    if (f != NULL)
+        hd_headers_remove_id(h, HD_H_CONTENT_TYPE);
+    return type;
+}
+
 void hd_header_ops_response(hd_req_t *req)
 {
     hd_headers_t *h = &req->res.headers;
     const hd_route_t *route = req->route;
+    hd_str_t type = HD_STR_NONE;
 
     if (route == NULL)
         return;
@@ -177,6 +189,8 @@ void hd_header_ops_response(hd_req_t *req)
     if (req->is_local_reply && req->http != NULL && req->http->is_xds &&
         route->action != HD_ACT_ANSWER && route->action != HD_ACT_REDIRECT)
         return;
+    if (req->is_local_reply && req->http != NULL && req->http->is_xds)
+        type = take_type(h);
     if (req->target != NULL)
         apply(req, h, req->target->response_ops, req->target->response_ops_n, true);
     if (route->expires != NULL && is_ordinary(req->res.status))
@@ -186,4 +200,6 @@ void hd_header_ops_response(hd_req_t *req)
         apply(req, h, req->vhost->response_ops, req->vhost->response_ops_n, true);
         apply(req, h, req->routes->response_ops, req->routes->response_ops_n, true);
     }
+    if (type.len > 0 && hd_headers_get(h, HD_H_CONTENT_TYPE) == NULL)
+        hd_headers_add_id(h, HD_H_CONTENT_TYPE, HD_STR("content-type"), type);
 }

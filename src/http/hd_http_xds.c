@@ -54,11 +54,13 @@ static void append_xff(hd_req_t *req, const hd_addr_t *peer)
     if (peer->family != AF_INET && peer->family != AF_INET6)
         return;
     own = hd_addr_print_ip(peer, text);
-    if (f == NULL) {
+    theirs = f == NULL ? HD_STR_NONE
+                       : hd_headers_joined(HEADERS(req), HD_STR("x-forwarded-for"),
+                                           req->pool, NULL);
+    if (theirs.len == 0) {
         set(req, HD_STR("x-forwarded-for"), hd_str_dup(req->pool, own));
         return;
     }
-    theirs = hd_headers_joined(HEADERS(req), HD_STR("x-forwarded-for"), req->pool, NULL);
     set(req, HD_STR("x-forwarded-for"),
         hd_str_printf(req->pool, "%.*s,%.*s", HD_STR_ARG(theirs), HD_STR_ARG(own)));
 }
@@ -82,12 +84,27 @@ static void find_client(hd_req_t *req)
     }
 }
 
+/* Who isn't the first proxy believes the one before it. HTTP/1 has no scheme of its own:
+ * it is what the client came by, as far as that is told. */
 static void set_forwarded_proto(hd_req_t *req)
 {
     bool is_first = req->http->use_remote_address && req->http->xff_trusted_hops == 0;
+    const hd_field_t *f = hd_headers_get(HEADERS(req), HD_H_X_FORWARDED_PROTO);
 
-    if (is_first || hd_headers_get(HEADERS(req), HD_H_X_FORWARDED_PROTO) == NULL)
+    if (is_first || f == NULL)
         set(req, HD_STR("x-forwarded-proto"), req->head.scheme);
+    else if (req->head.version < HD_HTTP_20 &&
+             hd_str_eq_nocase(f->value, HD_STR("https")))
+        req->head.scheme = HD_STR("https");
+    else if (req->head.version < HD_HTTP_20 && hd_str_eq_nocase(f->value, HD_STR("http")))
+        req->head.scheme = HD_STR("http");
+}
+
+bool hd_http_xds_came_by_tls(const hd_req_t *req)
+{
+    const hd_field_t *f = hd_headers_get(HEADERS(req), HD_H_X_FORWARDED_PROTO);
+
+    return hd_str_eq(f != NULL ? f->value : req->head.scheme, HD_STR("https"));
 }
 
 /* What only our own side may say (attack class: trusted-header spoofing). */
@@ -350,6 +367,9 @@ void hd_http_xds_try(hd_req_t *req, const hd_proxy_conf_t *proxy, uint32_t attem
 {
     uint32_t ms = expected_timeout_ms(proxy);
 
+    if (req->vhost != NULL && req->vhost->tells_timeout_retry && attempt > 1)
+        set(req, HD_STR("x-envoy-is-timeout-retry"),
+            req->try_timed_out ? HD_STR("true") : HD_STR("false"));
     if (req->vhost != NULL && req->vhost->attempt_count_to_upstream)
         set(req, HD_STR("x-envoy-attempt-count"),
             hd_str_printf(req->pool, "%u", attempt));
@@ -358,12 +378,17 @@ void hd_http_xds_try(hd_req_t *req, const hd_proxy_conf_t *proxy, uint32_t attem
             hd_str_printf(req->pool, "%u", ms));
 }
 
-void hd_http_xds_response(hd_req_t *req)
+void hd_http_xds_set_host(hd_req_t *req, hd_str_t host)
+{
+    req->up_host = host;
+    if (!req->http->suppress_envoy_headers)
+        set(req, HD_STR("x-envoy-original-host"), req->head.authority);
+}
+
+void hd_http_xds_routed(hd_req_t *req)
 {
     hd_headers_t *h = &req->res.headers;
 
-    if (req->http->always_set_request_id && req->request_id.len > 0)
-        hd_ignore(hd_headers_set(h, HD_STR("x-request-id"), req->request_id) == NULL);
     if (req->vhost != NULL && req->vhost->attempt_count_in_response && req->tries_n > 0)
         hd_ignore(hd_headers_set(h, HD_STR("x-envoy-attempt-count"),
                                  hd_str_printf(req->pool, "%u", req->tries_n)) == NULL);
@@ -382,4 +407,11 @@ void hd_http_xds_response(hd_req_t *req)
                                          (unsigned long long)(req->upstream_head_ns -
                                                               req->upstream_start_ns) /
                                              1000000)) == NULL);
+}
+
+void hd_http_xds_response(hd_req_t *req)
+{
+    if (req->http->always_set_request_id && req->request_id.len > 0)
+        hd_ignore(hd_headers_set(&req->res.headers, HD_STR("x-request-id"),
+                                 req->request_id) == NULL);
 }

@@ -162,6 +162,10 @@ static hd_str_t plain_words(hd_req_t *req, unsigned status)
         return HD_STR("no healthy upstream");
     if (status == 504 && (f & HD_RF(UPSTREAM_TIMEOUT)))
         return HD_STR("upstream request timeout");
+    if (f & HD_RF(STREAM_IDLE))
+        return HD_STR("stream timeout");
+    if (f & HD_RF(DURATION_TIMEOUT))
+        return HD_STR("downstream duration timeout");
     if (f & HD_RF(UPSTREAM_DURATION))
         return HD_STR("upstream max stream duration reached");
     if (f & HD_RF(UPSTREAM_OVERFLOW))

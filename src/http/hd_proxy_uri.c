@@ -3,6 +3,7 @@
 #include "http/hd_proxy_int.h"
 #include "core/base/hd_hashes.h"
 #include "http/hd_action_tunnel.h"
+#include "http/hd_http_xds.h"
 #include "http/hd_uri.h"
 
 #include <stdio.h>
@@ -79,8 +80,9 @@ static hd_rc_t set_path_xds(hd_proxy_t *p)
     }
     if (!is_rewritten)
         return HD_OK;
-    hd_headers_set(&req->head.headers, HD_STR("x-envoy-original-path"),
-                   req->head.raw_path);
+    if (!req->http->suppress_envoy_headers)
+        hd_headers_set(&req->head.headers, HD_STR("x-envoy-original-path"),
+                       req->head.raw_path);
     req->up_path = with_query(req, path);
     return HD_OK;
 }
@@ -130,10 +132,10 @@ static void set_host(hd_proxy_t *p)
     if (req->up_host.len > 0) /* a filter has set it */
         return;
     if (p->conf->host.len > 0) {
-        req->up_host = p->conf->host;
         if (req->http != NULL && req->http->is_xds)
-            hd_ignore(hd_headers_set(&req->head.headers, HD_STR("x-envoy-original-host"),
-                                     req->head.authority) == NULL);
+            hd_http_xds_set_host(req, p->conf->host);
+        else
+            req->up_host = p->conf->host;
     } else if (p->conf->host_is_upstreams && (req->http == NULL || !req->http->is_xds)) {
         req->up_host = p->cluster_name;
     }

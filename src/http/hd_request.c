@@ -278,8 +278,7 @@ static hd_rc_t find_route(hd_req_t *req)
     if (hd_unlikely(req->head.is_unescaped))
         return redirect_to_path(req);
     req->vhost = req->routes == NULL ? NULL : hd_router_find_vhost(req);
-    if (req->vhost != NULL && req->vhost->require_tls &&
-        !hd_str_eq(req->head.scheme, HD_STR("https")))
+    if (req->vhost != NULL && req->vhost->require_tls && !hd_http_xds_came_by_tls(req))
         return redirect_to_tls(req);
     if (hd_unlikely(check_head(req) != HD_OK))
         return HD_ERROR;

@@ -258,9 +258,13 @@ void hd_response_start(hd_req_t *req)
     if (hd_unlikely(req->kept != NULL))
         hd_proxy_put_kept(req);
     req->fields_n_plus_1 = (uint16_t)(req->res.headers.n + 1);
-    hd_header_ops_response(req);
-    if (req->http != NULL && req->http->is_xds)
+    if (req->http != NULL && req->http->is_xds) {
+        hd_http_xds_routed(req);
+        hd_header_ops_response(req);
         hd_http_xds_response(req);
+    } else {
+        hd_header_ops_response(req);
+    }
     hd_local_sign(req);
     if (hd_unlikely(has_trailers(req)) &&
         req->head.version < HD_HTTP_20) /* only chunks have them */

@@ -23,6 +23,7 @@ typedef struct hd_vhost_s {
     bool require_tls;
     bool allows_connect; /* nginx's servers: one of its places is a tunnel */
     bool attempt_count_to_upstream, attempt_count_in_response; /* x-envoy-attempt-count */
+    bool tells_timeout_retry; /* x-envoy-is-timeout-retry, to the upstream */
     const hd_http_loc_t *loc;
     const hd_named_group_t *groups;
     uint32_t groups_n;

@@ -154,7 +154,8 @@ static const entry_t entries[] = {
 
     {HCM "HttpConnectionManager",
      "codec_type stat_prefix rds route_config http_filters http_protocol_options "
-     "http2_protocol_options server_name drain_timeout access_log use_remote_address generate_request_id "
+     "http2_protocol_options server_name drain_timeout access_log use_remote_address "
+     "generate_request_id "
      "forward_client_cert_details set_current_client_cert_details proxy_100_continue "
      "xff_num_trusted_hops skip_xff_append upgrade_configs stream_idle_timeout "
      "request_timeout max_request_headers_kb normalize_path preserve_external_request_id "
@@ -170,7 +171,7 @@ static const entry_t entries[] = {
     {HCM "HttpConnectionManager.SetCurrentClientCertDetails",
      "subject cert dns uri chain !issuer"},
     {"envoy.extensions.filters.http.router.v3.Router",
-     "!strict_check_headers !upstream_http_filters"},
+     "suppress_envoy_headers !strict_check_headers !upstream_http_filters"},
     {TCP "TcpProxy",
      "stat_prefix cluster weighted_clusters access_log max_connect_attempts idle_timeout "
      "metadata_match hash_policy !tunneling_config max_downstream_connection_duration"},
@@ -187,7 +188,13 @@ static const entry_t entries[] = {
      "name domains routes require_tls request_headers_to_add response_headers_to_add "
      "response_headers_to_remove request_headers_to_remove typed_per_filter_config "
      "retry_policy include_request_attempt_count !hedge_policy !matcher "
+     "include_attempt_count_in_response include_is_timeout_retry_header "
+     "request_mirror_policies "
      "!retry_policy_typed_config"},
+    {ROUTE "RetryPolicy",
+     "retry_on num_retries per_try_timeout retry_priority retry_host_predicate "
+     "retriable_status_codes retry_back_off retriable_headers retriable_request_headers "
+     "!per_try_idle_timeout !retry_options_predicates"},
     {ROUTE "Route",
      "match route redirect direct_response request_headers_to_add "
      "response_headers_to_add response_headers_to_remove request_headers_to_remove "

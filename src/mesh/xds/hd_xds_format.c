@@ -10,7 +10,7 @@
 static const struct {
     const char *operator, * variable;
 } operators[] = {
-    {"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "remote_addr"},
+    {"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "client_ip"},
     {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", "realip_remote_addr"},
     {"DOWNSTREAM_REMOTE_PORT", "remote_port"},
     {"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "server_addr"},

@@ -104,10 +104,16 @@ static hd_rc_t set_filters(hd_xds_t *x, const hcm_t *msg, hd_http_conf_t *conf,
                            hd_err_t *err)
 {
     size_t n = msg->n_http_filters;
+    const PbHttpRouter__Router *router;
     hd_filter_conf_t *list;
 
     if (n == 0 || !is_router(msg->http_filters[n - 1]))
         return hd_err_set(err, HD_E_RESOURCE, "its last HTTP filter isn't the router");
+    router = hd_xds_unpack(x, msg->http_filters[n - 1]->typed_config,
+                           HD_PB(pb_http_router__router), err);
+    if (router == NULL)
+        return hd_err_prefix(err, "the router: ");
+    conf->suppress_envoy_headers = router->suppress_envoy_headers;
     list = hd_pool_new_n(x->cf.pool, hd_filter_conf_t, n);
     conf->filters = list;
     for (size_t i = 0; i + 1 < n; i++) {

@@ -67,6 +67,8 @@ static hd_rc_t set_vhost(hd_xds_t *x, const PbRoute__VirtualHost *msg, hd_vhost_
     vh->require_tls =
         msg->require_tls == PB_ROUTE__VIRTUAL_HOST__TLS_REQUIREMENT_TYPE__ALL;
     vh->attempt_count_to_upstream = msg->include_request_attempt_count;
+    vh->attempt_count_in_response = msg->include_attempt_count_in_response;
+    vh->tells_timeout_retry = msg->include_is_timeout_retry_header;
     if (set_domains(x, msg, vh, err) != HD_OK || set_routes(x, msg, vh, err) != HD_OK ||
         hd_xds_header_ops(x, msg->request_headers_to_add, msg->n_request_headers_to_add,
                           msg->request_headers_to_remove,
