@@ -626,21 +626,35 @@ static void on_readable(hd_conn_t *c)
     h2_client_t *h = c->owner;
     bool was_idle = hd_list_is_empty(&h->streams);
     hd_err_t err = {0};
+    bool is_over;
     hd_rc_t rc;
 
     end_refused(h);
     rc = hd_h2_session_read(&h->s);
+    is_over = hd_h2_session_is_over(&h->s);
     if (rc == HD_ERROR || rc == HD_DONE || (h->s.goaway_received && h->s.streams == 0))
         note_idle_end(h, was_idle);
-    if (rc == HD_ERROR) {
-        end_conn(h, h->s.is_broken ? HD_XR_PROTOCOL : HD_XR_RESET, c->err);
+    if (hd_h2_session_is_peers_fault(&h->s) && (rc == HD_ERROR || is_over)) {
+        hd_ignore(hd_err_set(&err, HD_E_PROTOCOL, "upstream sent an invalid response: %s",
+                             c->err->text));
+        end_conn(h, HD_XR_PROTOCOL, &err);
+    } else if (rc == HD_ERROR) {
+        end_conn(h, h->s.is_broken ? HD_XR_CLOSED : HD_XR_RESET, c->err);
     } else if (rc == HD_DONE) {
         hd_ignore(hd_err_set(&err, HD_E_RESET, "upstream closed the connection"));
         end_conn(h, HD_XR_CLOSED, &err);
-    } else if (hd_h2_session_is_over(&h->s) ||
-               (h->s.goaway_received && h->s.streams == 0)) {
+    } else if (is_over || (h->s.goaway_received && h->s.streams == 0)) {
         end_conn(h, HD_XR_CLOSED, c->err);
     }
+}
+
+static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
+{
+    h2_client_t *h = user;
+
+    (void)ng;
+    hd_h2_session_sent(&h->s, frame);
+    return 0;
 }
 
 static void on_writable(hd_conn_t *c)
@@ -687,6 +701,7 @@ static nghttp2_session_callbacks *make_callbacks(void)
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+    nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_send);
     return cb;
 }
 

@@ -95,9 +95,13 @@ static void on_readable(hd_conn_t *c)
         hd_h2_server_end(h, HD_E_RESET, "client closed the connection",
                          HD_H2_END_LINGERING);
     else if (rc == HD_ERROR)
-        hd_h2_server_end(h, HD_E_PROTOCOL, c->err != NULL ? c->err->text : "broken",
-                         HD_H2_END_RESETTING);
-    else if (hd_h2_session_is_over(&h->s))
+        hd_h2_server_end(h, c->err != NULL ? c->err->code : HD_E_RESET,
+                         c->err != NULL ? c->err->text : "broken", HD_H2_END_RESETTING);
+    else if (!hd_h2_session_is_over(&h->s))
+        return;
+    else if (hd_h2_session_is_peers_fault(&h->s))
+        hd_h2_server_end(h, HD_E_PROTOCOL, c->err->text, HD_H2_END_LINGERING);
+    else
         hd_h2_server_end(h, HD_E_RESET, "connection ended", HD_H2_END_LINGERING);
 }
 

@@ -328,8 +328,22 @@ void hd_h2_session_notice(hd_h2_session_t *s)
 /* nghttp2 sends PING before all else that waits, so it is submitted behind GOAWAY. */
 void hd_h2_session_sent(hd_h2_session_t *s, const nghttp2_frame *frame)
 {
-    if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.last_stream_id == INT32_MAX)
+    const nghttp2_goaway *g = &frame->goaway;
+    const char *error;
+
+    if (frame->hd.type != NGHTTP2_GOAWAY)
+        return;
+    if (g->last_stream_id == INT32_MAX)
         hd_ignore(nghttp2_submit_ping(s->ng, NGHTTP2_FLAG_NONE, notice_ping) != 0);
+    if (g->error_code == NGHTTP2_NO_ERROR)
+        return;
+    /* What nghttp2 found by itself stands in its GOAWAY; what we found was said. */
+    error = nghttp2_http2_strerror(g->error_code);
+    if (g->opaque_data_len > 0)
+        hd_ignore(hd_conn_fail(s->conn, HD_E_PROTOCOL, "HTTP/2: %s: %.*s", error,
+                               (int)g->opaque_data_len, (const char *)g->opaque_data));
+    else
+        hd_ignore(hd_conn_fail(s->conn, HD_E_PROTOCOL, "HTTP/2: %s", error));
 }
 
 bool hd_h2_session_pong(hd_h2_session_t *s, const nghttp2_frame *frame)
@@ -438,6 +452,14 @@ bool hd_h2_session_is_over(const hd_h2_session_t *s)
 {
     return s->is_broken ||
            (!nghttp2_session_want_read(s->ng) && !nghttp2_session_want_write(s->ng));
+}
+
+bool hd_h2_session_is_peers_fault(const hd_h2_session_t *s)
+{
+    const hd_err_t *err = s->conn->err;
+
+    return err != NULL && (err->code == HD_E_PROTOCOL ||
+                           (s->is_ending && err->code == HD_E_LIMIT)); /* a glitch */
 }
 
 /* --- life --- */

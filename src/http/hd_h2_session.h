@@ -80,6 +80,8 @@ void hd_h2_session_flush(hd_h2_session_t *s); /* into the conn's output, now */
 hd_rc_t hd_h2_session_read(hd_h2_session_t *s);
 /* Nothing more is to be read or written. */
 bool hd_h2_session_is_over(const hd_h2_session_t *s);
+/* It ends, or has ended, because the peer broke the protocol; conn->err says how. */
+bool hd_h2_session_is_peers_fault(const hd_h2_session_t *s);
 void hd_h2_session_goaway(hd_h2_session_t *s, uint32_t error);
 /* First step of a graceful end (RFC 9113 §6.8): the peer is asked to begin nothing more;
  * what it has begun is still taken. The answer to a PING sent with it, by which the peer

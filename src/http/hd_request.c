@@ -798,8 +798,15 @@ static void lose_client(hd_req_t *req, unsigned status, hd_err_code_t code,
 
 void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why)
 {
-    lose_client(req, 499, code, why, HD_RF(DOWNSTREAM_CLOSED),
-                "downstream_remote_disconnect");
+    if (code != HD_E_PROTOCOL)
+        lose_client(req, 499, code, why, HD_RF(DOWNSTREAM_CLOSED),
+                    "downstream_remote_disconnect");
+    else
+        lose_client(req, 400, code,
+                    hd_str_printf(req->pool, "client sent invalid request: %s", why).data,
+                    HD_RF(DOWNSTREAM_PROTOCOL),
+                    req->head.version == HD_HTTP_20 ? "codec_error"
+                                                    : "http1.codec_error");
 }
 
 void hd_request_client_reset(hd_req_t *req, bool is_refused)

@@ -471,7 +471,8 @@ static void on_readable(hd_conn_t *c)
     if (rc == HD_DONE)
         end_conn(h, HD_E_RESET, "client closed the connection", true);
     else if (rc == HD_ERROR)
-        end_conn(h, HD_E_PROTOCOL, c->err != NULL ? c->err->text : "broken", false);
+        end_conn(h, c->err != NULL ? c->err->code : HD_E_RESET,
+                 c->err != NULL ? c->err->text : "broken", false);
 }
 
 static void on_writable(hd_conn_t *c)

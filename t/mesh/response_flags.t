@@ -39,6 +39,15 @@ my $reset = sub { my ($error) = @_; return sub { my ($hd, $uri) = @_;
     $c->until(sub { $_->{type} eq 'PING' });
     $c->close;
 } };
+# A frame that ends an HTTP/2 connection, whoever gets it.
+my $stray = Heddle::H2->head('DATA', 0, 0, 'of no stream');
+my $break = sub { my ($hd, $uri) = @_;
+    my $c = Heddle::H2->new($hd->port(0));
+    $c->request(1, $uri, end => 1);
+    $hd->wait_for(sub { grep { $_->{uri} eq $uri } $hd->requests(1) }, "$uri upstream");
+    $c->send($stray);
+    $c->calmed;
+};
 # What ends a request that lasts too long, by file and by xDS.
 my @lasting = (file_upstream => 'max_stream_duration 100ms;', cluster => {typed_extension_protocol_options => {
     'envoy.extensions.upstreams.http.v3.HttpProtocolOptions' => {
@@ -53,6 +62,12 @@ my @rows = (
     {name => 'h2_reset', does => {hang => 1}, ask => $reset->(8), log => '499 DR http2.remote_reset', xds => '0 DR http2.remote_reset',
         error => 'client reset the stream'},
     {name => 'h2_refused', does => {hang => 1}, ask => $reset->(7), log => '499 DR http2.remote_refuse', xds => '0 DR http2.remote_refuse'},
+    {name => 'h2_broken', does => {hang => 1}, ask => $break, log => '400 DPE codec_error', xds => '0 DPE codec_error',
+        error => 'client sent invalid request: HTTP/2: PROTOCOL_ERROR'},
+    {name => 'h2_garbage', port => 3, file => 'proxy_http_version 2;', log => "502 UPE $before\{protocol_error}",
+        cluster => {typed_extension_protocol_options => {'envoy.extensions.upstreams.http.v3.HttpProtocolOptions' => {
+            '@type' => "${type}envoy.extensions.upstreams.http.v3.HttpProtocolOptions", explicit_http_config => {http2_protocol_options => {}}}}},
+        error => 'upstream sent an invalid response: HTTP/2: PROTOCOL_ERROR: .* ms after it was sent on a new connection'},
     {name => 'lasting', does => {hang => 1}, @lasting, log => '504 UMSDR upstream_max_stream_duration_reached',
         error => 'longer than max_stream_duration allows, \d+ ms after it was sent on a new connection'},
     {name => 'lasting_body', does => {raw => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"}, @lasting,
@@ -110,6 +125,11 @@ sub back_end {
     my ($hd) = @_;
     my %does = map { ("/$_->{name}" => $_->{does}) } @rows;
     $hd->backend(1, sub { my ($req) = @_; return $does{$req->{uri}} // 'fine' });
+    $hd->tcp_backend(3, sub { my ($socket) = @_; # of HTTP/2, which it breaks
+        sysread $socket, my $preface, 4096;
+        syswrite $socket, Heddle::H2->head('SETTINGS', 0, 0, '') . $stray;
+        1 while sysread $socket, $preface, 4096;
+    });
     return;
 }
 
