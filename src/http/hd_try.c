@@ -50,15 +50,25 @@ static uint64_t sooner(uint64_t ms, uint64_t at_ns, uint64_t now_ns)
     return ms == 0 ? left_ms : hd_min(ms, left_ms);
 }
 
+/* How long the upstream may let us wait for its next bytes, or for room; 0: for ever. While
+ * it has room for more of the body than there is, it is the client that we wait for. */
+static uint64_t patience_ms(const hd_try_t *t)
+{
+    const hd_proxy_conf_t *conf = t->proxy->conf;
+
+    if (t->step != HD_TRY_STEP_SEND)
+        return conf->read_timeout_ms;
+    if (t->x != NULL && !t->x->upconn->codec->is_full(t->x))
+        return 0;
+    return conf->send_timeout_ms > 0 ? conf->send_timeout_ms : conf->read_timeout_ms;
+}
+
 /* The next of: time between bytes, and the whole try's. */
 void hd_try_push_timer(hd_try_t *t)
 {
-    const hd_proxy_conf_t *conf = t->proxy->conf;
     uint64_t now_ns = hd_loop_now_ns(t->req->loop);
-    uint64_t ms = conf->read_timeout_ms, idle_ms = hd_request_idle_ms(t->req, conf);
+    uint64_t ms = patience_ms(t), idle_ms = hd_request_idle_ms(t->req, t->proxy->conf);
 
-    if (t->step == HD_TRY_STEP_SEND && conf->send_timeout_ms > 0)
-        ms = conf->send_timeout_ms;
     t->is_idle_next = idle_ms > 0 && (ms == 0 || idle_ms < ms);
     if (t->is_idle_next)
         ms = idle_ms;

@@ -30,6 +30,7 @@ http {
         send_timeout 1s;
         location / { proxy_pass http://127.0.0.1:%%PORT_1%%; proxy_http_version 1.1; }
         location /stream { proxy_request_buffering off; proxy_pass http://127.0.0.1:%%PORT_1%%; }
+        location /quick { proxy_request_buffering off; client_body_timeout 60s; proxy_send_timeout 300ms; proxy_read_timeout 300ms; proxy_pass http://127.0.0.1:%%PORT_1%%; }
     }
     server { listen 127.0.0.1:%%PORT_5%%; keepalive_timeout 1h; location / { proxy_pass http://127.0.0.1:%%PORT_1%%; proxy_http_version 1.1; } }
     server { listen 127.0.0.1:%%PORT_2%%; http2 on; location / { proxy_pass http://127.0.0.1:%%PORT_1%%; } }
@@ -160,6 +161,18 @@ sub slow_but_steady {
     is status_of($c), 200, 'a location\'s own client_body_timeout';
 }
 
+# What a client lets an upstream wait for is none of the upstream's time-outs, nor a failure of it.
+sub waiting_upstream {
+    my @clients = map { $hd->connect(4) } 1, 2;
+    $clients[0]->send("POST /quick HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nha");
+    $clients[1]->send("POST /quick HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nha\r\n");
+    is $hd->get('/quick/answer', {port => 4})->status, 504, 'an upstream that has all and says nothing: 504';
+    $clients[0]->send('lflflf');
+    $clients[1]->send("6\r\nlflflf\r\n0\r\n\r\n");
+    is $_->response->body, 8, 'one that waits for a client for longer: not' for @clients;
+    unlike $hd->log, qr/timed out while sending request/, 'nobody says that it was the upstream';
+}
+
 for (by_file(), by_xds()) {
     ($hd, $way) = ($_, $_->{xds} ? 'xds' : 'file');
     $hd->backend(1, sub {
@@ -172,6 +185,7 @@ for (by_file(), by_xds()) {
     for my $port (0, 2, 4, 5) { $hd->wait_for(sub { Heddle::Port::is_listening($hd->port($port)) }, "port $port") }
     subtest "by $way: time-outs" => \&time_outs;
     subtest "by $way: slow but steady" => \&slow_but_steady;
+    subtest "by $way: an upstream that waits" => \&waiting_upstream if $way eq 'file';
     $hd->stop;
 }
 done_testing;
