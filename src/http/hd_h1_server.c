@@ -545,11 +545,17 @@ static void process(hd_h1_server_t *h)
     }
 }
 
-/* A head has its time from its first byte on. */
-static void time_head(hd_h1_server_t *h)
+static uint64_t header_timeout_of(hd_h1_server_t *h)
 {
     const hd_http_conf_t *http = http_conf(h);
 
+    return http != NULL && http->header_timeout_ms > 0 ? http->header_timeout_ms
+                                                       : TIMEOUT_MS;
+}
+
+/* A head has its time from its first byte on. */
+static void time_head(hd_h1_server_t *h)
+{
     if (h->state != HD_H1S_HEAD || h->is_head_timed)
         return;
     if (h->is_paused) { /* it isn't the head that is late */
@@ -557,8 +563,7 @@ static void time_head(hd_h1_server_t *h)
         return;
     }
     h->is_head_timed = true;
-    set_timer(h, http != NULL && http->header_timeout_ms > 0 ? http->header_timeout_ms
-                                                             : TIMEOUT_MS);
+    set_timer(h, header_timeout_of(h));
 }
 
 /* Nothing more comes. The answers that are still queued may well be read. */
@@ -736,7 +741,7 @@ static void on_head_timeout(hd_h1_server_t *h)
     h->close_after = true;
     h->state = HD_H1S_ANSWER;
     h->req = req;
-    hd_ignore(http_conf(h) == NULL); /* refreshed: there may be none any more */
+    req->start_ns -= header_timeout_of(h) * 1000000; /* refreshes the entry, too */
     hd_request_set_entry(req, &h->idle->entry);
     hd_http_entry_let_go(&h->idle->entry, h->conn);
     set_timer(h, send_timeout_of(req));

@@ -798,7 +798,9 @@ static void lose_client(hd_req_t *req, unsigned status, hd_err_code_t code,
 
 void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why)
 {
-    if (code != HD_E_PROTOCOL)
+    if (code == HD_E_TIMEOUT) /* Envoy's words for one who doesn't read, too */
+        lose_client(req, 408, code, why, HD_RF(STREAM_IDLE), "stream_idle_timeout");
+    else if (code != HD_E_PROTOCOL)
         lose_client(req, 499, code, why, HD_RF(DOWNSTREAM_CLOSED),
                     "downstream_remote_disconnect");
     else

@@ -380,8 +380,9 @@ void hd_request_on_drained(hd_req_t *req);    /* client: room for response bytes
 /* The client has closed its side of the conn, and may have gone: is it to be let go of?
  */
 bool hd_request_ends_with_client(hd_req_t *req);
-/* The client closed or reset, or broke the protocol (HD_E_PROTOCOL) so that its conn ends.
- * The request ends by itself; the codec must not use it again. */
+/* The client closed or reset; or it broke the protocol (HD_E_PROTOCOL) or let us wait for too
+ * long (HD_E_TIMEOUT), so that we end it. The request ends by itself; the codec must not use
+ * it again. */
 void hd_request_client_gone(hd_req_t *req, hd_err_code_t code, const char *why);
 /* The codec has refused the head by itself (a reset): the logs tell of it, nothing else. */
 void hd_request_misread(hd_req_t *req, const hd_http_entry_t *entry);

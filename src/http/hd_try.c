@@ -50,8 +50,9 @@ static uint64_t sooner(uint64_t ms, uint64_t at_ns, uint64_t now_ns)
     return ms == 0 ? left_ms : hd_min(ms, left_ms);
 }
 
-/* How long the upstream may let us wait for its next bytes, or for room; 0: for ever. While
- * it has room for more of the body than there is, it is the client that we wait for. */
+/* How long the upstream may let us wait for its next bytes, or for room; 0: for ever.
+ * While it has room for more of the body than there is, it is the client that we wait
+ * for. */
 static uint64_t patience_ms(const hd_try_t *t)
 {
     const hd_proxy_conf_t *conf = t->proxy->conf;

@@ -102,7 +102,7 @@ for (['/big/f', 1, 'reset if nothing is said'], ['/big/off/f', 0, 'closed with r
     ['/big/until', 1, 'reset all the same where only that tells of the end']) {
     my ($uri, $is_reset, $what) = @$_;
     my $conn = ask_and_wait($uri);
-    $hd->wait_log(qr/client doesn't read its response/, ++$gone);
+    $hd->wait_log(qr/client doesn't read its response.* flags: "SI", details: "stream_idle_timeout"/, ++$gone);
     my $all = $conn->read_all;
     cmp_ok length $all, '<', length $big, "$uri: cut off";
     is $conn->was_reset, $is_reset, $what;
@@ -115,7 +115,7 @@ for (['/big/f', 1, 'reset if nothing is said'], ['/big/off/f', 0, 'closed with r
     $h2->frame('WINDOW_UPDATE', 0, 0, pack 'N', 0x7fff0000);
     $h2->request(1, $uri);
     $h2->frame('WINDOW_UPDATE', 0, 1, pack 'N', 0x7fff0000);
-    $hd->wait_log(qr/client timed out while reading the response/, ++$gone_h2);
+    $hd->wait_log(qr/client timed out while reading the response.* flags: "SI"/, ++$gone_h2);
     cmp_ok length $h2->{conn}->read_all, '<', length $big, "$uri over HTTP/2: cut off";
     is $h2->{conn}->was_reset, $is_reset, "HTTP/2: $what";
 }
