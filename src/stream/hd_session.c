@@ -432,7 +432,9 @@ void hd_session_refuse(hd_session_t *s, unsigned status)
     const hd_err_t *err = s->down->err;
 
     s->status = (uint16_t)status;
-    if (err != NULL) {
+    if (err != NULL && err->code == HD_E_NO_ROUTE) { /* the listener says so */
+        s->flags = "NR";
+    } else if (err != NULL) {
         s->err = *err;
         s->status = err->code == HD_E_DENIED  ? 403
                     : err->code == HD_E_LIMIT ? 503

@@ -84,6 +84,10 @@ $xds->serve(
             file_log({json_format => {which => 'strings', %json}}),
             file_log(text("%RESPONSE_FLAGS_LONG% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_PORT% of %REQ(:PATH)%\n")),
         ]),
+        Heddle::Xds::listener('untaken', $hd->port('untaken'), @common, chain => {filter_chain_match => {source_ports => [1]}}, listener => {
+            access_log => [map { file_log(text("untaken $_->[0] %RESPONSE_FLAGS% %DOWNSTREAM_LOCAL_PORT% %BYTES_SENT%\n"), $_->[1]) }
+                [any => undef], [nr => {response_flag_filter => {flags => ['NR']}}], [uf => {response_flag_filter => {flags => ['UF']}}]]}),
+        Heddle::Xds::listener('taken', $hd->port('taken'), @common, listener => {access_log => [file_log(text("untaken by nobody\n"))]}),
         map { Heddle::Xds::listener("wrong_$_->[0]", $hd->port("wrong_$_->[0]"), @common, access_log => [$_->[1]]) } wrong(),
     ],
 )->start;
@@ -170,5 +174,12 @@ is $omitted->{mixed}, '200 for ', 'and nothing stands for nothing';
 my $strings = $lines{strings}{'/json?a=b'}[1];
 like $strings, qr/"code":"200".*"flags":"-".*"none":"-"/, 'json_format: all are strings';
 like $hd->file('output'), qr/^UpstreamConnectionFailure 127\.0\.0\.1 @{[$hd->port(2)]} of \/none$/m, 'as text, too';
+
+# ---- a listener's own log: of conns that no chain takes
+
+is $hd->get('/fine', {port => 'taken'})->status, 200, 'a conn that a chain takes';
+is $hd->connect('untaken')->read_all, '', 'one that none does';
+$hd->wait_for(sub { $hd->file('output') =~ /^untaken nr /m }, 'its line');
+is join(' | ', $hd->file('output') =~ /^untaken (.*)$/mg), join(' | ', map { "$_ NR @{[$hd->port('untaken')]} 0" } 'any', 'nr'), 'it is told of, and filters hold';
 $hd->stop;
 done_testing;

@@ -130,7 +130,9 @@ static void tell_refused(const entry_t *e)
     static const unsigned statuses[] = {
         [FILTERING] = 400, [HANDSHAKING] = 500, [ADMITTING] = 403};
     const hd_listener_t *l = e->held->root;
-    const hd_filter_chain_t *chain = e->chain != NULL ? e->chain : l->default_chain;
+    const hd_filter_chain_t *chain = e->chain != NULL     ? e->chain
+                                     : l->untaken != NULL ? l->untaken
+                                                          : l->default_chain;
     const hd_protocol_t *p = chain != NULL ? hd_protocol_get(chain->protocol) : NULL;
 
     if (p != NULL && p->on_refused != NULL)
@@ -331,7 +333,8 @@ static void run(entry_t *e)
     chain = hd_listener_match(l, e->conn);
     if (chain == NULL) {
         hd_listener_stats.no_chain++;
-        drop_entry(e, "no filter chain matches");
+        hd_ignore(hd_conn_fail(e->conn, HD_E_NO_ROUTE, "no filter chain matches"));
+        drop_entry(e, NULL);
         return;
     }
     rc = start_transport(e, chain);

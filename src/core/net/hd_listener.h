@@ -93,6 +93,8 @@ typedef struct hd_listener_s {
     const hd_filter_chain_t *chains;
     uint32_t chains_n;
     const hd_filter_chain_t *default_chain; /* NULL: a conn that matches none is closed */
+    const hd_filter_chain_t *untaken; /* whose protocol and filters are told of conns that
+                                         came to no chain; NULL: the default one's */
 } hd_listener_t;
 
 /* Conns are drained in rounds, a fixed time apart, until all have ended. */

@@ -127,7 +127,7 @@ static const entry_t entries[] = {
      "listener_filters transparent freebind listener_filters_timeout traffic_direction "
      "continue_on_listener_filters_timeout udp_listener_config !api_listener "
      "tcp_backlog_size default_filter_chain bind_to_port internal_listener "
-     "enable_reuse_port !filter_chain_matcher additional_addresses !fcds_config "
+     "enable_reuse_port access_log !filter_chain_matcher additional_addresses !fcds_config "
      "tcp_keepalive !socket_options bypass_overload_manager"},
     {LISTENER "AdditionalAddress", "address !socket_options tcp_keepalive"},
     {LISTENER "UdpListenerConfig", "!quic_options"},

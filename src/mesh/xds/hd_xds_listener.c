@@ -356,6 +356,25 @@ static hd_rc_t set_datagrams(hd_xds_t *x, const listener_t *msg, hd_listener_t *
     return set_protocol("udp", chain, err);
 }
 
+/* Envoy tells the listener's access log of each conn; here of those that no chain took,
+ * of which nobody else tells. */
+static hd_rc_t set_untaken(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
+                           hd_err_t *err)
+{
+    hd_filter_chain_t *chain;
+
+    if (msg->n_access_log == 0)
+        return HD_OK;
+    chain = hd_pool_new(x->cf.pool, hd_filter_chain_t);
+    chain->protocol_conf = hd_pool_new(x->cf.pool, hd_tcp_conf_t);
+    if (set_protocol("tcp", chain, err) != HD_OK ||
+        hd_xds_add_conn_logs(x, msg->access_log, msg->n_access_log, chain, err) != HD_OK)
+        return HD_ERROR;
+    if (chain->filters_n > 0)
+        l->untaken = chain;
+    return HD_OK;
+}
+
 /* --- address --- */
 
 /* Each worker has a socket of its own, so that a client's datagrams come to one of them.
@@ -475,9 +494,10 @@ hd_rc_t hd_xds_listener(hd_xds_t *x, const listener_t *msg, const void **root,
     l->conn_buffer_bytes = hd_pb_u32(msg->per_connection_buffer_limit_bytes, 0);
     if (set_socket(x, msg, l, err) != HD_OK)
         return HD_ERROR;
-    if (l->socket.type == SOCK_DGRAM
-            ? set_datagrams(x, msg, l, err) != HD_OK
-            : set_filters(x, msg, l, err) != HD_OK || set_chains(x, msg, l, err) != HD_OK)
+    if (l->socket.type == SOCK_DGRAM ? set_datagrams(x, msg, l, err) != HD_OK
+                                     : set_filters(x, msg, l, err) != HD_OK ||
+                                           set_chains(x, msg, l, err) != HD_OK ||
+                                           set_untaken(x, msg, l, err) != HD_OK)
         return HD_ERROR;
     *root = l;
     return HD_OK;
