@@ -497,20 +497,41 @@ static bool may_multiplex(const hd_try_t *t)
            (http == NULL || http->head_bytes_max <= HD_WEFT_HEAD_BYTES);
 }
 
+/* The host of an authority: what a certificate may say. */
+static hd_str_t host_of(hd_str_t authority)
+{
+    ssize_t at;
+
+    if (authority.len > 0 && authority.data[0] == '[') {
+        at = hd_str_find_char(authority, ']');
+        return hd_str_sub(authority, 1, at > 0 ? (size_t)at - 1 : authority.len);
+    }
+    at = hd_str_find_char(authority, ':');
+    return at >= 0 ? hd_str_sub(authority, 0, (size_t)at) : authority;
+}
+
 /* The name that variables made is the peer's, or the server's own. */
 static void fill_tls_host(const hd_try_t *t, hd_str_t host, hd_upool_key_t *key)
 {
-    ssize_t at = host.len > 0 && host.data[0] == '[' ? -1 : hd_str_find_char(host, ':');
-
     if (t->proxy->conf->sni_by_host)
         key->sni = sni_of(host);
-    if (at < 0 && host.len > 0 && host.data[0] == '[') {
-        at = hd_str_find_char(host, ']');
-        host = hd_str_sub(host, 1, at > 0 ? (size_t)at - 1 : host.len);
-    } else if (at >= 0) {
-        host = hd_str_sub(host, 0, (size_t)at);
-    }
-    key->verify_host = host;
+    key->verify_host = host_of(host);
+}
+
+/* What Envoy takes from endpoint and request: auto_host_sni, auto_sni, which counts more,
+ * auto_san_validation. */
+static void fill_tls_auto(const hd_try_t *t, const hd_tls_conf_t *tls,
+                          hd_upool_key_t *key)
+{
+    const hd_cluster_t *c = t->pick.cluster;
+
+    if (tls->sni_by_endpoint && t->pick.endpoint != NULL &&
+        t->pick.endpoint->hostname.len > 0)
+        key->sni = t->pick.endpoint->hostname;
+    if (c->auto_sni)
+        key->sni = sni_of(hd_req_up_host(t->req));
+    if (c->auto_san)
+        key->verify_host = host_of(hd_req_up_host(t->req));
 }
 
 static void fill_tls_key(const hd_try_t *t, hd_upool_key_t *key)
@@ -520,8 +541,7 @@ static void fill_tls_key(const hd_try_t *t, hd_upool_key_t *key)
 
     key->tls_hash = tls->hash;
     key->sni = tls->sni;
-    if (t->pick.cluster->auto_sni)
-        key->sni = sni_of(hd_req_up_host(t->req));
+    fill_tls_auto(t, tls, key);
     if (hd_unlikely(t->proxy->conf->tls_by_server) && t->pick.endpoint != NULL &&
         t->pick.endpoint->hostname.len > 0)
         fill_tls_host(t, t->pick.endpoint->hostname, key);

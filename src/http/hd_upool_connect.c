@@ -108,6 +108,22 @@ static hd_str_t mesh_alpn(const hd_upool_t *p, hd_str_t offered)
     return HD_STR_NONE;
 }
 
+/* What is spoken here, where settings don't say what to offer: servers of gRPC refuse who
+ * offers nothing, and without an offer nobody could choose (HD_UP_AUTO). */
+static hd_str_t alpn_of(const hd_upool_t *p)
+{
+    switch (p->key.protocol) {
+    case HD_UP_RAW:
+        return HD_STR_NONE;
+    case HD_UP_HTTP2:
+        return HD_STR("\002h2");
+    case HD_UP_AUTO:
+        return HD_STR("\002h2\010http/1.1");
+    default:
+        return HD_STR("\010http/1.1");
+    }
+}
+
 /* What is offered anyway, and behind it that we'd rather speak weft: who doesn't know it
  * takes the other. */
 static hd_str_t offer_weft(const hd_upool_t *p, hd_str_t alpn, char *to, size_t room)
@@ -117,7 +133,7 @@ static hd_str_t offer_weft(const hd_upool_t *p, hd_str_t alpn, char *to, size_t 
     if (!p->key.offers_weft)
         return alpn;
     if (alpn.len == 0)
-        alpn = p->key.protocol == HD_UP_HTTP2 ? HD_STR("\002h2") : HD_STR("\010http/1.1");
+        alpn = alpn_of(p);
     if (alpn.len + sizeof(weft) > room)
         return alpn;
     memcpy(to, alpn.data, alpn.len);
@@ -142,12 +158,12 @@ static hd_rc_t push_tls(hd_upool_t *p, hd_conn_t *c, const hd_pick_t *pick, hd_e
         ask.sni = p->key.sni;
     if (p->key.protocol != HD_UP_RAW)
         ask.alpn = mesh_alpn(p, pick->tls->alpn);
-    ask.alpn =
-        offer_weft(p, ask.alpn.len > 0 ? ask.alpn : pick->tls->alpn, alpn, sizeof(alpn));
-    if (pick->cluster->auto_san && p->key.sni.len > 0)
-        ask.verify_host = p->key.sni;
-    if (p->key.verify_host.len > 0)
-        ask.verify_host = p->key.verify_host;
+    if (ask.alpn.len == 0)
+        ask.alpn = pick->tls->alpn.len == 0 && pick->tls->alpn_by_protocol
+                       ? alpn_of(p)
+                       : pick->tls->alpn;
+    ask.alpn = offer_weft(p, ask.alpn, alpn, sizeof(alpn));
+    ask.verify_host = p->key.verify_host;
     ask.cert = p->key.own_cert;
     ask.key = p->key.own_key;
     return hd_tls_push_client(c, pick->tls, &ask, err);

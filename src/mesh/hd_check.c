@@ -611,6 +611,7 @@ static void start_tcp(target_t *t, const view_t *v)
                              .family = t->fixed.addr.family,
                              .type = SOCK_STREAM,
                              .nodelay = t->fixed.addr.family != AF_UNIX};
+    hd_tls_client_t ask = {0};
     hd_err_t err = {0};
 
     t->conn = hd_conn_connect(checker.proc->loop, &t->fixed.addr, &spec, 0, &tcp_handler,
@@ -620,8 +621,11 @@ static void start_tcp(target_t *t, const view_t *v)
         return;
     }
     hd_timer_set(checker.proc->loop, &t->deadline, v->check->timeout_ms);
+    if (t->fixed.tls != NULL && t->fixed.tls->sni_by_endpoint &&
+        t->fixed.endpoint != NULL)
+        ask.sni = t->fixed.endpoint->hostname;
     if (t->fixed.tls != NULL &&
-        hd_tls_push_client(t->conn, t->fixed.tls, NULL, &err) != HD_OK)
+        hd_tls_push_client(t->conn, t->fixed.tls, &ask, &err) != HD_OK)
         end_tcp(t, false, err.text);
 }
 

@@ -194,6 +194,8 @@ static hd_rc_t name_peer(tcp_t *t, hd_tls_client_t *ask)
     hd_str_t name = s->host;
     hd_addr_t ip;
 
+    if (s->pick.tls != NULL && s->pick.tls->sni_by_endpoint && s->pick.endpoint != NULL)
+        ask->sni = s->pick.endpoint->hostname;
     if (s->conf->tls_name == NULL && (s->addrs_n == 0 || !s->conf->tls_by_host))
         return HD_OK;
     if (s->conf->tls_name != NULL &&

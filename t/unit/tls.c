@@ -289,7 +289,9 @@ static void test_server_names(void)
         {"an address as SAN", NULL, "127.0.0.7", HD_MATCH_EXACT, true, false},
         {"a URI in a DNS name", NULL, "spiffe://td/ns/shop/sa/details", HD_MATCH_EXACT,
          false, true},
-        {"sans go before the host", "evil.example", "spiffe://td/", HD_MATCH_PREFIX, true,
+        {"sans and the host", "details.example", "spiffe://td/", HD_MATCH_PREFIX, true,
+         false},
+        {"sans, another host", "evil.example", "spiffe://td/", HD_MATCH_PREFIX, false,
          false},
     };
 

@@ -465,6 +465,8 @@ static hd_rc_t check_certs(hd_tls_layer_t *l, uint64_t *version, hd_err_t *err)
 static hd_rc_t set_client(hd_tls_layer_t *l, const hd_tls_client_t *ask, hd_err_t *err)
 {
     hd_str_t sni = ask->sni.len > 0 ? ask->sni : l->ctx->conf.sni;
+    hd_str_t host =
+        ask->verify_host.len > 0 || !l->ctx->conf.verifies_sni ? ask->verify_host : sni;
     hd_addr_t ip;
     char name[256];
 
@@ -472,11 +474,11 @@ static hd_rc_t set_client(hd_tls_layer_t *l, const hd_tls_client_t *ask, hd_err_
         SSL_set_alpn_protos(l->ssl, (const unsigned char *)ask->alpn.data,
                             (unsigned)ask->alpn.len) != 0)
         return hd_err_set(err, HD_E_TLS, "ALPN list of %zu bytes", ask->alpn.len);
-    if (ask->verify_host.len > 0) {
-        l->verify_host = malloc(ask->verify_host.len + 1);
+    if (host.len > 0) {
+        l->verify_host = malloc(host.len + 1);
         hd_bug_on(l->verify_host == NULL);
-        memcpy(l->verify_host, ask->verify_host.data, ask->verify_host.len);
-        l->verify_host[ask->verify_host.len] = '\0';
+        memcpy(l->verify_host, host.data, host.len);
+        l->verify_host[host.len] = '\0';
     }
     if (sni.len == 0 || hd_addr_parse_ip(sni, &ip)) /* RFC 6066 §3: no addresses */
         return HD_OK;

@@ -67,6 +67,7 @@ typedef enum {
     HD_TLS_SAN_DNS,
     HD_TLS_SAN_URI,
     HD_TLS_SAN_IP,
+    HD_TLS_SAN_OTHER, /* by san_oids */
 } hd_tls_san_kind_t;
 
 #define HD_TLS_DEPTH_NONE UINT16_MAX
@@ -104,6 +105,10 @@ typedef struct hd_tls_conf_s {
     bool rejects;     /* server: refuses every handshake, and needs no certificate */
     bool skips_unknown_alpn; /* server: a client that offers none of <alpn> is spoken to as
                                 one that offers nothing (Envoy), rather than refused */
+    bool alpn_by_protocol;   /* client: without <alpn> HTTP offers what it speaks */
+    bool sni_by_endpoint;  /* client: an endpoint's own name is sent in place of <sni> */
+    bool verifies_sni;     /* client: the name that is sent is the peer's, whatever <sans>
+                              say; without one they count */
     uint16_t record_bytes; /* plaintext of a record written; 0: 16384 */
     hd_str_t dh_pem;       /* parameters of finite-field DH for TLS 1.2; empty: none */
     hd_str_t commands;     /* OpenSSL's SSL_CONF_cmd: "Name\0value\0" each */
@@ -115,17 +120,20 @@ typedef struct hd_tls_conf_s {
     const hd_match_t *sans; /* the peer needs one that matches; n 0: any */
     uint32_t sans_n;
     const uint8_t *san_kinds; /* one for each of sans, hd_tls_san_kind_t; NULL: any */
+    const hd_str_t
+        *san_oids; /* one for each of sans, in digits; NULL: none is of OTHER */
     hd_str_t cert_hashes;     /* SHA-256 of certificates, 32 bytes each, and ... */
     hd_str_t spki_hashes;  /* of public keys: the peer's leaf has one of all these; with
                               <trust> NULL that is all that is verified */
     bool allow_expired;    /* times aren't looked at */
     bool accept_untrusted; /* a peer of unknown roots is let in, as nobody */
     bool crl_leaf_only;
+    bool partial_chain; /* whoever stands among the roots is one, self-signed or not */
     bool revalidates; /* a conn whose peer's certificate is over, or verified no longer
                          since roots or lists have changed, is told to its owner
                          (on_stale) */
-    hd_str_t
-        verify_host; /* client: DNS name to check when there are no sans; empty: none */
+    hd_str_t verify_host; /* client: DNS name or address of the peer, beside sans; empty:
+                             none */
     uint32_t session_timeout_s;
     const hd_slot_t *ticket_keys; /* server; NULL: made here, and changed by time */
     const struct hd_tls_ocsp_s *ocsp; /* server: responders are asked about clients'
@@ -243,6 +251,9 @@ void hd_tls_advance_ticket_seed(int64_t now_s);
 #define HD_TLS_ZONE_KIND 0x544c5353u /* of cells: "TLSS" */
 hd_rc_t hd_tls_make_zone(hd_member_t *m, hd_str_t name, size_t bytes,
                          hd_err_t *err) HD_MUST_CHECK;
+
+/* A name of OpenSSL's for a cipher, or ciphers, of TLS 1.2. */
+bool hd_tls_is_cipher(hd_str_t name);
 
 /* Checks that chain and key fit and parse, and roots and CRLs; fills not_after_s and
  * spiffe_id; for builders. Says which part is wrong and how. An expired certificate is a

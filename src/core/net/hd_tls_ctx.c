@@ -99,13 +99,14 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
     add_number(b, conf->version_min);
     add_number(b, conf->version_max);
     add_number(b, conf->verify_depth);
-    add_number(b, (uint64_t)conf->session_tickets | (uint64_t)conf->session_cache << 1 |
-                      (uint64_t)conf->prefer_server_ciphers << 2 |
-                      (uint64_t)conf->is_mesh << 3 | (uint64_t)conf->verify_late << 4 |
-                      (uint64_t)conf->rejects << 5 |
-                      (uint64_t)conf->skips_unknown_alpn << 6 |
-                      (uint64_t)conf->early_data << 7 |
-                      (uint64_t)conf->record_bytes << 16);
+    add_number(
+        b, (uint64_t)conf->session_tickets | (uint64_t)conf->session_cache << 1 |
+               (uint64_t)conf->prefer_server_ciphers << 2 | (uint64_t)conf->is_mesh << 3 |
+               (uint64_t)conf->verify_late << 4 | (uint64_t)conf->rejects << 5 |
+               (uint64_t)conf->skips_unknown_alpn << 6 | (uint64_t)conf->early_data << 7 |
+               (uint64_t)conf->alpn_by_protocol << 8 |
+               (uint64_t)conf->sni_by_endpoint << 9 | (uint64_t)conf->verifies_sni << 10 |
+               (uint64_t)conf->record_bytes << 16);
     add_text(b, conf->dh_pem);
     add_text(b, conf->commands);
     add_text(b, conf->ciphers);
@@ -121,12 +122,14 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
                           (uint64_t)p->part << 9 | (uint64_t)p->invert << 10);
         add_text(b, p->text);
         add_number(b, conf->san_kinds != NULL ? conf->san_kinds[i] : HD_TLS_SAN_ANY);
+        add_text(b, conf->san_oids != NULL ? conf->san_oids[i] : HD_STR_NONE);
     }
     add_text(b, conf->cert_hashes);
     add_text(b, conf->spki_hashes);
     add_number(b, (uint64_t)conf->allow_expired | (uint64_t)conf->accept_untrusted << 1 |
                       (uint64_t)conf->crl_leaf_only << 2 |
-                      (uint64_t)conf->revalidates << 3);
+                      (uint64_t)conf->revalidates << 3 |
+                      (uint64_t)conf->partial_chain << 4);
     add_text(b, conf->verify_host);
     add_ocsp(b, conf->ocsp);
     add_text(b, conf->key_log);
@@ -180,11 +183,13 @@ static hd_tls_conf_t client_part(const hd_tls_conf_t *conf)
                            .sans = conf->sans,
                            .sans_n = conf->sans_n,
                            .san_kinds = conf->san_kinds,
+                           .san_oids = conf->san_oids,
                            .cert_hashes = conf->cert_hashes,
                            .spki_hashes = conf->spki_hashes,
                            .allow_expired = conf->allow_expired,
                            .accept_untrusted = conf->accept_untrusted,
                            .crl_leaf_only = conf->crl_leaf_only,
+                           .partial_chain = conf->partial_chain,
                            .ocsp = conf->ocsp};
 }
 
@@ -263,8 +268,30 @@ static bool attach_cert(SSL *ssl, const hd_tls_cert_t *cert, unsigned *types)
     return SSL_use_cert_and_key(ssl, cert->leaf, cert->key, cert->chain, 1) == 1;
 }
 
-/* Attaches the certificates that fit the name asked for, all if none does: OpenSSL then
- * chooses by key type. On a client: all. */
+/* In TLS 1.2 ciphers, too, say which keys a client knows. */
+static bool has_cipher_for(const SSL *ssl, const EVP_PKEY *key)
+{
+    STACK_OF(SSL_CIPHER) *offered = SSL_get_client_ciphers(ssl);
+    int auth = EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA ? NID_auth_rsa : NID_auth_ecdsa;
+
+    for (int i = 0; i < sk_SSL_CIPHER_num(offered); i++)
+        if (SSL_CIPHER_get_auth_nid(sk_SSL_CIPHER_value(offered, i)) == auth)
+            return true;
+    return SSL_version(ssl) >= TLS1_3_VERSION;
+}
+
+/* It fits the name asked for, and the client can verify what its key signs: who knows RSA
+ * alone gets one of RSA, of another name rather than none. */
+static bool is_asked_for(SSL *ssl, const hd_tls_cert_t *cert, const char *name)
+{
+    return X509_check_host(cert->leaf, name, 0, 0, NULL) == 1 &&
+           has_cipher_for(ssl, cert->key) &&
+           (SSL_check_chain(ssl, cert->leaf, cert->key, cert->chain) & CERT_PKEY_SIGN) !=
+               0;
+}
+
+/* Attaches the certificates that are asked for, all if none is: OpenSSL then chooses by
+ * key type. On a client: all. */
 static int on_cert(SSL *ssl, void *arg)
 {
     const hd_tls_ctx_t *ctx = arg;
@@ -279,8 +306,7 @@ static int on_cert(SSL *ssl, void *arg)
         for (uint32_t i = 0; i < ctx->conf.certs_n; i++) {
             const hd_tls_cert_t *cert = hd_tls_cert_of(l, i, &err);
 
-            if (cert == NULL ||
-                (pass == 0 && X509_check_host(cert->leaf, sni, 0, 0, NULL) != 1))
+            if (cert == NULL || (pass == 0 && !is_asked_for(ssl, cert, sni)))
                 continue;
             if (!attach_cert(ssl, cert, &types))
                 hd_ignore(hd_conn_fail(l->layer.conn, HD_E_TLS,
@@ -603,13 +629,19 @@ static void copy_conf(hd_tls_ctx_t *ctx, const hd_tls_conf_t *conf)
     const hd_slot_t **certs =
         hd_pool_new_n(ctx->pool, const hd_slot_t *, hd_max(conf->certs_n, 1u));
     hd_match_t *sans = hd_pool_new_n(ctx->pool, hd_match_t, hd_max(conf->sans_n, 1u));
+    hd_str_t *oids = conf->san_oids != NULL
+                         ? hd_pool_new_n(ctx->pool, hd_str_t, hd_max(conf->sans_n, 1u))
+                         : NULL;
 
     *to = *conf;
+    to->san_oids = oids;
     for (uint32_t i = 0; i < conf->certs_n; i++)
         certs[i] = conf->certs[i];
     for (uint32_t i = 0; i < conf->sans_n; i++) {
         sans[i] = conf->sans[i];
         sans[i].text = hd_str_dup(ctx->pool, conf->sans[i].text);
+        if (oids != NULL)
+            oids[i] = hd_str_dup(ctx->pool, conf->san_oids[i]);
     }
     if (conf->san_kinds != NULL)
         to->san_kinds =
@@ -726,6 +758,20 @@ hd_rc_t hd_tls_conf_check(const hd_tls_conf_t *conf, bool is_server, hd_err_t *e
         return HD_ERROR;
     destroy_ctx(NULL, ctx);
     return HD_OK;
+}
+
+bool hd_tls_is_cipher(hd_str_t name)
+{
+    SSL_CTX *s = SSL_CTX_new(TLS_method());
+    char text[128];
+    bool is_one;
+
+    hd_bug_on(s == NULL);
+    snprintf(text, sizeof(text), "%.*s", HD_STR_ARG(name));
+    is_one = name.len < sizeof(text) && SSL_CTX_set_cipher_list(s, text) == 1;
+    SSL_CTX_free(s);
+    ERR_clear_error();
+    return is_one;
 }
 
 /* Holds one count more for <ctx>, so that it stays; the one unused longest goes. */

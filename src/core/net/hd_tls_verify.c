@@ -212,6 +212,8 @@ static bool is_kind(uint8_t kind, int type)
         return type == GEN_URI;
     case HD_TLS_SAN_IP:
         return type == GEN_IPADD;
+    case HD_TLS_SAN_OTHER:
+        return type == GEN_OTHERNAME;
     default:
         return true;
     }
@@ -245,16 +247,46 @@ static bool matches_name(const hd_match_t *p, hd_regex_t *re, const GENERAL_NAME
     }
 }
 
+/* A name of a kind that an OID tells (RFC 5280 §4.2.1.6), whose value is a text. */
+static bool matches_other(const hd_match_t *p, hd_regex_t *re, hd_str_t oid,
+                          const OTHERNAME *other)
+{
+    char id[128];
+    int n = OBJ_obj2txt(id, sizeof(id), other->type_id, 1);
+
+    if (n <= 0 || n >= (int)sizeof(id) || !hd_str_eq(oid, hd_str_n(id, (size_t)n)))
+        return false;
+    switch (other->value->type) {
+    case V_ASN1_UTF8STRING:
+    case V_ASN1_IA5STRING:
+    case V_ASN1_PRINTABLESTRING:
+    case V_ASN1_VISIBLESTRING:
+    case V_ASN1_NUMERICSTRING:
+        return hd_match_with(re, p, hd_tls_name_text(other->value->value.asn1_string),
+                             NULL);
+    default:
+        return false;
+    }
+}
+
 static bool matches_sans(const hd_tls_ctx_t *ctx, const GENERAL_NAMES *names)
 {
-    for (int i = 0; names != NULL && i < sk_GENERAL_NAME_num(names); i++)
-        for (uint32_t p = 0; p < ctx->conf.sans_n; p++)
-            if ((ctx->conf.san_kinds == NULL ||
-                 is_kind(ctx->conf.san_kinds[p],
-                         sk_GENERAL_NAME_value(names, i)->type)) &&
-                matches_name(&ctx->conf.sans[p], ctx->regexes[p],
-                             sk_GENERAL_NAME_value(names, i)))
+    const hd_tls_conf_t *conf = &ctx->conf;
+
+    for (int i = 0; names != NULL && i < sk_GENERAL_NAME_num(names); i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+
+        for (uint32_t p = 0; p < conf->sans_n; p++) {
+            if (conf->san_kinds != NULL && !is_kind(conf->san_kinds[p], name->type))
+                continue;
+            if (name->type != GEN_OTHERNAME
+                    ? matches_name(&conf->sans[p], ctx->regexes[p], name)
+                    : conf->san_oids != NULL &&
+                          matches_other(&conf->sans[p], ctx->regexes[p],
+                                        conf->san_oids[p], name->d.otherName))
                 return true;
+        }
+    }
     return false;
 }
 
@@ -362,7 +394,8 @@ static hd_rc_t check_names(hd_tls_layer_t *l, X509 *leaf, const GENERAL_NAMES *n
                             "the peer certificate has none of the hashes that are "
                             "expected");
     *error = X509_V_ERR_HOSTNAME_MISMATCH;
-    if (conf->sans_n > 0 && !matches_sans(l->ctx, names)) {
+    if (conf->sans_n > 0 && !(conf->verifies_sni && host.len > 0) &&
+        !matches_sans(l->ctx, names)) {
         print_sans(names, text, sizeof(text));
         return hd_conn_fail(l->layer.conn, HD_E_TLS,
                             "the peer certificate's names (%s) don't match: expected "
@@ -371,7 +404,7 @@ static hd_rc_t check_names(hd_tls_layer_t *l, X509 *leaf, const GENERAL_NAMES *n
                             conf->sans[0].text.data,
                             conf->sans_n > 1 ? " or others" : "");
     }
-    if (conf->sans_n == 0 && !l->ctx->is_server && host.len > 0 && !is_host(leaf, host)) {
+    if (!l->ctx->is_server && host.len > 0 && !is_host(leaf, host)) {
         print_sans(names, text, sizeof(text));
         return hd_conn_fail(l->layer.conn, HD_E_TLS,
                             "the peer certificate is for %s, not for '%.*s'", text,
@@ -421,6 +454,8 @@ static void prepare(const hd_tls_layer_t *l, X509_STORE_CTX *sctx, int64_t now_s
         hd_ignore(X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_NO_CHECK_TIME) != 1);
     else
         X509_VERIFY_PARAM_set_time(param, (time_t)now_s);
+    if (l->ctx->conf.partial_chain)
+        hd_ignore(X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN) != 1);
     if (l->ctx->conf.crl_leaf_only)
         hd_ignore(X509_VERIFY_PARAM_clear_flags(param, X509_V_FLAG_CRL_CHECK_ALL) != 1);
 }
@@ -584,7 +619,10 @@ int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
     GENERAL_NAMES_free(names);
     if (rc != HD_OK) {
         X509_STORE_CTX_set_error(sctx, error);
-        return 0;
+        if (!ctx->conf.accept_untrusted)
+            return 0;
+        l->layer.conn->err = NULL; /* nothing is wrong with it */
+        is_trusted = false;
     }
     if (is_trusted)
         X509_STORE_CTX_set_error(sctx, X509_V_OK);

@@ -283,12 +283,12 @@ static const entry_t entries[] = {
      "match_subject_alt_names trust_chain_verification custom_validator_config "
      "!ca_certificate_provider_instance only_verify_leaf_cert_crl "
      "match_typed_subject_alt_names max_verify_depth !system_root_certs"},
-    {TLS "SubjectAltNameMatcher", "san_type matcher !oid"},
+    {TLS "SubjectAltNameMatcher", "san_type matcher oid"},
     {TLS "TlsParameters",
      "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites "
-     "ecdh_curves !signature_algorithms !compliance_policies"},
+     "ecdh_curves signature_algorithms !compliance_policies"},
     {TLS "UpstreamTlsContext",
-     "common_tls_context sni max_session_keys !auto_host_sni auto_sni_san_validation"},
+     "common_tls_context sni max_session_keys auto_host_sni auto_sni_san_validation"},
     {TLS "DownstreamTlsContext",
      "common_tls_context require_client_certificate !require_sni session_ticket_keys "
      "session_ticket_keys_sds_secret_config disable_stateless_session_resumption "

@@ -120,17 +120,31 @@ static hd_rc_t set_filters(hd_xds_t *x, const listener_t *msg, hd_listener_t *l,
 /* --- the match of a filter chain --- */
 
 static const hd_str_t *copy_strings(hd_xds_t *x, const char *const *list, size_t n,
-                                    bool lower, uint32_t *count)
+                                    uint32_t *count)
 {
     hd_str_t *copy = n > 0 ? hd_pool_new_n(x->cf.pool, hd_str_t, n) : NULL;
 
     for (size_t i = 0; i < n; i++)
-        copy[i] = lower ? hd_str_dup_lower(x->cf.pool, hd_str_c(list[i]))
-                        : hd_str_dup(x->cf.pool, hd_str_c(list[i]));
+        copy[i] = hd_str_dup(x->cf.pool, hd_str_c(list[i]));
     *count = (uint32_t)n;
     return copy;
 }
 
+/* In lower case; ".x" is another way to say "*.x". */
+static const hd_str_t *copy_names(hd_xds_t *x, const char *const *list, size_t n,
+                                  uint32_t *count)
+{
+    hd_str_t *copy = n > 0 ? hd_pool_new_n(x->cf.pool, hd_str_t, n) : NULL;
+
+    for (size_t i = 0; i < n; i++)
+        copy[i] = hd_str_dup_lower(
+            x->cf.pool, list[i][0] == '.' ? hd_str_printf(x->env->temp, "*%s", list[i])
+                                          : hd_str_c(list[i]));
+    *count = (uint32_t)n;
+    return copy;
+}
+
+/* ".x" is another way to say "*.x". */
 static hd_rc_t check_server_names(const hd_chain_match_t *m, hd_err_t *err)
 {
     for (uint32_t i = 0; i < m->server_names_n; i++) {
@@ -185,10 +199,9 @@ static hd_rc_t set_match(hd_xds_t *x, const PbListener__FilterChainMatch *msg,
                      &m->sources, &m->sources_n, err) != HD_OK)
         return HD_ERROR;
     m->server_names =
-        copy_strings(x, msg->server_names, msg->n_server_names, true, &m->server_names_n);
-    m->app_protocols =
-        copy_strings(x, msg->application_protocols, msg->n_application_protocols, false,
-                     &m->app_protocols_n);
+        copy_names(x, msg->server_names, msg->n_server_names, &m->server_names_n);
+    m->app_protocols = copy_strings(x, msg->application_protocols,
+                                    msg->n_application_protocols, &m->app_protocols_n);
     m->transport = hd_xds_str(x, msg->transport_protocol);
     m->source_type = (uint8_t)msg->source_type;
     if (msg->source_type >

@@ -7,6 +7,8 @@
 #include "http/hd_weft.h"
 
 #include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/objects.h>
 #include <string.h>
 
 #define PEER_EXCHANGE "istio-peer-exchange"
@@ -105,11 +107,29 @@ static hd_rc_t add_certs(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
     return HD_OK;
 }
 
+static bool is_oid(const char *text)
+{
+    ASN1_OBJECT *oid = OBJ_txt2obj(text, 1);
+    bool is_one = oid != NULL && text[0] != '\0';
+
+    ASN1_OBJECT_free(oid);
+    ERR_clear_error();
+    return is_one;
+}
+
 static hd_rc_t san_kind(const PbTls__SubjectAltNameMatcher *msg, uint8_t *kind,
                         hd_err_t *err)
 {
+    bool is_other =
+        msg->san_type == PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__OTHER_NAME;
+
     if (msg->matcher == NULL)
         return hd_err_set(err, HD_E_RESOURCE, "a SAN matcher without a pattern");
+    if (is_other ? !is_oid(msg->oid) : msg->oid[0] != '\0')
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "oid \"%.100s\": OTHER_NAME needs one, like 1.3.6.1.5, others "
+                          "have none",
+                          msg->oid);
     switch (msg->san_type) {
     case PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__EMAIL:
         *kind = HD_TLS_SAN_EMAIL;
@@ -123,10 +143,13 @@ static hd_rc_t san_kind(const PbTls__SubjectAltNameMatcher *msg, uint8_t *kind,
     case PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__IP_ADDRESS:
         *kind = HD_TLS_SAN_IP;
         return HD_OK;
+    case PB_TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__OTHER_NAME:
+        *kind = HD_TLS_SAN_OTHER;
+        return HD_OK;
     default:
         return hd_err_set(err, HD_E_RESOURCE,
-                          "a SAN matcher of this kind: EMAIL, DNS, URI and IP_ADDRESS "
-                          "are known");
+                          "a SAN matcher of this kind: EMAIL, DNS, URI, IP_ADDRESS and "
+                          "OTHER_NAME are known");
     }
 }
 
@@ -135,12 +158,14 @@ static hd_rc_t add_sans(hd_xds_t *x, const PbTls__CertificateValidationContext *
 {
     size_t n = msg->n_match_subject_alt_names + msg->n_match_typed_subject_alt_names;
     hd_match_t *sans;
+    hd_str_t *oids;
     uint8_t *kinds;
 
     if (n == 0)
         return HD_OK;
     sans = hd_pool_new_n(x->cf.pool, hd_match_t, n);
     kinds = hd_pool_new_n(x->cf.pool, uint8_t, n);
+    oids = hd_pool_new_n(x->cf.pool, hd_str_t, n);
     for (size_t i = 0; i < msg->n_match_subject_alt_names; i++) {
         if (hd_xds_match(x, msg->match_subject_alt_names[i], &sans[conf->sans_n++],
                          err) != HD_OK)
@@ -149,6 +174,9 @@ static hd_rc_t add_sans(hd_xds_t *x, const PbTls__CertificateValidationContext *
     for (size_t i = 0; i < msg->n_match_typed_subject_alt_names; i++) {
         const PbTls__SubjectAltNameMatcher *typed = msg->match_typed_subject_alt_names[i];
 
+        oids[conf->sans_n] = hd_xds_str(x, typed->oid);
+        if (oids[conf->sans_n].len > 0)
+            conf->san_oids = oids;
         if (san_kind(typed, &kinds[conf->sans_n], err) != HD_OK ||
             hd_xds_match(x, typed->matcher, &sans[conf->sans_n++], err) != HD_OK)
             return hd_err_prefix(err, "match_typed_subject_alt_names: ");
@@ -221,10 +249,12 @@ static hd_rc_t add_validation(hd_xds_t *x, const PbTls__CertificateValidationCon
     if (rc == HD_ERROR ||
         (rc == HD_OK && put_inline(x, &texts, &conf->trust, err) != HD_OK))
         return HD_ERROR;
-    if (msg->max_verify_depth != NULL)
-        conf->verify_depth = (uint16_t)(msg->max_verify_depth->value == 0
-                                            ? HD_TLS_DEPTH_NONE
-                                            : hd_min(msg->max_verify_depth->value, 100u));
+    if (msg->max_verify_depth !=
+        NULL) /* the root counts, too; OpenSSL doesn't count it */
+        conf->verify_depth =
+            (uint16_t)(msg->max_verify_depth->value <= 1
+                           ? HD_TLS_DEPTH_NONE
+                           : hd_min(msg->max_verify_depth->value, 101u) - 1);
     conf->allow_expired = msg->allow_expired_certificate;
     conf->crl_leaf_only = msg->only_verify_leaf_cert_crl;
     conf->accept_untrusted =
@@ -258,6 +288,12 @@ static hd_rc_t add_trust(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
                        &conf->trust, err);
     case PB_TLS__COMMON_TLS_CONTEXT__VALIDATION_CONTEXT_TYPE_COMBINED_VALIDATION_CONTEXT:
         both = msg->combined_validation_context;
+        if (both->default_validation_context != NULL &&
+            both->default_validation_context->custom_validator_config != NULL &&
+            both->validation_context_sds_secret_config != NULL)
+            return hd_err_set(err, HD_E_RESOURCE,
+                              "combined_validation_context: custom_validator_config is "
+                              "taken from the secret, or where there is none");
         if (add_validation(x, both->default_validation_context, conf, err) != HD_OK)
             return HD_ERROR;
         if (both->validation_context_sds_secret_config != NULL &&
@@ -310,16 +346,51 @@ static hd_str_t join(hd_xds_t *x, const char *const *list, size_t n)
     return all;
 }
 
-static void add_params(hd_xds_t *x, const PbTls__TlsParameters *msg, hd_tls_conf_t *conf)
+/* Of a list OpenSSL takes what it knows, and doesn't tell what it has left out. */
+static hd_rc_t check_ciphers(hd_xds_t *x, hd_str_t list, hd_err_t *err)
 {
+    hd_str_t word, rest = list;
+
+    while (hd_str_split(&rest, ':', &word)) {
+        word = hd_str_trim(word);
+        if (word.len == 0 || strchr("!-+@", word.data[0]) != NULL)
+            continue;
+        if (hd_str_eq(word, HD_STR("DES-CBC3-SHA")))
+            hd_xds_note(x, "cipher_suites DES-CBC3-SHA: no longer spoken");
+        else if (!hd_tls_is_cipher(word))
+            return hd_err_set(err, HD_E_RESOURCE,
+                              "cipher_suites: \"%.*s\" is no cipher of TLS 1.2 that is "
+                              "known here",
+                              HD_STR_ARG(word));
+    }
+    return HD_OK;
+}
+
+static hd_rc_t add_params(hd_xds_t *x, const PbTls__TlsParameters *msg,
+                          hd_tls_conf_t *conf, hd_err_t *err)
+{
+    hd_str_t algorithms;
+
     conf->version_min = 0x0303;
     conf->version_max = 0x0304;
     if (msg == NULL)
-        return;
+        return HD_OK;
     conf->version_min = version_of(msg->tls_minimum_protocol_version, 0x0303);
     conf->version_max = version_of(msg->tls_maximum_protocol_version, 0x0304);
     conf->ciphers = join(x, msg->cipher_suites, msg->n_cipher_suites);
     conf->groups = join(x, msg->ecdh_curves, msg->n_ecdh_curves);
+    algorithms = join(x, msg->signature_algorithms, msg->n_signature_algorithms);
+    if (algorithms.len > 0) {
+        static const char command[] = "SignatureAlgorithms";
+        char *to =
+            hd_pool_alloc_unaligned(x->cf.pool, sizeof(command) + algorithms.len + 1);
+
+        memcpy(to, command, sizeof(command));
+        memcpy(to + sizeof(command), algorithms.data, algorithms.len);
+        to[sizeof(command) + algorithms.len] = '\0';
+        conf->commands = hd_str_n(to, sizeof(command) + algorithms.len + 1);
+    }
+    return check_ciphers(x, conf->ciphers, err);
 }
 
 /* Istio's exchange of metadata follows the handshake when its ALPN was chosen; we don't
@@ -362,9 +433,10 @@ static hd_rc_t add_common(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
 
     if (msg == NULL)
         msg = &none;
-    add_params(x, msg->tls_params, conf);
     conf->revalidates = true;
-    if (add_certs(x, msg, conf, err) != HD_OK || add_trust(x, msg, conf, err) != HD_OK ||
+    conf->partial_chain = true;
+    if (add_params(x, msg->tls_params, conf, err) != HD_OK ||
+        add_certs(x, msg, conf, err) != HD_OK || add_trust(x, msg, conf, err) != HD_OK ||
         add_alpn(x, msg, conf, err) != HD_OK)
         return HD_ERROR;
     return HD_OK;
@@ -374,7 +446,7 @@ static hd_rc_t seal(hd_tls_conf_t *conf, bool is_server, const hd_tls_conf_t **t
                     hd_err_t *err)
 {
     /* most have no names that OpenSSL could refuse: then no SSL_CTX is made to see */
-    if ((conf->ciphers.len > 0 || conf->groups.len > 0) &&
+    if (conf->ciphers.len + conf->groups.len + conf->commands.len > 0 &&
         hd_tls_conf_check(conf, is_server, err) != HD_OK)
         return HD_ERROR;
     hd_tls_conf_seal(conf);
@@ -470,8 +542,13 @@ static hd_rc_t build_upstream(hd_xds_t *x, const PbTls__UpstreamTlsContext *msg,
     conf->sni = hd_xds_str(x, msg->sni);
     conf->session_cache = hd_pb_u32(msg->max_session_keys, 1) > 0;
     conf->session_tickets = conf->session_cache;
-    if (conf->trust != NULL && conf->sans_n == 0 && msg->auto_sni_san_validation)
-        conf->verify_host = conf->sni;
+    conf->alpn_by_protocol = true;
+    conf->sni_by_endpoint = msg->auto_host_sni;
+    conf->verifies_sni = msg->auto_sni_san_validation;
+    if (conf->verifies_sni && conf->trust == NULL)
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "auto_sni_san_validation, but there are no roots to verify the "
+                          "certificate by");
     return seal(conf, false, tls, err);
 }
 
