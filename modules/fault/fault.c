@@ -17,7 +17,9 @@ typedef struct {
     uint32_t delay_ms, delay_ppm;
     bool delay_by_header; /* x-envoy-fault-delay-request: milliseconds */
     uint32_t status, grpc_status, abort_ppm;
-    bool abort_by_header; /* x-envoy-fault-abort-request: a status */
+    bool abort_by_header; /* x-envoy-fault-abort-request, -abort-grpc-request: a status */
+    /* What a header's percentage counts, in ppm: a request may ask for less. */
+    uint32_t delay_unit_ppm, abort_unit_ppm;
     bool is_set, has_grpc;
     const hd_expr_t *delay_if, *abort_if; /* a value that is not empty and not "0" */
     const pb_header_match_t *headers;
@@ -160,12 +162,22 @@ static hd_rc_t set_fault(hd_conf_t *cf, const hd_str_t *args, void *conf, hd_err
 
 /* --- xDS --- */
 
+static uint32_t unit_ppm(const PbType__FractionalPercent *p)
+{
+    PbType__FractionalPercent one = PB_TYPE__FRACTIONAL_PERCENT__INIT;
+
+    one.numerator = 1;
+    one.denominator = p != NULL ? p->denominator : one.denominator;
+    return hd_pb_fraction_ppm(&one, 0);
+}
+
 static hd_rc_t read_delay(const PbCommonFault__FaultDelay *d, fault_conf_t *fc,
                           hd_err_t *err)
 {
     int64_t ms;
 
     fc->delay_ppm = hd_pb_fraction_ppm(d->percentage, 0);
+    fc->delay_unit_ppm = unit_ppm(d->percentage);
     if (d->fault_delay_secifier_case ==
         PB_COMMON_FAULT__FAULT_DELAY__FAULT_DELAY_SECIFIER_HEADER_DELAY) {
         fc->delay_by_header = true;
@@ -184,6 +196,7 @@ static hd_rc_t read_abort(const PbHttpFault__FaultAbort *a, fault_conf_t *fc,
                           hd_err_t *err)
 {
     fc->abort_ppm = hd_pb_fraction_ppm(a->percentage, 0);
+    fc->abort_unit_ppm = unit_ppm(a->percentage);
     switch (a->error_type_case) {
     case PB_HTTP_FAULT__FAULT_ABORT__ERROR_TYPE_HTTP_STATUS:
         if (a->http_status < 200 || a->http_status > 599)
@@ -269,6 +282,19 @@ static bool is_meant(hd_req_t *req, const fault_conf_t *fc)
     return true;
 }
 
+/* At most <ppm>; less if the request says so in <header>. */
+static bool is_drawn_by_header(hd_req_t *req, const char *header, uint32_t ppm,
+                               uint32_t unit_ppm)
+{
+    bool found;
+    uint64_t n;
+    hd_str_t value = hd_req_header(req, hd_str_c(header), &found);
+
+    if (found && hd_str_to_u64(value, PPM, &n))
+        ppm = (uint32_t)hd_min((uint64_t)ppm, n * unit_ppm);
+    return is_drawn(ppm);
+}
+
 static uint64_t delay_for(hd_req_t *req, const fault_conf_t *fc)
 {
     uint64_t ms = fc->delay_ms;
@@ -278,43 +304,64 @@ static uint64_t delay_for(hd_req_t *req, const fault_conf_t *fc)
         hd_str_t value =
             hd_req_header(req, HD_STR("x-envoy-fault-delay-request"), &found);
 
-        if (!found || !hd_str_to_u64(value, DELAY_MS_MAX, &ms))
+        if (!found || !hd_str_to_u64(value, DELAY_MS_MAX, &ms) ||
+            !is_drawn_by_header(req, "x-envoy-fault-delay-request-percentage",
+                                fc->delay_ppm, fc->delay_unit_ppm))
             return 0;
+        return ms;
     }
     return ms > 0 && is_drawn(fc->delay_ppm) && is_true(fc->delay_if, req) ? ms : 0;
 }
 
-static uint64_t status_for(hd_req_t *req, const fault_conf_t *fc)
+typedef struct {
+    uint64_t status; /* 0: none */
+    uint64_t grpc_status;
+    bool is_grpc;
+} abort_t;
+
+/* x-envoy-fault-abort-request: of HTTP; or else x-envoy-fault-abort-grpc-request. */
+static abort_t abort_by_header(hd_req_t *req, const fault_conf_t *fc)
 {
-    uint64_t status = fc->status;
+    abort_t a = {0};
     bool found;
+    hd_str_t value = hd_req_header(req, HD_STR("x-envoy-fault-abort-request"), &found);
 
-    if (fc->abort_by_header) {
-        hd_str_t value =
-            hd_req_header(req, HD_STR("x-envoy-fault-abort-request"), &found);
-
-        if (!found || !hd_str_to_u64(value, 599, &status) || status < 200)
-            return 0;
+    if (found && hd_str_to_u64(value, 599, &a.status) && a.status < 200)
+        a.status = 0;
+    if (a.status == 0) {
+        value = hd_req_header(req, HD_STR("x-envoy-fault-abort-grpc-request"), &found);
+        a.is_grpc = found && hd_str_to_u64(value, UINT32_MAX, &a.grpc_status);
+        a.status = a.is_grpc ? 200 : 0;
     }
-    return status > 0 && is_drawn(fc->abort_ppm) && is_true(fc->abort_if, req) ? status
-                                                                               : 0;
+    if (a.status > 0 && !is_drawn_by_header(req, "x-envoy-fault-abort-request-percentage",
+                                            fc->abort_ppm, fc->abort_unit_ppm))
+        a.status = 0;
+    return a;
+}
+
+static abort_t abort_for(hd_req_t *req, const fault_conf_t *fc)
+{
+    abort_t a = {fc->status, fc->grpc_status, fc->has_grpc};
+
+    if (fc->abort_by_header)
+        return abort_by_header(req, fc);
+    if (a.status > 0 && (!is_drawn(fc->abort_ppm) || !is_true(fc->abort_if, req)))
+        a.status = 0;
+    return a;
 }
 
 static hd_rc_t inject_abort(hd_req_t *req, const fault_conf_t *fc)
 {
-    uint64_t status = status_for(req, fc);
+    hd_str_t text = HD_STR("fault filter abort");
+    abort_t a = abort_for(req, fc);
 
-    if (status == 0)
+    if (a.status == 0)
         return HD_OK;
-    if (fc->has_grpc)
-        return hd_req_is_grpc(req) ? hd_req_answer_grpc(req, fc->grpc_status,
-                                                        HD_STR("fault filter abort"),
-                                                        "FI", "fault_filter_abort")
-                                   : hd_req_answer(req, 200, HD_STR("text/plain"),
-                                                   HD_STR("fault filter abort"), "FI",
-                                                   "fault_filter_abort");
-    return hd_req_answer(req, (unsigned)status, HD_STR("text/plain"),
-                         HD_STR("fault filter abort"), "FI", "fault_filter_abort");
+    if (a.is_grpc && hd_req_is_grpc(req))
+        return hd_req_answer_grpc(req, (uint32_t)a.grpc_status, text, "FI",
+                                  "fault_filter_abort");
+    return hd_req_answer(req, (unsigned)a.status, HD_STR("text/plain"), text, "FI",
+                         "fault_filter_abort");
 }
 
 static hd_rc_t on_request_headers(hd_req_t *req, const void *conf)

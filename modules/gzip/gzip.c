@@ -182,7 +182,7 @@ static hd_rc_t change_head(hd_req_t *req, const gzip_conf_t *gc)
         return HD_ERROR;
     if (!gc->is_on || hd_req_state(req, &hd_module) != NULL || !may_compress(req, gc))
         return HD_OK;
-    if (varies && (!gc->is_xds || takes) && add_vary(req) != HD_OK)
+    if (varies && add_vary(req) != HD_OK) /* caches keep it for others, too */
         return HD_ERROR;
     if (!takes || begin_stream(req, gc, false) != HD_OK)
         return HD_OK;
