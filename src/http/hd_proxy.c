@@ -88,6 +88,16 @@ void hd_proxy_set_grpc_deadline(hd_proxy_t *p)
     hd_timer_set(p->req->loop, &p->req->deadline, ms);
 }
 
+/* A client's own deadline stands for it. */
+static void set_duration(hd_proxy_t *p)
+{
+    hd_req_t *req = p->req;
+
+    if (req->http != NULL && req->http->is_xds &&
+        (p->conf->has_duration || req->has_grpc_deadline))
+        hd_request_set_duration(req, req->has_grpc_deadline ? 0 : p->conf->duration_ms);
+}
+
 void hd_proxy_set_deadline(hd_proxy_t *p)
 {
     if (p->conf->timeout_ms > 0 && !p->req->has_grpc_deadline)
@@ -167,6 +177,7 @@ static hd_rc_t start(hd_req_t *req)
         hd_proxy_open_body_file(p) != HD_OK)
         return HD_ERROR;
     hd_proxy_set_grpc_deadline(p);
+    set_duration(p);
     rc = hd_proxy_find_cluster(p);
     req->cluster_name = p->cluster_name;
     if (rc == HD_ERROR) {

@@ -603,14 +603,22 @@ static void stop_duration(void *arg)
     hd_timer_stop(d->req->loop, &d->timer);
 }
 
-static void start_duration(hd_req_t *req, uint64_t ms)
+void hd_request_set_duration(hd_req_t *req, uint64_t ms)
 {
-    duration_t *d = hd_pool_new(req->pool, duration_t);
+    uint64_t gone_ms = (hd_loop_now_ns(req->loop) - req->start_ns) / 1000000;
+    duration_t *d;
 
-    d->req = req;
-    hd_timer_init(&d->timer, on_duration);
-    hd_timer_set(req->loop, &d->timer, ms);
-    hd_pool_defer(req->pool, stop_duration, d);
+    if (req->duration == NULL && ms > 0) {
+        d = hd_pool_new(req->pool, duration_t);
+        d->req = req;
+        hd_timer_init(&d->timer, on_duration);
+        hd_pool_defer(req->pool, stop_duration, d);
+        req->duration = &d->timer;
+    }
+    if (ms > 0)
+        hd_timer_set(req->loop, req->duration, ms > gone_ms ? ms - gone_ms : 1);
+    else if (req->duration != NULL)
+        hd_timer_stop(req->loop, req->duration);
 }
 
 void hd_request_act(hd_req_t *req, const hd_action_ops_t *ops)
@@ -720,7 +728,7 @@ void hd_request_start(hd_req_t *req, const hd_http_entry_t *entry)
     if (req->http != NULL && req->http->request_timeout_ms > 0 && !req->body_ended)
         hd_timer_set(req->loop, &req->deadline, req->http->request_timeout_ms);
     if (req->http != NULL && req->http->max_stream_duration_ms > 0)
-        start_duration(req, req->http->max_stream_duration_ms);
+        hd_request_set_duration(req, req->http->max_stream_duration_ms);
     hd_request_wake(req);
 }
 

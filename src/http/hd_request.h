@@ -266,6 +266,7 @@ struct hd_req_s {
     unsigned upstream_status;
     hd_str_t upstream_host, cluster_name;
     hd_str_t request_id;   /* empty until it is asked for */
+    hd_timer_t *duration;  /* max_stream_duration; NULL: none */
     bool try_timed_out;    /* the last one that was judged: another may follow */
     const hd_headers_t *judged; /* in on_try_result: what hd_res_header reads */
     hd_addr_t client_addr; /* xDS: after X-Forwarded-For as far as it is trusted */

@@ -6,6 +6,8 @@
 /* --- hd_request.c --- */
 /* Lets go of the running action; <ops> answers instead, from the next run on. */
 void hd_request_act(hd_req_t *req, const hd_action_ops_t *ops);
+/* Envoy's max_stream_duration: so long from the request's start on; 0: none. */
+void hd_request_set_duration(hd_req_t *req, uint64_t ms);
 void hd_request_end_response(hd_req_t *req); /* the last byte was given, or never will */
 /* The log phase, once; the client's conn is not looked at afterwards. Before it goes. */
 void hd_request_log(hd_req_t *req);

@@ -139,6 +139,8 @@ typedef struct {
     uint32_t idle_timeout_ms;    /* between bytes, either way; 0: none is said here */
     uint32_t connect_timeout_ms; /* 0: the cluster's */
     uint32_t send_timeout_ms, read_timeout_ms;
+    bool has_duration;   /* xDS: max_stream_duration, in place of the listener's */
+    uint64_t duration_ms; /* 0: none */
     uint32_t max_grpc_timeout_ms; /* caps a client's grpc-timeout; 0: no cap */
     /* Of a response that is read ahead of its client (hd_ahead.h): bytes in memory, then
      * in a file (0: none) in a folder (NUL-terminated; empty: /tmp), which is written so

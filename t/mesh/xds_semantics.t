@@ -13,12 +13,12 @@ use JSON::XS ();
 
 plan skip_all => $Heddle::Xds::missing if $Heddle::Xds::missing;
 
-my $hd = Heddle->new(modules => ['retry', 'authz', 'access_log'])->conf(<<'EOC');
+my $hd = Heddle->new(modules => ['retry', 'authz', 'fault', 'gzip'])->conf(<<'EOC');
 worker_processes 2;
 xds { server 127.0.0.1:%%PORT_xds%%; node_id sidecar~127.0.0.1~a.b~b.svc.cluster.local; }
 EOC
 my %asked;
-for my $name ('a', 'b') {
+for my $name ('a', 'b', 'c') {
     $hd->backend($name, sub {
         my ($req) = @_;
         my @more = map { /^([^:]+):(.*)$/ ? ($1, $2) : () } split /,/, $req->header('x-answer') // '';
@@ -28,6 +28,8 @@ for my $name ('a', 'b') {
             ['Content-Type' => 'text/plain', 'X-By' => $name, @more], "$name\n"];
     });
 }
+$hd->backend('slow', sub { return {body => "late\n", after => 0.5} });
+$hd->backend('never', sub { return {hang => 1} });
 my $xds = Heddle::Xds->new($hd, 'xds');
 my ($true, $false) = (JSON::XS::true, JSON::XS::false);
 my $any = 'type.googleapis.com/';
@@ -109,7 +111,24 @@ listener('retries', [
     {match => {prefix => '/limited'}, $to->('a', retry('envoy-ratelimited'))}],
     vhost => {include_request_attempt_count => $true, include_attempt_count_in_response => $true, include_is_timeout_retry_header => $true});
 
-my @clusters = (map({ Heddle::Xds::cluster($_, $hd->port($_)) } 'a', 'b'), {name => 'named', type => 'STATIC', connect_timeout => '2s',
+listener('times', [
+    {match => {prefix => '/both'}, $to->('slow', timeout => '0.05s', max_stream_duration => {max_stream_duration => '5s'})},
+    {match => {prefix => '/own'}, $to->('slow', max_stream_duration => {max_stream_duration => '5s'})},
+    {match => {prefix => '/short'}, $to->('never', max_stream_duration => {max_stream_duration => '0.2s'})},
+    {match => {prefix => '/'}, $to->('never')}], common_http_protocol_options => {max_stream_duration => '0.3s'});
+listener('patient', [{match => {prefix => '/'}, $to->('slow', timeout => '0.05s', max_stream_duration => {grpc_timeout_header_max => '0s'})}]);
+listener('copies', [{match => {prefix => '/own'}, $to->('a', request_mirror_policies => [{cluster => 'c'}])}, {match => {prefix => '/'}, $to->('a')}],
+    vhost => {request_mirror_policies => [{cluster => 'b'}]});
+listener('copies_all', $all_a);
+$listeners[-1]{filter_chains}[0]{filters}[0]{typed_config}{route_config}{request_mirror_policies} = [{cluster => 'b'}];
+my $all = {numerator => 100};
+listener('faults', $all_a, http_filters => [{name => 'fault', typed_config => {'@type' => $any . 'envoy.extensions.filters.http.fault.v3.HTTPFault',
+    abort => {header_abort => {}, percentage => $all}}}]);
+listener('packed', $all_a, http_filters => [{name => 'gzip', typed_config => {'@type' => $any . 'envoy.extensions.filters.http.compressor.v3.Compressor',
+    response_direction_config => {common_config => {min_content_length => 1, content_type => ['text/plain']}},
+    compressor_library => {name => 'gzip', typed_config => {'@type' => $any . 'envoy.extensions.compression.gzip.compressor.v3.Gzip'}}}}]);
+
+my @clusters = (map({ Heddle::Xds::cluster($_, $hd->port($_)) } 'a', 'b', 'c', 'slow', 'never'), {name => 'named', type => 'STATIC', connect_timeout => '2s',
     load_assignment => {cluster_name => 'named', endpoints => [{lb_endpoints => [{endpoint => {hostname => 'ep.example', address => Heddle::Xds::address($hd->port('a'))}}]}]}});
 $xds->serve(CDS => \@clusters, LDS => \@listeners)->start;
 $hd->start;
@@ -213,6 +232,35 @@ is ask('retries', 'GET /limited', 'X-Fail: 429', 'X-Answer: x-envoy-ratelimited:
 is scalar(heads('a')), 3, 'is tried again';
 ask('retries', 'GET /limited', 'X-Fail: 429');
 is scalar(heads('a')), 1, 'another 429 is not';
+
+# ---- times
+
+is ask('times', "GET $_")->status, 200, "max_stream_duration, $_: timeout and the listener's own don't count" for '/both', '/own';
+is ask('patient', 'GET /')->status, 200, 'nor does timeout beside grpc_timeout_header_max';
+for my $path ('/short', '/') {
+    $r = ask('times', "GET $path");
+    is $r->status, 504, "$path: it took too long";
+    is $r->body, 'downstream duration timeout', 'as a whole';
+}
+
+# ---- copies
+
+ask('copies', 'GET /');
+$hd->wait_for(sub { heads('b') }, "the virtual host's copy");
+ask('copies', 'GET /own');
+$hd->wait_for(sub { heads('c') }, "the route's copy");
+ask('copies_all', 'GET /');
+$hd->wait_for(sub { heads('b') }, "the whole table's copy");
+is scalar(heads('c')), 0, 'each goes where the nearest policy says';
+
+# ---- filters
+
+is ask('faults', 'GET /', 'x-envoy-fault-abort-request: 429')->status, 429, 'a fault on demand';
+is ask('faults', 'GET /', 'x-envoy-fault-abort-request: 429', 'x-envoy-fault-abort-request-percentage: 0')->status, 200, 'of no request';
+is ask('faults', 'GET /', 'x-envoy-fault-abort-grpc-request: 5')->body, 'fault filter abort', "gRPC's";
+is ask('faults', 'POST /', 'Content-Type: application/grpc', 'x-envoy-fault-abort-grpc-request: 5')->header('grpc-status'), 5, 'with its status';
+is ask('packed', 'GET /')->header('vary'), 'Accept-Encoding', 'what others get compressed varies';
+is ask('packed', 'GET /', 'Accept-Encoding: gzip')->header('content-encoding'), 'gzip', 'as here';
 
 # ---- what would be ignored is refused
 

@@ -85,6 +85,10 @@ static const entry_t entries[] = {
      "successful_active_health_check_uneject_host always_eject_one_host"},
     {CORE "Http1ProtocolOptions",
      "accept_http_10 default_host_for_http_10 !send_fully_qualified_url"},
+    {CORE "Http2ProtocolOptions",
+     "max_concurrent_streams initial_stream_window_size initial_connection_window_size "
+     "connection_keepalive allow_connect"},
+    {CORE "KeepaliveSettings", "interval timeout"},
     {CORE "HealthCheck",
      "timeout interval interval_jitter unhealthy_threshold healthy_threshold alt_port "
      "reuse_connection http_health_check tcp_health_check grpc_health_check "
@@ -156,7 +160,7 @@ static const entry_t entries[] = {
      "codec_type stat_prefix rds route_config http_filters http_protocol_options "
      "http2_protocol_options server_name drain_timeout access_log use_remote_address "
      "generate_request_id "
-     "forward_client_cert_details set_current_client_cert_details proxy_100_continue "
+     "forward_client_cert_details set_current_client_cert_details "
      "xff_num_trusted_hops skip_xff_append upgrade_configs stream_idle_timeout "
      "request_timeout max_request_headers_kb normalize_path preserve_external_request_id "
      "merge_slashes server_header_transformation common_http_protocol_options "
@@ -179,9 +183,9 @@ static const entry_t entries[] = {
     {TCP "TcpProxy.WeightedCluster.ClusterWeight", "name weight metadata_match"},
 
     {ROUTE "RouteConfiguration",
-     "name virtual_hosts response_headers_to_add response_headers_to_remove "
+     "name virtual_hosts !vhds response_headers_to_add response_headers_to_remove "
      "request_headers_to_add validate_clusters request_headers_to_remove "
-     "!most_specific_header_mutations_wins max_direct_response_body_size_bytes "
+     "request_mirror_policies !most_specific_header_mutations_wins max_direct_response_body_size_bytes "
      "ignore_port_in_host_matching !ignore_path_parameters_in_path_matching "
      "typed_per_filter_config !internal_only_headers"},
     {ROUTE "VirtualHost",
@@ -213,12 +217,14 @@ static const entry_t entries[] = {
      "cluster cluster_header weighted_clusters !cluster_specifier_plugin metadata_match "
      "prefix_rewrite host_rewrite_literal auto_host_rewrite priority "
      "!host_rewrite_header "
-     "!host_rewrite_path_regex timeout retry_policy hash_policy "
+     "!host_rewrite_path_regex timeout request_mirror_policies retry_policy hash_policy "
      "cluster_not_found_response_code max_grpc_timeout idle_timeout upgrade_configs "
      "!hedge_policy !max_internal_redirects regex_rewrite !retry_policy_typed_config "
      "!internal_redirect_policy max_stream_duration !append_x_forwarded_host "
      "!path_rewrite_policy"},
     {ROUTE "RouteAction.UpgradeConfig", "upgrade_type enabled connect_config"},
+    {ROUTE "RouteAction.UpgradeConfig.ConnectConfig",
+     "!proxy_protocol_config !allow_post"},
     {ROUTE "RouteAction.MaxStreamDuration",
      "max_stream_duration grpc_timeout_header_max"},
     {ROUTE "RouteAction.HashPolicy",

@@ -287,7 +287,6 @@ hd_rc_t hd_xds_hcm(hd_xds_t *x, const hcm_t *msg, const hd_http_conf_t **out,
     conf->generate_request_id = hd_pb_bool(msg->generate_request_id, true);
     conf->preserve_request_id = msg->preserve_external_request_id;
     conf->always_set_request_id = msg->always_set_request_id_in_response;
-    conf->proxy_100_continue = msg->proxy_100_continue;
     conf->strip_port =
         msg->strip_port_mode_case ==
             PB_HCM__HTTP_CONNECTION_MANAGER__STRIP_PORT_MODE_STRIP_ANY_HOST_PORT &&

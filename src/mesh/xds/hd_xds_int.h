@@ -30,6 +30,7 @@ typedef struct {
     hd_node_t node;           /* the place, for hd_conf_place */
     const hd_dns_conf_t *dns; /* how names of the cluster being built are resolved */
     bool must_exist;          /* validate_clusters of the routes being built */
+    const PbRoute__RouteConfiguration *routes; /* those */
     uint32_t answer_bytes_max;
     hd_table_spec_t table; /* of the cluster being built, for its inline endpoints */
     bool reads_load;       /* likewise: their requests are counted in totals */

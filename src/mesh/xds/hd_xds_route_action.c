@@ -271,18 +271,26 @@ static hd_rc_t set_host(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
     }
 }
 
-static uint32_t shorter(uint32_t a, uint32_t b)
+/* With max_stream_duration timeout and max_grpc_timeout mean nothing (Envoy's "new
+ * timeouts"). */
+static hd_rc_t set_duration(const PbRoute__RouteAction__MaxStreamDuration *max,
+                            hd_proxy_conf_t *p, hd_err_t *err)
 {
-    return a == 0 ? b : b == 0 ? a : hd_min(a, b);
+    if (max == NULL ||
+        (max->max_stream_duration == NULL && max->grpc_timeout_header_max == NULL))
+        return HD_OK;
+    p->timeout_ms = p->max_grpc_timeout_ms = 0;
+    p->has_duration = max->max_stream_duration != NULL;
+    p->has_grpc_timeout = max->grpc_timeout_header_max != NULL;
+    return hd_xds_ms64(max->max_stream_duration, 0, "max_stream_duration", &p->duration_ms,
+                       err) == HD_OK
+               ? hd_xds_ms(max->grpc_timeout_header_max, 0, "grpc_timeout_header_max",
+                           &p->max_grpc_timeout_ms, err)
+               : HD_ERROR;
 }
 
-/* max_stream_duration bounds the whole of it, as timeout does from the request's end;
- * the shorter one is kept. */
 static hd_rc_t set_times(const action_t *msg, hd_proxy_conf_t *p, hd_err_t *err)
 {
-    const PbRoute__RouteAction__MaxStreamDuration *max = msg->max_stream_duration;
-    uint32_t stream_ms = 0;
-
     if (hd_xds_ms(msg->timeout, TIMEOUT_MS, "timeout", &p->timeout_ms, err) != HD_OK ||
         hd_xds_ms(msg->idle_timeout, 0, "idle_timeout", &p->idle_timeout_ms, err) !=
             HD_OK ||
@@ -290,17 +298,8 @@ static hd_rc_t set_times(const action_t *msg, hd_proxy_conf_t *p, hd_err_t *err)
                   err) != HD_OK)
         return HD_ERROR;
     p->never_idles = msg->idle_timeout != NULL && p->idle_timeout_ms == 0;
-    p->has_grpc_timeout = msg->max_grpc_timeout != NULL ||
-                          (max != NULL && max->grpc_timeout_header_max != NULL);
-    if (max == NULL)
-        return HD_OK;
-    if (hd_xds_ms(max->max_stream_duration, 0, "max_stream_duration", &stream_ms, err) !=
-            HD_OK ||
-        hd_xds_ms(max->grpc_timeout_header_max, p->max_grpc_timeout_ms,
-                  "grpc_timeout_header_max", &p->max_grpc_timeout_ms, err) != HD_OK)
-        return HD_ERROR;
-    p->timeout_ms = shorter(p->timeout_ms, stream_ms);
-    return HD_OK;
+    p->has_grpc_timeout = msg->max_grpc_timeout != NULL;
+    return set_duration(msg->max_stream_duration, p, err);
 }
 
 static hd_rc_t set_tries(const PbRoute__RetryPolicy *msg, hd_proxy_conf_t *p,
@@ -441,24 +440,35 @@ static hd_rc_t set_shadow(hd_xds_t *x,
     return HD_OK;
 }
 
-static hd_rc_t set_shadows(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
+/* The route's own; else the virtual host's; else those of the whole table. */
+static hd_rc_t set_shadows(hd_xds_t *x, const action_t *msg,
+                           const PbRoute__VirtualHost *vhost, hd_proxy_conf_t *p,
                            hd_err_t *err)
 {
+    PbRoute__RouteAction__RequestMirrorPolicy *const *msgs = msg->request_mirror_policies;
+    size_t n = msg->n_request_mirror_policies;
     hd_shadow_t *list;
 
-    if (msg->n_request_mirror_policies == 0)
-        return HD_OK;
-    list = hd_pool_new_n(x->cf.pool, hd_shadow_t, msg->n_request_mirror_policies);
-    for (size_t i = 0; i < msg->n_request_mirror_policies; i++) {
-        if (set_shadow(x, msg->request_mirror_policies[i], &list[i], err) != HD_OK)
+    if (n == 0) {
+        msgs = vhost->request_mirror_policies;
+        n = vhost->n_request_mirror_policies;
+    }
+    if (n == 0) {
+        msgs = x->routes->request_mirror_policies;
+        n = x->routes->n_request_mirror_policies;
+    }
+    list = n > 0 ? hd_pool_new_n(x->cf.pool, hd_shadow_t, n) : NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (set_shadow(x, msgs[i], &list[i], err) != HD_OK)
             return hd_err_prefix(err, "request_mirror_policies: ");
     }
     p->shadows = list;
-    p->shadows_n = (uint32_t)msg->n_request_mirror_policies;
+    p->shadows_n = (uint32_t)n;
     return HD_OK;
 }
 
 static hd_rc_t set_proxy(hd_xds_t *x, const action_t *msg,
+                         const PbRoute__VirtualHost *vhost,
                          const PbRoute__RetryPolicy *retry, const hd_route_match_t *match,
                          hd_route_t *route, hd_err_t *err)
 {
@@ -476,7 +486,7 @@ static hd_rc_t set_proxy(hd_xds_t *x, const action_t *msg,
     if (set_labels(x, msg, p, err) != HD_OK || set_rewrites(x, msg, match, p, err) != HD_OK ||
         set_host(x, msg, p, err) != HD_OK || set_times(msg, p, err) != HD_OK ||
         set_tries(retry, p, err) != HD_OK || set_hashes(x, msg, p, err) != HD_OK ||
-        set_upgrades(msg, p, err) != HD_OK || set_shadows(x, msg, p, err) != HD_OK)
+        set_upgrades(msg, p, err) != HD_OK || set_shadows(x, msg, vhost, p, err) != HD_OK)
         return HD_ERROR;
     return HD_OK;
 }
@@ -569,7 +579,7 @@ hd_rc_t hd_xds_route_action(hd_xds_t *x, const PbRoute__Route *msg,
     case PB_ROUTE__ROUTE__ACTION_ROUTE:
         retry = msg->route->retry_policy != NULL ? msg->route->retry_policy
                                                  : vhost->retry_policy;
-        rc = set_proxy(x, msg->route, retry, match, route, err);
+        rc = set_proxy(x, msg->route, vhost, retry, match, route, err);
         break;
     case PB_ROUTE__ROUTE__ACTION_REDIRECT:
         rc = set_redirect(x, msg->redirect, match, route, err);
