@@ -153,6 +153,8 @@ is $limits->get('/', 'X-Small' => 1, 'X-Large' => 'x' x 1010, 'X-More' => 'x' x 
 ok $limits->wait_log(qr/client sent too long header line: "X-Large" in a head of more than 2048 bytes \(large_client_header_buffers\)/),
     'and which was the longest';
 is $limits->get('/', 'X-Huge' => 'x' x 3000)->status, 431, 'a field beyond all';
+$limits->raw("GET /endless HTTP/1.1\r\nhost: of.it \r\n" . "X: @{['x' x 900]}\r\n" x 4);
+$limits->wait_log(qr{"GET /endless HTTP/1\.1", host: "of\.it"});
 ok $limits->wait_log(qr/client sent too long header line: "X-Huge" of more than 1024 bytes \(large_client_header_buffers\)/), 'and which it was';
 
 # A line has at most SIZE bytes with its CRLF; what is pipelined behind the head is none of it.
