@@ -753,7 +753,7 @@ hd_rc_t hd_h2_client_open(hd_upconn_t *u, hd_err_t *err)
     nghttp2_session_set_local_window_size(h->s.ng, NGHTTP2_FLAG_NONE, 0,
                                           (int32_t)conn_window);
     if (cluster != NULL)
-        hd_h2_session_keepalive(&h->s, cluster->h2_ping_ms, cluster->h2_ping_timeout_ms);
+        hd_ping_start(&h->s.ping, cluster->h2_ping_ms, cluster->h2_ping_timeout_ms);
     hd_h2_session_flush_later(&h->s);
     return HD_OK;
 }

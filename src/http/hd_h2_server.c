@@ -247,7 +247,7 @@ void hd_h2_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     h->born_ns = hd_loop_now_ns(c->loop);
     hd_conn_set_handler(c, &handler, h);
     submit_settings(h, http);
-    hd_h2_session_keepalive(&h->s, http->h2_ping_ms, http->h2_ping_timeout_ms);
+    hd_ping_start(&h->s.ping, http->h2_ping_ms, http->h2_ping_timeout_ms);
     hd_h2_session_flush_later(&h->s);
     hd_h2_server_set_idle_timer(h);
     if (c->is_readable)

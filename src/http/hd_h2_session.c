@@ -348,41 +348,29 @@ void hd_h2_session_sent(hd_h2_session_t *s, const nghttp2_frame *frame)
 
 bool hd_h2_session_pong(hd_h2_session_t *s, const nghttp2_frame *frame)
 {
-    if (memcmp(frame->ping.opaque_data, notice_ping, sizeof(notice_ping)) == 0)
+    const uint8_t *data = frame->ping.opaque_data;
+
+    if (memcmp(data, notice_ping, sizeof(notice_ping)) == 0)
         return true;
-    if (!s->ping_waits ||
-        memcmp(frame->ping.opaque_data, keepalive_ping, sizeof(keepalive_ping)) != 0)
-        return false;
-    s->ping_waits = false;
-    hd_timer_set(s->conn->loop, &s->ping, s->ping_ms);
+    if (memcmp(data, keepalive_ping, sizeof(keepalive_ping)) == 0)
+        hd_ping_answered(&s->ping);
     return false;
 }
 
-static void on_ping_due(hd_timer_t *t)
+static void on_ping_due(hd_ping_t *p, bool is_dead)
 {
-    hd_h2_session_t *s = hd_container_of(t, hd_h2_session_t, ping);
+    hd_h2_session_t *s = hd_container_of(p, hd_h2_session_t, ping);
 
     if (s->is_broken || s->is_ending)
         return;
-    if (s->ping_waits) {
+    if (is_dead) {
         hd_ignore(hd_conn_fail(s->conn, HD_E_TIMEOUT, "HTTP/2: PING isn't answered"));
         s->is_broken = true;
         hd_conn_wake(s->conn); /* its owner sees that it is over */
         return;
     }
-    s->ping_waits = true;
     hd_ignore(nghttp2_submit_ping(s->ng, NGHTTP2_FLAG_NONE, keepalive_ping) != 0);
     hd_h2_session_flush_later(s);
-    hd_timer_set(s->conn->loop, t, s->ping_timeout_ms);
-}
-
-void hd_h2_session_keepalive(hd_h2_session_t *s, uint64_t interval_ms,
-                             uint64_t timeout_ms)
-{
-    s->ping_ms = interval_ms;
-    s->ping_timeout_ms = timeout_ms;
-    if (interval_ms > 0)
-        hd_timer_set(s->conn->loop, &s->ping, interval_ms);
 }
 
 static hd_rc_t feed(hd_h2_session_t *s, const uint8_t *bytes, size_t n)
@@ -502,7 +490,7 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
                                  .at_ns = hd_loop_now_ns(c->loop),
                                  .is_server = is_server};
     hd_post_init(&s->flush, on_flush);
-    hd_timer_init(&s->ping, on_ping_due);
+    hd_ping_init(&s->ping, c->loop, on_ping_due);
     hd_famine_init(&s->famine, c, on_again);
     hd_chain_init(&s->out);
     return HD_OK;
@@ -511,7 +499,7 @@ hd_rc_t hd_h2_session_init(hd_h2_session_t *s, hd_conn_t *c,
 void hd_h2_session_deinit(hd_h2_session_t *s)
 {
     hd_post_cancel(&s->flush);
-    hd_timer_stop(s->conn->loop, &s->ping);
+    hd_ping_stop(&s->ping);
     hd_famine_stop(&s->famine);
     hd_chain_free(&s->out);
     if (s->out_block != NULL)

@@ -12,6 +12,7 @@
 #include "http/hd_famine.h"
 #include "http/hd_codec.h"
 #include "http/hd_h2_frames.h"
+#include "http/hd_ping.h"
 
 #include <nghttp2/nghttp2.h>
 
@@ -47,9 +48,7 @@ struct hd_h2_session_s {
     bool in_recv, in_send, is_broken, goaway_sent, goaway_received;
     bool is_ending;        /* GOAWAY with an error: nothing more is read */
     hd_h2_frames_t frames; /* looks at what comes before nghttp2 does */
-    hd_timer_t ping;       /* of hd_h2_session_keepalive */
-    uint64_t ping_ms, ping_timeout_ms;
-    bool ping_waits;    /* for its answer */
+    hd_ping_t ping;     /* started by a side; one that isn't answered breaks the conn */
     bool is_blocked;    /* the last flush stopped: the conn has enough */
     hd_famine_t famine; /* there was no block; it goes on then */
     /* <out> fell below the low mark after having been high. */
@@ -89,10 +88,6 @@ void hd_h2_session_goaway(hd_h2_session_t *s, uint32_t error);
 void hd_h2_session_notice(hd_h2_session_t *s);
 /* By a side that uses it, for each frame that is sent. */
 void hd_h2_session_sent(hd_h2_session_t *s, const nghttp2_frame *frame);
-/* A PING each <interval_ms>; one that isn't answered within <timeout_ms> breaks the conn,
- * and its owner is woken. <interval_ms> 0: none. */
-void hd_h2_session_keepalive(hd_h2_session_t *s, uint64_t interval_ms,
-                             uint64_t timeout_ms);
 /* By the sides, for each PING with ACK. True: it answers hd_h2_session_notice. */
 bool hd_h2_session_pong(hd_h2_session_t *s, const nghttp2_frame *frame);
 /* <n> times what a well-behaved peer does rarely (hd_h2_budget.h): beyond its budget the

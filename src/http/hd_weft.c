@@ -14,6 +14,7 @@
 #define CONN_LOW_BYTES (64u * 1024)
 #define READS_PER_TURN 16
 #define VERSION 1
+#define ANSWERS_PING 1 /* of HELLO */
 
 /* A stream that is opened and reset costs us both ends of it (CVE-2023-44487, by the
  * peer's fault: CVE-2025-8671). A peer stands for many clients, each of whom pays where
@@ -21,7 +22,7 @@
 #define BUDGET 50000
 #define CREDIT_TINY 64 /* below it is counted (CVE-2019-9511) */
 
-enum { HELLO = 1, HEAD, DATA, TRAILERS, CREDIT, RESET, GOAWAY };
+enum { HELLO = 1, HEAD, DATA, TRAILERS, CREDIT, RESET, GOAWAY, PING };
 #define TYPE_MASK 0x3f
 
 /* --- bytes --- */
@@ -342,6 +343,33 @@ void hd_weft_consume(hd_weft_t *w, hd_weft_stream_t *st, uint32_t bytes)
     st->owed = 0;
 }
 
+static void on_ping_due(hd_ping_t *p, bool is_dead)
+{
+    hd_weft_t *w = hd_container_of(p, hd_weft_t, ping);
+
+    if (w->is_broken)
+        return;
+    if (is_dead) {
+        w->is_broken = true;
+        hd_ignore(hd_conn_fail(w->conn, HD_E_TIMEOUT, "weft: PING isn't answered"));
+        hd_conn_wake(w->conn); /* its owner sees that it is over */
+    } else if (w->answers_ping) {
+        put_frame(w, PING, 0, NULL, 0);
+    } else if (w->hello_received) { /* an older peer; else HELLO is the answer */
+        hd_ping_answered(p);
+    }
+}
+
+static void take_ping(hd_weft_t *w, bool is_answer)
+{
+    if (is_answer) {
+        hd_ping_answered(&w->ping);
+        return;
+    }
+    count_glitch(w, HD_H2_PINGS);
+    put_frame(w, PING | HD_WEFT_END, 0, NULL, 0);
+}
+
 /* --- streams --- */
 
 #define INDEX_MASK 0xffffu
@@ -454,6 +482,8 @@ static hd_rc_t take_hello(hd_weft_t *w, hd_str_t payload)
         credit > INT32_MAX)
         return hd_weft_fail(w, "a bad HELLO");
     w->hello_received = true;
+    w->answers_ping = (payload.data[1] & ANSWERS_PING) != 0;
+    hd_ping_answered(&w->ping);
     w->peer_streams = hd_min(streams, HD_WEFT_STREAMS_MAX);
     for (uint32_t i = 0; i < w->_room; i++) { /* those opened before it came */
         if (w->_streams[i] != NULL)
@@ -553,6 +583,9 @@ static hd_rc_t take_frame(hd_weft_t *w, uint8_t type, uint32_t id, hd_str_t payl
                                 : hd_weft_fail(w, "bad RESET");
     case GOAWAY:
         return take_goaway(w, payload);
+    case PING:
+        take_ping(w, (type & HD_WEFT_END) != 0);
+        return HD_OK;
     default:
         return hd_weft_fail(w, "a frame of an unknown type");
     }
@@ -764,7 +797,7 @@ static void on_again(hd_famine_t *f, bool is_over)
 void hd_weft_init(hd_weft_t *w, hd_conn_t *c, const hd_weft_user_t *user,
                   uint32_t streams, bool is_server)
 {
-    char hello[12] = {VERSION};
+    char hello[12] = {VERSION, ANSWERS_PING};
 
     w->conn = c;
     w->user = user;
@@ -781,6 +814,7 @@ void hd_weft_init(hd_weft_t *w, hd_conn_t *c, const hd_weft_user_t *user,
                                  .is_server = is_server};
     hd_list_init(&w->waiting);
     hd_famine_init(&w->_famine, c, on_again);
+    hd_ping_init(&w->ping, c->loop, on_ping_due);
     hd_chain_init(&w->_out);
     hd_h1_writer_init(&w->_writer, &w->_out);
     hd_post_init(&w->_flush, on_flush);
@@ -794,6 +828,7 @@ void hd_weft_deinit(hd_weft_t *w)
 {
     hd_post_cancel(&w->_flush);
     hd_famine_stop(&w->_famine);
+    hd_ping_stop(&w->ping);
     hd_ignore(hd_h1_writer_end(&w->_writer));
     hd_chain_free(&w->_out);
     drop_input(w);

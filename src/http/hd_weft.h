@@ -17,8 +17,10 @@
  *   GOAWAY    no new streams, please: those that are here are served, and those that
  *             cross it on their way. With a u32, how many HEADs came so far, it is the
  *             last frame: what was sent after them wasn't begun
- *   HELLO     u8 version, 3 bytes 0, u32 streams at once, u32 credit that a stream begins
- *             with: at least HD_WEFT_CREDIT, which is what counts until it came
+ *   PING      answered by another one with the flag END, if HELLO has promised that
+ *   HELLO     u8 version, u8 1: PING is answered, 2 bytes 0, u32 streams at once, u32
+ * credit that a stream begins with: at least HD_WEFT_CREDIT, which is what counts until
+ * it came
  *
  * A stream's id is the client's choice: an index below the server's number of streams in
  * its low 16 bits, which is free again once the stream is over for the client, and a
@@ -34,6 +36,7 @@
 #include "http/hd_codec.h"
 #include "http/hd_h1_write.h"
 #include "http/hd_h2_budget.h"
+#include "http/hd_ping.h"
 
 #define HD_WEFT_ALPN "heddle-weft/1"
 #define HD_WEFT_CREDIT 65536u
@@ -102,7 +105,9 @@ struct hd_weft_s {
     uint32_t heads_n;                   /* received; client: streams opened so far */
     hd_h2_budget_t budget;              /* for what costs a peer nothing */
     hd_link_t waiting;                  /* streams whose body waits, next first */
-    bool is_broken, hello_received, goaway_sent, goaway_received, is_last_received;
+    hd_ping_t ping; /* started by a side; one that isn't answered breaks the conn */
+    bool is_broken, hello_received, answers_ping, goaway_sent, goaway_received,
+        is_last_received;
     uint64_t goaway_ns;          /* when it was sent */
     hd_weft_stream_t **_streams; /* by index; of _room */
     uint32_t _room, _next_index, _serial;

@@ -391,7 +391,11 @@ static void on_readable(hd_conn_t *c)
     end_lost(h);
     rc = hd_weft_read(&h->w);
     if (rc == HD_ERROR) {
-        end_conn(h, h->w.is_broken ? HD_XR_PROTOCOL : HD_XR_RESET, c->err);
+        end_conn(h,
+                 !h->w.is_broken                ? HD_XR_RESET
+                 : c->err->code == HD_E_TIMEOUT ? HD_XR_CLOSED
+                                                : HD_XR_PROTOCOL,
+                 c->err);
     } else if (rc == HD_DONE) {
         hd_ignore(hd_err_set(&err, HD_E_RESET, "upstream closed the connection"));
         end_conn(h, HD_XR_CLOSED, &err);
@@ -434,6 +438,7 @@ static void destroy_client(void *arg)
 
 hd_rc_t hd_weft_client_open(hd_upconn_t *u, hd_err_t *err)
 {
+    const hd_cluster_t *cluster = hd_upconn_cluster(u);
     hd_pool_t *pool = hd_conn_pool(u->conn);
     weft_client_t *h = hd_pool_new(pool, weft_client_t);
 
@@ -443,6 +448,8 @@ hd_rc_t hd_weft_client_open(hd_upconn_t *u, hd_err_t *err)
     hd_pool_defer(pool, destroy_client, h);
     hd_conn_set_handler(u->conn, &handler, h);
     hd_weft_init(&h->w, u->conn, &weft_user, HD_WEFT_STREAMS_MAX, false);
+    if (cluster != NULL)
+        hd_ping_start(&h->w.ping, cluster->h2_ping_ms, cluster->h2_ping_timeout_ms);
     u->_codec = h;
     u->codec = &codec;
     u->streams_max = h->w.peer_streams;

@@ -580,6 +580,7 @@ void hd_weft_serve(hd_conn_t *c, const hd_http_entry_t *entry)
     h->streams_max = http->h2_streams > 0 ? hd_min(http->h2_streams, HD_WEFT_STREAMS_MAX)
                                           : HD_WEFT_STREAMS_MAX / 2;
     hd_weft_init(&h->w, c, &weft_user, h->streams_max, true);
+    hd_ping_start(&h->w.ping, http->h2_ping_ms, http->h2_ping_timeout_ms);
     h->times = hd_http_times(http);
     set_timer(h);
     if (c->is_readable)

@@ -818,8 +818,9 @@ static const hd_directive_t directives[] = {
      .args_max = 2,
      .set = set_ping,
      .help =
-         "TIME [timeout=TIME]: HTTP/2 connections get a PING so often, and are closed "
-         "where none answers in time (20s); 0, none, if not given"},
+         "TIME [timeout=TIME]: HTTP/2 connections, and links to another Heddle, get a "
+         "PING so often, and are closed where none answers in time (20s); 0, none, "
+         "if not given"},
     {.name = "max_stream_duration",
      .scope = HD_IN_UPSTREAM,
      .args_n = 1,

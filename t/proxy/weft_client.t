@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # The client's side of a link against servers of every kind: one that takes few streams at once, heads longer than a
 # frame may be, streams that it resets, GOAWAY that crosses a request, interim responses without
-# end (over HTTP/2, too), heads beyond proxy_buffer_size.
+# end (over HTTP/2, too), heads beyond proxy_buffer_size, PING.
 use strict;
 use warnings;
 use lib 't/lib';
@@ -24,8 +24,11 @@ http {
     proxy_ssl_certificate_key $own->{key};
     proxy_next_upstream off;
     large_client_header_buffers 4 20k;
+    upstream ping { server 127.0.0.1:%%PORT_ping_tls%%; keepalive_ping 20ms timeout=5s; }
+    upstream dead { server 127.0.0.1:%%PORT_ping_tls%%; keepalive_ping 20ms timeout=100ms; }
     server {
         listen 127.0.0.1:%%PORT_0%%;
+        location /dead/ { proxy_pass https://dead; }
         location /few_h2/ { proxy_pass https://127.0.0.1:%%PORT_few%%/; proxy_multiplex off; proxy_http_version 2; }
         location /few/ { proxy_pass https://127.0.0.1:%%PORT_few%%/; }
         location /long/ { proxy_pass https://127.0.0.1:%%PORT_few%%/;
@@ -33,6 +36,7 @@ http {
             proxy_set_header X-More "\$ten\$ten\$ten\$ten\$ten\$ten\$ten";
         }
         location /h2/ { proxy_pass http://127.0.0.1:%%PORT_h2%%; proxy_http_version 2; }
+        location /ping/ { proxy_pass https://ping; }
         location /raw/ { proxy_pass https://127.0.0.1:%%PORT_tls%%; proxy_buffer_size 4k; }
     }
     server {
@@ -49,12 +53,13 @@ http {
 }
 stream {
     server { listen 127.0.0.1:%%PORT_tls%% ssl; ssl_alpn heddle-weft/1; $tls proxy_pass 127.0.0.1:%%PORT_weft%%; }
+    server { listen 127.0.0.1:%%PORT_ping_tls%% ssl; ssl_alpn heddle-weft/1; $tls proxy_pass 127.0.0.1:%%PORT_ping%%; }
 }
 EOC
 $hd->backend(1, sub { {status => 200, headers => {}, body => length $_[0]{head}, after => $_[0]{uri} eq '/late' ? 0.1 : 0} });
 
 sub frame { my ($type, $id, $payload) = @_; return pack('N N', length($payload) << 8 | $type, $id) . $payload }
-my ($HEAD, $DATA, $GOAWAY, $END) = (2, 3, 7, 0x80);
+my ($HEAD, $DATA, $GOAWAY, $PING, $END) = (2, 3, 7, 8, 0x80);
 
 # A server by hand: what it does is in the path of the request.
 $hd->tcp_backend('weft', sub {
@@ -80,6 +85,27 @@ $hd->tcp_backend('weft', sub {
             syswrite $sock, frame($HEAD, $id, "HTTP/1.1 102 Processing\r\n\r\n") for 1 .. $interims;
             my $field = $path eq 'long' ? 'X-Long: ' . 'x' x 5000 . "\r\n" : '';
             syswrite $sock, frame($HEAD | $END, $id, "HTTP/1.1 200 OK\r\n$field\r\n");
+        }
+    }
+});
+# Answers PINGs, but for one that is silent from its request for /silent on; tells of how many at the request's path.
+$hd->tcp_backend('ping', sub {
+    my ($sock) = @_;
+    my ($in, $pings, $waiting, $is_silent) = ('', 0, 0, 0);
+    syswrite $sock, frame(1, 0, pack 'C C x2 N N', 1, 1, 100, 65536);
+    while (sysread $sock, $in, 65536, length $in) {
+        while (length $in >= 8) {
+            my ($word, $id) = unpack 'N N', $in;
+            my ($len, $type) = ($word >> 8, $word & 0x3f);
+            last if length $in < 8 + $len;
+            my $payload = substr substr($in, 0, 8 + $len, ''), 8;
+            $is_silent = 1 if $type == $HEAD && $payload =~ m{/silent};
+            next if $is_silent;
+            if ($type == $HEAD) { $waiting = $id }
+            next if $type != $PING;
+            $pings++;
+            syswrite $sock, frame($PING | $END, 0, '');
+            syswrite $sock, frame($HEAD, $waiting, "HTTP/1.1 200 OK\r\n\r\n") . frame($DATA | $END, $waiting, 'five') if $pings == 5;
         }
     }
 });
@@ -146,5 +172,10 @@ $hd->wait_log(qr/interim responses without end/);
 is $hd->get('/raw/long')->status, 502, 'a head beyond proxy_buffer_size';
 $hd->wait_log(qr/upstream sent too big header .* 4096 bytes \(proxy_buffer_size\)/);
 is $hd->get('/raw/good')->status, 200, 'the next one';
+
+# PING: a server that answers it is waited for, one that doesn't is dead.
+is $hd->get('/ping/')->body, 'five', 'keepalive_ping: one after the other';
+is $hd->get('/dead/silent')->status, 502, 'one that is silent';
+$hd->wait_log(qr{weft: PING isn't answered, .*"GET /dead/silent .*flags: "UC"});
 $hd->stop;
 done_testing;

@@ -7,7 +7,7 @@
 static int fd;            /* the peer's end */
 static hd_conn_t *server; /* ours */
 
-enum { HELLO = 1, HEAD, DATA, TRAILERS, CREDIT, RESET, GOAWAY, END = 0x80 };
+enum { HELLO = 1, HEAD, DATA, TRAILERS, CREDIT, RESET, GOAWAY, PING, END = 0x80 };
 
 static void put32(unsigned char *to, uint32_t v)
 {
@@ -56,9 +56,11 @@ static void text(unsigned type, uint32_t id, const char *s)
     frame(type, id, s, strlen(s));
 }
 
+static bool knows_ping; /* the peer */
+
 static void hello(void)
 {
-    unsigned char payload[12] = {1};
+    unsigned char payload[12] = {1, knows_ping};
 
     put32(payload + 4, 100);
     put32(payload + 8, HD_WEFT_CREDIT);
@@ -90,7 +92,7 @@ static size_t in_n;
 static const char *heard(void)
 {
     static const char *const names[] = {"?",      "HELLO", "HEAD",   "DATA", "TRAILERS",
-                                        "CREDIT", "RESET", "GOAWAY", "?"};
+                                        "CREDIT", "RESET", "GOAWAY", "PING", "?"};
     static char out[4096];
     size_t at = 0, n = 0;
     ssize_t got;
@@ -112,7 +114,7 @@ static const char *heard(void)
             snprintf(last_head, sizeof(last_head), "%.*s", (int)len,
                      (const char *)in + at + 8);
         n += (size_t)snprintf(out + n, sizeof(out) - n, "%s%s/%u:%zu%s", n > 0 ? " " : "",
-                              names[type < 8 ? type : 8], id, type == HEAD ? 0 : len,
+                              names[type < 9 ? type : 9], id, type == HEAD ? 0 : len,
                               in[at + 3] & END ? "E" : "");
         if (n > sizeof(out) - 64)
             n = 0;
@@ -383,6 +385,9 @@ static unsigned flood(unsigned kind, bool served)
         case 4:
             number(CREDIT, 0x10063, 1);
             break;
+        case 5:
+            text(PING, 0, "");
+            break;
         default:
             text(HEAD | END, 0x10000 + 900, GET);
         }
@@ -410,7 +415,8 @@ static void test_floods(void)
     } floods[] = {
         {"reset", 10000, 10200},        {"longer than announced", 10000, 10200},
         {"bad trailers", 10000, 10200}, {"empty DATA", 50000, 50200},
-        {"CREDIT of 1", 50000, 50200},  {"an index beyond", 25000, 25200},
+        {"CREDIT of 1", 50000, 50200},  {"PING", 25000, 25200},
+        {"an index beyond", 25000, 25200},
     };
     unsigned n;
 
@@ -422,6 +428,51 @@ static void test_floods(void)
     }
     n = flood(0, true);
     ok(n > 12000, "but not that of a peer whose requests end well, too");
+}
+
+/* A sign of life is given when asked for; and asked for, if the peer knows how. */
+static void test_ping(void)
+{
+    answer_here();
+    http->h2_ping_ms = 100;
+    http->h2_ping_timeout_ms = 300;
+    knows_ping = true;
+    open_link();
+    hello();
+    text(PING, 0, "");
+    is_str(heard(), "HELLO/0:12 PING/0:0E", "PING is answered");
+    for (unsigned i = 0; i < 5; i++) {
+        tick(101);
+        is_str(heard(), "PING/0:0", "and sent");
+        tick(201);
+        is_str(heard(), "", "one at a time");
+        text(PING | END, 0, "");
+        hd_ignore(heard() == NULL);
+    }
+    tick(101);
+    is_str(heard(), "PING/0:0", "again");
+    tick(301);
+    hd_ignore(heard() == NULL);
+    ok(is_closed, "who doesn't answer is dead");
+    close_link("ping");
+
+    knows_ping = false;
+    open_link();
+    hello();
+    hd_ignore(heard() == NULL);
+    for (unsigned i = 0; i < 5; i++)
+        tick(301);
+    is_str(heard(), "", "an older peer isn't asked");
+    ok(!is_closed, "nor closed for it");
+    close_link("no ping");
+
+    open_link();
+    tick(101);
+    is_str(heard(), "HELLO/0:12", "HELLO itself is waited for");
+    tick(301);
+    hd_ignore(heard() == NULL);
+    ok(is_closed, "not for ever");
+    close_link("no hello");
 }
 
 /* Beyond the number of streams: not among the first, which couldn't know it. */
@@ -637,6 +688,7 @@ int main(void)
     test_bad_bodies();
     test_fatal();
     test_floods();
+    test_ping();
     test_streams_max();
     test_patience();
     test_early_answer();
