@@ -13,6 +13,7 @@ typedef struct {
     int64_t this_s, next_s; /* from now; next_s 0: isn't said */
     const cert_t *by;       /* NULL: the root */
     const cert_t *about;    /* NULL: the leaf */
+    bool is_bare;           /* the signer's certificate isn't sent along */
 } told_t;
 
 static ASN1_GENERALIZEDTIME *at(int64_t s)
@@ -36,7 +37,8 @@ static hd_str_t tell(const told_t *told)
     OCSP_basic_add1_status(basic, id, told->status, 0,
                            told->status == V_OCSP_CERTSTATUS_REVOKED ? this_at : NULL,
                            this_at, next_at);
-    OCSP_basic_sign(basic, by->x509, by->key, EVP_sha256(), NULL, 0);
+    OCSP_basic_sign(basic, by->x509, by->key, EVP_sha256(), NULL,
+                    told->is_bare ? OCSP_NOCERTS : 0);
     response = OCSP_response_create(OCSP_RESPONSE_STATUS_SUCCESSFUL, basic);
     len = i2d_OCSP_RESPONSE(response, &to);
     OCSP_RESPONSE_free(response);
@@ -88,11 +90,11 @@ static void test_judge(void)
     char bytes[8192];
     hd_str_t der;
 
-    counts(o, &(told_t){V_OCSP_CERTSTATUS_GOOD, -10, 100, NULL, NULL}, HD_OCSP_GOOD,
-           "good");
-    counts(o, &(told_t){V_OCSP_CERTSTATUS_REVOKED, -10, 100, NULL, NULL},
+    counts(o, &(told_t){V_OCSP_CERTSTATUS_GOOD, -10, 100, NULL, NULL, false},
+           HD_OCSP_GOOD, "good");
+    counts(o, &(told_t){V_OCSP_CERTSTATUS_REVOKED, -10, 100, NULL, NULL, false},
            HD_OCSP_REVOKED, "revoked");
-    counts(o, &(told_t){V_OCSP_CERTSTATUS_UNKNOWN, -10, 100, NULL, NULL},
+    counts(o, &(told_t){V_OCSP_CERTSTATUS_UNKNOWN, -10, 100, NULL, NULL, false},
            HD_OCSP_UNKNOWN, "unknown");
     counts(o, &(told_t){.this_s = -10}, HD_OCSP_GOOD, "without an end");
     counts(o, &(told_t){.this_s = HD_OCSP_SKEW_S, .next_s = 1000}, HD_OCSP_GOOD,
@@ -161,6 +163,10 @@ static void test_trust(void)
        "no certificate: %s", err.text);
     o = hd_ocsp_create(hd_str_c(leaf.chain_pem), hd_str_c(root.chain_pem), false, &err);
     ok(o != NULL && hd_ocsp_responder(o).len == 0, "an issuer among the trusted");
+    counts(o, &(told_t){.this_s = -10, .is_bare = true}, HD_OCSP_GOOD,
+           "... who signs and sends no certificate");
+    refused(o, tell(&(told_t){.this_s = -10, .by = &other_root, .is_bare = true}),
+            "isn't signed", "... and a stranger who sends none");
     hd_ocsp_destroy(o);
 }
 

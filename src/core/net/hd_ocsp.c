@@ -8,7 +8,7 @@
 struct hd_ocsp_s {
     X509 *cert, *issuer;
     X509_STORE *store;          /* a signer needs a path to something in it */
-    STACK_OF(X509) * others;    /* may be on that path; NULL: none */
+    STACK_OF(X509) * others;    /* may be on that path, or sign; the issuer, too */
     OCSP_CERTID *id;
     unsigned char *request;
     size_t request_len;
@@ -56,8 +56,10 @@ hd_ocsp_t *hd_ocsp_create_of(X509 *cert, X509 *issuer, X509_STORE *store,
     o->cert = cert;
     o->issuer = issuer;
     o->store = store;
-    if (others != NULL)
-        hd_bug_on((o->others = X509_chain_up_ref(others)) == NULL);
+    o->others = others != NULL ? X509_chain_up_ref(others) : sk_X509_new_null();
+    /* who signs by himself sends no certificate along, and needn't be in the chain */
+    hd_bug_on(o->others == NULL || X509_up_ref(issuer) != 1 ||
+              sk_X509_push(o->others, issuer) == 0);
     o->id = OCSP_cert_to_id(NULL, cert, issuer); /* by SHA-1 (RFC 5019 §2.1.1) */
     hd_bug_on(o->id == NULL ||
               X509_digest(cert, EVP_sha256(), o->fingerprint, &n) != 1 || n != 32);
