@@ -12,10 +12,10 @@ DIR/resources.json, read anew whenever it changes:
      "silent": ["EDS"],     // types that get no answer
      "ca_seconds": 86400,   // how long the CA's certificates are good
      "down": false}         // true: streams are ended, new ones refused
-Resources are JSON as in Envoy's documentation; DESCRIPTORS is the set of our .proto files.
+Resources are JSON as in Envoy's documentation, bytes {"base64": ...} if they are no text; DESCRIPTORS is the set of our .proto files.
 DIR/events: a line of JSON for each request that came. DIR/ca.pem, ca.key: the CA.
 """
-import hashlib, json, os, queue, subprocess, sys, tempfile, threading, time
+import base64, hashlib, json, os, queue, subprocess, sys, tempfile, threading, time
 from concurrent import futures
 
 import grpc
@@ -113,7 +113,7 @@ def scalar(field, v):
     if field.type == field.TYPE_ENUM:
         return v if isinstance(v, int) else field.enum_type.values_by_name[v].number
     if field.type == field.TYPE_BYTES:
-        return v.encode() if isinstance(v, str) else v
+        return v.encode() if isinstance(v, str) else base64.b64decode(v['base64'])
     if isinstance(v, str) and field.type != field.TYPE_STRING:  # protobuf's JSON has 64 bits so
         return float(v) if field.cpp_type in (field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT) else int(v)
     return v

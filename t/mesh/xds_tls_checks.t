@@ -7,7 +7,9 @@ use warnings;
 use lib 't/lib';
 use Test::More;
 use Heddle;
+use Heddle::Ocsp;
 use Heddle::Xds;
+use MIME::Base64;
 
 plan skip_all => $Heddle::Xds::missing if $Heddle::Xds::missing;
 
@@ -17,6 +19,8 @@ my $ca = $hd->make_ca('root');
 my $between = $ca->make_ca('between');
 my $deeper = $between->make_ca('deeper');
 my %server = (ec => $ca->make_cert('ec', dns => 'a.test'), rsa => $ca->make_cert('rsa', dns => 'r.test', rsa => 1));
+system("cd $dir && openssl req -x509 -newkey rsa:1024 -nodes -keyout short.key -subj /CN=short -days 3 -out short.pem >/dev/null 2>&1") == 0 or die 'openssl';
+$server{short} = {chain => "$dir/short.pem", key => "$dir/short.key"};
 my %client = (root => $ca->make_cert('c0'), between => $between->make_cert('c1'), deeper => $deeper->make_cert('c2'));
 {   # a name of another kind
     $hd->write('other.cnf', "[req]\ndistinguished_name=dn\n[dn]\n[x]\nsubjectAltName=otherName:1.3.6.1.4.1.311.20.2.3;UTF8:alice\n");
@@ -39,6 +43,15 @@ sub listener {
     $made[0]{listener_filters} = [{name => 'tls_inspector', typed_config => {'@type' => 'type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector'}}];
     return $made[0];
 }
+# The certificate ec with a response that is good for so long.
+sub stapled {
+    my ($next_s) = @_;
+    system("openssl ocsp -issuer $ca->{cert} -cert $server{ec}{cert} -reqout $dir/req -no_nonce >/dev/null 2>&1") == 0 or die 'openssl ocsp';
+    my $der = Heddle::Ocsp::make_response($dir, Heddle::Ocsp::slurp("$dir/req"), {this => -9000, next => $next_s}, $ca);
+    my ($cert) = (certs('ec'))[1];
+    return {%{$cert->[0]}, ocsp_staple => {inline_bytes => {base64 => encode_base64($der, '')}}};
+}
+sub staples { my ($policy, @certs) = @_; return tls(ocsp_staple_policy => $policy, common_tls_context => {tls_certificates => \@certs}) }
 my $true = JSON::XS::true;
 sub asks { my (%checks) = @_; return tls(require_client_certificate => $true,
     common_tls_context => {certs('ec'), validation_context => {trusted_ca => text($ca->{cert}), %checks}}) }
@@ -51,6 +64,9 @@ push @listeners, listener('alice', asks(other('1.3.6.1.4.1.311.20.2.3', 'alice')
     listener('certs', tls(common_tls_context => {certs('rsa', 'ec')})),
     listener('algorithms', tls(common_tls_context => {certs('ec'), tls_params => {signature_algorithms => ['ecdsa_secp256r1_sha256']}})),
     listener('algorithms_other', tls(common_tls_context => {certs('ec'), tls_params => {signature_algorithms => ['rsa_pss_rsae_sha256']}})),
+    (map { my $policy = $_; map { listener("$policy->[1]_$_", staples($policy->[0], stapled($_ eq 'good' ? 3600 : -3600))) } 'good', 'over' }
+        ['LENIENT_STAPLING', 'lenient'], ['STRICT_STAPLING', 'strict'], ['MUST_STAPLE', 'must']),
+    listener('strict_none', staples('STRICT_STAPLING', (certs('ec'))[1][0])), listener('strict_other', staples('STRICT_STAPLING', stapled(-3600), (certs('rsa'))[1][0])),
     listener('dot', {name => 'suffix', filter_chain_match => {server_names => ['.test']}, %{tls(common_tls_context => {certs('ec')})}},
         {name => 'rest', %{tls(common_tls_context => {certs('ec')})}});
 my $both = asks();
@@ -64,6 +80,8 @@ my %refused = (
     'cipher_suites: "NONSENSE" is no cipher' => tls(common_tls_context => {certs('ec'), tls_params => {cipher_suites => ['[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-ECDSA-AES128-GCM-SHA256]', 'NONSENSE']}}),
     'cipher_suites: "TLS_AES_128_GCM_SHA256" is no cipher' => tls(common_tls_context => {certs('ec'), tls_params => {cipher_suites => ['TLS_AES_128_GCM_SHA256']}}),
     'oid "": OTHER_NAME needs one' => asks(other('', 'alice')), 'oid "1.x": OTHER_NAME needs one' => asks(other('1.x', 'alice')),
+    'MUST_STAPLE, but a certificate has no ocsp_staple' => staples('MUST_STAPLE', stapled(3600), (certs('rsa'))[1][0]),
+    "certificate 1 of the chain can't be used: ee key too small" => tls(common_tls_context => {certs('short')}),
     'custom_validator_config is taken from the secret' => $both);
 my $n = 0;
 my @refused = map { listener('bad' . $n++, $refused{$_}) } sort keys %refused;
@@ -105,6 +123,16 @@ is ask('certs', undef, qw(-servername a.test -cipher ECDHE-RSA-AES128-GCM-SHA256
 is ask('certs', undef, qw(-servername r.test -cipher ECDHE-ECDSA-AES128-GCM-SHA256)), 'ec certs', '... and of ECDSA alone that one';
 is ask('algorithms'), 'ec algorithms', 'signature_algorithms';
 is ask('algorithms_other'), 'nobody -', '... that no certificate of ours can do';
+
+my $is_stapled = sub { `timeout 60 openssl s_client -connect 127.0.0.1:${\ $hd->port($_[0])} -status </dev/null 2>/dev/null` =~ /OCSP Response Status: successful/ ? 'stapled' : '' };
+for ([lenient_good => 'stapled', 'ec', 'ec'], [lenient_over => '', 'ec', 'ec'], [strict_good => 'stapled', 'ec', 'ec'], [strict_over => '', 'nobody', 'ec'],
+    [strict_none => '', 'ec', 'ec'], [strict_other => '', 'rsa', 'ec'], [must_good => 'stapled', 'ec', 'ec'], [must_over => '', 'nobody', 'ec']) {
+    my ($name, $stapled, $asked, $not) = @$_;
+    is $is_stapled->($name), $stapled, "ocsp_staple_policy, $name: what is stapled";
+    is ask($name, undef, '-status') =~ s/ .*//r, $asked, '... and shown to who asks for it';
+    is ask($name) =~ s/ .*//r, $not, '... and to who doesn\'t';
+}
+
 is ask('dot', undef, '-servername', 'a.test'), 'ec suffix', 'server_names .test: what ends so';
 is ask('dot', undef, '-servername', 'test'), 'ec rest', '... and not that alone';
 $hd->stop;

@@ -168,6 +168,16 @@ sub refused {
 }
 refused('ssl_conf_command Nonsense x;', qr/command "Nonsense x" can't be used/, 'a command that there is not');
 refused("ssl_conf_command Certificate $cert{'a.test'}{cert};", qr/files are not read this way/, 'a command that reads files');
+system("cd $dir && openssl req -x509 -newkey rsa:1024 -nodes -keyout short.key -subj /CN=short -days 3 -out short.pem >/dev/null 2>&1"
+    . ' && openssl genpkey -genparam -algorithm DHX -pkeyopt dh_rfc5114:2 -out x942.pem 2>/dev/null') == 0 or die 'openssl';
+refused("ssl_certificate $dir/short.pem; ssl_certificate_key $dir/short.key;", qr/"\S*short\.pem": certificate 1 of the chain can't be used: ee key too small/, 'a key that no handshake would do with');
+refused("proxy_ssl_certificate $dir/short.pem; proxy_ssl_certificate_key $dir/short.key; location /s { proxy_pass https://127.0.0.1; }",
+    qr/short\.pem": certificate 1 of the chain can't be used/, '... nor with upstreams');
+for ("ssl_ciphers DEFAULT\@SECLEVEL=0; ssl_certificate $dir/short.pem; ssl_certificate_key $dir/short.key;", "ssl_dhparam $dir/x942.pem;") {
+    my $good = Heddle->new(ports => $hd->{ports})->conf("http {\nserver {\nlisten 127.0.0.1:%%PORT_5%% ssl;\n" . cert($cert{'a.test'}) . "\n$_\nreturn 200;\n}\n}\n");
+    my ($status, $text) = $good->run('-t');
+    is $status, 0, s/ .*//r . ': taken' or diag $text;
+}
 refused("ssl_dhparam $cert{'a.test'}{cert};", qr/DH parameters/, 'no DH parameters');
 refused("ssl_stapling on; ssl_stapling_file $cert{'a.test'}{cert};", qr/OCSP response is damaged/, 'no OCSP response');
 refused('ssl_certificate_compression br;', qr/invalid value "br": on or off/, 'a kind of compression');

@@ -173,7 +173,8 @@ hd_rc_t hd_conf_ssl_upstream(hd_conf_t *cf, hd_str_t host, hd_str_t alpn,
         return HD_ERROR;
     if (pc->server_name && !is_ip(name)) /* RFC 6066 §3: no literal addresses */
         tls->sni = name;
-    if (hd_tls_conf_check(tls, false, err) != HD_OK)
+    if (hd_tls_conf_check(tls, false, err) != HD_OK ||
+        (tls->certs_n > 0 && hd_conf_check_cert(cf, pc->cert, tls, false, err) != HD_OK))
         return HD_ERROR;
     hd_tls_conf_seal(tls);
     *out = tls;

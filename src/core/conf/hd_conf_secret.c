@@ -312,3 +312,16 @@ hd_rc_t hd_conf_read_text(hd_conf_t *cf, hd_str_t path, const char *what, hd_str
 {
     return read_file(cf, path, what, cf->pool, NULL, text, err);
 }
+
+hd_rc_t hd_conf_check_cert(hd_conf_t *cf, hd_str_t path, const hd_tls_conf_t *tls,
+                           bool is_server, hd_err_t *err)
+{
+    hd_pool_t *pool = hd_pool_create(0);
+    hd_str_t text;
+    hd_rc_t rc = read_file(cf, path, "certificate", pool, NULL, &text, err);
+
+    if (rc == HD_OK && hd_tls_conf_check_cert(tls, is_server, text, err) != HD_OK)
+        rc = hd_err_prefix(err, "\"%.*s\": ", HD_STR_ARG(path));
+    hd_pool_destroy(pool);
+    return rc;
+}

@@ -2,6 +2,7 @@
  * HD_RES_SECRET resources of the batch being built; each distinct set of files once. */
 #pragma once
 #include "core/conf/hd_conf.h"
+#include "core/net/hd_tls.h"
 
 /* The issuer's responder is asked about <cert>, and its answer stapled. */
 typedef struct {
@@ -28,3 +29,6 @@ hd_rc_t hd_conf_secret_slot(hd_conf_t *cf, const hd_conf_secret_t *files,
 /* The text of a file that is no secret, in cf->pool. */
 hd_rc_t hd_conf_read_text(hd_conf_t *cf, hd_str_t path, const char *what, hd_str_t *text,
                           hd_err_t *err) HD_MUST_CHECK;
+/* The certificate in a file can be shown by these settings. */
+hd_rc_t hd_conf_check_cert(hd_conf_t *cf, hd_str_t path, const hd_tls_conf_t *tls,
+                           bool is_server, hd_err_t *err) HD_MUST_CHECK;

@@ -517,6 +517,9 @@ hd_rc_t hd_conf_ssl_server(hd_conf_t *cf, hd_str_t alpn, const hd_tls_conf_t **o
         return HD_ERROR;
     if (hd_tls_conf_check(tls, true, err) != HD_OK)
         return HD_ERROR;
+    for (uint32_t i = 0; i < tls->certs_n; i++)
+        if (hd_conf_check_cert(cf, sc->certs[i], tls, true, err) != HD_OK)
+            return HD_ERROR;
     hd_tls_conf_seal(tls);
     *out = tls;
     return HD_OK;

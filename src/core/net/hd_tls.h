@@ -72,6 +72,14 @@ typedef enum {
 
 #define HD_TLS_DEPTH_NONE UINT16_MAX
 
+/* A server's certificate and an OCSP response that a client asks for (Envoy's
+ * ocsp_staple_policy). One that is over is never sent. */
+typedef enum {
+    HD_TLS_STAPLE_LENIENT, /* it is shown without one, too */
+    HD_TLS_STAPLE_STRICT,  /* it isn't shown with one that is over */
+    HD_TLS_STAPLE_MUST,    /* nor without one */
+} hd_tls_staple_t;
+
 /* A certificate and its key whose names have variables (nginx): what they say is known
  * per handshake, and read then, by a process without privileges. */
 typedef struct {
@@ -103,6 +111,7 @@ typedef struct hd_tls_conf_s {
     bool verify_late; /* server: a client's certificate that is bad or missing doesn't end
                          the handshake: hd_tls_judge_client tells */
     bool rejects;     /* server: refuses every handshake, and needs no certificate */
+    hd_tls_staple_t staples; /* server */
     bool skips_unknown_alpn; /* server: a client that offers none of <alpn> is spoken to as
                                 one that offers nothing (Envoy), rather than refused */
     bool alpn_by_protocol;   /* client: without <alpn> HTTP offers what it speaks */
@@ -252,6 +261,10 @@ void hd_tls_advance_ticket_seed(int64_t now_s);
 hd_rc_t hd_tls_make_zone(hd_member_t *m, hd_str_t name, size_t bytes,
                          hd_err_t *err) HD_MUST_CHECK;
 
+/* By these settings a certificate and its chain can be shown: keys aren't too short, nor
+ * signatures too weak. */
+hd_rc_t hd_tls_conf_check_cert(const hd_tls_conf_t *conf, bool is_server,
+                               hd_str_t chain_pem, hd_err_t *err) HD_MUST_CHECK;
 /* A name of OpenSSL's for a cipher, or ciphers, of TLS 1.2. */
 bool hd_tls_is_cipher(hd_str_t name);
 

@@ -106,7 +106,7 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
                (uint64_t)conf->skips_unknown_alpn << 6 | (uint64_t)conf->early_data << 7 |
                (uint64_t)conf->alpn_by_protocol << 8 |
                (uint64_t)conf->sni_by_endpoint << 9 | (uint64_t)conf->verifies_sni << 10 |
-               (uint64_t)conf->record_bytes << 16);
+               (uint64_t)conf->staples << 11 | (uint64_t)conf->record_bytes << 16);
     add_text(b, conf->dh_pem);
     add_text(b, conf->commands);
     add_text(b, conf->ciphers);
@@ -290,6 +290,22 @@ static bool is_asked_for(SSL *ssl, const hd_tls_cert_t *cert, const char *name)
                0;
 }
 
+static bool is_over(const hd_tls_layer_t *l, const hd_tls_cert_t *cert)
+{
+    return cert->ocsp_until_s != 0 && cert->ocsp_until_s < hd_tls_now_s(l);
+}
+
+/* Without what the client asked for, or with something else, it may not be shown. */
+static bool lacks_staple(const hd_tls_layer_t *l, const hd_tls_cert_t *cert)
+{
+    hd_tls_staple_t policy = l->ctx->conf.staples;
+
+    if (policy == HD_TLS_STAPLE_LENIENT ||
+        SSL_get_tlsext_status_type(l->ssl) != TLSEXT_STATUSTYPE_ocsp)
+        return false;
+    return cert->ocsp_der.len > 0 ? is_over(l, cert) : policy == HD_TLS_STAPLE_MUST;
+}
+
 /* Attaches the certificates that are asked for, all if none is: OpenSSL then chooses by
  * key type. On a client: all. */
 static int on_cert(SSL *ssl, void *arg)
@@ -306,6 +322,13 @@ static int on_cert(SSL *ssl, void *arg)
         for (uint32_t i = 0; i < ctx->conf.certs_n; i++) {
             const hd_tls_cert_t *cert = hd_tls_cert_of(l, i, &err);
 
+            if (cert != NULL && lacks_staple(l, cert)) {
+                hd_ignore(hd_err_set(&err, HD_E_TLS,
+                                     "certificate '%.*s' has no OCSP response that is "
+                                     "still good",
+                                     HD_STR_ARG(ctx->conf.certs[i]->name)) != HD_ERROR);
+                continue;
+            }
             if (cert == NULL || (pass == 0 && !is_asked_for(ssl, cert, sni)))
                 continue;
             if (!attach_cert(ssl, cert, &types))
@@ -356,7 +379,7 @@ static hd_str_t find_staple(const hd_tls_layer_t *l, const hd_tls_cert_t *cert)
 
     if (s == NULL || s->until_s <= hd_tls_now_s(l) ||
         memcmp(s->fingerprint, cert->fingerprint, sizeof(s->fingerprint)) != 0)
-        return cert->ocsp_der;
+        return is_over(l, cert) ? HD_STR_NONE : cert->ocsp_der;
     return s->der;
 }
 
@@ -468,7 +491,9 @@ static hd_rc_t set_dh(hd_tls_ctx_t *ctx, hd_err_t *err)
     hd_bug_on(bio == NULL);
     key = PEM_read_bio_Parameters(bio, NULL);
     BIO_free(bio);
-    if (key == NULL || EVP_PKEY_get_base_id(key) != EVP_PKEY_DH ||
+    if (key == NULL ||
+        (EVP_PKEY_get_base_id(key) != EVP_PKEY_DH &&
+         EVP_PKEY_get_base_id(key) != EVP_PKEY_DHX) ||
         SSL_CTX_set0_tmp_dh_pkey(ctx->ssl_ctx, key) != 1) { /* taken if it is good */
         EVP_PKEY_free(key);
         return fail(err, "DH parameters", HD_STR("-----BEGIN DH PARAMETERS-----"));
@@ -758,6 +783,30 @@ hd_rc_t hd_tls_conf_check(const hd_tls_conf_t *conf, bool is_server, hd_err_t *e
         return HD_ERROR;
     destroy_ctx(NULL, ctx);
     return HD_OK;
+}
+
+hd_rc_t hd_tls_conf_check_cert(const hd_tls_conf_t *conf, bool is_server,
+                               hd_str_t chain_pem, hd_err_t *err)
+{
+    wanted_t wanted = {conf, is_server};
+    STACK_OF(X509) *chain = hd_tls_read_certs(chain_pem, "the certificate chain", err);
+    hd_tls_ctx_t *ctx = chain != NULL ? create_ctx(NULL, NULL, &wanted, err) : NULL;
+    hd_rc_t rc = ctx != NULL ? HD_OK : HD_ERROR;
+
+    for (int i = 0; rc == HD_OK && i < sk_X509_num(chain); i++) {
+        X509 *cert = sk_X509_value(chain, i);
+
+        if ((i == 0 ? SSL_CTX_use_certificate(ctx->ssl_ctx, cert)
+                    : (int)SSL_CTX_add1_chain_cert(ctx->ssl_ctx, cert)) != 1)
+            rc = hd_err_set(err, HD_E_CONF,
+                            "certificate %d of the chain can't be used: %s", i + 1,
+                            ERR_reason_error_string(ERR_peek_last_error()));
+    }
+    ERR_clear_error();
+    if (ctx != NULL)
+        destroy_ctx(NULL, ctx);
+    sk_X509_pop_free(chain, X509_free);
+    return rc;
 }
 
 bool hd_tls_is_cipher(hd_str_t name)

@@ -36,6 +36,7 @@ typedef struct {
     STACK_OF(X509) * chain;
     EVP_PKEY *key;
     hd_str_t ocsp_der;       /* its own copy; empty: none */
+    int64_t ocsp_until_s;    /* Unix time; 0: its end isn't said */
     hd_str_t staple;         /* its own copy of the secret's; empty: none */
     uint8_t fingerprint[32]; /* SHA-256 of the leaf, where there is <staple> */
     uint32_t uses;           /* of hd_tls_pair.c's: who holds it */

@@ -148,7 +148,7 @@ static hd_rc_t check_fit(hd_tls_cert_t *cert, hd_err_t *err)
 }
 
 /* Only what clients would read as an answer, and as one about this certificate. */
-static hd_rc_t check_ocsp(const hd_tls_cert_t *cert, hd_str_t der, hd_err_t *err)
+static hd_rc_t check_ocsp(hd_tls_cert_t *cert, hd_str_t der, hd_err_t *err)
 {
     const unsigned char *at = (const unsigned char *)der.data;
     OCSP_RESPONSE *answer = d2i_OCSP_RESPONSE(NULL, &at, (long)der.len);
@@ -159,13 +159,17 @@ static hd_rc_t check_ocsp(const hd_tls_cert_t *cert, hd_str_t der, hd_err_t *err
     if (answer != NULL && status == OCSP_RESPONSE_STATUS_SUCCESSFUL)
         basic = OCSP_response_get1_basic(answer);
     for (int i = 0; basic != NULL && i < OCSP_resp_count(basic) && !is_about; i++) {
-        const OCSP_CERTID *id = OCSP_SINGLERESP_get0_id(OCSP_resp_get0(basic, i));
+        OCSP_SINGLERESP *one = OCSP_resp_get0(basic, i);
+        const OCSP_CERTID *id = OCSP_SINGLERESP_get0_id(one);
+        ASN1_GENERALIZEDTIME *next_at = NULL;
         ASN1_INTEGER *serial = NULL;
 
         hd_ignore(
             OCSP_id_get0_info(NULL, NULL, NULL, &serial, (OCSP_CERTID *)(uintptr_t)id));
         is_about = serial != NULL &&
                    ASN1_INTEGER_cmp(serial, X509_get0_serialNumber(cert->leaf)) == 0;
+        hd_ignore(OCSP_single_get0_status(one, NULL, NULL, NULL, &next_at) < 0);
+        cert->ocsp_until_s = hd_tls_time_s(next_at);
     }
     OCSP_BASICRESP_free(basic);
     OCSP_RESPONSE_free(answer);

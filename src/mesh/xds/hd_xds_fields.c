@@ -131,7 +131,8 @@ static const entry_t entries[] = {
      "listener_filters transparent freebind listener_filters_timeout traffic_direction "
      "continue_on_listener_filters_timeout udp_listener_config !api_listener "
      "tcp_backlog_size default_filter_chain bind_to_port internal_listener "
-     "enable_reuse_port access_log !filter_chain_matcher additional_addresses !fcds_config "
+     "enable_reuse_port access_log !filter_chain_matcher additional_addresses "
+     "!fcds_config "
      "tcp_keepalive !socket_options bypass_overload_manager"},
     {LISTENER "AdditionalAddress", "address !socket_options tcp_keepalive"},
     {LISTENER "UdpListenerConfig", "!quic_options"},
@@ -298,7 +299,7 @@ static const entry_t entries[] = {
     {TLS "DownstreamTlsContext",
      "common_tls_context require_client_certificate !require_sni session_ticket_keys "
      "session_ticket_keys_sds_secret_config disable_stateless_session_resumption "
-     "session_timeout !ocsp_staple_policy disable_stateful_session_resumption "
+     "session_timeout ocsp_staple_policy disable_stateful_session_resumption "
      "prefer_client_ciphers"},
     {TLS "SdsSecretConfig", "name sds_config"},
     {TLS "TlsSessionTicketKeys", "keys"},

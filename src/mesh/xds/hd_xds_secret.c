@@ -170,7 +170,11 @@ static hd_rc_t copy_texts(hd_xds_t *x, const hd_secret_t *texts, hd_secret_t *s,
     if (copy_secret(x, texts->key_pem, &s->key_pem, err) != HD_OK ||
         copy_secret(x, texts->ticket_keys, &s->ticket_keys, err) != HD_OK)
         return HD_ERROR;
-    return hd_secret_check(s, x->cf.pool, err);
+    if (hd_secret_check(s, x->cf.pool, err) != HD_OK)
+        return HD_ERROR;
+    return s->chain_pem.len > 0
+               ? hd_tls_conf_check_cert(&(hd_tls_conf_t){0}, true, s->chain_pem, err)
+               : HD_OK;
 }
 
 /* What is said of peers beside the roots is taken from listener or cluster only: said in

@@ -502,6 +502,28 @@ static hd_rc_t add_sessions(hd_xds_t *x, const PbTls__DownstreamTlsContext *msg,
     return HD_OK;
 }
 
+static hd_rc_t set_staples(const PbTls__DownstreamTlsContext *msg, hd_tls_conf_t *conf,
+                           hd_err_t *err)
+{
+    const PbTls__CommonTlsContext *common = msg->common_tls_context;
+
+    switch (msg->ocsp_staple_policy) {
+    case PB_TLS__DOWNSTREAM_TLS_CONTEXT__OCSP_STAPLE_POLICY__STRICT_STAPLING:
+        conf->staples = HD_TLS_STAPLE_STRICT;
+        return HD_OK;
+    case PB_TLS__DOWNSTREAM_TLS_CONTEXT__OCSP_STAPLE_POLICY__MUST_STAPLE:
+        conf->staples = HD_TLS_STAPLE_MUST;
+        break;
+    default:
+        return HD_OK;
+    }
+    for (size_t i = 0; common != NULL && i < common->n_tls_certificates; i++)
+        if (common->tls_certificates[i]->ocsp_staple == NULL)
+            return hd_err_set(err, HD_E_RESOURCE,
+                              "MUST_STAPLE, but a certificate has no ocsp_staple");
+    return HD_OK;
+}
+
 static hd_rc_t build_downstream(hd_xds_t *x, const PbTls__DownstreamTlsContext *msg,
                                 bool is_http, const hd_tls_conf_t **tls, hd_err_t *err)
 {
@@ -524,6 +546,8 @@ static hd_rc_t build_downstream(hd_xds_t *x, const PbTls__DownstreamTlsContext *
                           "verify it by");
     if (is_http && conf->verify != HD_TLS_VERIFY_NONE)
         accept_weft(x, conf);
+    if (set_staples(msg, conf, err) != HD_OK)
+        return HD_ERROR;
     conf->session_timeout_s = (uint32_t)hd_min(timeout_ms / 1000, (uint64_t)UINT32_MAX);
     if (add_sessions(x, msg, conf, err) != HD_OK)
         return HD_ERROR;
