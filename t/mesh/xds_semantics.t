@@ -100,6 +100,8 @@ listener('moved', [{match => {prefix => '/port'}, redirect => {host_redirect => 
 listener('answers', [{match => {prefix => '/json'}, direct_response => {status => 200, body => {inline_string => '{}'}},
         response_headers_to_add => [$add->('content-type', 'application/json')]},
     {match => {prefix => '/'}, direct_response => {status => 200, body => {inline_string => 'x'}}, response_headers_to_remove => ['content-type']}]);
+listener('formats', [{match => {prefix => '/'}, $to->('a'), request_headers_to_add => [$add->('x-f', '%REQ(x-none?x-some):3%|%REQ(x-some?x-none)%|%REQ(x-none?x-no)%|%PROTOCOL:4%')],
+    response_headers_to_add => [$add->('x-f', '%RESPONSE_FLAGS%|%RESPONSE_CODE_DETAILS%|%ROUTE_NAME%|%REQUEST_HEADER(x-some)%')], name => 'the-route'}]);
 listener('changes', [{match => {prefix => '/'}, $to->('a'), response_headers_to_remove => ['x-envoy-upstream-service-time']}]);
 listener('quiet', [{match => {prefix => '/x'}, $to->('a', prefix_rewrite => '/y', host_rewrite_literal => 'h')}]);
 $listeners[-1]{filter_chains}[0]{filters}[0]{typed_config}{http_filters}[-1]{typed_config}{suppress_envoy_headers} = $true;
@@ -203,6 +205,8 @@ unlike ask('quiet', 'GET /x')->head, qr/x-envoy/i, 'suppress_envoy_headers: none
 my $head = head('a');
 unlike $head, qr/x-envoy/i, 'nor in the request';
 like $head, qr{^GET /y HTTP/1\.1\r\n}, 'which was rewritten';
+is ask('formats', 'GET /', 'X-Some: value')->header('x-f'), '-|via_upstream|the-route|value', 'operators of responses';
+like head('a'), qr/^x-f: val\|value\|\|HTTP\r$/m, 'of requests, one instead of another, cut';
 ask('auto', 'GET /');
 $head = head('a');
 like $head, qr/^host: ep\.example\r$/mi, 'auto_host_rewrite';

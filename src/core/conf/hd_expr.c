@@ -118,7 +118,11 @@ bool hd_expr_is_literal(const hd_expr_t *e)
 
 static hd_str_t eval_part(const hd_expr_part_t *p, const hd_attr_of_t *of)
 {
-    return p->attr.name.len == 0 ? p->text : hd_attr_text(of, &p->attr);
+    hd_str_t text = p->attr.name.len == 0 ? p->text : hd_attr_text(of, &p->attr);
+
+    if (hd_unlikely(p->max_bytes > 0) && text.len > p->max_bytes)
+        text.len = p->max_bytes;
+    return text;
 }
 
 hd_rc_t hd_expr_eval_of(const hd_expr_t *e, const hd_attr_of_t *of, hd_str_t *out)
@@ -134,7 +138,10 @@ hd_rc_t hd_expr_eval_of(const hd_expr_t *e, const hd_attr_of_t *of, hd_str_t *ou
     if (e->n > hd_countof(few))
         texts = hd_pool_new_n(of->pool, hd_str_t, e->n);
     for (uint32_t i = 0; i < e->n; i++) {
-        texts[i] = eval_part(&e->parts[i], of);
+        if (hd_unlikely(e->parts[i].instead) && texts[i - 1].len > 0)
+            texts[i] = HD_STR_NONE;
+        else
+            texts[i] = eval_part(&e->parts[i], of);
         len += texts[i].len;
     }
     to = hd_pool_alloc_unaligned(of->pool, len + 1);

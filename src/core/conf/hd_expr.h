@@ -8,6 +8,8 @@ struct hd_conf_s;
 typedef struct {
     hd_str_t text; /* literal, when attr.name.len == 0 */
     hd_attr_t attr;
+    uint32_t max_bytes; /* more of it is cut off; 0: all */
+    bool instead;       /* only where the part before it is empty */
 } hd_expr_part_t;
 
 typedef struct hd_expr_s {

@@ -26,6 +26,17 @@ static const struct {
     {"UPSTREAM_CLUSTER", "proxy_host"},
     {"START_TIME", "time_iso8601"},
     {"CONNECTION_ID", "connection"},
+    {"RESPONSE_FLAGS", "response_flags"},
+    {"RESPONSE_CODE_DETAILS", "response_code_details"},
+    {"ROUTE_NAME", "route_name"},
+    {"DOWNSTREAM_LOCAL_URI_SAN", "local_principal"},
+    {"DOWNSTREAM_PEER_SUBJECT", "ssl_client_s_dn"},
+    {"DOWNSTREAM_PEER_ISSUER", "ssl_client_i_dn"},
+    {"DOWNSTREAM_PEER_SERIAL", "ssl_client_serial"},
+    {"DOWNSTREAM_PEER_CERT", "ssl_client_escaped_cert"},
+    {"DOWNSTREAM_PEER_CERT_V_START", "ssl_client_v_start"},
+    {"DOWNSTREAM_PEER_CERT_V_END", "ssl_client_v_end"},
+    {"DOWNSTREAM_TLS_SESSION_ID", "ssl_session_id"},
 };
 
 static const struct {
@@ -52,6 +63,12 @@ static hd_str_t header_variable(hd_xds_t *x, const char *prefix, hd_str_t header
     return all;
 }
 
+static hd_rc_t unknown(hd_str_t text, hd_err_t *err)
+{
+    return hd_err_set(err, HD_E_RESOURCE, "the format operator %%%.*s%% isn't known here",
+                      HD_STR_ARG(text));
+}
+
 static hd_rc_t find_variable(hd_xds_t *x, hd_str_t name, hd_str_t arg, hd_str_t *variable,
                              hd_err_t *err)
 {
@@ -61,42 +78,66 @@ static hd_rc_t find_variable(hd_xds_t *x, hd_str_t name, hd_str_t arg, hd_str_t 
             return HD_OK;
         }
     }
-    if (arg.len > 0 && hd_str_find_char(arg, '?') < 0) {
-        if (hd_str_eq(name, HD_STR("REQ"))) {
+    if (arg.len > 0) {
+        if (hd_str_eq(name, HD_STR("REQ")) || hd_str_eq(name, HD_STR("REQUEST_HEADER"))) {
             *variable = header_variable(x, "http_", arg);
             return HD_OK;
         }
-        if (hd_str_eq(name, HD_STR("RESP"))) {
+        if (hd_str_eq(name, HD_STR("RESP")) ||
+            hd_str_eq(name, HD_STR("RESPONSE_HEADER"))) {
             *variable = header_variable(x, "sent_http_", arg);
             return HD_OK;
         }
     }
-    return hd_err_set(err, HD_E_RESOURCE,
-                      "the format operator %%%.*s%s%.*s%s%% isn't "
-                      "known here",
-                      HD_STR_ARG(name), arg.len > 0 ? "(" : "", HD_STR_ARG(arg),
-                      arg.len > 0 ? ")" : "");
+    return arg.len == 0 ? unknown(name, err)
+                        : unknown(hd_str_printf(x->env->temp, "%.*s(%.*s)",
+                                                HD_STR_ARG(name), HD_STR_ARG(arg)),
+                                  err);
 }
 
-/* "NAME", "NAME(argument)"; a length behind it (":12") would cut, which we don't. */
-static hd_rc_t compile_operator(hd_xds_t *x, hd_str_t text, hd_expr_part_t *part,
-                                hd_err_t *err)
+static hd_rc_t set_part(hd_xds_t *x, hd_str_t name, hd_str_t arg, hd_expr_part_t *part,
+                        hd_err_t *err)
 {
-    ssize_t open = hd_str_find_char(text, '(');
-    hd_str_t name = open < 0 ? text : hd_str_sub(text, 0, (size_t)open);
-    hd_str_t arg = HD_STR_NONE, variable;
+    hd_str_t variable;
 
-    if (open >= 0) {
-        if (text.data[text.len - 1] != ')')
-            return hd_err_set(err, HD_E_RESOURCE,
-                              "the format operator %%%.*s%% isn't "
-                              "known here",
-                              HD_STR_ARG(text));
-        arg = hd_str_sub(text, (size_t)open + 1, text.len - (size_t)open - 2);
-    }
-    if (find_variable(x, name, arg, &variable, err) != HD_OK)
+    return find_variable(x, name, arg, &variable, err) == HD_OK
+               ? hd_attr_key(x->cf.pool, variable, false, &part->attr, err)
+               : HD_ERROR;
+}
+
+/* "NAME", "NAME(argument)", "NAME(one?other)", each with a length behind it (":12"). */
+static hd_rc_t compile_operator(hd_xds_t *x, hd_str_t text, hd_array_t *parts,
+                                hd_expr_part_t *part, hd_err_t *err)
+{
+    ssize_t open = hd_str_find_char(text, '('), close = hd_str_find_char(text, ')'), mark;
+    ssize_t colon = hd_str_find_char(text, ':');
+    size_t end = open >= 0 ? (size_t)close + 1 : colon >= 0 ? (size_t)colon : text.len;
+    hd_str_t name = hd_str_sub(text, 0, open >= 0 ? (size_t)open : end);
+    hd_str_t rest, arg = HD_STR_NONE, other;
+    uint64_t max = 0;
+
+    if ((open >= 0) != (close >= 0) || close < open)
+        return unknown(text, err);
+    rest = hd_str_sub(text, end, text.len);
+    if (rest.len > 0 &&
+        (rest.data[0] != ':' ||
+         !hd_str_to_u64(hd_str_sub(rest, 1, rest.len), UINT32_MAX, &max) || max == 0))
+        return unknown(text, err);
+    if (open >= 0)
+        arg = hd_str_sub(text, (size_t)open + 1, (size_t)(close - open - 1));
+    part->max_bytes = (uint32_t)max;
+    mark = hd_str_find_char(arg, '?');
+    if (mark < 0)
+        return set_part(x, name, arg, part, err);
+    other = hd_str_sub(arg, (size_t)mark + 1, arg.len);
+    if (set_part(x, name, hd_str_sub(arg, 0, (size_t)mark), part, err) != HD_OK)
         return HD_ERROR;
-    return hd_attr_key(x->cf.pool, variable, false, &part->attr, err);
+    part = hd_array_add(parts);
+    if (part == NULL)
+        return hd_err_set(err, HD_E_RESOURCE, "too many operators in one text");
+    part->instead = true;
+    part->max_bytes = (uint32_t)max;
+    return set_part(x, name, other, part, err);
 }
 
 hd_rc_t hd_xds_format(hd_xds_t *x, hd_str_t text, hd_expr_t **expr, hd_err_t *err)
@@ -126,8 +167,8 @@ hd_rc_t hd_xds_format(hd_xds_t *x, hd_str_t text, hd_expr_t **expr, hd_err_t *er
             return hd_err_set(err, HD_E_RESOURCE, "a %% without its other %%");
         if (end == 0) /* %% */
             part->text = hd_str_dup(x->cf.pool, HD_STR("%"));
-        else if (compile_operator(x, hd_str_sub(text, 0, (size_t)end), part, err) !=
-                 HD_OK)
+        else if (compile_operator(x, hd_str_sub(text, 0, (size_t)end), &parts, part,
+                                  err) != HD_OK)
             return HD_ERROR;
         text = hd_str_sub(text, (size_t)end + 1, text.len);
     }
