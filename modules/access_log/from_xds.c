@@ -1,6 +1,7 @@
 #include "from_xds.h"
 
 #include "ext/log_file.pb-c.h"
+#include "ext/log_stream.pb-c.h"
 #include "hd_pb_value.h"
 #include "lib/pb_unpack.h"
 #include "xds/accesslog.pb-c.h"
@@ -78,7 +79,8 @@ static hd_rc_t read_file(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena
     hd_rc_t rc;
 
     if (any == NULL || !hd_pb_any_is(any, HD_PB(pb_log_file__file_access_log)))
-        return hd_err_set(err, HD_E_RESOURCE, "only FileAccessLog is known, not \"%s\"",
+        return hd_err_set(err, HD_E_RESOURCE, "only FileAccessLog, StdoutAccessLog and "
+                          "StderrAccessLog are known, not \"%s\"",
                           any != NULL ? any->type_url : "");
     f = pb_unpack(HD_PB(pb_log_file__file_access_log),
                   hd_str_n((const char *)any->value.data, any->value.len), arena, "",
@@ -93,6 +95,39 @@ static hd_rc_t read_file(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena
     return rc;
 }
 
+static hd_rc_t read_stream(hd_conf_t *cf, const PbCore__SubstitutionFormatString *format,
+                           const char *path, log_xds_t *to, hd_err_t *err)
+{
+    hd_rc_t rc = format != NULL ? read_string(cf, format, to, err)
+                                : read_text(cf, envoy_default, to, err);
+
+    if (rc == HD_OK)
+        to->path = hd_str_dup(cf->pool, hd_str_c(path));
+    return rc;
+}
+
+static hd_rc_t read_sink(hd_conf_t *cf, const Pb__Any *any, hd_pb_arena_t *arena,
+                         log_xds_t *to, hd_err_t *err)
+{
+    const PbLogStream__StdoutAccessLog *out;
+    const PbLogStream__StderrAccessLog *errors;
+    hd_str_t bytes = any != NULL ? hd_str_n((const char *)any->value.data, any->value.len)
+                                 : HD_STR_NONE;
+
+    if (any != NULL && hd_pb_any_is(any, HD_PB(pb_log_stream__stdout_access_log))) {
+        out = pb_unpack(HD_PB(pb_log_stream__stdout_access_log), bytes, arena, "", err);
+        return out != NULL ? read_stream(cf, out->log_format, "/dev/stdout", to, err)
+                           : HD_ERROR;
+    }
+    if (any != NULL && hd_pb_any_is(any, HD_PB(pb_log_stream__stderr_access_log))) {
+        errors = pb_unpack(HD_PB(pb_log_stream__stderr_access_log), bytes, arena, "", err);
+        return errors != NULL
+                   ? read_stream(cf, errors->log_format, "/dev/stderr", to, err)
+                   : HD_ERROR;
+    }
+    return read_file(cf, any, arena, to, err);
+}
+
 static hd_rc_t read_log(hd_conf_t *cf, const PbAccesslog__AccessLog *log,
                         hd_pb_arena_t *arena, log_xds_t *to, hd_err_t *err)
 {
@@ -104,7 +139,7 @@ static hd_rc_t read_log(hd_conf_t *cf, const PbAccesslog__AccessLog *log,
 
     if (rc == HD_DECLINED)
         return leave_out("its filter is of a kind that isn't known here");
-    return rc == HD_OK ? read_file(cf, is_typed ? log->typed_config : NULL, arena, to, err)
+    return rc == HD_OK ? read_sink(cf, is_typed ? log->typed_config : NULL, arena, to, err)
                        : rc;
 }
 

@@ -1,6 +1,5 @@
 #include "operators.h"
-
-#include <time.h>
+#include "times.h"
 
 #define PARTS_MAX 256
 #define NS_PER_MS 1000000u
@@ -35,11 +34,23 @@ typedef enum {
     OP_GRPC_NAME,
     OP_GRPC_NUMBER,
     OP_UPSTREAM_SAN,
+    OP_LOCAL_IP,
+    OP_UPSTREAM_IP, /* of OP_UPSTREAM_HOST */
+    OP_UPSTREAM_PORT,
+    OP_UPSTREAM_LOCAL_IP,
+    OP_UPSTREAM_LOCAL_PORT,
+    OP_LOG_TYPE,
+    OP_QUERY, /* a parameter, decoded as little as Envoy does: not at all */
+    OP_PATH,
 } op_t;
+
+/* Of PATH: with its query, and which of both where it was rewritten. */
+enum { PATH_NO_QUERY = 1, PATH_ORIGINAL = 2, PATH_CURRENT = 4 };
 
 struct log_operator_s {
     op_t op;
     uint32_t max_bytes;   /* 0: as long as it is */
+    uint8_t path;         /* PATH_… */
     hd_str_t text, other; /* text; header, and the one instead of it */
     hd_attr_t attr;
 };
@@ -86,6 +97,19 @@ static const struct {
     {"DOWNSTREAM_PEER_CERT_V_START", OP_ATTR, "ssl_client_v_start"},
     {"DOWNSTREAM_PEER_CERT_V_END", OP_ATTR, "ssl_client_v_end"},
     {"CONNECTION_ID", OP_ATTR, "connection"},
+    {"DOWNSTREAM_PEER_ISSUER", OP_ATTR, "ssl_client_i_dn"},
+    {"DOWNSTREAM_PEER_SERIAL", OP_ATTR, "ssl_client_serial"},
+    {"DOWNSTREAM_TLS_SESSION_ID", OP_ATTR, "ssl_session_id"},
+    {"DOWNSTREAM_REMOTE_PORT", OP_ATTR, "remote_port"},
+    {"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", OP_LOCAL_IP, NULL},
+    {"UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", OP_UPSTREAM_IP, NULL},
+    {"UPSTREAM_REMOTE_PORT", OP_UPSTREAM_PORT, NULL},
+    {"UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", OP_UPSTREAM_LOCAL_IP, NULL},
+    {"UPSTREAM_LOCAL_PORT", OP_UPSTREAM_LOCAL_PORT, NULL},
+    {"ACCESS_LOG_TYPE", OP_LOG_TYPE, NULL},
+    {"VIRTUAL_CLUSTER_NAME", OP_UNTOLD, NULL},
+    {"DOWNSTREAM_TRANSPORT_FAILURE_REASON", OP_UNTOLD, NULL},
+    {"PATH", OP_PATH, NULL},
 };
 
 /* RFLAG-1 to -27, those that we set. */
@@ -144,11 +168,62 @@ static void set_header(hd_conf_t *cf, hd_str_t arg, log_operator_t *part)
             hd_str_dup_lower(cf->pool, hd_str_sub(arg, (size_t)mark + 1, SIZE_MAX));
 }
 
+/* "WQ", "NQ", with ":ORIG", ":PATH" or ":ORIG_OR_PATH" behind it. */
+static bool set_path(hd_str_t arg, log_operator_t *part)
+{
+    hd_str_t query;
+
+    hd_str_split(&arg, ':', &query);
+    if (hd_str_eq(query, HD_STR("NQ")))
+        part->path = PATH_NO_QUERY;
+    else if (!hd_str_eq(query, HD_STR("WQ")))
+        return false;
+    if (hd_str_eq(arg, HD_STR("ORIG")))
+        part->path |= PATH_ORIGINAL;
+    else if (hd_str_eq(arg, HD_STR("PATH")))
+        part->path |= PATH_CURRENT;
+    else if (arg.len > 0 && !hd_str_eq(arg, HD_STR("ORIG_OR_PATH")))
+        return false;
+    return true;
+}
+
 static const struct {
     const char *name;
     op_t op;
-} with_header[] = {
-    {"REQ", OP_REQ}, {"RESP", OP_RESP}, {"REQ_WITHOUT_QUERY", OP_REQ_PATH}};
+} with_header[] = {{"REQ", OP_REQ},
+                   {"RESP", OP_RESP},
+                   {"REQUEST_HEADER", OP_REQ},
+                   {"RESPONSE_HEADER", OP_RESP},
+                   {"REQ_WITHOUT_QUERY", OP_REQ_PATH}};
+
+/* With an argument that says what; those that are untold are nowhere kept here. */
+static const struct {
+    const char *name;
+    op_t op;
+} with_arg[] = {{"QUERY_PARAM", OP_QUERY},       {"START_TIME", OP_START_TIME},
+                {"PATH", OP_PATH},               {"DYNAMIC_METADATA", OP_UNTOLD},
+                {"CLUSTER_METADATA", OP_UNTOLD}, {"UPSTREAM_METADATA", OP_UNTOLD},
+                {"METADATA", OP_UNTOLD},         {"FILTER_STATE", OP_UNTOLD},
+                {"UPSTREAM_FILTER_STATE", OP_UNTOLD}};
+
+static bool set_with_arg(hd_conf_t *cf, hd_str_t name, hd_str_t arg, log_operator_t *part)
+{
+    for (size_t i = 0; i < hd_countof(with_header); i++) {
+        if (hd_str_eq(name, hd_str_c(with_header[i].name))) {
+            part->op = with_header[i].op;
+            set_header(cf, arg, part);
+            return true;
+        }
+    }
+    for (size_t i = 0; i < hd_countof(with_arg); i++) {
+        if (hd_str_eq(name, hd_str_c(with_arg[i].name))) {
+            part->op = with_arg[i].op;
+            part->text = hd_str_dup(cf->pool, arg);
+            return part->op != OP_PATH || set_path(arg, part);
+        }
+    }
+    return false;
+}
 
 static hd_rc_t set_operator(hd_conf_t *cf, hd_str_t text, log_operator_t *part,
                             hd_err_t *err)
@@ -174,13 +249,8 @@ static hd_rc_t set_operator(hd_conf_t *cf, hd_str_t text, log_operator_t *part,
          !hd_str_to_u64(hd_str_sub(rest, 1, SIZE_MAX), UINT32_MAX, &max) || max == 0))
         return unknown(text, err);
     part->max_bytes = (uint32_t)max;
-    for (size_t i = 0; arg.len > 0 && i < hd_countof(with_header); i++) {
-        if (!hd_str_eq(name, hd_str_c(with_header[i].name)))
-            continue;
-        part->op = with_header[i].op;
-        set_header(cf, arg, part);
-        return HD_OK;
-    }
+    if (arg.len > 0)
+        return set_with_arg(cf, name, arg, part) ? HD_OK : unknown(text, err);
     for (size_t i = 0; open < 0 && i < hd_countof(known); i++) {
         if (!hd_str_eq(name, hd_str_c(known[i].name)))
             continue;
@@ -191,6 +261,22 @@ static hd_rc_t set_operator(hd_conf_t *cf, hd_str_t text, log_operator_t *part,
                                  &part->attr, err);
     }
     return unknown(text, err);
+}
+
+/* The '%' that ends an operator: not one within its parentheses. */
+static ssize_t find_end(hd_str_t text)
+{
+    bool inside = false;
+
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.data[i] == '(')
+            inside = true;
+        else if (text.data[i] == ')')
+            inside = false;
+        else if (text.data[i] == '%' && !inside)
+            return (ssize_t)i;
+    }
+    return -1;
 }
 
 hd_rc_t log_operators_compile(hd_conf_t *cf, hd_str_t text, log_operators_t *to,
@@ -214,7 +300,7 @@ hd_rc_t log_operators_compile(hd_conf_t *cf, hd_str_t text, log_operators_t *to,
             continue;
         }
         text = hd_str_sub(text, 1, SIZE_MAX);
-        end = hd_str_find_char(text, '%');
+        end = find_end(text);
         if (end < 0)
             return hd_err_set(err, HD_E_RESOURCE, "a format with a %% but not its other");
         if (end == 0)
@@ -262,19 +348,6 @@ static hd_str_t number(const hd_attr_of_t *of, uint64_t n)
     return hd_str_printf(of->pool, "%llu", (unsigned long long)n);
 }
 
-/* RFC 3339 with milliseconds. */
-static hd_str_t wall_time(const hd_attr_of_t *of, int64_t wall_ns)
-{
-    time_t s = (time_t)(wall_ns / 1000000000);
-    struct tm tm;
-
-    if (gmtime_r(&s, &tm) == NULL)
-        return HD_STR_NONE;
-    return hd_str_printf(of->pool, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
-                         tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-                         tm.tm_min, tm.tm_sec, (int)(wall_ns / NS_PER_MS % 1000));
-}
-
 static hd_str_t print(const hd_attr_of_t *of, const hd_addr_t *addr)
 {
     char text[HD_ADDR_TEXT_MAX];
@@ -292,6 +365,8 @@ static hd_str_t address(const hd_attr_of_t *of, op_t op)
     switch (op) {
     case OP_LOCAL:
         return print(of, hd_conn_local(c));
+    case OP_LOCAL_IP:
+        return hd_str_dup(of->pool, hd_addr_print_ip(hd_conn_local(c), text));
     case OP_LOCAL_PORT:
         return number(of, hd_conn_local(c)->port);
     case OP_DIRECT:
@@ -308,6 +383,53 @@ static hd_str_t without_query(hd_str_t path)
     ssize_t at = hd_str_find_char(path, '?');
 
     return at < 0 ? path : hd_str_sub(path, 0, (size_t)at);
+}
+
+static hd_str_t path_of(hd_req_t *req, const log_operator_t *part)
+{
+    hd_str_t path = HD_STR_NONE;
+
+    if (!(part->path & PATH_CURRENT))
+        path = request_header(req, HD_STR("x-envoy-original-path"));
+    if (path.len == 0 && !(part->path & PATH_ORIGINAL))
+        path = hd_req_raw_path(req);
+    return part->path & PATH_NO_QUERY ? without_query(path) : path;
+}
+
+static hd_str_t query_of(hd_req_t *req, hd_str_t name)
+{
+    hd_str_t rest = hd_req_query(req), pair;
+
+    while (hd_str_split(&rest, '&', &pair)) {
+        ssize_t eq = hd_str_find_char(pair, '=');
+
+        if (hd_str_eq(eq < 0 ? pair : hd_str_sub(pair, 0, (size_t)eq), name))
+            return eq < 0 ? HD_STR_NONE : hd_str_sub(pair, (size_t)eq + 1, SIZE_MAX);
+    }
+    return HD_STR_NONE;
+}
+
+/* "1.2.3.4:80", "[::1]:80": one of its halves. */
+static hd_str_t half_of(hd_str_t addr, bool is_port)
+{
+    size_t at = addr.len;
+
+    while (at > 0 && addr.data[at - 1] != ':')
+        at--;
+    if (at == 0) /* a path */
+        return is_port ? HD_STR_NONE : addr;
+    if (is_port)
+        return hd_str_sub(addr, at, SIZE_MAX);
+    return addr.data[0] == '[' ? hd_str_sub(addr, 1, at - 3) : hd_str_sub(addr, 0, at - 1);
+}
+
+static hd_str_t upstream_local(const log_facts_t *facts)
+{
+    hd_addr_t addr;
+
+    return facts->upstream != NULL && hd_conn_ask_local(facts->upstream, &addr)
+               ? print(facts->of, &addr)
+               : HD_STR_NONE;
 }
 
 static hd_str_t long_name(hd_str_t flag)
@@ -380,7 +502,6 @@ static hd_str_t value_of(const log_operator_t *part, const log_facts_t *facts)
 {
     const hd_attr_of_t *of = facts->of;
     const hd_req_info_t *info = &facts->info;
-    hd_addr_t addr;
 
     switch (part->op) {
     case OP_TEXT:
@@ -392,14 +513,20 @@ static hd_str_t value_of(const log_operator_t *part, const log_facts_t *facts)
         return of->req != NULL ? header(of->req, part) : HD_STR_NONE;
     case OP_REQ_PATH:
         return of->req != NULL ? without_query(header(of->req, part)) : HD_STR_NONE;
+    case OP_QUERY:
+        return of->req != NULL ? query_of(of->req, part->text) : HD_STR_NONE;
+    case OP_PATH:
+        return of->req != NULL ? path_of(of->req, part) : HD_STR_NONE;
+    case OP_LOG_TYPE:
+        return of->req != NULL ? HD_STR("DownstreamEnd") : HD_STR("TcpConnectionEnd");
     case OP_START_TIME:
-        return wall_time(of, info->start_wall_ns);
+        return log_time(of->pool, part->text, info->start_wall_ns);
     case OP_STATUS:
         return number(of, info->status);
-    case OP_FLAGS:
-        return info->flags;
+    case OP_FLAGS: /* "-" is a value of its own: JSON has no null there */
+        return info->flags.len > 0 ? info->flags : HD_STR("-");
     case OP_FLAGS_LONG:
-        return long_flags(facts);
+        return info->flags.len > 0 ? long_flags(facts) : HD_STR("-");
     case OP_DETAILS:
         return info->details;
     case OP_BYTES_RECEIVED:
@@ -414,10 +541,14 @@ static hd_str_t value_of(const log_operator_t *part, const log_facts_t *facts)
         return info->upstream_host;
     case OP_UPSTREAM_SAN:
         return info->upstream_peer;
+    case OP_UPSTREAM_IP:
+    case OP_UPSTREAM_PORT:
+        return half_of(info->upstream_host, part->op == OP_UPSTREAM_PORT);
     case OP_UPSTREAM_LOCAL:
-        return facts->upstream != NULL && hd_conn_ask_local(facts->upstream, &addr)
-                   ? print(of, &addr)
-                   : HD_STR_NONE;
+        return upstream_local(facts);
+    case OP_UPSTREAM_LOCAL_IP:
+    case OP_UPSTREAM_LOCAL_PORT:
+        return half_of(upstream_local(facts), part->op == OP_UPSTREAM_LOCAL_PORT);
     case OP_CLUSTER:
         return info->cluster;
     case OP_ROUTE:
@@ -425,11 +556,13 @@ static hd_str_t value_of(const log_operator_t *part, const log_facts_t *facts)
     case OP_FAILURE:
         return info->error;
     case OP_PROTOCOL:
-        return info->protocol;
+        return hd_str_eq(info->protocol, HD_STR("HTTP/2.0")) ? HD_STR("HTTP/2")
+                                                             : info->protocol;
     case OP_GRPC_NAME:
     case OP_GRPC_NUMBER:
         return grpc_status(facts, part->op);
     case OP_LOCAL:
+    case OP_LOCAL_IP:
     case OP_LOCAL_PORT:
     case OP_REMOTE:
     case OP_DIRECT:

@@ -2,9 +2,10 @@
  * compiled where configuration is read.
  *
  * Known are the operators that Istio's formats use (ALOG-2) and their like; arguments have
- * REQ, REQ_WITHOUT_QUERY and RESP, and each may have a length (":12"). What Heddle can't
- * tell (CONNECTION_TERMINATION_DETAILS) is "-", and so is what a TCP session has not (a
- * request line, headers); its code is 0 (ALOG-3). */
+ * REQ, REQ_WITHOUT_QUERY, RESP, QUERY_PARAM, PATH and START_TIME, and each may have a length
+ * (":12"). What Heddle can't tell (CONNECTION_TERMINATION_DETAILS, metadata, filter state)
+ * is "-", and so is what a TCP session has not (a request line, headers); its code is 0
+ * (ALOG-3). */
 #pragma once
 #include "format.h"
 

@@ -6,6 +6,7 @@ use warnings;
 use lib 't/lib';
 use Test::More;
 use Heddle;
+use Heddle::H2;
 use Heddle::Xds;
 use JSON::PP ();
 
@@ -67,6 +68,18 @@ my %json = (
     inner => {list => ['%PROTOCOL%', 2, {b => '%RESPONSE_CODE%'}], empty => {}},
 );
 
+# Operators with their arguments, for GET /json?a=b&q=1%202; and what comes out, as Envoy 1.40 has it.
+my @formats = ('%PROTOCOL%', '%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ|%s|%6f|%%f)%', '%QUERY_PARAM(q)%', '%QUERY_PARAM(Q)%', '%PATH(WQ)%', '%PATH(NQ)%',
+    '%PATH(NQ:ORIG)%', '%REQUEST_HEADER(x-none?x-some):3%', '%RESPONSE_HEADER(content-length)%', '%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%',
+    '%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%', '%UPSTREAM_REMOTE_PORT%', '%ACCESS_LOG_TYPE%', '%DYNAMIC_METADATA(a:b)%', '%FILTER_STATE(x:PLAIN)%',
+    '%VIRTUAL_CLUSTER_NAME%', '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%');
+
+sub stream_log {
+    my ($name, $text) = @_;
+    return {name => "envoy.access_loggers.\L$name\E", typed_config => {'@type' => "${type}envoy.extensions.access_loggers.stream.v3.${name}AccessLog",
+        defined $text ? (log_format => {text_format_source => {inline_string => "$text\n"}}) : ()}};
+}
+
 my $hd = Heddle->new(modules => ['access_log']);
 my $xds = Heddle::Xds->new($hd, 'xds');
 my @common = (route_config => Heddle::Xds::routes('all', ['/refused' => 'refused'], ['/rpc_fine' => 'back'],
@@ -88,6 +101,7 @@ $xds->serve(
             access_log => [map { file_log(text("untaken $_->[0] %RESPONSE_FLAGS% %DOWNSTREAM_LOCAL_PORT% %BYTES_SENT%\n"), $_->[1]) }
                 [any => undef], [nr => {response_flag_filter => {flags => ['NR']}}], [uf => {response_flag_filter => {flags => ['UF']}}]]}),
         Heddle::Xds::listener('taken', $hd->port('taken'), @common, listener => {access_log => [file_log(text("untaken by nobody\n"))]}),
+        Heddle::Xds::listener('formats', $hd->port('formats'), @common, access_log => [stream_log('Stdout', join ' ', 'formats', @formats), stream_log('Stderr')]),
         map { Heddle::Xds::listener("wrong_$_->[0]", $hd->port("wrong_$_->[0]"), @common, access_log => [$_->[1]]) } wrong(),
     ],
 )->start;
@@ -155,7 +169,7 @@ for my $line (grep { /^\{/ } split /\n/, $hd->file('output')) {
     $lines{$j->{which}}{$j->{path}} = [$j, $line];
 }
 my ($fine, $raw) = @{$lines{typed}{'/json?a=b'}};
-my @keys = $raw =~ /^\{"code":200,"cut":"20","flags":null,"grpc":null,"inner":\{"empty":\{\},"list":\["HTTP\/1\.1",2,\{"b":200\}\]\},"int":7,"k\\"ey\\n":"text",/;
+my @keys = $raw =~ /^\{"code":200,"cut":"20","flags":"-","grpc":null,"inner":\{"empty":\{\},"list":\["HTTP\/1\.1",2,\{"b":200\}\]\},"int":7,"k\\"ey\\n":"text",/;
 ok scalar(@keys), 'sorted, with their types' or diag $raw;
 is $fine->{plain}, '/json', 'the path without its query';
 is $fine->{odd}, "q\"\\\t\x{fffd}\x{e9}", 'what a client sends is a string all the same';
@@ -169,11 +183,27 @@ is_deeply $lines{older}{'/json?a=b'}[0], {%$fine, which => 'older'}, 'typed_json
 my $bad = $lines{typed}{'/none'}[0];
 is "$bad->{code} $bad->{flags} $bad->{long}", '503 UF UpstreamConnectionFailure', 'why it failed';
 my $omitted = $lines{omitted}{'/json?a=b'}[0];
-ok !(grep { exists $omitted->{$_} } qw(none flags nothing grpc)), 'omit_empty_values: what is null is left out';
+ok !(grep { exists $omitted->{$_} } qw(none nothing grpc)), 'omit_empty_values: what is null is left out';
+is $omitted->{flags}, '-', 'no flags is a value, as in Envoy';
 is $omitted->{mixed}, '200 for ', 'and nothing stands for nothing';
 my $strings = $lines{strings}{'/json?a=b'}[1];
 like $strings, qr/"code":"200".*"flags":"-".*"none":"-"/, 'json_format: all are strings';
 like $hd->file('output'), qr/^UpstreamConnectionFailure 127\.0\.0\.1 @{[$hd->port(2)]} of \/none$/m, 'as text, too';
+
+# ---- formats
+
+my $h2 = Heddle::H2->new($hd->port('formats'));
+$h2->request(1, '/json?a=b&q=1%202', fields => ['x-some' => 'value', 'x-forwarded-for' => '1.2.3.4']);
+is $h2->response(1)->{status}, 200, 'over HTTP/2';
+$hd->wait_for(sub { $hd->file('output') =~ /^formats /m }, 'its line');
+my ($date, @told) = (split ' ', ($hd->file('output') =~ /^formats HTTP\/2 (.*)$/m)[0]);
+my ($rfc, $seconds, $micro, $plain) = split /\|/, $date;
+like $rfc, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'START_TIME with a format of its own';
+cmp_ok abs(time - $seconds), '<', 3600, 'seconds since 1970';
+is substr($micro, 0, 3), substr($rfc, 20, 3), 'as many digits of them as are asked for';
+is $plain, '%f', 'a percent sign that is one';
+is "@told", "1%202 - /json?a=b&q=1%202 /json - val 4 127.0.0.1 127.0.0.1 @{[$hd->port(1)]} DownstreamEnd - - - 1.2.3.4", 'the others';
+$hd->wait_for(sub { $hd->file('output') =~ m{^\[\S+\] "GET /json\?a=b&q=1%202 HTTP/2" 200 - 0 4 \d+ \d+ "1\.2\.3\.4"}m }, "Envoy's own format on standard error");
 
 # ---- a listener's own log: of conns that no chain takes
 
