@@ -646,7 +646,7 @@ static void fail_connect(hd_try_t *t, const hd_err_t *err)
     else
         hd_ignore(
             hd_req_err(t->req, err->code, "%s while connecting to upstream", err->text));
-    if (err->code == HD_E_INTERNAL) /* the server has no part in it */
+    if (err->code == HD_E_INTERNAL || hd_err_is_shortage(err)) /* no fault of the server */
         fail(t, HD_FAIL_INTERNAL, HD_RESULT_CANCELLED, NULL);
     else
         fail(t, fail_of(err),

@@ -145,7 +145,7 @@ void hd_session_lose_try(hd_session_t *s, hd_pick_result_t result)
               "%s while connecting to upstream \"%.*s\"", s->err.text,
               HD_STR_ARG(s->last_try->addr));
     avoid(s);
-    release_pick(s, result);
+    release_pick(s, hd_err_is_shortage(&s->err) ? HD_RESULT_CANCELLED : result);
     s->flags = "UF";
     hd_post(s->loop, &s->wake);
 }

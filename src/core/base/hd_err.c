@@ -1,4 +1,5 @@
 #include "core/base/hd_err.h"
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -54,6 +55,12 @@ hd_rc_t hd_err_prefix(hd_err_t *err, const char *fmt, ...)
     memcpy(err->text, text, n);
     err->text[sizeof(err->text) - 1] = '\0';
     return HD_ERROR;
+}
+
+bool hd_err_is_shortage(const hd_err_t *err)
+{
+    return err->sys_errno == EMFILE || err->sys_errno == ENFILE ||
+           err->sys_errno == ENOBUFS || err->sys_errno == ENOMEM;
 }
 
 void hd_err_clear(hd_err_t *err)

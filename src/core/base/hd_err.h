@@ -42,4 +42,6 @@ hd_rc_t hd_err_set_sys(hd_err_t *err, int sys_errno, const char *fmt, ...)
     HD_PRINTF(3, 4);
 /* Puts a place or circumstance in front of the reason ("t.conf:3: " …). */
 hd_rc_t hd_err_prefix(hd_err_t *err, const char *fmt, ...) HD_PRINTF(2, 3);
+/* This process or machine has no more descriptors or memory: no peer has a part in it. */
+bool hd_err_is_shortage(const hd_err_t *err);
 void hd_err_clear(hd_err_t *err);
