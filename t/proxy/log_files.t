@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # A log file that no configuration names any more is closed in every process: but not before the last request of
-# the configuration that named it has written its line there. Named again, it is opened again.
+# the configuration that named it has written its line there. Named again, it is opened again; moved away, it is begun anew.
 use strict;
 use warnings;
 use lib 't/lib';
@@ -60,5 +60,13 @@ unlike $hd->file('second.log'), qr{/[13] }, 'each line is in one log';
 reload_to('first');
 is $hd->get('/4')->status, 200, 'a reload that changes nothing';
 $hd->wait_for(sub { $hd->file('first.log') =~ m{^/4 200$}m }, 'the log goes on');
+
+# As with nginx: a reload begins files anew that were moved away, as USR1 does.
+rename $hd->dir . "/first.$_", $hd->dir . "/moved.$_" for 'log', 'errors';
+reload_to('first');
+$hd->wait_for(sub { openers('moved.log') + openers('moved.errors') == 0 }, 'the moved files to be let go of');
+is $hd->get('/5')->status, 200, 'a request after the reload';
+$hd->wait_for(sub { $hd->file('first.log') =~ m{^/5 200$}m }, 'its line in a new file');
+unlike $hd->file('moved.log'), qr{/5 }, 'not in the one that was moved away';
 $hd->stop;
 done_testing;

@@ -667,7 +667,7 @@ static void on_signal(int signo)
         if (hd_master.phase == HD_MASTER_STARTING)
             break;
         hd_log(HD_LOG_NOTICE, "reopening logs"); /* what drains writes there, too */
-        hd_sockets_reopen_logs();
+        hd_sockets_reopen_logs(false);
         break;
     default:
         break;

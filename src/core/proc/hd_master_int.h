@@ -210,8 +210,8 @@ void hd_sockets_on_ack(hd_child_t *c, uint64_t seq);
 void hd_sockets_on_death(hd_child_t *c);
 void hd_sockets_close_all(void);
 void hd_sockets_each(void (*visit)(void *arg, int fd, bool is_lent), void *arg);
-/* USR1: all logs anew, in all processes. */
-void hd_sockets_reopen_logs(void);
+/* USR1: all logs anew, in all processes; a reload: those that its configuration names. */
+void hd_sockets_reopen_logs(bool named_only);
 /* Closes log files that the configuration in force doesn't name, in all processes, once
  * nothing of an earlier one is in use any more (is_settled, no older generation). */
 void hd_sockets_close_logs(void);

@@ -141,11 +141,6 @@ static void write_pid_file(const char *path)
     }
 }
 
-static bool is_log_kept(const hd_settings_t *old, const hd_settings_t *s)
-{
-    return hd_settings_same_error_logs(old, s);
-}
-
 void hd_master_put_in_force(const hd_settings_t *old)
 {
     const hd_settings_t *s = &hd_master.gen->settings;
@@ -155,8 +150,8 @@ void hd_master_put_in_force(const hd_settings_t *old)
     hd_settings_use_levels(s);
     if (old == NULL && hd_use_error_log(s->error_log, &err) != HD_OK)
         hd_tell(HD_LOG_ALERT, "%s", err.text);
-    else if (old != NULL && !is_log_kept(old, s))
-        hd_sockets_reopen_logs();
+    else if (old != NULL) /* as nginx: a file that was moved away is begun anew */
+        hd_sockets_reopen_logs(true);
     hd_sockets_commit(HD_BY_LOADER, true);
     write_pid_file(s->pid_path);
 }

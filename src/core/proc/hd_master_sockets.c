@@ -543,13 +543,16 @@ static void reopen_error_log(void)
     }
 }
 
-void hd_sockets_reopen_logs(void)
+void hd_sockets_reopen_logs(bool named_only)
 {
     reopen_error_log();
     for (hd_file_t *f = hd_files_next(NULL); f != NULL; f = hd_files_next(f)) {
         hd_err_t err = {0};
-        int fd = hd_open_log(hd_file_path(f), &err);
+        int fd;
 
+        if (named_only && !is_named(f))
+            continue;
+        fd = hd_open_log(hd_file_path(f), &err);
         if (fd < 0) {
             hd_log(HD_LOG_EMERG, "%s", err.text);
             continue;

@@ -61,19 +61,6 @@ void hd_settings_use_levels(const hd_settings_t *s)
     hd_error_logs_use((uint32_t)s->log_level, s->more_error_logs, s->more_error_logs_n);
 }
 
-bool hd_settings_same_error_logs(const hd_settings_t *a, const hd_settings_t *b)
-{
-    if (strcmp(a->error_log, b->error_log) != 0 || a->log_level != b->log_level ||
-        a->more_error_logs_n != b->more_error_logs_n)
-        return false;
-    for (uint32_t i = 0; i < a->more_error_logs_n; i++) {
-        if (a->more_error_logs[i].level != b->more_error_logs[i].level ||
-            strcmp(a->more_error_logs[i].to, b->more_error_logs[i].to) != 0)
-            return false;
-    }
-    return true;
-}
-
 static const char *surroundings_differ(const hd_settings_t *a, const hd_settings_t *b)
 {
     if (a->priority != b->priority)

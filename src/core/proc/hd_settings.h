@@ -76,7 +76,6 @@ void hd_settings_copy_modules(hd_settings_t *to, const hd_settings_t *from);
 /* What is written where from now on, but for the file that is hd_log_fd. */
 void hd_settings_use_levels(const hd_settings_t *s);
 void hd_error_logs_use(uint32_t level, const hd_error_log_t *more, uint32_t more_n);
-bool hd_settings_same_error_logs(const hd_settings_t *a, const hd_settings_t *b);
 /* The name of a directive whose change running processes can't follow; NULL: none. */
 const char *hd_settings_differ(const hd_settings_t *running, const hd_settings_t *next);
 /* The name of a directive that was settled at the start and has changed; NULL: none. */

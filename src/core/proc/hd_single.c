@@ -123,6 +123,21 @@ static void on_alive_due(hd_timer_t *t)
     hd_timer_set(p->loop, t, hd_notify_alive_ms());
 }
 
+static void reopen(void)
+{
+    hd_err_t err = {0};
+
+    hd_ignore(hd_use_error_log(in_force.error_log, &err));
+    for (hd_file_t *f = hd_files_next(NULL); f != NULL; f = hd_files_next(f)) {
+        int fd = hd_open_log(hd_file_path(f), &err);
+
+        if (fd >= 0)
+            hd_ignore(hd_file_put(hd_str_c(hd_file_path(f)), fd) == NULL);
+    }
+    if (err.code != HD_E_NONE)
+        hd_log(HD_LOG_EMERG, "%s", err.text);
+}
+
 static hd_rc_t reload(hd_err_t *err)
 {
     hd_loading_t l = {.options = options, .settings = &next, .running = &in_force};
@@ -136,7 +151,7 @@ static hd_rc_t reload(hd_err_t *err)
         hd_settings_copy(&in_force, &next);
         for (uint32_t i = 0; i < in_force.listens_n; i++)
             hd_ignore(!hd_listen_item_fix(&in_force.listens[i]));
-        hd_ignore(hd_use_error_log(in_force.error_log, err)); /* else the old one */
+        reopen();
         hd_settings_use_levels(&in_force);
         hd_log(HD_LOG_NOTICE, "reload done: %zu resources changed",
                hd_loading_publish(&l, p));
@@ -144,22 +159,6 @@ static hd_rc_t reload(hd_err_t *err)
     }
     hd_loading_end(&l);
     return rc;
-}
-
-static void reopen(void)
-{
-    hd_err_t err = {0};
-
-    hd_log(HD_LOG_NOTICE, "reopening logs");
-    hd_ignore(hd_use_error_log(in_force.error_log, &err));
-    for (hd_file_t *f = hd_files_next(NULL); f != NULL; f = hd_files_next(f)) {
-        int fd = hd_open_log(hd_file_path(f), &err);
-
-        if (fd >= 0)
-            hd_ignore(hd_file_put(hd_str_c(hd_file_path(f)), fd) == NULL);
-    }
-    if (err.code != HD_E_NONE)
-        hd_log(HD_LOG_EMERG, "%s", err.text);
 }
 
 static void on_leave_due(hd_timer_t *t)
@@ -208,6 +207,7 @@ static void on_signal(int signo)
         hd_notify_ready(err.code == HD_E_NONE ? "Serving" : err.text);
         break;
     case SIGUSR1:
+        hd_log(HD_LOG_NOTICE, "reopening logs");
         reopen();
         break;
     default:
