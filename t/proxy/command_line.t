@@ -47,6 +47,15 @@ is_deeply [grep { $words{"--with-http_${_}_module"} } sort keys %by], [grep { is
 is_deeply [grep { $words{"--without-http_${_}_module"} } sort keys %but], [grep { !is_known($but{$_}) } sort keys %but],
     "-V: what nginx has, and isn't here";
 ok $words{"--with-stream_ssl_preread_module"} && $words{'--without-http-cache'}, '-V: in stream, and the cache';
+# What would fail at the start fails at -t, too.
+my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1);
+for (['listen 192.0.2.7:8080', '', 1, 'bind() to 192.0.2.7:8080 failed: Cannot assign requested address'],
+    ['listen 127.0.0.1:' . $taken->sockport, '', 0, 'test is successful'], ['listen unix:%%DIR%%/s', '', 0, 'test is successful'],
+    ['listen 127.0.0.1:%%PORT_0%%', 'pid %%DIR%%/none/x.pid;', 1, 'none/x.pid" failed: No such file or directory']) {
+    my ($listen, $main, $code, $says) = @$_;
+    my ($exit, $said) = Heddle->new->conf("$main http { server { $listen; } }")->run('-t');
+    ok $exit == $code && index($said, $says) >= 0, "-t: $main $listen: $says" or diag "$exit: $said";
+}
 for my $h ('-h', '-?') {
     ($status, $out) = heddle($h);
     is $status, 0, $h;

@@ -4,6 +4,7 @@
 #include "core/proc/hd_process_int.h"
 #include "core/os/hd_clock.h"
 #include "core/os/hd_os.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -177,6 +178,42 @@ static hd_rc_t try_files(const hd_settings_t *s, hd_err_t *err)
     return HD_OK;
 }
 
+/* As if it were to be written: a file that isn't there yet needs a folder that may. */
+static hd_rc_t try_pid_file(const char *path, hd_err_t *err)
+{
+    const char *slash = strrchr(path, '/');
+    char dir[HD_PATH_MAX_BYTES];
+
+    if (slash == NULL)
+        return HD_OK;
+    (void)snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path) + 1, path);
+    if (access(path, W_OK) == 0 || (errno == ENOENT && access(dir, W_OK | X_OK) == 0))
+        return HD_OK;
+    return hd_err_set_sys(err, errno, "open() \"%s\" failed", path);
+}
+
+/* The addresses are this machine's, and ours to bind. One in use is most likely our own
+ * program's that runs; without reuseport, so that no connection comes here. */
+static hd_rc_t try_sockets(const hd_settings_t *s, hd_err_t *err)
+{
+    for (uint32_t i = 0; i < s->listens_n; i++) {
+        hd_socket_spec_t spec = s->listens[i].spec;
+        hd_err_t why = {0};
+        int fd;
+
+        if (spec.bind.family == AF_UNIX) /* it would leave a file, or take one */
+            continue;
+        spec.listen = spec.reuseport = false;
+        if (hd_socket_make(&spec, &fd, &why) == HD_OK)
+            hd_ignore(close(fd)); /* nobody has heard of it */
+        else if (why.sys_errno != EADDRINUSE) {
+            *err = why;
+            return HD_ERROR;
+        }
+    }
+    return HD_OK;
+}
+
 hd_rc_t hd_load_alone(hd_proc_t *p, hd_loading_t *loading, hd_err_t *err)
 {
     if (hd_loading_read(loading, err) != HD_OK ||
@@ -202,8 +239,10 @@ int hd_loader_test(const hd_options_t *options)
     if (rc == HD_OK && !options->quiet)
         fprintf(stderr, "heddle: the configuration file %s syntax is ok\n",
                 options->conf.data);
-    if (rc == HD_OK)
-        rc = try_files(&settings, &err);
+    if (rc == HD_OK && (try_files(&settings, &err) != HD_OK ||
+                        try_pid_file(settings.pid_path, &err) != HD_OK ||
+                        try_sockets(&settings, &err) != HD_OK))
+        rc = HD_ERROR;
     if (rc != HD_OK)
         hd_tell(HD_LOG_EMERG, "%s", err.text);
     if (rc != HD_OK || !options->quiet)
