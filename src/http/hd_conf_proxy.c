@@ -200,6 +200,7 @@ static hd_rc_t set_temp_path(hd_conf_t *cf, const hd_str_t *args, void *conf,
     (void)err;
     pc->temp_path = hd_str_printf(cf->pool, "%.*s%c",
                                   HD_STR_ARG(hd_conf_path(cf, args[0], false)), '\0');
+    hd_build_need_dir(cf, pc->temp_path);
     return HD_OK;
 }
 

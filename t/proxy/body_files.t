@@ -54,6 +54,8 @@ $hd->backend(1, sub {
 });
 $hd->backend(3, sub { [503, {}, 'no'] });
 $hd->start;
+ok -d $hd->dir . '/bodies', 'the folder is there from the start';
+is +(stat _)[4], (getpwnam 'nobody')[2], 'and the user\'s whose workers write there' if $> == 0 && !$ENV{HD_PROGRAM};
 
 sub bytes { my ($n) = @_; return substr join('', map { pack 'N', $_ } 0 .. $n / 4 + 1), 0, $n }
 my $upload = $hd->write('upload', '');

@@ -242,6 +242,12 @@ hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err)
     return cf->build->ops->need_log(cf, path, err);
 }
 
+void hd_build_need_dir(hd_conf_t *cf, hd_str_t path)
+{
+    if (cf->build->ops != NULL && cf->build->ops->need_dir != NULL)
+        cf->build->ops->need_dir(cf, path);
+}
+
 hd_str_t (*hd_node_bytes)(hd_member_t *m);
 
 const void *hd_conf_main_of(hd_member_t *m, const hd_module_t *module)

@@ -153,6 +153,7 @@ typedef struct {
     hd_rc_t (*need_listen)(hd_conf_t *cf, const hd_socket_spec_t *spec, unsigned roles,
                            hd_err_t *err);
     hd_rc_t (*need_log)(hd_conf_t *cf, hd_str_t path, hd_err_t *err);
+    void (*need_dir)(hd_conf_t *cf, hd_str_t path);
     void (*on_warning)(hd_conf_t *cf, const char *text); /* NULL: the error log */
 } hd_build_ops_t;
 
@@ -182,6 +183,9 @@ hd_rc_t hd_build_need_listen(hd_conf_t *cf, const hd_socket_spec_t *spec,
 hd_rc_t hd_build_need_listen_for(hd_conf_t *cf, const hd_socket_spec_t *spec,
                                  unsigned roles, hd_err_t *err) HD_MUST_CHECK;
 hd_rc_t hd_build_need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err) HD_MUST_CHECK;
+/* A folder that workers write into, NUL-terminated: made, theirs, if it is missing. That it
+ * can't be is a warning. */
+void hd_build_need_dir(hd_conf_t *cf, hd_str_t path);
 
 /* Only what the main level and events {} say with <module>'s simple directives:
  * process-level settings, before there is anywhere to build. The rest isn't looked at. */

@@ -2,6 +2,7 @@
 #include "core/proc/hd_process_int.h"
 #include "core/os/hd_clock.h"
 #include "hd_auto_config.h"
+#include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -133,6 +134,20 @@ static hd_rc_t need_log(hd_conf_t *cf, hd_str_t path, hd_err_t *err)
     return HD_OK;
 }
 
+/* As nginx, by whoever may: a worker's user often has no right to make it there. */
+static void need_dir(hd_conf_t *cf, hd_str_t path)
+{
+    const hd_settings_t *s = loading->settings;
+
+    if (mkdir(path.data, 0700) != 0) {
+        if (errno != EEXIST)
+            hd_conf_warn(cf, "mkdir() \"%s\" failed: %s", path.data, strerror(errno));
+        return;
+    }
+    if (geteuid() == 0 && s->uid != UINT32_MAX && chown(path.data, s->uid, s->gid) != 0)
+        hd_conf_warn(cf, "chown() of \"%s\" failed: %s", path.data, strerror(errno));
+}
+
 static void on_warning(hd_conf_t *cf, const char *text)
 {
     (void)cf;
@@ -146,6 +161,7 @@ static const hd_build_ops_t ops = {
     .find_xds_modules = find_xds_modules,
     .need_listen = need_listen,
     .need_log = need_log,
+    .need_dir = need_dir,
     .on_warning = on_warning,
 };
 
