@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define UNNEEDED_NS 5000000000u /* so long what nobody needs any more stays */
+
 hd_str_t hd_xres_keep_str(hd_str_t s)
 {
     char *copy = malloc(s.len + 1);
@@ -132,6 +134,7 @@ void hd_xres_set_needs(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
 
         if (other->refs++ == 0 && !from[i].is_local)
             s->needs_changed[other->kind] = true;
+        other->unneeded_ns = 0;
         other->is_local |= from[i].is_local;
         list[i].res = other;
         list[i].wait_until_ns =
@@ -254,10 +257,38 @@ static void forget(hd_xstore_t *s, hd_xres_t *r)
     hd_dns_names_clear(&r->names);
 }
 
+/* What is in force stays for a while: conns that a listener accepted right before it went
+ * still ask for its routes and secrets. */
 static void drop_unneeded(hd_xstore_t *s, hd_xres_t *r)
 {
-    if (r->refs == 0 && !r->is_asked_for && !r->is_local)
+    if (r->is_asked_for || r->is_local)
+        return;
+    if (r->slot != NULL)
+        r->unneeded_ns = hd_xstore_now_ns(s);
+    else
         forget(s, r);
+}
+
+uint64_t hd_xres_leaves_ns(const hd_xres_t *r)
+{
+    return r->unneeded_ns == 0 || r->refs > 0 || r->is_asked_for
+               ? UINT64_MAX
+               : r->unneeded_ns + UNNEEDED_NS;
+}
+
+void hd_xstore_drop_unneeded(hd_xstore_t *s)
+{
+    uint64_t now = hd_xstore_now_ns(s);
+
+    for (hd_xds_kind_t k = 0; k < HD_XDS_KINDS_N; k++) {
+        hd_xres_t *next;
+
+        for (hd_xres_t *r = hd_xstore_next(s, k, NULL); r != NULL; r = next) {
+            next = hd_xstore_next(s, k, r);
+            if (hd_xres_leaves_ns(r) <= now)
+                forget(s, r);
+        }
+    }
 }
 
 void hd_xres_remove(hd_xstore_t *s, hd_xres_t *r)

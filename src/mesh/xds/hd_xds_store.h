@@ -53,6 +53,7 @@ struct hd_xres_s {
     uint32_t needs_n;
     hd_dns_names_t names; /* that it depends on */
     uint32_t refs;        /* resources that need it */
+    uint64_t unneeded_ns; /* since when none does; 0: one does, or none ever did */
     bool is_asked_for;    /* by a wildcard: it stays without being needed */
     bool is_local;        /* made by the agent itself */
     bool is_staged;       /* its new version is in the batch being built */
