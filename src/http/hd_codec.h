@@ -64,6 +64,8 @@ struct hd_exchange_s {
     bool head_written; /* a byte of the request may have reached the peer; good in on_end
                         */
     uint64_t heard;    /* bytes that had come over the conn when it began */
+    bool was_unaware;  /* in on_end: refused by a peer that hadn't yet said of how
+                          many it takes */
     bool is_reused_conn;     /* the conn has carried an exchange or idled before */
     bool is_http10;          /* set before send_head: HTTP/1.0, once a conn */
     uint32_t head_bytes_max; /* the same: of the response's head; 0: the codec's */
@@ -125,6 +127,10 @@ void hd_upconn_release(hd_upconn_t *u, bool reusable);
  * it was used again; or it said how long it lets a conn idle (Keep-Alive: timeout). */
 void hd_upconn_peer_closed(hd_upconn_t *u);
 void hd_upconn_peer_told(hd_upconn_t *u, uint32_t idle_ms);
+/* The peer takes <n> exchanges at once, as conns to it will expect from now on. */
+void hd_upconn_set_streams(hd_upconn_t *u, uint32_t n);
+/* What to expect before it has said so: <most>, or less, if it was so the last time. */
+uint32_t hd_upconn_streams_expected(const hd_upconn_t *u, uint32_t most);
 /* Its cluster's settings now, good in this turn; NULL: it is gone, or out of its pool. */
 const hd_cluster_t *hd_upconn_cluster(const hd_upconn_t *u);
 /* Its peer is not to be trusted any longer: no new exchange, closed when it is unused. */

@@ -27,6 +27,7 @@ typedef struct {
     bool paused, head_given, ended, closed, refused, in_trailers;
     bool bad_status; /* RFC 9113 §8.3.2 with RFC 9110 §15: below 100 is none */
     bool is_endless; /* interim responses without end */
+    bool is_early;   /* begun before the peer's SETTINGS had come */
 } h2_stream_t;
 
 struct h2_client_s {
@@ -188,6 +189,7 @@ static void send_head(hd_exchange_t *x, hd_req_t *req, bool has_body, int64_t le
     st->client = h;
     st->x = x;
     st->req = req;
+    st->is_early = !h->has_settings;
     st->is_upgrade = req->head.is_upgrade;
     st->is_tunnel = st->is_upgrade || req->head.method_id == HD_M_CONNECT;
     hd_chain_init(&st->out.chain);
@@ -475,7 +477,7 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
         uint32_t max = nghttp2_session_get_remote_settings(
             ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
 
-        h->up->streams_max = hd_min(max, 1000u);
+        hd_upconn_set_streams(h->up, hd_min(max, 1000u));
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK) && !h->has_settings) {
             h->has_settings = true;
             send_waiting(h);
@@ -568,6 +570,8 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
         st->tube = NULL;
     }
     st->refused |= error == NGHTTP2_REFUSED_STREAM;
+    if (st->x != NULL)
+        st->x->was_unaware = st->refused && st->is_early;
     if (st->x != NULL && st->large.len > 0) {
         hd_exchange_too_large(&err, head_bytes_max(st->x), HD_FIELDS_MAX, st->large);
         end_exchange(st, HD_XR_TOO_LARGE, &err);
@@ -747,7 +751,7 @@ hd_rc_t hd_h2_client_open(hd_upconn_t *u, hd_err_t *err)
     hd_pool_defer(pool, destroy_client, h);
     u->_codec = h;
     u->codec = &hd_h2_client;
-    u->streams_max = STREAMS_MAX;
+    u->streams_max = hd_upconn_streams_expected(u, STREAMS_MAX);
     hd_conn_set_handler(u->conn, &handler, h);
     nghttp2_submit_settings(h->s.ng, NGHTTP2_FLAG_NONE, settings, hd_countof(settings));
     nghttp2_session_set_local_window_size(h->s.ng, NGHTTP2_FLAG_NONE, 0,

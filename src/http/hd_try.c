@@ -303,7 +303,8 @@ static void on_end(hd_exchange_t *x, hd_exchange_end_t why, const hd_err_t *err)
         .is_invalid = why == HD_XR_PROTOCOL || why == HD_XR_TOO_LARGE,
     };
 
-    if (may_repeat(t, why) && try_count_repeat(t)) {
+    /* The budget is for peers that have too much to do, not for our ignorance. */
+    if (may_repeat(t, why) && (x->was_unaware || try_count_repeat(t))) {
         t->x = NULL;
         t->is_repeated = true;
         t->step = HD_TRY_STEP_CONNECT;

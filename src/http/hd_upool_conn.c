@@ -102,12 +102,12 @@ bool hd_pooled_is_worn(const hd_upool_t *p, const hd_pooled_t *uc)
     bool is_link = uc->u.codec != NULL && uc->u.codec->is_for_many;
     uint32_t max = is_link && l->is_per_client ? 0 : l->requests_per_conn;
 
-    /* Opened for those that wait: however late it comes, the next would come no sooner. */
+    /* Opened for those that wait: however late it comes, the next would come no sooner.
+     */
     if (p->waits_n > 0 && uc->u.exchanges == 0)
         return false;
     /* Who waited when the draining began is still this pool's to serve: no other will. */
-    if ((p->is_draining && p->waits_n == 0) ||
-        (max > 0 && uc->u.exchanges >= max))
+    if ((p->is_draining && p->waits_n == 0) || (max > 0 && uc->u.exchanges >= max))
         return true;
     return l->conn_lifetime_ms > 0 && hd_loop_now_ns(p->loop) - uc->u.born_ns >
                                           (uint64_t)l->conn_lifetime_ms * 1000000;
@@ -160,6 +160,20 @@ uint32_t hd_pooled_streams_max(const hd_upool_t *p, const hd_pooled_t *uc)
     uint32_t max = uc->u.streams_max;
 
     return p->limits.max_streams > 0 ? hd_min(max, p->limits.max_streams) : max;
+}
+
+void hd_upconn_set_streams(hd_upconn_t *u, uint32_t n)
+{
+    u->streams_max = n;
+    if (u->pool != NULL)
+        u->pool->peer_streams = n;
+}
+
+uint32_t hd_upconn_streams_expected(const hd_upconn_t *u, uint32_t most)
+{
+    uint32_t last = u->pool != NULL ? u->pool->peer_streams : 0;
+
+    return last > 0 ? hd_min(last, most) : most;
 }
 
 void hd_pooled_settle(hd_upool_t *p, hd_pooled_t *uc)

@@ -50,7 +50,8 @@ typedef struct hd_upool_s {
     hd_upool_limits_t limits;
     hd_endpoint_state_t *endpoint; /* where max_conns is its own; NULL: it isn't */
     uint32_t endpoint_max;
-    hd_gauge_id_t counted;   /* among the cluster's pools */
+    uint32_t peer_streams; /* that a conn may carry, as the peer said last; 0: nothing */
+    hd_gauge_id_t counted; /* among the cluster's pools */
     const hd_slot_t *secret; /* whose version is in the key; NULL: none */
     bool multiplexes;        /* a conn carries many: hoped, or as conns have shown */
     bool is_draining, is_serving;

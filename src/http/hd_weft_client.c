@@ -357,7 +357,7 @@ static void on_hello(hd_weft_t *w)
 {
     weft_client_t *h = (weft_client_t *)w;
 
-    h->up->streams_max = w->peer_streams;
+    hd_upconn_set_streams(h->up, w->peer_streams);
 }
 
 static void on_drained(hd_weft_t *w, hd_weft_stream_t *st)
@@ -452,6 +452,6 @@ hd_rc_t hd_weft_client_open(hd_upconn_t *u, hd_err_t *err)
         hd_ping_start(&h->w.ping, cluster->h2_ping_ms, cluster->h2_ping_timeout_ms);
     u->_codec = h;
     u->codec = &codec;
-    u->streams_max = h->w.peer_streams;
+    u->streams_max = hd_upconn_streams_expected(u, h->w.peer_streams);
     return HD_OK;
 }

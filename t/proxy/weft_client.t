@@ -24,12 +24,14 @@ http {
     proxy_ssl_certificate_key $own->{key};
     proxy_next_upstream off;
     large_client_header_buffers 4 20k;
+    upstream cold { server 127.0.0.1:%%PORT_few%%; circuit_breaker retries=1; }
     upstream ping { server 127.0.0.1:%%PORT_ping_tls%%; keepalive_ping 20ms timeout=5s; }
     upstream dead { server 127.0.0.1:%%PORT_ping_tls%%; keepalive_ping 20ms timeout=100ms; }
     server {
         listen 127.0.0.1:%%PORT_0%%;
         location /dead/ { proxy_pass https://dead; }
         location /few_h2/ { proxy_pass https://127.0.0.1:%%PORT_few%%/; proxy_multiplex off; proxy_http_version 2; }
+        location /cold/ { proxy_pass https://cold/; proxy_multiplex off; proxy_http_version 2; }
         location /few/ { proxy_pass https://127.0.0.1:%%PORT_few%%/; }
         location /long/ { proxy_pass https://127.0.0.1:%%PORT_few%%/;
             set \$ten "\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0\$http_x_0";
@@ -132,6 +134,9 @@ like $first, qr{heddle-weft/1$}, 'a link';
 $hd->reload; # nothing changed: it is the same
 my @conns = map { my $c = $hd->connect(0); $c->send("POST /few/late HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"); $c } 1 .. 60;
 is scalar(grep { $_->response->status == 200 } @conns), 60, '60 at once to a server that takes 4 over a link';
+
+@conns = map { my $c = $hd->connect(0); $c->send("POST /cold/late HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"); $c } 1 .. 60;
+is scalar(grep { $_->response->status == 200 } @conns), 60, 'over HTTP/2, which no one has spoken to it yet: refused ones are no retries';
 
 sub long { return $hd->get("/$_[0]/a", map { ("X-$_" => 'x' x 16000) } 0 .. $_[1] - 1) }
 $first = $hd->get('/few/link')->body;
