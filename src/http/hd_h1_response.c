@@ -99,6 +99,11 @@ void hd_h1_send_head(hd_req_t *req, bool is_interim)
 
     if (is_interim && req->head.version < HD_HTTP_11)
         return; /* RFC 9110 §15.2 */
+    if (h->is_lost) {
+        h->is_aborted = true;
+        hd_conn_wake(h->conn); /* the conn's half ends it, out of this call */
+        return;
+    }
     hd_chain_init(&out);
     hd_h1_writer_init(&w, &out);
     hd_h1_put_status_line(&w, &req->res);

@@ -229,7 +229,9 @@ static void on_finished(hd_req_t *req)
         hd_conn_wake(h->conn);
         return;
     }
-    if (h->is_aborted)
+    if (h->is_lost)
+        end_conn(h, false);
+    else if (h->is_aborted)
         cut_response(h, req);
     else
         end_conn(h, true);
@@ -587,7 +589,9 @@ static void on_readable(hd_conn_t *c)
     size_t got = 0;
 
     if (h->is_aborted && h->req != NULL) {
-        lose_client(h, HD_E_LIMIT, "no memory for the response");
+        lose_client(h, h->is_lost ? HD_E_RESET : HD_E_LIMIT,
+                    h->is_lost ? "the client had gone before"
+                               : "no memory for the response");
         return;
     }
     if (h->state == HD_H1S_ANSWER && c->peer_closing && h->req != NULL &&
@@ -655,7 +659,15 @@ static void on_writable(hd_conn_t *c)
 
 static void on_closed(hd_conn_t *c)
 {
-    lose_client(wake_up(c), HD_E_RESET, "client reset the connection");
+    hd_h1_server_t *h = wake_up(c);
+
+    if (h->state == HD_H1S_ANSWER && h->req != NULL &&
+        hd_request_outlives_client(h->req)) {
+        h->is_lost = h->close_after = true;
+        set_timer(h, 0);
+    } else {
+        lose_client(h, HD_E_RESET, "client reset the connection");
+    }
 }
 
 static bool is_idle(const hd_h1_idle_t *idle)

@@ -44,6 +44,7 @@ typedef struct hd_h1_server_s {
     hd_chunked_t chunked;
     uint8_t state;
     bool response_chunked, close_after, wants_continue, is_aborted;
+    bool is_lost; /* the client is gone, and the request goes on */
     bool is_pipelined;  /* bytes of the next request came with the last one's */
     bool is_head_timed; /* the timer is the head's */
     bool is_reading;    /* counted so (hd_clients.h): some of a head is there */

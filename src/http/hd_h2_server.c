@@ -86,11 +86,57 @@ static void on_goodbye(hd_timer_t *t)
     hd_h2_server_finish_drain(hd_container_of(t, hd_h2_server_t, goodbye));
 }
 
+/* The client has closed its side, or reset the conn. Are there requests that go on
+ * nevertheless? They are the conn's last, the others lose their client. */
+static bool outlives_client(hd_h2_server_t *h, bool may_read, const char *why)
+{
+    uint32_t n = 0;
+
+    hd_list_each(link, &h->streams)
+    {
+        hd_req_t *req = hd_list_entry(link, hd_h2_stream_t, link)->req;
+
+        n += req != NULL && hd_request_outlives_client(req);
+    }
+    if (n == 0)
+        return false;
+    h->is_draining = h->is_final = true;
+    h->in_head = false;
+    h->s.is_broken |= !may_read;
+    hd_timer_stop(h->s.conn->loop, &h->goodbye);
+    hd_list_each(link, &h->streams)
+    {
+        hd_h2_stream_t *st = hd_list_entry(link, hd_h2_stream_t, link);
+        hd_req_t *req = st->req;
+
+        if (req != NULL && hd_request_outlives_client(req)) {
+            st->closed |= !may_read;
+            continue;
+        }
+        st->req = NULL;
+        if (req != NULL)
+            hd_request_client_gone(req, HD_E_RESET, why);
+        if (may_read && !st->closed) {
+            hd_h2_tunnel_end(st);
+            nghttp2_submit_rst_stream(h->s.ng, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_CANCEL);
+        } else {
+            hd_h2_stream_free(st);
+        }
+    }
+    hd_h2_session_flush_later(&h->s);
+    return true;
+}
+
 static void on_readable(hd_conn_t *c)
 {
     hd_h2_server_t *h = c->owner;
     hd_rc_t rc = hd_h2_session_read(&h->s);
 
+    if (rc == HD_DONE && outlives_client(h, true, "client closed the connection"))
+        return;
+    if (rc == HD_ERROR && c->err != NULL && c->err->code == HD_E_RESET &&
+        outlives_client(h, false, "client reset the connection"))
+        return;
     if (rc == HD_DONE)
         hd_h2_server_end(h, HD_E_RESET, "client closed the connection",
                          HD_H2_END_LINGERING);
@@ -114,6 +160,8 @@ static void on_writable(hd_conn_t *c)
 
 static void on_closed(hd_conn_t *c)
 {
+    if (outlives_client(c->owner, false, "client reset the connection"))
+        return;
     hd_h2_server_end(c->owner, HD_E_RESET, "client reset the connection",
                      HD_H2_END_RESETTING);
 }
@@ -170,7 +218,8 @@ static void on_due(hd_timer_t *t)
         hd_h2_server_finish_drain(h);
         return;
     }
-    hd_h2_server_end(h, HD_E_TIMEOUT, "idle", HD_H2_END_LINGERING);
+    hd_h2_server_end(h, HD_E_TIMEOUT, "idle",
+                     h->s.is_broken ? HD_H2_END_RESETTING : HD_H2_END_LINGERING);
 }
 
 static void submit_settings(hd_h2_server_t *h, const hd_http_conf_t *http)

@@ -471,6 +471,16 @@ static void lose_misread(hd_h2_server_t *h, hd_req_t *req)
     hd_http_entry_let_go(&h->entry, h->s.conn);
 }
 
+/* The client has reset its request; those that nobody waits for any more are bounded as
+ * those that somebody does. */
+static bool goes_on(const hd_h2_server_t *h, hd_req_t *req)
+{
+    if (h->s.streams > h->s.streams_max || !hd_request_outlives_client(req))
+        return false;
+    hd_request_add_flag(req, HD_RF(DOWNSTREAM_RESET));
+    return true;
+}
+
 static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void *user)
 {
     hd_h2_server_t *h = user;
@@ -490,6 +500,8 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
     if (error != NGHTTP2_NO_ERROR)
         hd_h2_tunnel_end(st);
     req = st->req;
+    if (req != NULL && st->was_reset && goes_on(h, req))
+        return 0;
     if (req != NULL && (error != NGHTTP2_NO_ERROR || !st->started || !st->out.ended)) {
         st->req = NULL;
         if (st->was_reset)

@@ -50,8 +50,17 @@ void hd_h2_stream_on_due(hd_timer_t *t)
 {
     hd_h2_stream_t *st = hd_container_of(t, hd_h2_stream_t, timer);
     hd_loop_t *loop = st->server->s.conn->loop;
-    uint64_t since_ns, ms = patience_ms(st, &since_ns), idle_ms;
+    uint64_t since_ns, ms, idle_ms;
+    hd_req_t *req = st->req;
 
+    if (st->closed) {
+        st->req = NULL;
+        if (req != NULL)
+            hd_request_client_gone(req, HD_E_RESET, "the client had gone before");
+        hd_h2_stream_free_if_over(st);
+        return;
+    }
+    ms = patience_ms(st, &since_ns);
     if (ms == 0)
         return;
     idle_ms = (hd_loop_now_ns(loop) - since_ns) / 1000000;
@@ -84,6 +93,8 @@ static void send_head(hd_req_t *req, bool is_interim)
     size_t n = 0;
     int rc;
 
+    if (st->closed && !is_interim) /* it has gone on without its client up to here */
+        hd_timer_set(req->loop, &st->timer, 1);
     if (st->closed || (is_interim && req->res.status == 101)) /* RFC 9113 §8.6 */
         return;
     if (is_tunnel && req->res.status == 101)
@@ -222,7 +233,7 @@ static void on_finished(hd_req_t *req)
     hd_h2_stream_t *st = req->client_state;
 
     st->req = NULL;
-    if (!st->is_aborted)
+    if (!st->is_aborted && !st->was_reset)
         hd_h2_budget_earn(&st->server->s.budget, HD_H2_EARNED_BY_REQUEST);
     hd_h2_stream_stop_body(st);
     hd_h2_stream_free_if_over(st);

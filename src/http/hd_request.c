@@ -784,6 +784,13 @@ bool hd_request_ends_with_client(hd_req_t *req)
            req->action_ops->ends_with_client(req);
 }
 
+bool hd_request_outlives_client(hd_req_t *req)
+{
+    return req->is_acting && !req->response_started && req->body_ended &&
+           req->action_ops == &hd_proxy_action && req->head.protocol.len == 0 &&
+           !hd_request_ends_with_client(req); /* a tunnel would have one end */
+}
+
 /* <status> is nginx's number for it; Envoy logs 0. */
 static void lose_client(hd_req_t *req, unsigned status, hd_err_code_t code,
                         const char *why, uint64_t flag, const char *details)

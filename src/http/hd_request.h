@@ -381,6 +381,9 @@ void hd_request_on_drained(hd_req_t *req);    /* client: room for response bytes
 /* The client has closed its side of the conn, and may have gone: is it to be let go of?
  */
 bool hd_request_ends_with_client(hd_req_t *req);
+/* Is it all there, and its upstream to be heard though nobody is left to read the answer
+ * (proxy_ignore_client_abort)? The codec ends it once the answer begins, as nginx does. */
+bool hd_request_outlives_client(hd_req_t *req);
 /* The client closed or reset; or it broke the protocol (HD_E_PROTOCOL) or let us wait for too
  * long (HD_E_TIMEOUT), so that we end it. The request ends by itself; the codec must not use
  * it again. */
