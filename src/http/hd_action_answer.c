@@ -110,6 +110,10 @@ static hd_str_t redirect_path(hd_req_t *req, const hd_redirect_t *to)
         if (hd_str_find_char(to->path, '?') >= 0)
             query = HD_STR_NONE;
         path = to->path;
+    } else if (to->rewrite.text.len > 0) {
+        if (hd_match_replace(req->member, req->routes_region, &to->rewrite, to->rewrite_to,
+                             path, req->pool, &path) != HD_OK)
+            return HD_STR_NONE;
     } else if (to->prefix.len > 0) {
         rest = hd_str_sub(path, req->route->matched_prefix.len, path.len);
         path = hd_str_printf(req->pool, "%.*s%.*s", HD_STR_ARG(to->prefix),
@@ -127,8 +131,10 @@ static hd_str_t compose_location(hd_req_t *req)
     static const hd_redirect_t nowhere;
     const hd_redirect_t *to =
         req->route->redirect != NULL ? req->route->redirect : &nowhere;
-    hd_str_t scheme = req->head.scheme, host, port;
+    hd_str_t scheme = req->head.scheme, host, port, path = redirect_path(req, to);
 
+    if (path.data == NULL) /* it could not be rewritten */
+        return HD_STR_NONE;
     split_authority(req->head.authority, &host, &port);
     if (to->scheme.len > 0) {
         scheme = to->scheme;
@@ -142,8 +148,7 @@ static hd_str_t compose_location(hd_req_t *req)
     if (to->port != 0)
         port = hd_str_printf(req->pool, ":%u", to->port);
     return hd_str_printf(req->pool, "%.*s://%.*s%.*s%.*s", HD_STR_ARG(scheme),
-                         HD_STR_ARG(host), HD_STR_ARG(port),
-                         HD_STR_ARG(redirect_path(req, to)));
+                         HD_STR_ARG(host), HD_STR_ARG(port), HD_STR_ARG(path));
 }
 
 static hd_rc_t start_redirect(hd_req_t *req)
@@ -158,6 +163,8 @@ static hd_rc_t start_redirect(hd_req_t *req)
             location = hd_http_absolute_url(req, location);
     } else if (route->text == NULL) {
         location = compose_location(req);
+        if (location.len == 0)
+            return hd_req_fail(req, 500, HD_E_INTERNAL, "the path could not be rewritten");
     } else {
         if (eval_text(req, &location) != HD_OK)
             return HD_ERROR;

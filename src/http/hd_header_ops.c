@@ -123,7 +123,37 @@ void hd_header_ops_undo(hd_req_t *req)
     }
 }
 
-/* From the most specific outwards, as Envoy does. */
+/* From the most specific outwards, as Envoy does; or, if the route table says so, from the
+ * outermost inwards. */
+static void apply_levels(hd_req_t *req, hd_headers_t *h, bool is_response)
+{
+    const hd_weighted_t *target = req->target;
+    const hd_vhost_t *vhost = req->vhost;
+    const hd_routes_t *routes = vhost != NULL ? req->routes : NULL;
+    struct {
+        const hd_header_op_conf_t *ops;
+        uint32_t n;
+    } levels[4] = {{0}};
+
+    if (target != NULL) {
+        levels[0].ops = is_response ? target->response_ops : target->request_ops;
+        levels[0].n = is_response ? target->response_ops_n : target->request_ops_n;
+    }
+    levels[1].ops = is_response ? req->route->response_ops : req->route->request_ops;
+    levels[1].n = is_response ? req->route->response_ops_n : req->route->request_ops_n;
+    if (routes != NULL) {
+        levels[2].ops = is_response ? vhost->response_ops : vhost->request_ops;
+        levels[2].n = is_response ? vhost->response_ops_n : vhost->request_ops_n;
+        levels[3].ops = is_response ? routes->response_ops : routes->request_ops;
+        levels[3].n = is_response ? routes->response_ops_n : routes->request_ops_n;
+    }
+    for (size_t i = 0; i < hd_countof(levels); i++) {
+        size_t at = routes != NULL && routes->specific_wins ? 3 - i : i;
+
+        apply(req, h, levels[at].ops, levels[at].n, is_response);
+    }
+}
+
 void hd_header_ops_request(hd_req_t *req)
 {
     hd_headers_t *h = &req->head.headers;
@@ -137,13 +167,7 @@ void hd_header_ops_request(hd_req_t *req)
     if (n == 0)
         return;
     hd_header_ops_keep_received(req);
-    if (req->target != NULL)
-        apply(req, h, req->target->request_ops, req->target->request_ops_n, false);
-    apply(req, h, route->request_ops, route->request_ops_n, false);
-    if (req->vhost != NULL) {
-        apply(req, h, req->vhost->request_ops, req->vhost->request_ops_n, false);
-        apply(req, h, req->routes->request_ops, req->routes->request_ops_n, false);
-    }
+    apply_levels(req, h, false);
 }
 
 bool hd_header_ops_has_trailers(const hd_req_t *req)
@@ -191,15 +215,9 @@ void hd_header_ops_response(hd_req_t *req)
         return;
     if (req->is_local_reply && req->http != NULL && req->http->is_xds)
         type = take_type(h);
-    if (req->target != NULL)
-        apply(req, h, req->target->response_ops, req->target->response_ops_n, true);
     if (route->expires != NULL && is_ordinary(req->res.status))
         hd_expires_put(req, route->expires);
-    apply(req, h, route->response_ops, route->response_ops_n, true);
-    if (req->vhost != NULL) {
-        apply(req, h, req->vhost->response_ops, req->vhost->response_ops_n, true);
-        apply(req, h, req->routes->response_ops, req->routes->response_ops_n, true);
-    }
+    apply_levels(req, h, true);
     if (type.len > 0 && hd_headers_get(h, HD_H_CONTENT_TYPE) == NULL)
         hd_headers_add_id(h, HD_H_CONTENT_TYPE, HD_STR("content-type"), type);
 }

@@ -44,6 +44,7 @@ typedef struct hd_http_conf_s {
     uint8_t
         escaped_slashes; /* 0 keep, 1 reject, 2 unescape+redirect, 3 unescape+forward */
     bool strip_port, upgrade_websocket;
+    bool strip_own_port; /* only one that is the listener's */
     bool accepts_http10;                 /* xDS; by file it always is */
     hd_str_t http10_host;                /* xDS: of who sends none; empty: 400 */
     hd_upgrades_t upgrades;              /* xDS */

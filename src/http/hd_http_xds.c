@@ -329,18 +329,24 @@ static void strip_port(hd_req_t *req)
 {
     hd_str_t a = req->head.authority;
     size_t at = a.len;
+    uint64_t port;
 
     while (at > 0 && a.data[at - 1] >= '0' && a.data[at - 1] <= '9')
         at--;
-    if (at > 1 && at < a.len && a.data[at - 1] == ':')
-        req->head.authority = hd_str_sub(a, 0, at - 1);
+    if (at <= 1 || at == a.len || a.data[at - 1] != ':')
+        return;
+    if (req->http->strip_own_port &&
+        (!hd_str_to_u64(hd_str_sub(a, at, a.len), UINT16_MAX, &port) ||
+         port != hd_conn_local(req->conn)->port))
+        return;
+    req->head.authority = hd_str_sub(a, 0, at - 1);
 }
 
 void hd_http_xds_request(hd_req_t *req)
 {
     if (req->conn == NULL)
         return;
-    if (req->http->strip_port)
+    if (req->http->strip_port || req->http->strip_own_port)
         strip_port(req);
     find_client(req);
     set_forwarded_proto(req);
@@ -378,8 +384,17 @@ void hd_http_xds_try(hd_req_t *req, const hd_proxy_conf_t *proxy, uint32_t attem
             hd_str_printf(req->pool, "%u", ms));
 }
 
-void hd_http_xds_set_host(hd_req_t *req, hd_str_t host)
+void hd_http_xds_set_host(hd_req_t *req, const hd_proxy_conf_t *proxy, hd_str_t host)
 {
+    hd_str_t name = HD_STR("x-forwarded-host"), theirs;
+
+    if (proxy->tells_host && req->up_host.len == 0) {
+        theirs = hd_headers_joined(HEADERS(req), name, req->pool, NULL);
+        set(req, name,
+            theirs.len == 0 ? req->head.authority
+                            : hd_str_printf(req->pool, "%.*s,%.*s", HD_STR_ARG(theirs),
+                                            HD_STR_ARG(req->head.authority)));
+    }
     req->up_host = host;
     if (!req->http->suppress_envoy_headers)
         set(req, HD_STR("x-envoy-original-host"), req->head.authority);

@@ -125,20 +125,38 @@ static hd_rc_t set_path(hd_proxy_t *p)
     return HD_OK;
 }
 
-static void set_host(hd_proxy_t *p)
+static hd_rc_t set_host_by(hd_proxy_t *p, const hd_host_rewrite_t *by)
+{
+    hd_req_t *req = p->req;
+    hd_str_t host;
+
+    if (by->header.len > 0)
+        host = hd_req_header(req, by->header, NULL);
+    else if (hd_match_replace(req->member, req->routes_region, &by->path, by->path_to,
+                              raw_path_only(req), req->pool, &host) != HD_OK)
+        return hd_req_err(req, HD_E_INTERNAL, "the path could not be made a host");
+    if (host.len > 0)
+        hd_http_xds_set_host(req, p->conf, host);
+    return HD_OK;
+}
+
+static hd_rc_t set_host(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
 
     if (req->up_host.len > 0) /* a filter has set it */
-        return;
+        return HD_OK;
+    if (hd_unlikely(p->conf->host_by != NULL))
+        return set_host_by(p, p->conf->host_by);
     if (p->conf->host.len > 0) {
         if (req->http != NULL && req->http->is_xds)
-            hd_http_xds_set_host(req, p->conf->host);
+            hd_http_xds_set_host(req, p->conf, p->conf->host);
         else
             req->up_host = p->conf->host;
     } else if (p->conf->host_is_upstreams && (req->http == NULL || !req->http->is_xds)) {
         req->up_host = p->cluster_name;
     }
+    return HD_OK;
 }
 
 /* What <list> says of <type>, in *is_on; false: nothing. */
@@ -259,8 +277,7 @@ hd_rc_t hd_proxy_prepare(hd_proxy_t *p)
 {
     hd_req_t *req = p->req;
 
-    set_host(p);
-    if (set_path(p) != HD_OK || set_own(p) != HD_OK)
+    if (set_host(p) != HD_OK || set_path(p) != HD_OK || set_own(p) != HD_OK)
         return HD_ERROR;
     if (hd_unlikely(p->conf->no_request_headers)) {
         hd_header_ops_keep_received(req);

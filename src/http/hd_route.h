@@ -103,6 +103,14 @@ enum {
     HD_IGNORES_EXPIRES = 16, /* for a cache: there is none */
 };
 
+/* The upstream's host by the request: a field's value, or what a pattern makes of the path;
+ * nothing comes of a field that isn't there. */
+typedef struct {
+    hd_str_t header; /* empty: by the path */
+    hd_match_t path;
+    hd_str_t path_to;
+} hd_host_rewrite_t;
+
 typedef struct {
     const hd_weighted_t *targets; /* at least one, but for cluster_expr */
     uint32_t targets_n, weights_total;
@@ -134,7 +142,9 @@ typedef struct {
     hd_match_t rewrite; /* regex_rewrite; text.len 0: none */
     hd_str_t rewrite_to;
     hd_str_t host;               /* host_rewrite_literal; empty: keep (or ops set Host) */
-    uint32_t timeout_ms;         /* whole request; 0: none */
+    const hd_host_rewrite_t *host_by; /* xDS; NULL: none */
+    bool tells_host;                  /* xDS: what it was, in X-Forwarded-Host */
+    uint32_t timeout_ms;              /* whole request; 0: none */
     uint32_t try_timeout_ms;     /* 0: none */
     uint32_t idle_timeout_ms;    /* between bytes, either way; 0: none is said here */
     uint32_t connect_timeout_ms; /* 0: the cluster's */
@@ -189,6 +199,8 @@ typedef struct {
 /* Parts of the Location of an xDS redirect; empty, 0: the request's. */
 typedef struct {
     hd_str_t host, path, prefix, scheme;
+    hd_match_t rewrite; /* of the path; text.len 0: none */
+    hd_str_t rewrite_to;
     uint16_t port;
     bool strips_query;
 } hd_redirect_t;

@@ -36,6 +36,7 @@ typedef struct hd_routes_s {
     const hd_vhost_t *default_vhost;         /* NULL: 404 NR */
     const struct hd_value_maps_s *maps;      /* nginx's `map`; NULL: none */
     bool ignore_port;                        /* of the authority when matching */
+    bool specific_wins; /* header changes: the route's come last, else they come first */
     const struct hd_domain_index_s *domains; /* built by hd_routes_index */
     const hd_header_op_conf_t *request_ops, *response_ops;
     uint32_t request_ops_n, response_ops_n;

@@ -710,8 +710,9 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
     }
     t->step = HD_TRY_STEP_SEND;
     if (p->conf->host_is_upstreams && req->http != NULL && req->http->is_xds &&
-        t->pick.endpoint != NULL && t->pick.endpoint->hostname.len > 0)
-        hd_http_xds_set_host(req, t->pick.endpoint->hostname); /* auto_host_rewrite */
+        t->pick.endpoint != NULL && t->pick.endpoint->hostname.len > 0 &&
+        !hd_str_eq(req->up_host, t->pick.endpoint->hostname)) /* auto_host_rewrite */
+        hd_http_xds_set_host(req, p->conf, t->pick.endpoint->hostname);
     if (req->http != NULL && req->http->is_xds)
         hd_http_xds_try(req, p->conf, t->attempt);
     if (req->upstream_start_ns == 0)

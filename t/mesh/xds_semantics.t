@@ -97,6 +97,20 @@ listener('allow_other', $all_a, http_filters => [rbac('ALLOW', invert_match => $
 listener('deny_host', $all_a, http_filters => [rbac('DENY', name => 'host', string_match => {exact => 'localhost'})]);
 listener('moved', [{match => {prefix => '/port'}, redirect => {host_redirect => 'new', port_redirect => 77}},
     {match => {prefix => '/'}, redirect => {host_redirect => 'new'}}]);
+my $pattern = sub { my ($regex, $by) = @_; return {pattern => {regex => $regex}, substitution => $by} };
+listener('by_path', [{match => {prefix => '/moved'}, redirect => {regex_rewrite => $pattern->('^/moved/(\\w+)', '/to/\\1')}},
+    {match => {prefix => '/header'}, $to->('a', host_rewrite_header => 'x-host')},
+    {match => {prefix => '/host'}, $to->('a', host_rewrite_path_regex => $pattern->('^/host/(\\w+).*$', '\\1.example'))},
+    {match => {prefix => '/told'}, $to->('a', host_rewrite_literal => 'new', append_x_forwarded_host => $true)}]);
+for my $wins ($false, $true) {
+    my $name = $wins ? 'route_wins' : 'table_wins';
+    listener($name, [{match => {prefix => '/'}, $to->('a'), request_headers_to_add => [$set->('x-by', 'route'), $add->('x-all', 'route')]}],
+        vhost => {request_headers_to_add => [$set->('x-by', 'vhost'), $add->('x-all', 'vhost')]});
+    my $table = $listeners[-1]{filter_chains}[0]{filters}[0]{typed_config}{route_config};
+    $table->{request_headers_to_add} = [$set->('x-by', 'table'), $add->('x-all', 'table')];
+    $table->{most_specific_header_mutations_wins} = $true if $wins;
+}
+listener('own_port', [{match => {prefix => '/'}, $to->('a')}], strip_matching_host_port => $true);
 listener('answers', [{match => {prefix => '/json'}, direct_response => {status => 200, body => {inline_string => '{}'}},
         response_headers_to_add => [$add->('content-type', 'application/json')]},
     {match => {prefix => '/'}, direct_response => {status => 200, body => {inline_string => 'x'}}, response_headers_to_remove => ['content-type']}]);
@@ -194,6 +208,30 @@ is ask('moved', 'GET /port', 'Host: old:8080')->header('location'), 'http://new:
 my $r = ask('answers', 'GET /json');
 is join('|', $r->head =~ /^content-type: *(.*?)\r$/mig), 'application/json', 'an answer has one type: the one that was added';
 is ask('answers', 'GET /')->header('content-type'), 'text/plain', 'and is text if there is none';
+
+# ---- paths and hosts by pattern, in which order, which port
+
+is ask('by_path', 'GET /moved/a/b?c')->header('location'), 'http://a.example/to/a/b?c', "a redirect's path by pattern";
+heads('a');
+for my $row (['/header', ['X-Host: there'], 'there'], ['/header', [], 'a.example'], ['/host/one/two?q', [], 'one.example'], ['/told', ['X-Forwarded-Host: z'], 'new']) {
+    my ($path, $fields, $host) = @$row;
+    ask('by_path', "GET $path", @$fields);
+    like my $head = head('a'), qr/^host: \Q$host\E\r$/mi, "$path: the host is $host";
+    is $host eq 'a.example' ? 0 : 1, scalar($head =~ /^x-envoy-original-host: a\.example\r$/m) ? 1 : 0, 'what it was is told where it changed';
+    like $head, qr/^x-forwarded-host: z,a\.example\r$/mi, 'and so for others' if $path eq '/told';
+}
+is ask('by_path', 'GET /header', 'X-Host: a b')->status, 500, 'a host that is none goes nowhere';
+for my $row (['table_wins', 'table', 'route vhost table'], ['route_wins', 'route', 'table vhost route']) {
+    my ($at, $by, $all) = @$row;
+    ask($at, 'GET /');
+    my $head = head('a');
+    like $head, qr/^x-by: $by\r$/m, "$at: $by";
+    is join(' ', $head =~ /^x-all: (\w+)/mg), $all, 'in this order';
+}
+for my $port ($hd->port('own_port'), 80) {
+    ask('own_port', 'GET /', "Host: a:$port");
+    like head('a'), $port == 80 ? qr/^host: a:80\r$/mi : qr/^host: a\r$/mi, "strip_matching_host_port: $port";
+}
 
 # ---- what header changes reach, and what the router adds
 

@@ -165,7 +165,7 @@ static const entry_t entries[] = {
      "xff_num_trusted_hops skip_xff_append upgrade_configs stream_idle_timeout "
      "request_timeout max_request_headers_kb normalize_path preserve_external_request_id "
      "merge_slashes server_header_transformation common_http_protocol_options "
-     "always_set_request_id_in_response !local_reply_config !strip_matching_host_port "
+     "always_set_request_id_in_response !local_reply_config strip_matching_host_port "
      "strip_any_host_port request_headers_timeout path_with_escaped_slashes_action "
      "!original_ip_detection_extensions !strip_trailing_host_dot "
      "!scheme_header_transformation !typed_header_validation_config "
@@ -186,7 +186,7 @@ static const entry_t entries[] = {
     {ROUTE "RouteConfiguration",
      "name virtual_hosts !vhds response_headers_to_add response_headers_to_remove "
      "request_headers_to_add validate_clusters request_headers_to_remove "
-     "request_mirror_policies !most_specific_header_mutations_wins max_direct_response_body_size_bytes "
+     "request_mirror_policies most_specific_header_mutations_wins max_direct_response_body_size_bytes "
      "ignore_port_in_host_matching !ignore_path_parameters_in_path_matching "
      "typed_per_filter_config !internal_only_headers"},
     {ROUTE "VirtualHost",
@@ -217,11 +217,11 @@ static const entry_t entries[] = {
     {ROUTE "RouteAction",
      "cluster cluster_header weighted_clusters !cluster_specifier_plugin metadata_match "
      "prefix_rewrite host_rewrite_literal auto_host_rewrite priority "
-     "!host_rewrite_header "
-     "!host_rewrite_path_regex timeout request_mirror_policies retry_policy hash_policy "
+     "host_rewrite_header "
+     "host_rewrite_path_regex timeout request_mirror_policies retry_policy hash_policy "
      "cluster_not_found_response_code max_grpc_timeout idle_timeout upgrade_configs "
      "!hedge_policy !max_internal_redirects regex_rewrite !retry_policy_typed_config "
-     "!internal_redirect_policy max_stream_duration !append_x_forwarded_host "
+     "!internal_redirect_policy max_stream_duration append_x_forwarded_host "
      "!path_rewrite_policy"},
     {ROUTE "RouteAction.UpgradeConfig", "upgrade_type enabled connect_config"},
     {ROUTE "RouteAction.UpgradeConfig.ConnectConfig",
@@ -239,7 +239,7 @@ static const entry_t entries[] = {
      "response_headers_to_remove request_headers_to_remove typed_per_filter_config "
      "host_rewrite_literal !cluster_header"},
     {ROUTE "RedirectAction",
-     "host_redirect path_redirect prefix_rewrite !regex_rewrite response_code "
+     "host_redirect path_redirect prefix_rewrite regex_rewrite response_code "
      "https_redirect scheme_redirect strip_query port_redirect"},
     {ROUTE "DirectResponseAction", "status body !body_format"},
     {ROUTE "FilterConfig", "config is_optional disabled"},

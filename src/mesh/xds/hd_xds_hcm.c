@@ -291,6 +291,7 @@ hd_rc_t hd_xds_hcm(hd_xds_t *x, const hcm_t *msg, const hd_http_conf_t **out,
         msg->strip_port_mode_case ==
             PB_HCM__HTTP_CONNECTION_MANAGER__STRIP_PORT_MODE_STRIP_ANY_HOST_PORT &&
         msg->strip_any_host_port;
+    conf->strip_own_port = msg->strip_matching_host_port;
     set_peer(msg, conf);
     if (set_codec(msg, conf, err) != HD_OK || set_times(msg, conf, err) != HD_OK ||
         set_limits(x, msg, conf, err) != HD_OK ||

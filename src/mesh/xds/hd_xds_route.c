@@ -108,6 +108,7 @@ hd_rc_t hd_xds_routes(hd_xds_t *x, const PbRoute__RouteConfiguration *msg,
 
     routes->name = hd_xds_str(x, msg->name);
     routes->ignore_port = msg->ignore_port_in_host_matching;
+    routes->specific_wins = msg->most_specific_header_mutations_wins;
     x->routes = msg;
     x->must_exist = hd_pb_bool(msg->validate_clusters, false);
     x->answer_bytes_max =

@@ -255,6 +255,9 @@ static hd_rc_t set_rewrites(hd_xds_t *x, const action_t *msg,
 static hd_rc_t set_host(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
                         hd_err_t *err)
 {
+    hd_host_rewrite_t *by;
+
+    p->tells_host = msg->append_x_forwarded_host;
     switch (msg->host_rewrite_specifier_case) {
     case PB_ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER__NOT_SET:
         return HD_OK;
@@ -264,10 +267,17 @@ static hd_rc_t set_host(hd_xds_t *x, const action_t *msg, hd_proxy_conf_t *p,
     case PB_ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_AUTO_HOST_REWRITE:
         p->host_is_upstreams = hd_pb_bool(msg->auto_host_rewrite, false);
         return HD_OK;
+    case PB_ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_HOST_REWRITE_HEADER:
+        by = hd_pool_new(x->cf.pool, hd_host_rewrite_t);
+        by->header = hd_str_dup_lower(x->cf.pool, hd_str_c(msg->host_rewrite_header));
+        p->host_by = by;
+        return HD_OK;
+    case PB_ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_HOST_REWRITE_PATH_REGEX:
+        by = hd_pool_new(x->cf.pool, hd_host_rewrite_t);
+        p->host_by = by;
+        return hd_xds_rewrite(x, msg->host_rewrite_path_regex, &by->path, &by->path_to, err);
     default:
-        return hd_err_set(
-            err, HD_E_RESOURCE,
-            "the host as a header or by a regex of the path: not supported");
+        return hd_err_set(err, HD_E_RESOURCE, "a host of a kind that isn't known here");
     }
 }
 
@@ -528,8 +538,10 @@ static hd_rc_t set_redirect(hd_xds_t *x, const PbRoute__RedirectAction *msg,
         else
             to->prefix = hd_xds_str(x, msg->prefix_rewrite);
         return HD_OK;
+    case PB_ROUTE__REDIRECT_ACTION__PATH_REWRITE_SPECIFIER_REGEX_REWRITE:
+        return hd_xds_rewrite(x, msg->regex_rewrite, &to->rewrite, &to->rewrite_to, err);
     default:
-        return hd_err_set(err, HD_E_RESOURCE, "redirect: regex_rewrite isn't supported");
+        return hd_err_set(err, HD_E_RESOURCE, "redirect: a path of a kind that isn't known");
     }
 }
 
