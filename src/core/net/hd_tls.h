@@ -33,6 +33,18 @@ typedef struct {
     hd_str_t trust_pem;
 } hd_tls_domain_t;
 
+/* What is asked of a peer's certificate beside a path to the roots: fields of
+ * hd_tls_conf_t, for who finds them with the roots. */
+typedef struct {
+    const hd_match_t *sans;
+    uint32_t sans_n;
+    const uint8_t *san_kinds;
+    const hd_str_t *san_oids;
+    hd_str_t cert_hashes, spki_hashes;
+    uint16_t verify_depth; /* not 0: in place of the settings' */
+    bool allow_expired, accept_untrusted, crl_leaf_only;
+} hd_tls_checks_t;
+
 /* A HD_RES_SECRET's root. PEM texts; the key lies in the secret area. */
 typedef struct hd_secret_s {
     hd_str_t chain_pem; /* leaf first; empty: no certificate here */
@@ -43,6 +55,8 @@ typedef struct hd_secret_s {
     const hd_tls_domain_t *domains; /* in place of trust_pem: a peer's SPIFFE ID says
                                        which of these roots it is verified by */
     uint32_t domains_n;
+    const hd_tls_checks_t *checks; /* beside those of settings: one of all SANs will do,
+                                      one of all hashes; NULL: none */
     hd_str_t ticket_keys; /* HD_TLS_TICKET_KEY_BYTES each, the first writes; in the secret
                              area; empty: none here */
     hd_str_t ocsp_der;    /* stapled to the certificate; empty: none */

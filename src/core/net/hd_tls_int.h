@@ -51,6 +51,8 @@ typedef struct {
         X509_STORE *store;
     } * domains; /* in place of store, if there are any */
     uint32_t domains_n;
+    const hd_tls_checks_t *checks; /* the secret's; NULL: none */
+    hd_regex_t **regexes;          /* of checks->sans; NULL where none is needed */
 } hd_tls_trust_t;
 
 /* Companion of distinct settings and role. */
@@ -204,6 +206,8 @@ int hd_tls_find_spiffe(const GENERAL_NAMES *names, hd_str_t *id, int *uris_n);
 /* A name holds a zero byte: a try to fool whoever compares C strings. */
 bool hd_tls_has_nul(const GENERAL_NAMES *names);
 hd_str_t hd_tls_name_text(const ASN1_STRING *s); /* lent */
+/* Certificates that have ended are let in. */
+bool hd_tls_allows_expired(const hd_tls_layer_t *l);
 /* There is something by which a peer's certificate is judged. */
 bool hd_tls_checks_peer(const hd_tls_conf_t *conf);
 bool hd_tls_is_spiffe_id(hd_str_t id);

@@ -252,7 +252,30 @@ static void free_trust(hd_tls_trust_t *trust)
         free(trust->domains[i].name);
     }
     free(trust->domains);
+    for (uint32_t i = 0; trust->regexes != NULL && i < trust->checks->sans_n; i++)
+        if (trust->regexes[i] != NULL)
+            hd_regex_destroy(trust->regexes[i]);
+    free(trust->regexes);
     free(trust);
+}
+
+static hd_rc_t add_checks(hd_tls_trust_t *trust, const hd_tls_checks_t *checks,
+                          hd_err_t *err)
+{
+    if (checks == NULL)
+        return HD_OK;
+    trust->checks = checks;
+    trust->regexes = calloc(hd_max(checks->sans_n, 1u), sizeof(*trust->regexes));
+    hd_bug_on(trust->regexes == NULL);
+    for (uint32_t i = 0; i < checks->sans_n; i++) {
+        const hd_match_t *p = &checks->sans[i];
+
+        if (p->kind == HD_MATCH_REGEX &&
+            (trust->regexes[i] =
+                 hd_regex_create(p->text, p->ignore_case, p->part, err)) == NULL)
+            return HD_ERROR;
+    }
+    return HD_OK;
 }
 
 static hd_rc_t add_roots(hd_tls_trust_t *trust, X509_STORE *store, hd_str_t pem,
@@ -307,6 +330,7 @@ static hd_tls_trust_t *make_trust(const hd_secret_t *s, hd_err_t *err)
     if (add_roots(trust, trust->store, s->trust_pem, true, err) == HD_OK &&
         add_roots(trust, trust->store, s->more_trust_pem, false, err) == HD_OK &&
         add_domains(trust, s, err) == HD_OK &&
+        add_checks(trust, s->checks, err) == HD_OK &&
         (s->crl_pem.len == 0 || add_crls(trust->store, s->crl_pem, err) == HD_OK))
         return trust;
     free_trust(trust);

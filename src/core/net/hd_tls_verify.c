@@ -269,21 +269,50 @@ static bool matches_other(const hd_match_t *p, hd_regex_t *re, hd_str_t oid,
     }
 }
 
-static bool matches_sans(const hd_tls_ctx_t *ctx, const GENERAL_NAMES *names)
+static hd_tls_checks_t own_checks(const hd_tls_conf_t *conf)
 {
-    const hd_tls_conf_t *conf = &ctx->conf;
+    return (hd_tls_checks_t){.sans = conf->sans,
+                             .sans_n = conf->sans_n,
+                             .san_kinds = conf->san_kinds,
+                             .san_oids = conf->san_oids,
+                             .cert_hashes = conf->cert_hashes,
+                             .spki_hashes = conf->spki_hashes};
+}
 
+/* What stands beside the roots. Never NULL. */
+static const hd_tls_checks_t *more_checks(const hd_tls_layer_t *l,
+                                          hd_regex_t *const **regexes)
+{
+    static const hd_tls_checks_t none;
+    const hd_tls_trust_t *trust =
+        l->ctx->conf.trust != NULL ? hd_tls_trust_of(l, NULL) : NULL;
+
+    if (trust == NULL || trust->checks == NULL)
+        return &none;
+    if (regexes != NULL)
+        *regexes = trust->regexes;
+    return trust->checks;
+}
+
+bool hd_tls_allows_expired(const hd_tls_layer_t *l)
+{
+    return l->ctx->conf.allow_expired || more_checks(l, NULL)->allow_expired;
+}
+
+static bool matches_sans(const hd_tls_checks_t *checks, hd_regex_t *const *regexes,
+                         const GENERAL_NAMES *names)
+{
     for (int i = 0; names != NULL && i < sk_GENERAL_NAME_num(names); i++) {
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
 
-        for (uint32_t p = 0; p < conf->sans_n; p++) {
-            if (conf->san_kinds != NULL && !is_kind(conf->san_kinds[p], name->type))
+        for (uint32_t p = 0; p < checks->sans_n; p++) {
+            if (checks->san_kinds != NULL && !is_kind(checks->san_kinds[p], name->type))
                 continue;
             if (name->type != GEN_OTHERNAME
-                    ? matches_name(&conf->sans[p], ctx->regexes[p], name)
-                    : conf->san_oids != NULL &&
-                          matches_other(&conf->sans[p], ctx->regexes[p],
-                                        conf->san_oids[p], name->d.otherName))
+                    ? matches_name(&checks->sans[p], regexes[p], name)
+                    : checks->san_oids != NULL &&
+                          matches_other(&checks->sans[p], regexes[p], checks->san_oids[p],
+                                        name->d.otherName))
                 return true;
         }
     }
@@ -360,23 +389,48 @@ static bool has_hash(hd_str_t hashes, const unsigned char digest[32])
     return false;
 }
 
-static bool matches_hashes(const hd_tls_conf_t *conf, const X509 *leaf)
+static bool matches_hashes(const hd_tls_checks_t *checks, const X509 *leaf)
 {
     unsigned char digest[EVP_MAX_MD_SIZE], *der = NULL;
     unsigned n = 0;
     bool is_one = false;
     int len;
 
-    if (conf->cert_hashes.len > 0 && X509_digest(leaf, EVP_sha256(), digest, &n) == 1 &&
+    if (checks->cert_hashes.len > 0 && X509_digest(leaf, EVP_sha256(), digest, &n) == 1 &&
         n == 32)
-        is_one = has_hash(conf->cert_hashes, digest);
-    if (is_one || conf->spki_hashes.len == 0)
+        is_one = has_hash(checks->cert_hashes, digest);
+    if (is_one || checks->spki_hashes.len == 0)
         return is_one;
     len = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(leaf), &der);
     if (len > 0 && EVP_Digest(der, (size_t)len, digest, &n, EVP_sha256(), NULL) == 1)
-        is_one = has_hash(conf->spki_hashes, digest);
+        is_one = has_hash(checks->spki_hashes, digest);
     OPENSSL_free(der);
     return is_one;
+}
+
+/* One of the hashes, if there are any. */
+static bool fits_hashes(const hd_tls_layer_t *l, const X509 *leaf)
+{
+    hd_tls_checks_t own = own_checks(&l->ctx->conf);
+    const hd_tls_checks_t *more = more_checks(l, NULL);
+
+    return own.cert_hashes.len + own.spki_hashes.len + more->cert_hashes.len +
+                   more->spki_hashes.len ==
+               0 ||
+           matches_hashes(&own, leaf) || matches_hashes(more, leaf);
+}
+
+/* One of the SANs, if there are any that count. */
+static bool fits_sans(const hd_tls_layer_t *l, const GENERAL_NAMES *names)
+{
+    hd_tls_checks_t own = own_checks(&l->ctx->conf);
+    hd_regex_t *const *regexes = NULL;
+    const hd_tls_checks_t *more = more_checks(l, &regexes);
+
+    return own.sans_n + more->sans_n == 0 ||
+           (l->ctx->conf.verifies_sni && l->verify_host != NULL) ||
+           matches_sans(&own, l->ctx->regexes, names) ||
+           matches_sans(more, regexes, names);
 }
 
 static hd_rc_t check_names(hd_tls_layer_t *l, X509 *leaf, const GENERAL_NAMES *names,
@@ -389,20 +443,21 @@ static hd_rc_t check_names(hd_tls_layer_t *l, X509 *leaf, const GENERAL_NAMES *n
     if (check_identity(l, names, error) != HD_OK)
         return HD_ERROR;
     *error = X509_V_ERR_CERT_REJECTED;
-    if (conf->cert_hashes.len + conf->spki_hashes.len > 0 && !matches_hashes(conf, leaf))
+    if (!fits_hashes(l, leaf))
         return hd_conn_fail(l->layer.conn, HD_E_TLS,
                             "the peer certificate has none of the hashes that are "
                             "expected");
     *error = X509_V_ERR_HOSTNAME_MISMATCH;
-    if (conf->sans_n > 0 && !(conf->verifies_sni && host.len > 0) &&
-        !matches_sans(l->ctx, names)) {
+    if (!fits_sans(l, names)) {
+        const hd_tls_checks_t *more = more_checks(l, NULL);
+        hd_str_t first = conf->sans_n > 0 ? conf->sans[0].text : more->sans[0].text;
+
         print_sans(names, text, sizeof(text));
         return hd_conn_fail(l->layer.conn, HD_E_TLS,
                             "the peer certificate's names (%s) don't match: expected "
                             "'%.*s'%s",
-                            text, (int)hd_min(conf->sans[0].text.len, 100u),
-                            conf->sans[0].text.data,
-                            conf->sans_n > 1 ? " or others" : "");
+                            text, (int)hd_min(first.len, 100u), first.data,
+                            conf->sans_n + more->sans_n > 1 ? " or others" : "");
     }
     if (!l->ctx->is_server && host.len > 0 && !is_host(leaf, host)) {
         print_sans(names, text, sizeof(text));
@@ -449,14 +504,19 @@ static X509_STORE *find_domain(const hd_tls_trust_t *trust, X509 *leaf)
 static void prepare(const hd_tls_layer_t *l, X509_STORE_CTX *sctx, int64_t now_s)
 {
     X509_VERIFY_PARAM *param = X509_STORE_CTX_get0_param(sctx);
+    const hd_tls_checks_t *more = more_checks(l, NULL);
 
-    if (l->ctx->conf.allow_expired) /* a time set would count more */
+    if (l->ctx->conf.allow_expired ||
+        more->allow_expired) /* a time set would count more */
         hd_ignore(X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_NO_CHECK_TIME) != 1);
     else
         X509_VERIFY_PARAM_set_time(param, (time_t)now_s);
     if (l->ctx->conf.partial_chain)
         hd_ignore(X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN) != 1);
-    if (l->ctx->conf.crl_leaf_only)
+    if (more->verify_depth != 0)
+        X509_VERIFY_PARAM_set_depth(
+            param, more->verify_depth == HD_TLS_DEPTH_NONE ? 0 : more->verify_depth);
+    if (l->ctx->conf.crl_leaf_only || more->crl_leaf_only)
         hd_ignore(X509_VERIFY_PARAM_clear_flags(param, X509_V_FLAG_CRL_CHECK_ALL) != 1);
 }
 
@@ -494,6 +554,12 @@ bool hd_tls_verify_again(hd_tls_layer_t *l)
                     SSL_get_verify_depth(l->ssl), hd_tls_now_s(l));
     is_good = X509_verify_cert(own) == 1;
     X509_STORE_CTX_free(own);
+    if (is_good && trust->checks != NULL) { /* of the settings' own none has changed */
+        GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
+
+        is_good = fits_hashes(l, leaf) && fits_sans(l, names);
+        GENERAL_NAMES_free(names);
+    }
     ERR_clear_error();
     return is_good;
 }
@@ -598,17 +664,18 @@ int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
     GENERAL_NAMES *names;
     hd_rc_t rc;
     int error = X509_V_OK;
-    bool is_trusted = true;
+    bool is_trusted = true, accepts;
 
     if (SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE) {
         /* Nobody asked; so it counts as nobody (l->verified stays false). */
         X509_STORE_CTX_set_error(sctx, X509_V_OK);
         return 1;
     }
+    accepts = ctx->conf.accept_untrusted || more_checks(l, NULL)->accept_untrusted;
     if (!verify_path(l, sctx, now_s)) {
         if (ctx->conf.verify_late) /* hd_tls_judge_client tells, by the error */
             return 1;
-        if (!ctx->conf.accept_untrusted) {
+        if (!accepts) {
             hd_ignore(refuse_path(l, sctx) != HD_ERROR);
             return 0;
         }
@@ -619,14 +686,14 @@ int hd_tls_verify(X509_STORE_CTX *sctx, void *arg)
     GENERAL_NAMES_free(names);
     if (rc != HD_OK) {
         X509_STORE_CTX_set_error(sctx, error);
-        if (!ctx->conf.accept_untrusted)
+        if (!accepts)
             return 0;
         l->layer.conn->err = NULL; /* nothing is wrong with it */
         is_trusted = false;
     }
     if (is_trusted)
         X509_STORE_CTX_set_error(sctx, X509_V_OK);
-    if (is_trusted && !ctx->conf.allow_expired) {
+    if (is_trusted && !hd_tls_allows_expired(l)) {
         hd_tls_session_limit(ssl, X509_STORE_CTX_get0_chain(sctx), now_s);
         l->good_until_s = first_end(X509_STORE_CTX_get0_chain(sctx));
         /* Each conn asks about the whole path, of which a session keeps the leaf alone:

@@ -25,7 +25,8 @@ static bool is_good(hd_tls_layer_t *l)
     const hd_region_t *r;
     uint64_t content;
 
-    if (!conf->allow_expired && l->good_until_s != 0 && l->good_until_s < hd_tls_now_s(l))
+    if (!hd_tls_allows_expired(l) && l->good_until_s != 0 &&
+        l->good_until_s < hd_tls_now_s(l))
         return false;
     if (conf->trust == NULL)
         return true;

@@ -152,6 +152,9 @@ uint64_t hd_xds_secret_hash(const hd_secret_t *texts);
  * there: HD_DECLINED. */
 hd_rc_t hd_xds_trust_texts(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
                            hd_secret_t *texts, hd_err_t *err) HD_MUST_CHECK;
+/* What it asks of peers beside that, in x->cf.pool; NULL: nothing. */
+hd_rc_t hd_xds_checks(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
+                      const hd_tls_checks_t **checks, hd_err_t *err) HD_MUST_CHECK;
 hd_rc_t hd_xds_cert_texts(hd_xds_t *x, const PbTls__TlsCertificate *msg,
                           hd_secret_t *texts, hd_err_t *err) HD_MUST_CHECK;
 hd_rc_t hd_xds_ticket_keys(hd_xds_t *x, const PbTls__TlsSessionTicketKeys *msg,

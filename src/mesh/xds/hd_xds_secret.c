@@ -177,25 +177,6 @@ static hd_rc_t copy_texts(hd_xds_t *x, const hd_secret_t *texts, hd_secret_t *s,
                : HD_OK;
 }
 
-/* What is said of peers beside the roots is taken from listener or cluster only: said in
- * the secret, it would be lost. */
-static hd_rc_t check_roots_only(const PbTls__CertificateValidationContext *msg,
-                                hd_err_t *err)
-{
-    if (msg->n_match_subject_alt_names + msg->n_match_typed_subject_alt_names +
-                msg->n_verify_certificate_hash + msg->n_verify_certificate_spki ==
-            0 &&
-        msg->trust_chain_verification ==
-            PB_TLS__CERTIFICATE_VALIDATION_CONTEXT__TRUST_CHAIN_VERIFICATION__VERIFY_TRUST_CHAIN &&
-        !msg->only_verify_leaf_cert_crl && !msg->allow_expired_certificate &&
-        msg->max_verify_depth == NULL)
-        return HD_OK;
-    return hd_err_set(
-        err, HD_E_RESOURCE,
-        "SANs, hashes or flags stand in the secret: they are taken from the "
-        "listener or cluster only");
-}
-
 hd_rc_t hd_xds_secret(hd_xds_t *x, const PbTls__Secret *msg, const void **root,
                       hd_err_t *err)
 {
@@ -207,11 +188,11 @@ hd_rc_t hd_xds_secret(hd_xds_t *x, const PbTls__Secret *msg, const void **root,
         rc = hd_xds_cert_texts(x, msg->tls_certificate, &texts, err);
         break;
     case PB_TLS__SECRET__TYPE_VALIDATION_CONTEXT:
-        rc = check_roots_only(msg->validation_context, err);
-        if (rc == HD_OK)
-            rc = hd_xds_trust_texts(x, msg->validation_context, &texts, err);
+        rc = hd_xds_trust_texts(x, msg->validation_context, &texts, err);
         if (rc == HD_DECLINED)
             return hd_err_set(err, HD_E_RESOURCE, "no roots (trusted_ca) in it");
+        if (rc == HD_OK)
+            rc = hd_xds_checks(x, msg->validation_context, &s->checks, err);
         break;
     case PB_TLS__SECRET__TYPE_SESSION_TICKET_KEYS:
         rc = hd_xds_ticket_keys(x, msg->session_ticket_keys, &texts, err);

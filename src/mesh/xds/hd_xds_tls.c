@@ -237,18 +237,10 @@ static hd_rc_t add_hashes(hd_xds_t *x, const char *const *list, size_t n, bool i
     return HD_OK;
 }
 
-static hd_rc_t add_validation(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
-                              hd_tls_conf_t *conf, hd_err_t *err)
+/* All but roots and lists. */
+static hd_rc_t add_checks(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
+                          hd_tls_conf_t *conf, hd_err_t *err)
 {
-    hd_secret_t texts = {0};
-    hd_rc_t rc;
-
-    if (msg == NULL)
-        return HD_OK;
-    rc = hd_xds_trust_texts(x, msg, &texts, err);
-    if (rc == HD_ERROR ||
-        (rc == HD_OK && put_inline(x, &texts, &conf->trust, err) != HD_OK))
-        return HD_ERROR;
     if (msg->max_verify_depth !=
         NULL) /* the root counts, too; OpenSSL doesn't count it */
         conf->verify_depth =
@@ -268,6 +260,49 @@ static hd_rc_t add_validation(hd_xds_t *x, const PbTls__CertificateValidationCon
                    err) != HD_OK)
         return HD_ERROR;
     return add_sans(x, msg, conf, err);
+}
+
+hd_rc_t hd_xds_checks(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
+                      const hd_tls_checks_t **checks, hd_err_t *err)
+{
+    hd_tls_conf_t as = {0};
+    hd_tls_checks_t *c;
+
+    *checks = NULL;
+    if (add_checks(x, msg, &as, err) != HD_OK)
+        return HD_ERROR;
+    if (as.sans_n == 0 && as.cert_hashes.len + as.spki_hashes.len == 0 &&
+        as.verify_depth == 0 && !as.allow_expired && !as.crl_leaf_only &&
+        !as.accept_untrusted)
+        return HD_OK;
+    c = hd_pool_new(x->cf.pool, hd_tls_checks_t);
+    *c = (hd_tls_checks_t){.sans = as.sans,
+                           .sans_n = as.sans_n,
+                           .san_kinds = as.san_kinds,
+                           .san_oids = as.san_oids,
+                           .cert_hashes = as.cert_hashes,
+                           .spki_hashes = as.spki_hashes,
+                           .verify_depth = as.verify_depth,
+                           .allow_expired = as.allow_expired,
+                           .accept_untrusted = as.accept_untrusted,
+                           .crl_leaf_only = as.crl_leaf_only};
+    *checks = c;
+    return HD_OK;
+}
+
+static hd_rc_t add_validation(hd_xds_t *x, const PbTls__CertificateValidationContext *msg,
+                              hd_tls_conf_t *conf, hd_err_t *err)
+{
+    hd_secret_t texts = {0};
+    hd_rc_t rc;
+
+    if (msg == NULL)
+        return HD_OK;
+    rc = hd_xds_trust_texts(x, msg, &texts, err);
+    if (rc == HD_ERROR ||
+        (rc == HD_OK && put_inline(x, &texts, &conf->trust, err) != HD_OK))
+        return HD_ERROR;
+    return add_checks(x, msg, conf, err);
 }
 
 static hd_rc_t add_trust(hd_xds_t *x, const PbTls__CommonTlsContext *msg,
