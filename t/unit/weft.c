@@ -637,6 +637,8 @@ static void test_credit(void)
     got = count_received();
     ok(got > BIG - HD_WEFT_CREDIT && got < BIG, "the rest follows: %zu", got);
     is_int(hd_requests_active(), 0, "and the request is over");
+    text(HEAD | END, 0x20000, GET);
+    is_str(heard(), "HEAD/0:0E", "its place is free again");
     close_link("credit");
 }
 
