@@ -636,13 +636,36 @@ static udp_t *begin(server_t *sv, const hd_addr_t *remote, const hd_addr_t *loca
     return u;
 }
 
+/* As Envoy's: the session's server fails its checks, and another one may serve. */
+static bool is_forsaken(const udp_t *u)
+{
+    const hd_pick_t *p = &u->s.pick;
+    uint64_t now_ns = hd_loop_now_ns(u->s.loop);
+    const hd_endpoints_t *all;
+
+    if (!u->s.is_picked || p->endpoint == NULL || p->cluster->check == NULL ||
+        hd_balancer->is_well(p->cluster, p->endpoint))
+        return false;
+    all = hd_pick_endpoints(u->s.member, p);
+    for (uint32_t i = 0; all != NULL && i < all->n; i++) {
+        if (hd_balancer->may_serve(p->cluster, &all->items[i], now_ns))
+            return true;
+    }
+    return false;
+}
+
 static void take(server_t *sv, const hd_addr_t *remote, const hd_addr_t *local,
                  const char *data, size_t len)
 {
     uint32_t hash = hash_of(remote, local);
     udp_t *u = find(sv, hash, remote, local);
-    bool is_new = u == NULL;
+    bool is_new;
 
+    if (u != NULL && is_forsaken(u)) {
+        end(u, HD_RESULT_CANCELLED);
+        u = NULL;
+    }
+    is_new = u == NULL;
     if (is_new)
         u = begin(sv, remote, local, hash);
     if (u == NULL)

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# UDP by xDS: a listener of datagrams with udp_proxy: sessions by client, a choice by hashes, the idle time-out, logs; a port that
-# TCP has, too; another cluster, and no listener any more, while it runs; what isn't done is refused.
+# UDP by xDS: a listener of datagrams with udp_proxy: sessions by client, a choice by hashes, the idle time-out, logs; servers that fail
+# their checks; a port that TCP has, too; another cluster, and no listener any more, while it runs; what isn't done is refused.
 use strict;
 use warnings;
 use lib 't/lib';
@@ -44,13 +44,23 @@ sub cluster {
     $c->{load_assignment} = {cluster_name => $name, endpoints => [{lb_endpoints => [map { {endpoint => {address => udp($_)}} } @$ports]}]};
     return $c;
 }
+# Checked over HTTP, each at a port beside it: well unless there is a file that says otherwise.
+sub ill { my ($n, $is_ill) = @_; my $f = $hd->dir . "/ill-$n"; if ($is_ill) { open my $to, '>', $f or die "$f: $!" } else { unlink $f } }
+sub checked {
+    my $c = cluster('checked', [1, 2, 3], common_lb_config => {healthy_panic_threshold => {value => 0}}, health_checks => [{timeout => '2s', interval => '0.05s',
+        unhealthy_threshold => 1, healthy_threshold => 1, no_traffic_interval => '0.05s', http_health_check => {path => '/'}}]);
+    $_->{endpoint}{health_check_config} = {port_value => 0 + $hd->port("well$_->{endpoint}{address}{socket_address}{port_value}")}
+        for @{$c->{load_assignment}{endpoints}[0]{lb_endpoints}};
+    return $c;
+}
+for my $n (1 .. 3) { $hd->backend('well' . $hd->port($n), sub { {status => -e $hd->dir . "/ill-$n" ? 503 : 200} }) }
 my $matcher = {on_no_match => {action => {name => 'route', typed_config => {'@type' => "$any.extensions.filters.udp.udp_proxy.v3.Route", cluster => 'one'}}}};
 my %what = (
-    CDS => [cluster('one', [1]), cluster('two', [2]), cluster('ring', [1, 2, 3], lb_policy => 'RING_HASH'), cluster('turns', [1, 2, 3]),
+    CDS => [cluster('one', [1]), cluster('two', [2]), cluster('ring', [1, 2, 3], lb_policy => 'RING_HASH'), cluster('turns', [1, 2, 3]), checked(),
         Heddle::Xds::cluster('http', $hd->port('http'))],
     LDS => [listener('plain', 'one'), listener('idle', 'one', idle_timeout => '0.2s'), listener('matched', undef, matcher => $matcher),
         listener('by_ip', 'ring', hash_policies => [{source_ip => JSON::XS::true()}]), listener('by_key', 'ring', hash_policies => [{key => 'k'}]),
-        listener('turns', 'turns'), listener('none', 'gone'),
+        listener('turns', 'turns'), listener('checked', 'checked'), listener('none', 'gone'),
         Heddle::Xds::listener('tcp', $hd->port('plain'), route_config => Heddle::Xds::routes('tcp', ['/' => 'http']))]);
 my $xds = Heddle::Xds->new($hd, 'xds')->serve(%what)->start;
 $hd->conf('xds { server 127.0.0.1:%%PORT_xds%%; node_id router~127.0.0.1~a.b~b.svc.cluster.local; }');
@@ -95,6 +105,17 @@ is scalar(keys %{$n{turns}}), 3, 'none: all in turn';
 my $none = client('none');
 $none->send('x');
 $hd->wait_for(sub { $hd->file('output') =~ /^gone - 1 0$/m }, 'a cluster that isn\'t there');
+
+# A session moves from a server that fails its checks to one that doesn't; where there is none it stays.
+my $moved = client('checked');
+my ($first) = ask($moved, 'x') =~ /^(\d):/;
+is ask($moved, 'y') =~ s/:.*//r, $first, 'a session stays with a server that is well';
+ill($first, 1);
+my $second;
+$hd->wait_for(sub { ($second) = ask($moved, 'z') =~ /^(\d):/; $second != $first }, 'it to go elsewhere');
+ill($_, 1) for 1 .. 3;
+$hd->wait_for(sub { my $c = client('checked'); $c->send('x'); !defined hear($c, 0.1) }, 'all to be ill');
+is ask($moved, 'still') =~ s/:.*//r, $second, 'none is well: it stays where it is';
 
 # While it runs.
 $what{LDS}[0] = listener('plain', 'two');
