@@ -460,7 +460,8 @@ static void take_head(h2_stream_t *st, bool ended)
         return;
     }
     x->res.has_body = !ended;
-    if (ended && f == NULL)
+    if (ended && f == NULL && x->res.status != 304 &&
+        hd_req_up_method_id(st->req) != HD_M_HEAD) /* theirs is said by nobody */
         x->res.content_length = 0;
     st->head_given = true;
     x->user->on_head(x);

@@ -255,7 +255,7 @@ static void take_head(stream_t *s, hd_str_t text, bool ended)
         return;
     }
     if (hd_headers_get(&x->res.headers, HD_H_CONTENT_LENGTH) == NULL)
-        x->res.content_length = ended ? 0 : HD_LEN_UNKNOWN;
+        x->res.content_length = ended && x->res.has_body ? 0 : HD_LEN_UNKNOWN;
     if (!ended)
         s->st.in_left = x->res.content_length;
     else if (x->res.has_body && x->res.content_length > 0) {

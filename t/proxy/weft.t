@@ -86,6 +86,7 @@ $hd->backend(1, sub {
     return {raw => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", close => 1}
         if $uri eq '/cut';
     return {hang => 1} if $uri eq '/hang';
+    return {raw => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"} if $uri eq '/head';
     return [200, {'X-Length' => length $req->{body}}, $req->{head}];
 });
 $hd->tcp_backend(3, sub {
@@ -123,6 +124,7 @@ is_deeply [keys %conn], [$first->{conn}], 'over the one connection';
 
 # messages of every shape
 is $hd->request('HEAD', '/one/a')->status, 200, 'HEAD';
+is $hd->request('HEAD', '/one/head')->header('content-length'), undef, '... with no length that the upstream didn\'t say';
 like $hd->get('/as/PUT/')->body, qr{^PUT /as/PUT/ HTTP/1\.1}, 'a method of ours';
 is $hd->get('/as/HEAD/')->status, 200, 'HEAD for GET: no body is waited for';
 is $hd->get('/one/204')->status, 204, 'no content';
