@@ -11,7 +11,9 @@
 #include "from_xds.h"
 #include "opened.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -314,14 +316,21 @@ static void log_by_xds(const log_xds_t *xds, const hd_attr_of_t *of)
         hd_file_write(file, hd_str_n(line.data, line.len), true);
 }
 
-/* nginx: a site whose root isn't there gets no files for whatever name it is asked by. */
+/* nginx: a site whose root isn't there gets no files for whatever name it is asked by. An
+ * alias may be a file. */
 static bool has_root(const access_conf_t *ac, const hd_attr_of_t *of)
 {
     struct stat st;
     hd_str_t root;
 
-    return hd_expr_eval_of(ac->root, of, &root) == HD_OK && root.len > 0 &&
-           stat(hd_str_to_c(of->pool, root), &st) == 0 && S_ISDIR(st.st_mode);
+    if (hd_expr_eval_of(ac->root, of, &root) != HD_OK || root.len == 0)
+        return false;
+    if (stat(hd_str_to_c(of->pool, root), &st) == 0)
+        return true;
+    if (of->req != NULL)
+        hd_req_log(of->req, HD_LOG_ERROR, "no access log is written: \"%.*s\" (%d: %s)",
+                   HD_STR_ARG(root), errno, strerror(errno));
+    return false;
 }
 
 static void write_line(const access_conf_t *ac, const log_t *log, const hd_attr_of_t *of,

@@ -45,6 +45,7 @@ http {
                               open_log_file_cache max=2 inactive=1h min_uses=2 valid=1h; }
         location /checked   { root %%DIR%%/www; access_log %%DIR%%/vars/$arg_name.log short; return 200 ok;
                               open_log_file_cache max=2 inactive=1h valid=1s; }
+        location /a-file    { alias %%DIR%%/heddle.conf; access_log %%DIR%%/vars/$arg_name.log short; return 200 ok; }
         location /rootless  { root %%DIR%%/nowhere; access_log %%DIR%%/vars/$arg_name.log short; return 200 ok; }
         location /inner     { location /inner/x { return 200 ok; } return 204; }
     }
@@ -153,6 +154,9 @@ $hd->get('/rootless?name=n');
 $hd->get('/named?name=n');
 wait_named('n', ['/named']);
 pass 'no file where the root is not there';
+like $hd->log, qr{no access log is written: "[^"]*/nowhere"}, '... which the error log says';
+$hd->get('/a-file?name=f');
+wait_named('f', ['/a-file']);
 
 $hd->get('/buffered');
 $hd->get('/gzip') for 1 .. 2;
