@@ -1,4 +1,6 @@
 #include "control/hd_ca.h"
+#include "core/base/hd_log.h"
+#include "core/base/hd_small_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,9 +25,11 @@
 
 struct hd_ca_s {
     EVP_PKEY *key;
-    X509 *cert;
+    X509 *cert; /* that signs */
     hd_pool_t *pool;
-    hd_str_t root_pem;
+    hd_str_t root_pem; /* all that are trusted */
+    char cert_path[1024], key_path[1024];
+    hd_file_stamp_t cert_stamp, key_stamp;
 };
 
 static hd_rc_t fail(hd_err_t *err, const char *what)
@@ -191,17 +195,40 @@ static hd_rc_t create_root(hd_ca_t *ca, const char *cert_path, const char *key_p
     return rc;
 }
 
+/* The first is the one that signs; those behind it are trusted as well. */
+static hd_rc_t read_certs(hd_ca_t *ca, FILE *f, const char *cert_path, hd_err_t *err)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    X509 *other;
+
+    ca->cert = PEM_read_X509(f, NULL, NULL, NULL);
+    hd_bug_on(bio == NULL);
+    if (ca->cert == NULL || PEM_write_bio_X509(bio, ca->cert) != 1) {
+        BIO_free(bio);
+        return fail(err, cert_path);
+    }
+    while ((other = PEM_read_X509(f, NULL, NULL, NULL)) != NULL) {
+        hd_ignore(PEM_write_bio_X509(bio, other) != 1); /* into memory */
+        X509_free(other);
+    }
+    ERR_clear_error(); /* the end of the file */
+    ca->root_pem = bio_to_str(bio, ca->pool);
+    BIO_free(bio);
+    return HD_OK;
+}
+
 static hd_rc_t load_root(hd_ca_t *ca, const char *cert_path, const char *key_path,
                          hd_err_t *err)
 {
     FILE *f = fopen(cert_path, "re");
+    hd_rc_t rc;
 
     if (f == NULL)
         return hd_err_set_sys(err, errno, "can't read %s", cert_path);
-    ca->cert = PEM_read_X509(f, NULL, NULL, NULL);
+    rc = read_certs(ca, f, cert_path, err);
     fclose(f);
-    if (ca->cert == NULL)
-        return fail(err, cert_path);
+    if (rc != HD_OK)
+        return HD_ERROR;
     f = fopen(key_path, "re");
     if (f == NULL)
         return hd_err_set_sys(err, errno, "can't read %s", key_path);
@@ -225,14 +252,17 @@ static hd_rc_t load_root(hd_ca_t *ca, const char *cert_path, const char *key_pat
 hd_ca_t *hd_ca_open(hd_str_t dir, hd_str_t trust_domain, hd_err_t *err)
 {
     hd_ca_t *ca = calloc(1, sizeof(*ca));
-    char cert_path[1024], key_path[1024], dir_path[1000];
+    char dir_path[1000];
+    char *cert_path, *key_path;
     hd_rc_t rc;
 
     hd_bug_on(ca == NULL);
     ca->pool = hd_pool_create(0);
+    cert_path = ca->cert_path;
+    key_path = ca->key_path;
     snprintf(dir_path, sizeof(dir_path), "%.*s", HD_STR_ARG(dir));
-    snprintf(cert_path, sizeof(cert_path), "%s/root-cert.pem", dir_path);
-    snprintf(key_path, sizeof(key_path), "%s/root-key.pem", dir_path);
+    snprintf(cert_path, sizeof(ca->cert_path), "%s/root-cert.pem", dir_path);
+    snprintf(key_path, sizeof(ca->key_path), "%s/root-key.pem", dir_path);
     if (mkdir(dir_path, 0700) != 0 && errno != EEXIST)
         rc = hd_err_set_sys(err, errno, "can't make the directory %s", dir_path);
     else if (access(cert_path, F_OK) == 0)
@@ -243,8 +273,46 @@ hd_ca_t *hd_ca_open(hd_str_t dir, hd_str_t trust_domain, hd_err_t *err)
         hd_ca_close(ca);
         return NULL;
     }
-    ca->root_pem = cert_to_pem(ca->cert, ca->pool);
+    if (ca->root_pem.len == 0) /* we have just made it */
+        ca->root_pem = cert_to_pem(ca->cert, ca->pool);
+    hd_ignore(hd_file_stamp_get(cert_path, &ca->cert_stamp));
+    hd_ignore(hd_file_stamp_get(key_path, &ca->key_stamp));
     return ca;
+}
+
+static bool is_as_read(const char *path, const hd_file_stamp_t *stamp)
+{
+    hd_file_stamp_t now;
+
+    return hd_file_stamp_get(path, &now) && hd_file_stamp_eq(&now, stamp);
+}
+
+void hd_ca_renew(hd_ca_t *ca)
+{
+    hd_ca_t next = {0};
+    hd_err_t err = {0};
+
+    if (is_as_read(ca->cert_path, &ca->cert_stamp) &&
+        is_as_read(ca->key_path, &ca->key_stamp))
+        return;
+    hd_ignore(hd_file_stamp_get(ca->cert_path, &ca->cert_stamp));
+    hd_ignore(hd_file_stamp_get(ca->key_path, &ca->key_stamp));
+    next.pool = hd_pool_create(0);
+    if (load_root(&next, ca->cert_path, ca->key_path, &err) != HD_OK) {
+        hd_log(HD_LOG_ERROR, "control: %s; the last good roots stay in force", err.text);
+    } else {
+        const hd_ca_t old = *ca;
+
+        ca->key = next.key;
+        ca->cert = next.cert;
+        ca->pool = next.pool;
+        ca->root_pem = next.root_pem;
+        next = old;
+        hd_log(HD_LOG_NOTICE, "control: the roots of %s are in force", ca->cert_path);
+    }
+    X509_free(next.cert);
+    EVP_PKEY_free(next.key);
+    hd_pool_destroy(next.pool);
 }
 
 void hd_ca_close(hd_ca_t *ca)

@@ -3,7 +3,8 @@
  * §5).
  *
  * DIR/root-cert.pem, DIR/root-key.pem (0600), made at the first start: EC P-256, ten
- * years. A certificate holds what the caller's verified identity is, never what the CSR
+ * years. Of several certificates in root-cert.pem the first is the one that signs, the
+ * others are trusted as well: how one root follows another. A certificate holds what the caller's verified identity is, never what the CSR
  * asks for: of the CSR only the key is taken, after its signature was checked. In the
  * control process only.
  *
@@ -24,7 +25,10 @@ typedef struct hd_ca_s hd_ca_t;
  */
 hd_ca_t *hd_ca_open(hd_str_t dir, hd_str_t trust_domain, hd_err_t *err) HD_MUST_CHECK;
 void hd_ca_close(hd_ca_t *ca);
-hd_str_t hd_ca_root_pem(const hd_ca_t *ca); /* lives as long as <ca> */
+/* Takes up files that were replaced; if they can't be, the log says why, and what was in
+ * force stays. */
+void hd_ca_renew(hd_ca_t *ca);
+hd_str_t hd_ca_root_pem(const hd_ca_t *ca); /* lives until the next hd_ca_renew */
 
 /* A leaf for <spiffe_id>, valid from a minute ago for <ttl_s> (0: the default; cut to the
  * limits). PEM into <pool>. HD_ERROR: the CSR is malformed, too large (16 KB), its

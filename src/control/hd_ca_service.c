@@ -77,6 +77,7 @@ static void on_message(hd_grpc_stream_t *s, void *state, hd_str_t bytes)
         hd_grpc_stream_end(s, HD_GRPC_UNAUTHENTICATED, hd_str_c(err.text));
         return;
     }
+    hd_ca_renew(service.ca);
     hd_pb_arena_init(&arena, 1 << 20);
     msg = hd_pb_unpack(HD_PB(pb_ca__istio_certificate_request), bytes.data, bytes.len,
                        &arena, NULL);

@@ -107,6 +107,43 @@ static void test_sign(hd_ca_t *ca, hd_pool_t *pool)
     EVP_PKEY_free(weak);
 }
 
+/* As a root that follows another is put there: trusted by all first, then it signs. */
+static void test_next_root(hd_ca_t *ca, hd_pool_t *pool)
+{
+    hd_str_t other_dir = hd_str_printf(pool, "%s/other", dir);
+    hd_err_t err = {0};
+    hd_ca_t *other = hd_ca_open(other_dir, HD_STR("cluster.local"), &err);
+    hd_str_t old = hd_str_dup(pool, hd_ca_root_pem(ca)), leaf, both;
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *cert, *root = read_cert(hd_ca_root_pem(other));
+    EVP_PKEY *root_key = X509_get_pubkey(root);
+
+    both = hd_str_printf(pool, "%.*s%.*s", HD_STR_ARG(old),
+                         HD_STR_ARG(hd_ca_root_pem(other)));
+    put("ca/root-cert.pem", both.data, 0644);
+    hd_ca_renew(ca);
+    ok(hd_str_eq(hd_ca_root_pem(ca), both), "two roots are given out");
+    put("ca/root-cert.pem", hd_ca_root_pem(other).data, 0644);
+    hd_ca_renew(ca);
+    ok(hd_str_eq(hd_ca_root_pem(ca), both), "not without the key: what was good stays");
+    rename(in_dir("other/root-key.pem"),
+           hd_str_printf(pool, "%s/ca/root-key.pem", dir).data);
+    hd_ca_renew(ca);
+    ok(hd_str_eq(hd_ca_root_pem(ca), hd_ca_root_pem(other)), "with its key it is taken");
+    is_int(hd_ca_sign(ca, make_csr(pool, key, key), HD_STR("spiffe://a/ns/b/sa/c"), 0,
+                      pool, &leaf, &err),
+           HD_OK, "%s", err.text);
+    cert = read_cert(leaf);
+    is_int(X509_verify(cert, root_key), 1, "and signs");
+    X509_free(cert);
+    X509_free(root);
+    EVP_PKEY_free(root_key);
+    EVP_PKEY_free(key);
+    hd_ca_close(other);
+    unlink(in_dir("other/root-cert.pem"));
+    rmdir(in_dir("other"));
+}
+
 static void test_root(hd_pool_t *pool)
 {
     hd_str_t ca_dir = hd_str_printf(pool, "%s/ca", dir);
@@ -123,6 +160,7 @@ static void test_root(hd_pool_t *pool)
        "key is private");
     ca = hd_ca_open(ca_dir, HD_STR("cluster.local"), &err);
     ok(hd_str_eq(first, hd_ca_root_pem(ca)), "the root on disk is taken up again");
+    test_next_root(ca, pool);
     hd_ca_close(ca);
     put("ca/root-key.pem", "garbage", 0600);
     ok(hd_ca_open(ca_dir, HD_STR("cluster.local"), &err) == NULL &&
