@@ -142,7 +142,7 @@ static hd_rc_t rebuild(hd_arena_t *a, hd_err_t *err)
     hd_regions_count(a);
     for (unsigned i = 0; i < HD_RES_TYPES_N; i++) /* one may have died before it did */
         hd_bump(&a->head->arrived[i], 1, release);
-    return hd_slots_index(a, now_ns, err) ? HD_OK : HD_ERROR;
+    return hd_slots_reindex(a, now_ns, err) ? HD_OK : HD_ERROR;
 }
 
 void hd_arena_close_writer(hd_arena_t *a)

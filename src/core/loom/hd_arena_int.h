@@ -166,6 +166,9 @@ static inline hd_region_t *hd_cell_region(uint64_t cell)
 bool hd_slots_mark(hd_arena_t *a, hd_err_t *err) HD_MUST_CHECK;
 /* A new index over all slots that have a name. */
 bool hd_slots_index(hd_arena_t *a, uint64_t now_ns, hd_err_t *err) HD_MUST_CHECK;
+/* The same for a writer that opens the arena: where there is no room for another index (what
+ * an update that didn't fit has left may lie everywhere), the one that is there serves on. */
+bool hd_slots_reindex(hd_arena_t *a, uint64_t now_ns, hd_err_t *err) HD_MUST_CHECK;
 void hd_slots_index_remove(hd_arena_t *a, const hd_slot_t *slot);
 /* A smaller index, if there are far fewer names than it has room for. */
 void hd_slots_index_fit(hd_arena_t *a, uint64_t now_ns);

@@ -139,6 +139,66 @@ bool hd_slots_index(hd_arena_t *a, uint64_t now_ns, hd_err_t *err)
     return true;
 }
 
+/* Into the first cell of its chain that holds none; false: it would be too full. */
+static bool try_add_to_index(hd_arena_t *a, hd_slot_index_t *index, const hd_slot_t *slot)
+{
+    uint32_t hash = hash_name(a, slot->type, slot->name), i = hash;
+    uint64_t cell;
+
+    while ((cell = hd_load(&index->cells[i & index->mask], relaxed)) != 0 &&
+           (uint32_t)cell != HD_CELL_GONE)
+        i++;
+    if (cell == 0 && (a->index_n + 1) * (uint64_t)4 > (uint64_t)index->mask * 3)
+        return false;
+    hd_store(&index->cells[i & index->mask], (uint64_t)hash << 32 | (slot->id + 1),
+             release);
+    a->index_n += cell == 0;
+    return true;
+}
+
+/* The index that is there, put right: it may lack what its writer added last, and have
+ * what that took away. False: it has no room. */
+static bool mend_index(hd_arena_t *a)
+{
+    hd_slot_index_t *index = get_index(a);
+    uint32_t n = hd_load(&a->head->slots_n, relaxed);
+
+    if (index == NULL)
+        return false;
+    a->index_n = 0;
+    for (size_t i = 0; i <= index->mask; i++) {
+        uint64_t cell = hd_load(&index->cells[i], relaxed);
+        uint32_t id = (uint32_t)cell;
+
+        if (cell == 0)
+            continue;
+        a->index_n++;
+        if (id != HD_CELL_GONE &&
+            (id - 1 >= n || !hd_slot_is_named(a, &a->slots[id - 1]) ||
+             hash_name(a, a->slots[id - 1].type, a->slots[id - 1].name) != cell >> 32))
+            hd_store(&index->cells[i], (cell >> 32) << 32 | HD_CELL_GONE, release);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const hd_slot_t *slot = &a->slots[i];
+
+        if (hd_slot_is_named(a, slot) &&
+            find_slot(a, slot->type, slot->name, true) != slot &&
+            !try_add_to_index(a, index, slot))
+            return false;
+    }
+    return true;
+}
+
+bool hd_slots_reindex(hd_arena_t *a, uint64_t now_ns, hd_err_t *err)
+{
+    if (hd_slots_index(a, now_ns, err))
+        return true;
+    if (!mend_index(a))
+        return false;
+    hd_err_clear(err);
+    return true;
+}
+
 void hd_slots_index_fit(hd_arena_t *a, uint64_t now_ns)
 {
     const hd_slot_index_t *index = get_index(a);
@@ -270,7 +330,8 @@ hd_slot_t *hd_slot_find_or_add(hd_arena_t *a, hd_res_type_t type, hd_str_t name,
     }
     slot = add_slot(a, type, name);
     if (slot == NULL) {
-        hd_ignore(hd_err_set(err, HD_E_LIMIT, "no room for another resource's name (%u)",
+        hd_ignore(hd_err_set(err, HD_E_LIMIT,
+                             "no room for another resource's name (%u): raise loom_size",
                              hd_slots_used(a)));
         return NULL;
     }

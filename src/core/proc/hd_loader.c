@@ -136,6 +136,10 @@ int hd_loader_main(hd_proc_t *p, const hd_options_t *options, hd_settings_t *sha
         hd_ignore(hd_channel_send(p->to_master, HD_MSG_FAILED, err.text, strlen(err.text),
                                   NULL, 0, &ignored) == 0);
         status = 1;
+        hd_loading_end(
+            &l); /* names that nobody has a use for go now: the next needs room */
+        hd_timer_set(p->loop, &reclaim_timer, 0);
+        hd_loop_run(p->loop);
     }
     hd_loading_end(&l);
     hd_channel_destroy(p->to_master);
