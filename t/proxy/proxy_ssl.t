@@ -11,6 +11,7 @@ my $hd = Heddle->new;
 my $ca = $hd->make_ca('root');
 my $other = $hd->make_ca('other');
 my $server = $ca->make_cert('server', dns => ['backend.test']);
+my $bare = $ca->make_cert('bare', cn => 'bare.test'); # without a name but the subject's
 my $client = $ca->make_cert('client', spiffe => 'spiffe://test/ns/a/sa/client');
 $hd->conf(<<"EOC");
 http {
@@ -39,11 +40,28 @@ http {
             proxy_ssl_verify on;
         }
         location /plain { proxy_pass http://tls; }
+        proxy_ssl_trusted_certificate $ca->{cert};
+        location /bare {
+            proxy_pass https://127.0.0.1:%%PORT_3%%;
+            proxy_ssl_name bare.test;
+            proxy_ssl_verify on;
+        }
+        location /bare_other {
+            proxy_pass https://127.0.0.1:%%PORT_3%%;
+            proxy_ssl_name elsewhere.test;
+            proxy_ssl_verify on;
+        }
+        location /subject {
+            proxy_pass https://tls;
+            proxy_ssl_name server;
+            proxy_ssl_verify on;
+        }
     }
 }
 EOC
 $hd->echo_server(1);
 my $front = Heddle::TlsFront->start($hd, 2 => 1, cert => $server, client_ca => $ca);
+my $front_bare = Heddle::TlsFront->start($hd, 3 => 1, cert => $bare);
 $hd->expect_log(qr/certificate|verify/);
 $hd->start;
 
@@ -53,6 +71,10 @@ like $r->body, qr/^X-Tls-Verify: NONE/mi, 'without a certificate of ours';
 like $r->body, qr/^X-Tls-Sni: backend\.test/mi, 'proxy_ssl_server_name';
 my ($conn) = $r->body =~ /^X-Tls-Conn: (\d+)/mi;
 is +($hd->get('/')->body =~ /^X-Tls-Conn: (\d+)/mi)[0], $conn, 'its connection is used again';
+
+is $hd->get('/bare')->status, 200, 'a certificate without names: the subject has one';
+is $hd->get('/bare_other')->status, 502, '... no other';
+is $hd->get('/subject')->status, 502, 'where there are names the subject does not count';
 
 $r = $hd->get('/mutual');
 like $r->body, qr/^X-Tls-Verify: SUCCESS/mi, 'proxy_ssl_certificate is shown';
@@ -65,5 +87,5 @@ is $hd->get('/stranger')->status, 502, 'another root: not trusted';
 is $hd->get('/name')->status, 502, "another name: not trusted";
 is $hd->get('/plain')->status, 400, 'http: to the same server speaks no TLS';
 $hd->stop;
-$front->stop;
+$_->stop for $front, $front_bare;
 done_testing;

@@ -139,6 +139,7 @@ static hd_rc_t put_trust(hd_conf_t *cf, const proxy_ssl_conf_t *pc, hd_str_t nam
                           "no \"proxy_ssl_trusted_certificate\" for proxy_ssl_verify");
     tls->verify = HD_TLS_VERIFY_REQUIRED;
     tls->verify_host = name;
+    tls->host_by_subject = true;
     tls->verify_depth = pc->verify_depth > 0 ? pc->verify_depth : 1;
     return hd_conf_secret_slot(cf, &files, &tls->trust, err);
 }

@@ -157,6 +157,8 @@ typedef struct hd_tls_conf_s {
                          (on_stale) */
     hd_str_t verify_host; /* client: DNS name or address of the peer, beside sans; empty:
                              none */
+    bool host_by_subject; /* client: of a certificate without DNS names the subject's
+                             common name counts (nginx) */
     uint32_t session_timeout_s;
     const hd_slot_t *ticket_keys; /* server; NULL: made here, and changed by time */
     const struct hd_tls_ocsp_s *ocsp; /* server: responders are asked about clients'

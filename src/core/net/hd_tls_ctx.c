@@ -126,10 +126,10 @@ static void add_conf(bytes_t *b, const hd_tls_conf_t *conf)
     }
     add_text(b, conf->cert_hashes);
     add_text(b, conf->spki_hashes);
-    add_number(b, (uint64_t)conf->allow_expired | (uint64_t)conf->accept_untrusted << 1 |
-                      (uint64_t)conf->crl_leaf_only << 2 |
-                      (uint64_t)conf->revalidates << 3 |
-                      (uint64_t)conf->partial_chain << 4);
+    add_number(
+        b, (uint64_t)conf->allow_expired | (uint64_t)conf->accept_untrusted << 1 |
+               (uint64_t)conf->crl_leaf_only << 2 | (uint64_t)conf->revalidates << 3 |
+               (uint64_t)conf->partial_chain << 4 | (uint64_t)conf->host_by_subject << 5);
     add_text(b, conf->verify_host);
     add_ocsp(b, conf->ocsp);
     add_text(b, conf->key_log);

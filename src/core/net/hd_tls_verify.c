@@ -338,8 +338,10 @@ static void print_sans(const GENERAL_NAMES *names, char *out, size_t room)
         snprintf(out, room, "none");
 }
 
-static bool is_host(const X509 *cert, hd_str_t host)
+static bool is_host(const X509 *cert, hd_str_t host, bool by_subject)
 {
+    unsigned flags = X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+                     (by_subject ? 0 : X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     hd_addr_t ip;
     size_t n;
 
@@ -347,10 +349,7 @@ static bool is_host(const X509 *cert, hd_str_t host)
         n = ip.family == AF_INET ? 4 : 16;
         return X509_check_ip((X509 *)cert, n == 4 ? ip.v4 : ip.v6, n, 0) == 1;
     }
-    return X509_check_host((X509 *)cert, host.data, host.len,
-                           X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
-                               X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS,
-                           NULL) == 1;
+    return X509_check_host((X509 *)cert, host.data, host.len, flags, NULL) == 1;
 }
 
 /* SPIFFE X.509-SVID §2: one URI name, and that is the identity. */
@@ -459,7 +458,8 @@ static hd_rc_t check_names(hd_tls_layer_t *l, X509 *leaf, const GENERAL_NAMES *n
                             text, (int)hd_min(first.len, 100u), first.data,
                             conf->sans_n + more->sans_n > 1 ? " or others" : "");
     }
-    if (!l->ctx->is_server && host.len > 0 && !is_host(leaf, host)) {
+    if (!l->ctx->is_server && host.len > 0 &&
+        !is_host(leaf, host, conf->host_by_subject)) {
         print_sans(names, text, sizeof(text));
         return hd_conn_fail(l->layer.conn, HD_E_TLS,
                             "the peer certificate is for %s, not for '%.*s'", text,
