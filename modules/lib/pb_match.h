@@ -53,7 +53,7 @@ PB_UNUSED static hd_rc_t pb_string_match(hd_pool_t *pool,
     m->text = m->ignore_case && m->kind != HD_MATCH_REGEX
                   ? hd_str_dup_lower(pool, hd_str_c(text))
                   : pb_str(pool, text);
-    return hd_match_check(m, err);
+    return hd_match_check_re2(m, err);
 }
 
 /* One header's test. A field that isn't there matches only a test for absence, unless
@@ -109,7 +109,7 @@ PB_UNUSED static hd_rc_t pb_header_match(hd_pool_t *pool,
     case PB_ROUTE__HEADER_MATCHER__HEADER_MATCH_SPECIFIER_SAFE_REGEX_MATCH:
         h->match.kind = HD_MATCH_REGEX;
         h->match.text = pb_str(pool, msg->safe_regex_match->regex);
-        return hd_match_check(&h->match, err);
+        return hd_match_check_re2(&h->match, err);
     default:
         return hd_err_set(err, HD_E_RESOURCE, "header matcher of an unknown kind");
     }

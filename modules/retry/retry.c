@@ -53,7 +53,8 @@ static const struct {
     {"retriable-headers", ON_HEADERS},
 };
 
-#define STATUSES_MAX 16
+#define STATUS_MIN 100
+#define STATUS_MAX 599
 #define ATTEMPTS_MAX 100
 #define BACKOFF_MS 25 /* Envoy's; the ceiling is ten times as much */
 
@@ -64,8 +65,7 @@ typedef struct {
     bool may_repeat;               /* an endpoint that was tried */
     uint32_t priorities_frequency; /* hd_pick_t's; 0: not wanted */
     uint32_t try_timeout_ms;       /* 0: the route's; by xDS it stands there */
-    uint32_t statuses_n;
-    uint16_t statuses[STATUSES_MAX];
+    uint64_t statuses[(STATUS_MAX - STATUS_MIN) / 64 + 1]; /* a bit each, from STATUS_MIN */
     const pb_header_match_t *headers; /* by xDS: of the response */
     const pb_header_match_t *asked;   /* likewise: only such requests; asked_n 0: all */
     uint32_t headers_n, asked_n;
@@ -81,6 +81,14 @@ static uint32_t condition_of(hd_str_t name)
     return 0;
 }
 
+/* Others can't come. */
+static void put_status(retry_conf_t *rc, uint64_t status)
+{
+    if (status >= STATUS_MIN && status <= STATUS_MAX)
+        rc->statuses[(status - STATUS_MIN) / 64] |= UINT64_C(1)
+                                                    << ((status - STATUS_MIN) % 64);
+}
+
 static hd_rc_t add_status(retry_conf_t *rc, hd_str_t text, hd_err_t *err)
 {
     uint64_t status;
@@ -88,9 +96,7 @@ static hd_rc_t add_status(retry_conf_t *rc, hd_str_t text, hd_err_t *err)
     if (!hd_str_to_u64(text, 599, &status) || status < 100)
         return hd_err_set(err, HD_E_CONF, "\"%.*s\" is no status: 100 to 599 are",
                           HD_STR_ARG(text));
-    if (rc->statuses_n == STATUSES_MAX)
-        return hd_err_set(err, HD_E_CONF, "at most %d statuses", STATUSES_MAX);
-    rc->statuses[rc->statuses_n++] = (uint16_t)status;
+    put_status(rc, status);
     rc->on |= ON_STATUS;
     return HD_OK;
 }
@@ -256,12 +262,8 @@ static hd_rc_t read_policy(hd_conf_t *cf, const PbRoute__RetryPolicy *p, retry_c
     rc->is_set = true;
     read_conditions(rc, hd_str_c(p->retry_on));
     rc->attempts = hd_min(hd_pb_u32(p->num_retries, 1), (uint32_t)ATTEMPTS_MAX);
-    if (hd_min(p->n_retriable_status_codes, (size_t)STATUSES_MAX) <
-        p->n_retriable_status_codes)
-        return hd_err_set(err, HD_E_RESOURCE, "at most %d retriable_status_codes",
-                          STATUSES_MAX);
     for (size_t i = 0; i < p->n_retriable_status_codes; i++)
-        rc->statuses[rc->statuses_n++] = (uint16_t)p->retriable_status_codes[i];
+        put_status(rc, p->retriable_status_codes[i]);
     if (read_choice(p, rc, err) != HD_OK ||
         read_headers(cf, p->retriable_headers, p->n_retriable_headers, &rc->headers,
                      &rc->headers_n, err) != HD_OK ||
@@ -307,11 +309,8 @@ static hd_rc_t build_policy(hd_conf_t *cf, hd_str_t bytes, bool is_route, void *
 
 static bool has_status(const retry_conf_t *rc, unsigned status)
 {
-    for (uint32_t i = 0; i < rc->statuses_n; i++) {
-        if (rc->statuses[i] == status)
-            return true;
-    }
-    return false;
+    return status >= STATUS_MIN && status <= STATUS_MAX &&
+           (rc->statuses[(status - STATUS_MIN) / 64] >> ((status - STATUS_MIN) % 64) & 1);
 }
 
 static bool has_header(const retry_conf_t *rc, hd_req_t *req)

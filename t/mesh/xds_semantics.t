@@ -124,6 +124,7 @@ sub retry { my ($on, %more) = @_; return retry_policy => {retry_on => $on, num_r
 listener('retries', [
     {match => {prefix => '/header'}, $to->('a', retry('retriable-headers', retriable_headers => [{name => 'x-again', string_match => {exact => 'yes'}}]))},
     {match => {prefix => '/get'}, $to->('a', retry('5xx', retriable_request_headers => [{name => ':method', string_match => {exact => 'GET'}}]))},
+    {match => {prefix => '/many'}, $to->('a', retry('retriable-status-codes', retriable_status_codes => [400 .. 500]))},
     {match => {prefix => '/limited'}, $to->('a', retry('envoy-ratelimited'))}],
     vhost => {include_request_attempt_count => $true, include_attempt_count_in_response => $true, include_is_timeout_retry_header => $true});
 
@@ -270,6 +271,10 @@ is scalar(@heads), 2, 'once';
 like $heads[1], qr/^x-envoy-is-timeout-retry: false\r$/m, 'and no time-out was the cause';
 is ask('retries', 'POST /get', 'X-Fail: 503*1', 'Content-Length: 0')->status, 503, 'a POST is not';
 is scalar(heads('a')), 1, 'not once';
+for my $row ([399, 399], [400, 200], [463, 200], [464, 200], [500, 200], [501, 501]) {
+    is ask('retries', 'GET /many', "X-Fail: $row->[0]*1")->status, $row->[1], "of a hundred statuses: $row->[0]";
+}
+heads('a');
 is ask('retries', 'GET /limited', 'X-Fail: 429', 'X-Answer: x-envoy-ratelimited:true')->status, 429, 'envoy-ratelimited';
 is scalar(heads('a')), 3, 'is tried again';
 ask('retries', 'GET /limited', 'X-Fail: 429');
@@ -309,5 +314,16 @@ is ask('packed', 'GET /', 'Accept-Encoding: gzip')->header('content-encoding'), 
 $xds->serve(CDS => \@clusters, LDS => [@listeners[0 .. $#listeners - 1], Heddle::Xds::listener('retries', $hd->port('retries'),
     route_config => Heddle::Xds::routes('r', ['/' => 'a', action => {retry('5xx', per_try_idle_timeout => '1s')}]))]);
 ok $xds->wait_nack('LDS', qr/per_try_idle_timeout isn't supported/), 'per_try_idle_timeout';
+for my $row (['a path', {match => {safe_regex => {regex => '/(a)\\1'}}, $to->('a')}, qr/a back-reference at byte 4/],
+    ['a header', {match => {prefix => '/', headers => [{name => 'x', string_match => {safe_regex => {regex => '(?!a)'}}}]}, $to->('a')}, qr/look-around at byte 0/],
+    ['a rewrite', {match => {prefix => '/'}, $to->('a', regex_rewrite => $pattern->('(?=/a)', 'x'))}, qr/look-around at byte 0/]) {
+    my ($of, $route, $why) = @$row;
+    $xds->serve(CDS => \@clusters, LDS => [@listeners[0 .. $#listeners - 1], Heddle::Xds::listener('retries', $hd->port('retries'),
+        route_config => {name => 'r', virtual_hosts => [{name => 'v', domains => ['*'], routes => [$route]}]})]);
+    ok $xds->wait_nack('LDS', $why), "a regular expression of $of that RE2 hasn't";
+}
+$xds->serve(CDS => \@clusters, LDS => [@listeners[0 .. $#listeners - 1], Heddle::Xds::listener('retries', $hd->port('retries'),
+    http_filters => [rbac('DENY', string_match => {safe_regex => {regex => '(a)\\1'}})], route_config => Heddle::Xds::routes('r', ['/' => 'a']))]);
+ok $xds->wait_nack('LDS', qr/"\(a\)\\1": a back-reference/), 'nor one of a rule';
 $hd->stop;
 done_testing;

@@ -105,6 +105,47 @@ static void test_check(void)
     }
 }
 
+/* Which is RE2's, as Envoy 1.40 takes it; else what isn't. */
+static void test_re2(void)
+{
+    static const struct {
+        const char *pattern, *says;
+    } rows[] = {
+        {"/a/(?P<n>\\d+)/(?:x|y)*?/[^]]+\\.js$", NULL},
+        {"(?i)/a[[:alpha:]]{2,3}?b{2}c+", NULL},
+        {"\\+\\(?=\\[(?m:a)b}+", NULL},
+        {"[(?=\\]*+](?-s:.)", NULL},
+        {"\\Q(?=a)\\1\\E/[*+]+", NULL},
+        {"a{,2}+", NULL}, /* text */
+        {"(a)\\1", "a back-reference at byte 3"},
+        {"(?P<n>a)(?P=n)", "a back-reference at byte 8"},
+        {"(?<n>a)\\k<n>", "a back-reference at byte 7"},
+        {"(?=a)b", "look-around at byte 0"},
+        {"a(?!b)", "look-around at byte 1"},
+        {"(?<=a)b", "look-around"},
+        {"(?<!a)b", "look-around"},
+        {"(?>a)", "a kind of group"},
+        {"(?R)", "a kind of group"},
+        {"(*COMMIT)a", "a verb"},
+        {"a*+", "a possessive repetition at byte 1"},
+        {"a{2}+", "a possessive repetition"},
+        {"[]a]+(?=b)", "look-around at byte 5"},
+        {"\\Ka", "an escape"},
+    };
+
+    for (size_t i = 0; i < hd_countof(rows); i++) {
+        hd_match_t p = {.kind = HD_MATCH_REGEX, .text = hd_str_c(rows[i].pattern)};
+        hd_err_t err = {0};
+        hd_rc_t rc = hd_match_check_re2(&p, &err);
+
+        if (rows[i].says == NULL)
+            is_int(rc, HD_OK, "RE2's: %s %s", rows[i].pattern, err.text);
+        else
+            ok(rc == HD_ERROR && strstr(err.text, rows[i].says) != NULL, "refused: %s",
+               err.text);
+    }
+}
+
 static void test_captures(void)
 {
     hd_err_t err = {0};
@@ -227,6 +268,7 @@ int main(void)
 {
     test_kinds();
     test_check();
+    test_re2();
     test_captures();
     test_replace();
     test_bounded();

@@ -58,6 +58,13 @@ hd_rc_t hd_match_check(const hd_match_t *p, hd_err_t *err)
     return HD_OK;
 }
 
+hd_rc_t hd_match_check_re2(const hd_match_t *p, hd_err_t *err)
+{
+    return p->kind == HD_MATCH_REGEX && hd_regex_check_re2(p->text, err) != HD_OK
+               ? HD_ERROR
+               : hd_match_check(p, err);
+}
+
 /* Whether <text> stands in <s> at <at>; there is room for it. */
 static bool is_at(const hd_match_t *p, hd_str_t s, size_t at)
 {

@@ -29,6 +29,9 @@ typedef struct hd_match_s {
 
 /* Checks a pattern where configuration is read; says what is wrong and where in it. */
 hd_rc_t hd_match_check(const hd_match_t *p, hd_err_t *err) HD_MUST_CHECK;
+/* The same, and a regular expression is one of RE2's (hd_regex_check_re2): of what a
+ * control plane says. */
+hd_rc_t hd_match_check_re2(const hd_match_t *p, hd_err_t *err) HD_MUST_CHECK;
 /* <r> is the region the pattern lies in. <captures> may be NULL. */
 bool hd_match(hd_member_t *m, const hd_region_t *r, const hd_match_t *p, hd_str_t s,
               hd_captures_t *captures);

@@ -91,6 +91,106 @@ hd_regex_t *hd_regex_create(hd_str_t pattern, bool ignore_case, bool part, hd_er
     return re;
 }
 
+/* --- RE2 --- */
+
+static const char *escape_re2_lacks(char c)
+{
+    if ((c >= '1' && c <= '9') || c == 'g' || c == 'k')
+        return "a back-reference";
+    return c != '\0' && strchr("GKRXhHNZ", c) != NULL ? "an escape" : NULL;
+}
+
+/* Behind "(": what Perl has beyond groups, names and flags. */
+static const char *group_re2_lacks(hd_str_t rest)
+{
+    char first = rest.len > 1 ? rest.data[1] : '\0', next = rest.len > 2 ? rest.data[2] : '\0';
+
+    if (rest.len > 0 && rest.data[0] == '*')
+        return "a verb";
+    if (rest.len == 0 || rest.data[0] != '?')
+        return NULL;
+    if (first == '=' || first == '!' || (first == '<' && (next == '=' || next == '!')))
+        return "look-around";
+    if (first == 'P')
+        return next == '<' ? NULL : "a back-reference";
+    return first != '\0' && strchr(":<imsU-", first) != NULL ? NULL : "a kind of group";
+}
+
+/* The length of "{2}", "{2,}", "{2,3}" at the start; 0: it is text. */
+static size_t repeat_len(hd_str_t s)
+{
+    size_t n = 1;
+
+    while (n < s.len && ((s.data[n] >= '0' && s.data[n] <= '9') || s.data[n] == ','))
+        n++;
+    return n > 1 && n < s.len && s.data[n] == '}' && s.data[1] != ',' ? n + 1 : 0;
+}
+
+/* The length of "[…]" at the start. */
+static size_t class_len(hd_str_t s)
+{
+    size_t n = s.len > 1 && s.data[1] == '^' ? 2 : 1;
+
+    for (n += n < s.len && s.data[n] == ']'; n < s.len && s.data[n] != ']'; n++) {
+        ssize_t end = s.data[n] == '[' && n + 1 < s.len && s.data[n + 1] == ':'
+                          ? hd_str_find(hd_str_sub(s, n, s.len), HD_STR(":]"))
+                          : -1;
+
+        n += end >= 0 ? (size_t)end + 1 : s.data[n] == '\\' ? 1 : 0;
+    }
+    return hd_min(n + 1, s.len);
+}
+
+hd_rc_t hd_regex_check_re2(hd_str_t pattern, hd_err_t *err)
+{
+    for (size_t i = 0; i < pattern.len;) {
+        hd_str_t rest = hd_str_sub(pattern, i, pattern.len);
+        const char *lacks = NULL;
+        bool repeats = false;
+        size_t len = 1;
+        ssize_t end;
+
+        switch (rest.data[0]) {
+        case '\\':
+            len = 2;
+            lacks = rest.len > 1 ? escape_re2_lacks(rest.data[1]) : NULL;
+            if (rest.len > 1 && rest.data[1] == 'Q') {
+                end = hd_str_find(rest, HD_STR("\\E"));
+                len = end < 0 ? rest.len : (size_t)end + 2;
+            }
+            break;
+        case '[':
+            len = class_len(rest);
+            break;
+        case '(':
+            lacks = group_re2_lacks(hd_str_sub(rest, 1, rest.len));
+            len = rest.len > 1 && rest.data[1] == '?' ? 2 : 1;
+            break;
+        case '{':
+            len = repeat_len(rest);
+            repeats = len > 0;
+            len = hd_max(len, (size_t)1);
+            break;
+        case '*':
+        case '+':
+        case '?':
+            repeats = true;
+            break;
+        default:
+            break;
+        }
+        if (repeats && len < rest.len && rest.data[len] == '+')
+            lacks = "a possessive repetition";
+        if (lacks != NULL)
+            return hd_err_set(err, HD_E_CONF,
+                              "regular expression \"%.*s\": %s at byte %zu, which RE2's "
+                              "syntax hasn't",
+                              HD_STR_ARG(pattern), lacks, i);
+        i += len;
+    }
+    return HD_OK;
+}
+
 void hd_regex_destroy(hd_regex_t *re)
 {
     pcre2_code_free(re->code);

@@ -27,6 +27,10 @@ typedef struct hd_regex_s hd_regex_t;
 /* NULL: <err> says what is wrong and where in the pattern. <part>: it may match a part of
  * a string; else the whole. */
 hd_regex_t *hd_regex_create(hd_str_t pattern, bool ignore_case, bool part, hd_err_t *err);
+/* Is it one of RE2's, too, which knows no back-references, no look-around, nothing that
+ * takes what it tried? What control planes write is (Envoy compiles it so), and what isn't
+ * is refused. Whether it compiles is not looked at. */
+hd_rc_t hd_regex_check_re2(hd_str_t pattern, hd_err_t *err) HD_MUST_CHECK;
 void hd_regex_destroy(hd_regex_t *re);
 uint32_t hd_regex_groups(const hd_regex_t *re); /* without the whole match */
 /* The number of the group of that name; -1: none. */

@@ -49,7 +49,7 @@ static hd_rc_t set_plain(hd_xds_t *x, hd_match_t *m, hd_match_kind_t kind,
 {
     m->kind = (uint8_t)kind;
     m->text = hd_str_dup(x->cf.pool, hd_str_c(text));
-    return hd_match_check(m, err);
+    return hd_match_check_re2(m, err);
 }
 
 static hd_rc_t set_header(hd_xds_t *x, const PbRoute__HeaderMatcher *msg,

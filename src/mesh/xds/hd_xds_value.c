@@ -61,7 +61,7 @@ static hd_rc_t set_match(hd_xds_t *x, hd_match_t *match, hd_match_kind_t kind,
     match->ignore_case = ignore_case;
     match->text = ignore_case ? hd_str_dup_lower(x->cf.pool, hd_str_c(text))
                               : hd_str_dup(x->cf.pool, hd_str_c(text));
-    return hd_match_check(match, err);
+    return hd_match_check_re2(match, err);
 }
 
 hd_rc_t hd_xds_regex(hd_xds_t *x, const PbMatcher__RegexMatcher *msg, hd_match_t *match,
