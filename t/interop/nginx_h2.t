@@ -83,7 +83,9 @@ sub log_text {
     return $text;
 }
 
-for my $case (qw(31-all-variables 38-rejected 15-proxy 25-ranges 36-addition 37-accel 41-edges)) {
+for my $case (qw(03-prefix 04-locations 05-hosts 07-headers 08-failover 09-logs 10-tls 12-rewrite 15-auth-request 15-proxy 17-access
+    19-limit-req 20-limit-except 21-referer 22-sub-filter 23-charset 24-secure-link 25-ranges 28-try-files 30-realip-location
+    31-all-variables 34-small-modules 36-addition 37-accel 38-rejected 41-edges 42-accel-types)) {
     next if ($ENV{INTEROP_CASE} // $case) ne $case;
     my $folder = "$FindBin::Bin/nginx/$case";
     subtest $case => sub {
