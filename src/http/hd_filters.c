@@ -45,7 +45,7 @@ static const hd_filter_conf_t *find_override(const hd_req_t *req,
 
     if (req->target != NULL)
         o = find_by_name(req->target->filters, req->target->filters_n, f->name);
-    if (o == NULL && req->route != NULL)
+    if (o == NULL)
         o = find_by_name(req->route->filters, req->route->filters_n, f->name);
     if (o == NULL && req->vhost != NULL)
         o = find_by_name(req->vhost->filters, req->vhost->filters_n, f->name);
@@ -56,8 +56,10 @@ static const hd_filter_conf_t *find_override(const hd_req_t *req,
 
 static bool has_overrides(const hd_req_t *req)
 {
+    if (req->route == NULL) /* then Envoy asks nobody */
+        return false;
     return (req->target != NULL && req->target->filters_n > 0) ||
-           (req->route != NULL && req->route->filters_n > 0) ||
+           req->route->filters_n > 0 ||
            (req->vhost != NULL && req->vhost->filters_n > 0) ||
            (req->routes != NULL && req->routes->filters_n > 0);
 }

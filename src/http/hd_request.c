@@ -269,6 +269,13 @@ static bool is_refused(hd_req_t *req)
     return hd_overload_refuses();
 }
 
+static hd_rc_t refuse_unrouted(hd_req_t *req)
+{
+    hd_response_local(req, 404, HD_STR_NONE, HD_STR_NONE, HD_RF(NO_ROUTE),
+                      "route_not_found");
+    return HD_DONE;
+}
+
 static hd_rc_t find_route(hd_req_t *req)
 {
     if (req->http == NULL) /* a call of our own brings its route */
@@ -299,9 +306,9 @@ static hd_rc_t find_route(hd_req_t *req)
         hd_filters_select(req);
         if (req->http->tls_checks != 0 && hd_http_tls_check(req) != HD_OK)
             return HD_ERROR;
-        hd_response_local(req, 404, HD_STR_NONE, HD_STR_NONE, HD_RF(NO_ROUTE),
-                          "route_not_found");
-        return HD_DONE;
+        /* Envoy's filters see it before its router does: who may not come in doesn't
+         * learn what isn't there. */
+        return req->http->is_xds ? HD_OK : refuse_unrouted(req);
     }
     if (req->route->proxy != NULL)
         req->target = choose_target(req->route->proxy);
@@ -355,6 +362,8 @@ static hd_rc_t start_action(hd_req_t *req)
 {
     hd_rc_t rc;
 
+    if (req->action_ops == NULL && req->route == NULL)
+        return refuse_unrouted(req);
     if (req->action_ops == NULL)
         req->action_ops = actions[req->route->action];
     if (hd_unlikely(!fits_method(req)))

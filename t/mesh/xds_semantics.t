@@ -95,6 +95,7 @@ listener('deny_other', $all_a, http_filters => [rbac('DENY', invert_match => $tr
 listener('allow', $all_a, http_filters => [rbac('ALLOW')]);
 listener('allow_other', $all_a, http_filters => [rbac('ALLOW', invert_match => $true)]);
 listener('deny_host', $all_a, http_filters => [rbac('DENY', name => 'host', string_match => {exact => 'localhost'})]);
+listener('nowhere', [{match => {prefix => '/here'}, $to->('a')}], http_filters => [rbac('DENY')]);
 listener('moved', [{match => {prefix => '/port'}, redirect => {host_redirect => 'new', port_redirect => 77}},
     {match => {prefix => '/'}, redirect => {host_redirect => 'new'}}]);
 my $pattern = sub { my ($regex, $by) = @_; return {pattern => {regex => $regex}, substitution => $by} };
@@ -201,6 +202,12 @@ for my $row (['deny', [@twice], 403], ['deny', [reverse @twice], 403], ['deny', 
 $h2 = Heddle::H2->new($hd->port('deny_host'));
 $h2->request(1, '/');
 is $h2->response(1)->{status}, 403, 'a rule about host counts over HTTP/2';
+
+# ---- filters come before the router: who may not come in doesn't learn what isn't there
+
+is ask('nowhere', 'GET /there', 'X-Role: admin')->status, 403, 'no route, and denied';
+is ask('nowhere', 'GET /there', 'X-Role: user')->status, 404, 'no route, and let in';
+is ask('nowhere', 'POST /there', 'X-Role: user', 'Content-Length: 0')->status, 404, 'whatever the method';
 
 # ---- redirects, answers
 
