@@ -211,6 +211,10 @@ static hd_rc_t read_certs(hd_ca_t *ca, FILE *f, const char *cert_path, hd_err_t 
         hd_ignore(PEM_write_bio_X509(bio, other) != 1); /* into memory */
         X509_free(other);
     }
+    if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE) { /* half written */
+        BIO_free(bio);
+        return fail(err, cert_path);
+    }
     ERR_clear_error(); /* the end of the file */
     ca->root_pem = bio_to_str(bio, ca->pool);
     BIO_free(bio);

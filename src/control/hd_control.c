@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#define ROOTS_LOOK_MS 1000
+
 /* What `control { … }` says; lies in the resource "main". */
 typedef struct {
     hd_str_t listen, config_dir, ca_dir, tokens, trust_domain, cluster_domain,
@@ -26,6 +28,8 @@ static struct {
     hd_translator_t *translator;
     hd_tokens_t *tokens;
     hd_ca_t *ca;
+    hd_loop_t *loop;
+    hd_timer_t roots;
 } control;
 
 extern const hd_module_t hd_control_module;
@@ -192,6 +196,14 @@ static hd_rc_t start_ca(const control_conf_t *cc, hd_str_t trust_domain, hd_err_
     return HD_OK;
 }
 
+/* Whoever follows one root by another wants all proxies to know within moments. */
+static void look_at_roots(hd_timer_t *t)
+{
+    hd_ca_renew(control.ca);
+    hd_xds_server_set_roots(hd_ca_root_pem(control.ca));
+    hd_timer_set(control.loop, t, ROOTS_LOOK_MS);
+}
+
 static void on_commit(void *arg)
 {
     (void)arg;
@@ -224,6 +236,10 @@ static hd_rc_t start_control(hd_proc_t *p, hd_err_t *err)
                                                 .tokens = control.tokens,
                                                 .trust_domain = trust_domain});
     hd_model_set_on_commit(control.model, on_commit, NULL);
+    control.loop = p->loop;
+    hd_timer_init(&control.roots, look_at_roots);
+    if (control.ca != NULL)
+        look_at_roots(&control.roots);
     return hd_source_dir_create(p->loop, control.model,
                                 &(hd_source_dir_conf_t){.path = cc->config_dir},
                                 &control.source, err);
@@ -256,8 +272,11 @@ static void on_stop(hd_proc_t *p)
         hd_translator_destroy(control.translator);
     if (control.model != NULL)
         hd_model_destroy(control.model);
-    if (control.ca != NULL)
+    if (control.ca != NULL) {
+        if (control.loop != NULL)
+            hd_timer_stop(control.loop, &control.roots);
         hd_ca_close(control.ca);
+    }
     if (control.tokens != NULL)
         hd_tokens_close(control.tokens);
 }

@@ -2,6 +2,7 @@
 #include "control/hd_grpc_server.h"
 #include "core/base/hd_log.h"
 #include "core/base/hd_map.h"
+#include "istio/mesh.pb-c.h"
 #include "proto/hd_pb.h"
 #include "xds/discovery.pb-c.h"
 
@@ -12,6 +13,7 @@
 #define REQUEST_BYTES_MAX (4u << 20) /* as istiod's */
 #define DECODED_BYTES_MAX (16u << 20)
 #define RESPONSE_BYTES_MAX ((size_t)1 << 30)
+#define ROOTS_URL "type.googleapis.com/istio.mesh.v1alpha1.ProxyConfig" /* PCDS */
 #define NAMES_MAX 100000
 
 /* What a stream has of one type. */
@@ -33,6 +35,7 @@ typedef struct {
     hd_caller_t caller;
     hd_view_t view;
     sub_t subs[HD_VIEW_KINDS_N];
+    sub_t roots; /* is_open and nonce only */
     uint64_t nonces;
 } client_t;
 
@@ -42,6 +45,7 @@ static struct {
     hd_post_t work; /* renews dirty clients, one a run */
     hd_xds_server_stats_t stats;
     uint64_t version;
+    char *roots_pem; /* NULL: none are given out */
     bool started, is_quitting;
 } server;
 
@@ -146,12 +150,12 @@ static char *print_version(hd_pool_t *pool, uint64_t v)
     return (char *)(uintptr_t)hd_str_printf(pool, "%016" PRIx64, v).data;
 }
 
-static Pb__Any *make_any(hd_pool_t *pool, const hd_xres_t *r)
+static Pb__Any *make_any(hd_pool_t *pool, const char *url, const hd_xres_t *r)
 {
     Pb__Any *any = hd_pool_new(pool, Pb__Any);
 
     pb__any__init(any);
-    any->type_url = (char *)(uintptr_t)hd_view_url(r->kind);
+    any->type_url = (char *)(uintptr_t)url;
     any->value.data = (uint8_t *)(uintptr_t)r->bytes.data;
     any->value.len = r->bytes.len;
     return any;
@@ -188,7 +192,7 @@ static void send_delta(client_t *c, const char *url, sub_t *s, const answer_t *a
         pb_discovery__resource__init(r);
         r->name = (char *)(uintptr_t)hd_str_to_c(a->pool, a->resources[i]->name);
         r->version = print_version(a->pool, a->resources[i]->version);
-        r->resource = make_any(a->pool, a->resources[i]);
+        r->resource = make_any(a->pool, url, a->resources[i]);
         msg.resources[i] = r;
     }
     msg.n_resources = a->resources_n;
@@ -207,7 +211,7 @@ static void send_sotw(client_t *c, const char *url, sub_t *s, const answer_t *a)
 
     msg.resources = hd_pool_new_n(a->pool, Pb__Any *, a->resources_n);
     for (size_t i = 0; i < a->resources_n; i++)
-        msg.resources[i] = make_any(a->pool, a->resources[i]);
+        msg.resources[i] = make_any(a->pool, url, a->resources[i]);
     msg.n_resources = a->resources_n;
     msg.type_url = (char *)(uintptr_t)url;
     msg.version_info = print_version(a->pool, server.version);
@@ -404,19 +408,67 @@ static bool take_nonce(client_t *c, hd_view_kind_t kind, const char *nonce,
     return true;
 }
 
+/* A type without a view. */
+static void send_other(client_t *c, const char *url, sub_t *s, const answer_t *a)
+{
+    if (c->is_delta)
+        send_delta(c, url, s, a);
+    else
+        send_sotw(c, url, s, a);
+}
+
+static void send_roots(client_t *c)
+{
+    PbMesh__ProxyConfig msg = PB_MESH__PROXY_CONFIG__INIT;
+    const char *list[] = {server.roots_pem};
+    hd_xres_t res = {.name = HD_STR("roots")}, *resources[] = {&res};
+    answer_t a = {.pool = hd_pool_create(0)};
+    ProtobufCBinaryData bytes;
+    hd_pb_arena_t arena;
+
+    msg.ca_certificates_pem = list;
+    msg.n_ca_certificates_pem = hd_countof(list);
+    hd_pb_arena_init(&arena, 1 << 20);
+    if (server.roots_pem != NULL && hd_pb_pack(&msg, &arena, &bytes)) {
+        res.bytes = hd_str_n((const char *)bytes.data, bytes.len);
+        res.version = hd_hash64(bytes.data, bytes.len, 0);
+        a.resources = resources;
+        a.resources_n = hd_countof(resources);
+    }
+    send_other(c, ROOTS_URL, &c->roots, &a);
+    hd_pb_arena_deinit(&arena);
+    hd_pool_destroy(a.pool);
+}
+
 /* Types that we have nothing of get an empty answer once, so that nobody waits. */
-static void answer_unknown(client_t *c, const char *url, const char *nonce)
+static void answer_other(client_t *c, const char *url, const char *nonce)
 {
     sub_t none = {0};
     answer_t a = {.pool = hd_pool_create(0)};
 
-    if (nonce[0] == 0) {
-        if (c->is_delta)
-            send_delta(c, url, &none, &a);
-        else
-            send_sotw(c, url, &none, &a);
+    if (nonce[0] == 0 && strcmp(url, ROOTS_URL) == 0) {
+        c->roots.is_open = true;
+        send_roots(c);
+    } else if (nonce[0] == 0) {
+        send_other(c, url, &none, &a);
     }
     hd_pool_destroy(a.pool);
+}
+
+void hd_xds_server_set_roots(hd_str_t pem)
+{
+    if (server.roots_pem != NULL && hd_str_eq(hd_str_c(server.roots_pem), pem))
+        return;
+    free(server.roots_pem);
+    server.roots_pem = strndup(pem.data, pem.len);
+    hd_bug_on(server.roots_pem == NULL);
+    hd_list_each(link, &server.clients)
+    {
+        client_t *c = hd_list_entry(link, client_t, link);
+
+        if (c->roots.is_open)
+            send_roots(c);
+    }
 }
 
 /* Clusters that were delivered again wait for their endpoints, and their client may not
@@ -439,7 +491,7 @@ static void on_delta_request(client_t *c, const PbDiscovery__DeltaDiscoveryReque
     if (!meet(c, msg->node))
         return;
     if (kind == HD_VIEW_KINDS_N) {
-        answer_unknown(c, msg->type_url, msg->response_nonce);
+        answer_other(c, msg->type_url, msg->response_nonce);
         return;
     }
     s = &c->subs[kind];
@@ -488,7 +540,7 @@ static void on_sotw_request(client_t *c, const PbDiscovery__DiscoveryRequest *ms
     if (!meet(c, msg->node))
         return;
     if (kind == HD_VIEW_KINDS_N) {
-        answer_unknown(c, msg->type_url, msg->response_nonce);
+        answer_other(c, msg->type_url, msg->response_nonce);
         return;
     }
     s = &c->subs[kind];
@@ -652,6 +704,8 @@ void hd_xds_server_stop(void)
     if (!server.started)
         return;
     hd_post_cancel(&server.work);
+    free(server.roots_pem);
+    server.roots_pem = NULL;
     server.started = false;
 }
 

@@ -25,6 +25,9 @@ void hd_xds_server_start(const hd_xds_server_conf_t *conf);
  */
 void hd_xds_server_quit(void);
 void hd_xds_server_stop(void);
+/* The roots that everyone is to trust, copied; agents that ask for istiod's ProxyConfig
+ * (PCDS) are told at once when they change. Between start and stop. */
+void hd_xds_server_set_roots(hd_str_t pem);
 /* The model has changed. */
 void hd_xds_server_on_commit(void);
 void hd_xds_server_register(void); /* its gRPC methods; at process start */

@@ -339,6 +339,7 @@
     T(pb_rpc__status)                                                                    \
     T(pb_peer_metadata__config)                                                          \
     T(pb_alpn__filter_config)                                                            \
+    T(pb_mesh__proxy_config)                                                             \
     T(pb_nds__name_table)                                                                \
     T(pb_security__address)                                                              \
     T(pb_security__authorization)                                                        \

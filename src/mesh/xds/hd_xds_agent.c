@@ -127,7 +127,8 @@ static void start_calls(void)
 {
     if (agent.conf.ca.cluster != NULL)
         agent.ca = hd_xca_create(agent.proc, agent.store, &agent.conf, agent.pool);
-    agent.stream = hd_xstream_create(agent.proc, agent.store, &agent.conf, agent.pool);
+    agent.stream = hd_xstream_create(agent.proc, agent.store, &agent.conf, agent.ca,
+                                     agent.pool);
 }
 
 static void stop_calls(void)

@@ -5,6 +5,7 @@
 
 #include <openssl/ec.h>
 #include <openssl/pem.h>
+#include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #define ANSWER_MAX ((size_t)4 << 20)
 #define TIMEOUT_MS 30000
 #define RENEW_MIN_MS 1000
+#define ROOTS_SPREAD_MS 1000
 #define RENEW_MAX_MS ((uint64_t)24 * 3600 * 1000 * 30)
 
 struct hd_xca_s {
@@ -29,6 +31,9 @@ struct hd_xca_s {
     hd_xca_stats_t stats;
     char why[HD_ERR_TEXT_MAX]; /* the answer's own failure; empty: none */
     bool is_done;              /* a certificate was taken from the answer */
+    /* Roots, hashed; 0: none yet. Came with the certificate, told of by the control plane,
+     * and what was told when we asked last: one that never gives these isn't asked again. */
+    uint64_t has, told, asked_for;
 };
 
 static void forget_key(hd_xca_t *ca)
@@ -143,9 +148,23 @@ static hd_rc_t take_certificate(hd_xca_t *ca, const PbCa__IstioCertificateRespon
                         roots.trust_pem);
     hd_xstore_put_local(ca->store, HD_STR("default"), s.chain_pem, s.key_pem,
                         HD_STR_NONE);
+    ca->has = hd_hash64(roots.trust_pem.data, roots.trust_pem.len, 0);
     ca->stats.issued++;
     ca->stats.not_after_s = s.not_after_s;
     return HD_OK;
+}
+
+static bool lacks_roots(const hd_xca_t *ca)
+{
+    return ca->told != 0 && ca->told != ca->has && ca->told != ca->asked_for;
+}
+
+static uint64_t spread_ms(void)
+{
+    uint16_t random = 0;
+
+    hd_ignore(RAND_bytes((uint8_t *)&random, sizeof(random)) == 1); /* 0 is as good */
+    return random % ROOTS_SPREAD_MS;
 }
 
 static void renew_later(hd_xca_t *ca)
@@ -157,8 +176,9 @@ static void renew_later(hd_xca_t *ca)
     ca->backoff.failures = 0;
     hd_log(HD_LOG_NOTICE, "xds: certificate for %.*s, good for %lld s",
            HD_STR_ARG(ca->conf->identity), (long long)left_s);
-    hd_timer_set(ca->proc->loop, &ca->timer,
-                 hd_min(hd_max(ms, (uint64_t)RENEW_MIN_MS), RENEW_MAX_MS));
+    ms = lacks_roots(ca) ? spread_ms()
+                         : hd_min(hd_max(ms, (uint64_t)RENEW_MIN_MS), RENEW_MAX_MS);
+    hd_timer_set(ca->proc->loop, &ca->timer, ms);
 }
 
 static void take_answer(hd_xca_t *ca, const uint8_t *bytes, size_t len)
@@ -269,6 +289,7 @@ static void ask(hd_xca_t *ca)
 
     ca->is_done = false;
     ca->why[0] = '\0';
+    ca->asked_for = ca->told;
     if (!make_request(ca->conf->identity, &ca->key_pem, &csr)) {
         retry(ca, "the key couldn't be made");
         return;
@@ -285,6 +306,15 @@ static void ask(hd_xca_t *ca)
 static void on_timer(hd_timer_t *t)
 {
     ask(hd_container_of(t, hd_xca_t, timer));
+}
+
+void hd_xca_roots_told(hd_xca_t *ca, hd_str_t pem)
+{
+    ca->told = hd_hash64(pem.data, pem.len, 0);
+    if (!lacks_roots(ca) || ca->call != NULL)
+        return; /* what is under way is looked at when it has ended */
+    hd_log(HD_LOG_NOTICE, "xds: other roots are to be trusted: asking for them");
+    hd_timer_set(ca->proc->loop, &ca->timer, spread_ms());
 }
 
 hd_xca_t *hd_xca_create(hd_proc_t *p, hd_xstore_t *store, const hd_xds_conf_t *conf,

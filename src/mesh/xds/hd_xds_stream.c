@@ -1,6 +1,7 @@
 #include "mesh/xds/hd_xds_stream.h"
 #include "core/base/hd_map.h"
 #include "core/hd_grpc.h"
+#include "istio/mesh.pb-c.h"
 #include "proto/hd_pb.h"
 #include "xds/core.pb-c.h"
 #include "xds/discovery.pb-c.h"
@@ -12,6 +13,7 @@
 #define MESSAGE_MAX ((size_t)256 << 20) /* of an answer; istiod's have no bound */
 #define MEMORY_MAX (4 * MESSAGE_MAX)
 #define NACK_CODE 3 /* INVALID_ARGUMENT */
+#define ROOTS_URL "type.googleapis.com/istio.mesh.v1alpha1.ProxyConfig" /* PCDS */
 
 /* One type's subscription on this stream. */
 typedef struct {
@@ -26,6 +28,7 @@ struct hd_xstream_s {
     hd_proc_t *proc;
     hd_xstore_t *store;
     const hd_xds_conf_t *conf;
+    hd_xca_t *ca; /* NULL: none */
     hd_xds_peer_t peer;
     hd_call_t *call; /* NULL: closed */
     hd_chain_t in;
@@ -359,6 +362,40 @@ static void on_applied(hd_xupdate_t *u, hd_str_t why)
     ask_on(x, u->kind);
 }
 
+/* What isn't a resource of the store: asked for, and acknowledged with <nonce>. */
+static void ask_roots(hd_xstream_t *x, const char *nonce, const char *version)
+{
+    PbDiscovery__DeltaDiscoveryRequest delta;
+    PbDiscovery__DiscoveryRequest sotw;
+
+    if (is_delta(x)) {
+        pb_discovery__delta_discovery_request__init(&delta);
+        delta.type_url = ROOTS_URL;
+        delta.response_nonce = nonce;
+        send_message(x, &delta);
+    } else {
+        pb_discovery__discovery_request__init(&sotw);
+        sotw.type_url = ROOTS_URL;
+        sotw.response_nonce = nonce;
+        sotw.version_info = version;
+        send_message(x, &sotw);
+    }
+}
+
+/* One that has none, or says what we can't read, says nothing. */
+static void take_roots(hd_xstream_t *x, const Pb__Any *any, hd_pb_arena_t *pb)
+{
+    const PbMesh__ProxyConfig *msg = hd_pb_unpack_any(any, pb, NULL);
+    hd_pool_t *pool = hd_pool_create(0);
+    hd_str_t pem = HD_STR_NONE;
+
+    for (size_t i = 0; msg != NULL && i < msg->n_ca_certificates_pem; i++)
+        pem = hd_str_printf(pool, "%.*s%s", HD_STR_ARG(pem), msg->ca_certificates_pem[i]);
+    if (pem.len > 0 && x->ca != NULL)
+        hd_xca_roots_told(x->ca, pem);
+    hd_pool_destroy(pool);
+}
+
 static hd_xupdate_t *begin_update(hd_xstream_t *x, const char *type_url,
                                   const char *nonce, const char *version, size_t items,
                                   size_t removed)
@@ -403,11 +440,19 @@ static void add_item(hd_xupdate_t *u, const char *name, const char *version,
             hd_str_dup(u->pool, hd_str_n((const char *)any->value.data, any->value.len))};
 }
 
-static void take_delta(hd_xstream_t *x, const PbDiscovery__DeltaDiscoveryResponse *msg)
+static void take_delta(hd_xstream_t *x, const PbDiscovery__DeltaDiscoveryResponse *msg,
+                       hd_pb_arena_t *pb)
 {
-    hd_xupdate_t *u = begin_update(x, msg->type_url, msg->nonce, msg->system_version_info,
-                                   msg->n_resources, msg->n_removed_resources);
+    hd_xupdate_t *u;
 
+    if (strcmp(msg->type_url, ROOTS_URL) == 0) {
+        if (msg->n_resources > 0 && msg->resources[0]->resource != NULL)
+            take_roots(x, msg->resources[0]->resource, pb);
+        ask_roots(x, msg->nonce, "");
+        return;
+    }
+    u = begin_update(x, msg->type_url, msg->nonce, msg->system_version_info,
+                     msg->n_resources, msg->n_removed_resources);
     if (u == NULL)
         return;
     for (size_t i = 0; i < msg->n_resources; i++) {
@@ -442,9 +487,16 @@ static hd_str_t peek_name(hd_str_t bytes)
 static void take_sotw(hd_xstream_t *x, const PbDiscovery__DiscoveryResponse *msg,
                       hd_pb_arena_t *pb)
 {
-    hd_xupdate_t *u = begin_update(x, msg->type_url, msg->nonce, msg->version_info,
-                                   msg->n_resources, 0);
+    hd_xupdate_t *u;
 
+    if (strcmp(msg->type_url, ROOTS_URL) == 0) {
+        if (msg->n_resources > 0)
+            take_roots(x, msg->resources[0], pb);
+        ask_roots(x, msg->nonce, msg->version_info);
+        return;
+    }
+    u = begin_update(x, msg->type_url, msg->nonce, msg->version_info, msg->n_resources,
+                     0);
     if (u == NULL)
         return;
     u->is_all = is_wild(u->kind);
@@ -480,7 +532,7 @@ static bool take_message(hd_xstream_t *x, const uint8_t *bytes, size_t len)
         (void)snprintf(x->last_end, sizeof(x->last_end),
                        "an answer that can't be read: %s", why);
     } else if (is_delta(x)) {
-        take_delta(x, msg);
+        take_delta(x, msg, &pb);
     } else {
         take_sotw(x, msg, &pb);
     }
@@ -623,6 +675,8 @@ static void open_stream(hd_xstream_t *x)
         if (holds(x, k)) /* from before, or a snapshot */
             subscribe(x, k);
     }
+    if (x->ca != NULL)
+        ask_roots(x, "", "");
 }
 
 static void on_retry(hd_timer_t *t)
@@ -631,7 +685,8 @@ static void on_retry(hd_timer_t *t)
 }
 
 hd_xstream_t *hd_xstream_create(hd_proc_t *p, hd_xstore_t *store,
-                                const hd_xds_conf_t *conf, hd_pool_t *pool)
+                                const hd_xds_conf_t *conf, hd_xca_t *ca,
+                                hd_pool_t *pool)
 {
     hd_xstream_t *x = calloc(1, sizeof(*x));
 
@@ -639,6 +694,7 @@ hd_xstream_t *hd_xstream_create(hd_proc_t *p, hd_xstore_t *store,
     x->proc = p;
     x->store = store;
     x->conf = conf;
+    x->ca = ca;
     hd_xds_peer_init(&x->peer, &conf->server, conf, pool);
     hd_chain_init(&x->in);
     for (hd_xds_kind_t k = 0; k < HD_XDS_KINDS_N; k++)
