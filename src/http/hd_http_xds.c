@@ -214,8 +214,8 @@ static bool is_no_text(unsigned char c)
     return c < ' ' || c >= 0x7f;
 }
 
-/* A certificate's own words. What ends a value has it quoted (Envoy's rule), and what ends
- * a field is encoded: neither makes another pair or field. */
+/* A certificate's own words. What ends a value has it quoted (Envoy's rule), and what
+ * ends a field is encoded: neither makes another pair or field. */
 static void put_name(hd_pool_t *pool, element_t *e, hd_str_t key, hd_str_t name)
 {
     bool quoted = false;
@@ -361,17 +361,24 @@ void hd_http_xds_request(hd_req_t *req)
     set_xfcc(req);
 }
 
-static uint32_t expected_timeout_ms(const hd_proxy_conf_t *proxy)
+/* In milliseconds; 0: for ever. */
+static uint64_t expected_timeout(const hd_req_t *req, const hd_proxy_conf_t *proxy,
+                                 uint32_t attempt)
 {
-    if (proxy->try_timeout_ms > 0 &&
-        (proxy->timeout_ms == 0 || proxy->try_timeout_ms < proxy->timeout_ms))
-        return proxy->try_timeout_ms;
-    return proxy->timeout_ms;
+    uint64_t now_ns = hd_loop_now_ns(req->loop), ms = proxy->timeout_ms;
+
+    if (hd_timer_is_set(&req->deadline) && (attempt > 1 || req->has_grpc_deadline))
+        ms = req->deadline.at_ns <= now_ns
+                 ? 1
+                 : (req->deadline.at_ns - now_ns + 999999) / 1000000;
+    return proxy->try_timeout_ms > 0 && (ms == 0 || proxy->try_timeout_ms < ms)
+               ? proxy->try_timeout_ms
+               : ms;
 }
 
 void hd_http_xds_try(hd_req_t *req, const hd_proxy_conf_t *proxy, uint32_t attempt)
 {
-    uint32_t ms = expected_timeout_ms(proxy);
+    uint64_t ms = expected_timeout(req, proxy, attempt);
 
     if (req->vhost != NULL && req->vhost->tells_timeout_retry && attempt > 1)
         set(req, HD_STR("x-envoy-is-timeout-retry"),
@@ -381,7 +388,7 @@ void hd_http_xds_try(hd_req_t *req, const hd_proxy_conf_t *proxy, uint32_t attem
             hd_str_printf(req->pool, "%u", attempt));
     if (ms > 0 && !req->http->suppress_envoy_headers)
         set(req, HD_STR("x-envoy-expected-rq-timeout-ms"),
-            hd_str_printf(req->pool, "%u", ms));
+            hd_str_printf(req->pool, "%llu", (unsigned long long)ms));
 }
 
 void hd_http_xds_set_host(hd_req_t *req, const hd_proxy_conf_t *proxy, hd_str_t host)

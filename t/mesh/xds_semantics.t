@@ -134,6 +134,7 @@ listener('times', [
     {match => {prefix => '/own'}, $to->('slow', max_stream_duration => {max_stream_duration => '5s'})},
     {match => {prefix => '/short'}, $to->('never', max_stream_duration => {max_stream_duration => '0.2s'})},
     {match => {prefix => '/'}, $to->('never')}], common_http_protocol_options => {max_stream_duration => '0.3s'});
+listener('expected', [{match => {prefix => '/'}, $to->('never', timeout => '0.4s', retry('5xx', per_try_timeout => '0.25s', num_retries => 1))}]);
 listener('patient', [{match => {prefix => '/'}, $to->('slow', timeout => '0.05s', max_stream_duration => {grpc_timeout_header_max => '0s'})}]);
 listener('copies', [{match => {prefix => '/own'}, $to->('a', request_mirror_policies => [{cluster => 'c'}])}, {match => {prefix => '/'}, $to->('a')}],
     vhost => {request_mirror_policies => [{cluster => 'b'}]});
@@ -296,6 +297,11 @@ for my $path ('/short', '/') {
     is $r->status, 504, "$path: it took too long";
     is $r->body, 'downstream duration timeout', 'as a whole';
 }
+
+heads('never');
+is ask('expected', 'GET /')->status, 504, 'two tries within a time-out';
+is join(' ', map { /^x-envoy-expected-rq-timeout-ms: (\d+)/m ? ($1 == 250 ? 'the try' : $1 <= 150 ? 'the rest' : $1) : 'none' } heads('never')),
+    'the try the rest', 'how long each is waited for';
 
 # ---- copies
 
