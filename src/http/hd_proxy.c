@@ -15,6 +15,18 @@ static void on_backoff(hd_timer_t *t)
     hd_request_wake(p->req);
 }
 
+/* Asked of a cluster that chooses by it alone: a cookie is made for no other, as in
+ * Envoy. */
+static bool wants_hash(const hd_proxy_t *p)
+{
+    const hd_region_t *r = p->cluster != NULL && p->conf->hashes_n > 0
+                               ? hd_slot_get(p->req->member, p->cluster)
+                               : NULL;
+    const hd_cluster_t *c = r != NULL ? r->root : NULL;
+
+    return c != NULL && (c->lb == HD_LB_RING_HASH || c->lb == HD_LB_MAGLEV);
+}
+
 /* Its cluster is known now, and the body, where it is read first: $request_body may be
  * sent in a field. */
 static hd_rc_t prepare(hd_proxy_t *p)
@@ -24,7 +36,7 @@ static hd_rc_t prepare(hd_proxy_t *p)
     p->is_prepared = true;
     if (hd_proxy_prepare(p) != HD_OK)
         return HD_ERROR;
-    if (p->conf->hashes_n > 0)
+    if (wants_hash(p))
         hd_proxy_hash(p);
     if (p->conf->shadows_n > 0)
         hd_shadows_start(req, p->conf->shadows, p->conf->shadows_n);

@@ -142,6 +142,10 @@ $rows++;
 $x->row('without a ttl none is made', cluster => {lb_policy => 'RING_HASH'},
     route => {route => {hash_policy => [{cookie => {name => 'who'}}]}}, servers => [{}, {}],
     ask => [['GET', '/', {status => 200, no_head => qr/set-cookie/i}]]);
+$rows++;
+$x->row('nor for a cluster that does not choose by it', cluster => {lb_policy => 'ROUND_ROBIN'},
+    route => {route => {hash_policy => [{cookie => {name => 'who', ttl => '60s'}}]}}, servers => [{}, {}],
+    ask => [['GET', '/', {status => 200, no_head => qr/set-cookie/i}]]);
 my $busy = sub { [503, [], 'busy'] };
 my $policy = sub { (route => {route => {retry_policy => {retry_on => '5xx', num_retries => 1, @_}}}) };
 $rows++;
