@@ -130,6 +130,7 @@
     T(pb_route__route_configuration)                                                     \
     T(pb_route__route_match)                                                             \
     T(pb_route__tracing)                                                                 \
+    T(pb_route__vhds)                                                                    \
     T(pb_route__virtual_host)                                                            \
     T(pb_route__weighted_cluster)                                                        \
     T(pb_trace__datadog_config)                                                          \
@@ -144,6 +145,7 @@
     T(pb_log_grpc__http_grpc_access_log_config)                                          \
     T(pb_log_grpc__tcp_grpc_access_log_config)                                           \
     T(pb_log_otel__open_telemetry_access_log_config)                                     \
+    T(pb_log_stream__stderr_access_log)                                                  \
     T(pb_log_stream__stdout_access_log)                                                  \
     T(pb_cluster_aggregate__cluster_config)                                              \
     T(pb_cluster_dfp__cluster_config)                                                    \

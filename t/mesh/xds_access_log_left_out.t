@@ -42,7 +42,7 @@ my $port = $hd->port('none');
 $xds->serve(CDS => [Heddle::Xds::cluster('app', $hd->port(1))], LDS => [
     Heddle::Xds::listener('none', $port, route_config => Heddle::Xds::routes('r', ['/' => 'app']),
         access_log => [{name => 'log', typed_config => {'@type' => 'type.googleapis.com/envoy.extensions.filters.http.router.v3.Router'}}])]);
-ok $xds->wait_nack('LDS', qr/only FileAccessLog is known/), 'what is no access log is refused';
+ok $xds->wait_nack('LDS', qr/only FileAccessLog, StdoutAccessLog and StderrAccessLog are known/), 'what is no access log is refused';
 $hd->stop;
 $xds->stop;
 done_testing;
