@@ -94,6 +94,7 @@ typedef struct hd_xds_built_s {
         has_default_high; /* a cluster with limits of priority HIGH that it doesn't say */
     hd_array_t needs;     /* hd_xds_need_t */
     hd_array_t names;     /* hd_xds_name_t: host names that it depends on */
+    hd_array_t clusters;  /* hd_str_t: whom routes and chains lead to, some of them twice */
     hd_array_t secrets;   /* hd_slot_t *: inline secrets put beside it */
     hd_array_t notes;     /* hd_str_t: fields and extensions without effect */
 } hd_xds_built_t;

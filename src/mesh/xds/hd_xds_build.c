@@ -7,6 +7,7 @@
 
 #define NEEDS_MAX 65536
 #define NOTES_MAX 4096
+#define CLUSTERS_MAX (1u << 20)
 #define PREFIX "type.googleapis.com/"
 #define FETCH_TIMEOUT_MS 15000 /* Envoy's initial_fetch_timeout */
 
@@ -179,6 +180,21 @@ const hd_slot_t *hd_xds_slot(hd_xds_t *x, hd_xds_kind_t kind, hd_str_t name,
     return hd_slot_find_or_add(x->env->arena, kinds[kind].res, name, err);
 }
 
+const hd_slot_t *hd_xds_led_to(hd_xds_t *x, hd_str_t name, hd_err_t *err)
+{
+    const hd_slot_t *slot = hd_xds_slot(x, HD_XDS_CLUSTER, name, err);
+    hd_array_t *all = &x->out->clusters;
+    const hd_str_t *last = all->n > 0 ? (hd_str_t *)all->items + all->n - 1 : NULL;
+    hd_str_t *to;
+
+    if (slot == NULL || (last != NULL && hd_str_eq(*last, name)))
+        return slot;
+    to = hd_array_add(all);
+    if (to != NULL) /* nobody waits for more */
+        *to = hd_str_dup(x->env->temp, name);
+    return slot;
+}
+
 /* Secrets by the cluster "sds-grpc" are the agent's own (Istio's node agent elsewhere).
  */
 static hd_rc_t read_source(const PbCore__ConfigSource *source, hd_xds_need_t *need,
@@ -250,6 +266,7 @@ static void init_out(hd_xds_built_t *out, hd_xds_kind_t kind, hd_pool_t *temp)
     *out = (hd_xds_built_t){.kind = kind};
     hd_array_init(&out->needs, temp, sizeof(hd_xds_need_t), NEEDS_MAX);
     hd_array_init(&out->names, temp, sizeof(hd_xds_name_t), NEEDS_MAX);
+    hd_array_init(&out->clusters, temp, sizeof(hd_str_t), CLUSTERS_MAX);
     hd_array_init(&out->secrets, temp, sizeof(hd_slot_t *), NEEDS_MAX);
     hd_array_init(&out->notes, temp, sizeof(hd_str_t), NOTES_MAX);
 }

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #define UNNEEDED_NS 5000000000u /* so long what nobody needs any more stays */
+#define REMOVED_NS 1000000000u  /* a cluster that was removed: routes may follow it */
+#define WARMING_NS 5000000000u  /* so long routes in force wait for new clusters */
 
 hd_str_t hd_xres_keep_str(hd_str_t s)
 {
@@ -147,6 +149,47 @@ void hd_xres_set_needs(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
     r->needs_n = (uint32_t)out->needs.n;
 }
 
+static bool is_being_warmed(const hd_xres_t *cluster)
+{
+    return cluster->state == HD_XRES_WAITING && cluster->slot == NULL &&
+           !cluster->is_staged;
+}
+
+void hd_xres_wait_for_clusters(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
+{
+    const hd_str_t *names = out->clusters.items;
+    uint64_t now = hd_xstore_now_ns(s);
+
+    if (r->slot == NULL || out->clusters.n == 0)
+        return;
+    if (r->clusters_until_ns == 0)
+        r->clusters_until_ns = now + WARMING_NS;
+    if (r->clusters_until_ns <= now)
+        return;
+    for (size_t i = 0; i < out->clusters.n; i++) {
+        hd_xres_t *cluster = hd_xstore_find(s, HD_XDS_CLUSTER, names[i]);
+
+        if (cluster == NULL || !is_being_warmed(cluster))
+            continue;
+        r->needs = realloc(r->needs, (r->needs_n + 1) * sizeof(*r->needs));
+        hd_bug_on(r->needs == NULL);
+        r->needs[r->needs_n++] = (hd_xneed_t){cluster, r->clusters_until_ns};
+        cluster->refs++;
+    }
+}
+
+bool hd_xstore_waits_for_clusters(const hd_xstore_t *s)
+{
+    static const hd_xds_kind_t kinds[] = {HD_XDS_ROUTES, HD_XDS_LISTENER};
+
+    for (size_t i = 0; i < hd_countof(kinds); i++)
+        for (hd_xres_t *r = hd_xstore_next(s, kinds[i], NULL); r != NULL;
+             r = hd_xstore_next(s, kinds[i], r))
+            if (r->state == HD_XRES_WAITING && r->slot != NULL && !r->is_staged)
+                return true;
+    return false;
+}
+
 /* New ones are held before old ones are let go of, so that what both name stays. */
 void hd_xres_set_names(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
 {
@@ -269,11 +312,13 @@ static void drop_unneeded(hd_xstore_t *s, hd_xres_t *r)
         forget(s, r);
 }
 
-uint64_t hd_xres_leaves_ns(const hd_xres_t *r)
+uint64_t hd_xres_leaves_ns(const hd_xstore_t *s, const hd_xres_t *r)
 {
-    return r->unneeded_ns == 0 || r->refs > 0 || r->is_asked_for
-               ? UINT64_MAX
-               : r->unneeded_ns + UNNEEDED_NS;
+    if (r->unneeded_ns == 0 || r->refs > 0 || r->is_asked_for)
+        return UINT64_MAX;
+    if (r->kind != HD_XDS_CLUSTER)
+        return r->unneeded_ns + UNNEEDED_NS;
+    return hd_xstore_waits_for_clusters(s) ? UINT64_MAX : r->unneeded_ns + REMOVED_NS;
 }
 
 void hd_xstore_drop_unneeded(hd_xstore_t *s)
@@ -285,7 +330,7 @@ void hd_xstore_drop_unneeded(hd_xstore_t *s)
 
         for (hd_xres_t *r = hd_xstore_next(s, k, NULL); r != NULL; r = next) {
             next = hd_xstore_next(s, k, r);
-            if (hd_xres_leaves_ns(r) <= now)
+            if (hd_xres_leaves_ns(s, r) <= now)
                 forget(s, r);
         }
     }
@@ -294,6 +339,10 @@ void hd_xstore_drop_unneeded(hd_xstore_t *s)
 void hd_xres_remove(hd_xstore_t *s, hd_xres_t *r)
 {
     r->is_asked_for = false;
+    if (r->kind == HD_XDS_CLUSTER && r->slot != NULL && !r->is_staged) {
+        r->unneeded_ns = hd_xstore_now_ns(s);
+        return;
+    }
     if (r->refs == 0) {
         forget(s, r);
         return;

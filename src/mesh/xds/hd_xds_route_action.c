@@ -80,7 +80,7 @@ hd_rc_t hd_xds_overrides(hd_xds_t *x, hd_xds_override_t *const *msgs, size_t n,
 
 static hd_rc_t set_target(hd_xds_t *x, const char *name, hd_weighted_t *to, hd_err_t *err)
 {
-    to->cluster = hd_xds_slot(x, HD_XDS_CLUSTER, hd_str_c(name), err);
+    to->cluster = hd_xds_led_to(x, hd_str_c(name), err);
     if (to->cluster == NULL)
         return HD_ERROR;
     to->cluster_name = to->cluster->name; /* lasts as long as the arena */

@@ -89,6 +89,7 @@ static bool may_put(void *arg, const hd_xds_built_t *out)
 
     hd_bug_on(r == NULL);
     hd_xres_set_needs(s, r, out);
+    hd_xres_wait_for_clusters(s, r, out);
     r->waits_for_names = !out->needs_no_names && !are_names_known(s, out);
     return hd_xres_is_warm(s, r) && !r->waits_for_names &&
            !hd_xstore_waits_for_checks(s, r);
@@ -182,6 +183,7 @@ void hd_xstore_build(hd_xstore_t *s, hd_xres_t *r, const hd_xitem_t *item)
         return;
     }
     r->slot = out.slot;
+    r->clusters_until_ns = 0;
     r->is_staged = true;
     if (r->kind == HD_XDS_LISTENER)
         set_sockets(r, out.root);
@@ -207,8 +209,10 @@ void hd_xstore_take_item(hd_xstore_t *s, hd_xupdate_t *u, const hd_xitem_t *item
     if (r->is_local)
         return; /* nobody else says who we are */
     r->is_asked_for |= is_wild;
-    if (is_known(r, item))
+    if (is_known(r, item)) {
         hd_xres_replace_str(&r->version, item->version);
-    else
-        hd_xstore_build(s, r, item);
+        return;
+    }
+    r->clusters_until_ns = 0;
+    hd_xstore_build(s, r, item);
 }

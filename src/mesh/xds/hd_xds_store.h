@@ -12,6 +12,11 @@
  * leaves the one before it in force. What nobody needs any more is removed with the batch
  * that ended the need.
  *
+ * A change of whom requests are led to loses none, in whatever order it is told: routes
+ * and listeners in force stay until new clusters that the next version leads to are warm
+ * (5 s at most), and a cluster that is taken away stays for a second, or as long as such a
+ * version waits.
+ *
  * Elsewhere: where updates come from (hd_xds_stream.h, hd_xds_snapshot.h, hd_xds_ca.h).
  */
 #pragma once
@@ -52,6 +57,9 @@ struct hd_xres_s {
     hd_xneed_t *needs;
     uint32_t needs_n;
     hd_dns_names_t names; /* that it depends on */
+    /* Of routes and listeners: so long the version before stays in force while clusters
+     * that the new one leads to are warmed; 0: not begun. */
+    uint64_t clusters_until_ns;
     uint32_t refs;        /* resources that need it */
     uint64_t unneeded_ns; /* since when none does; 0: one does, or none ever did */
     bool is_asked_for;    /* by a wildcard: it stays without being needed */

@@ -47,6 +47,11 @@ static inline uint64_t hd_xstore_now_ns(const hd_xstore_t *s)
 }
 
 /* --- hd_xds_res.c --- */
+/* Of routes or a listener of which a version is in force: the next one needs new clusters
+ * that <out> leads to and that are still being warmed. */
+void hd_xres_wait_for_clusters(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out);
+/* Routes, or a listener, wait so: what they lead to now must stay. */
+bool hd_xstore_waits_for_clusters(const hd_xstore_t *s);
 /* A resource's strings are its own: copied, let go of, exchanged for a copy. */
 hd_str_t hd_xres_keep_str(hd_str_t s);
 void hd_xres_free_str(hd_str_t *s);
@@ -69,7 +74,7 @@ void hd_xres_set_sockets(hd_xres_t *r, hd_xsockets_t sockets);
 void hd_xres_settle_sockets(hd_xstore_t *s, hd_xres_t *r);
 void hd_xres_undo_sockets(hd_xres_t *r);
 /* When it goes, since nobody needs it any more; UINT64_MAX: it stays. */
-uint64_t hd_xres_leaves_ns(const hd_xres_t *r);
+uint64_t hd_xres_leaves_ns(const hd_xstore_t *s, const hd_xres_t *r);
 /* Within an update: those whose time has come. */
 void hd_xstore_drop_unneeded(hd_xstore_t *s);
 /* The control plane has it no more. Those who still need it go on without. */

@@ -16,7 +16,7 @@ static hd_rc_t set_target(hd_xds_t *x, const char *name, uint32_t weight,
     if (weight > UINT32_MAX - conf->weights_total)
         return hd_err_set(err, HD_E_RESOURCE, "the weights of its clusters sum to 2^32");
     conf->weights_total += weight;
-    to->cluster = hd_xds_slot(x, HD_XDS_CLUSTER, hd_str_c(name), err);
+    to->cluster = hd_xds_led_to(x, hd_str_c(name), err);
     return to->cluster != NULL ? HD_OK : HD_ERROR;
 }
 

@@ -77,7 +77,7 @@ hd_rc_t hd_xds_udp_proxy(hd_xds_t *x, const Pb__Any *any, hd_filter_chain_t *cha
         return HD_ERROR;
     target->name = hd_xds_str(x, name);
     target->weight = conf->weights_total = 1;
-    target->cluster = hd_xds_slot(x, HD_XDS_CLUSTER, hd_str_c(name), err);
+    target->cluster = hd_xds_led_to(x, hd_str_c(name), err);
     if (target->cluster == NULL)
         return HD_ERROR;
     conf->targets = target;
