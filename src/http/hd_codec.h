@@ -69,6 +69,7 @@ struct hd_exchange_s {
     bool is_reused_conn;     /* the conn has carried an exchange or idled before */
     bool is_http10;          /* set before send_head: HTTP/1.0, once a conn */
     uint32_t head_bytes_max; /* the same: of the response's head; 0: the codec's */
+    uint32_t fields_max;     /* the same: of the response; 0: HD_FIELDS_MAX */
     bool upgraded; /* 101 or 2xx to CONNECT: take the conn with hd_exchange_take_conn */
     void *_codec;
 };

@@ -704,6 +704,7 @@ static void send_request(hd_try_t *t, hd_upconn_t *u)
         more != NULL && more->head_bytes_max > 0
             ? hd_min(more->head_bytes_max, (uint32_t)HD_WEFT_HEAD_BYTES)
             : p->conf->head_bytes_max;
+    t->x->fields_max = more != NULL ? more->fields_max : 0;
     if (u->conn->facts != NULL && u->conn->facts->peer_principal.len > 0) {
         t->peer_principal = hd_str_dup(req->pool, u->conn->facts->peer_principal);
         t->own_principal = hd_str_dup(req->pool, u->conn->facts->local_principal);

@@ -105,7 +105,7 @@ static bool is_on(const choice_t *c, hd_lb_which_t which, uint32_t at)
 
     return which == HD_LB_HEALTHY    ? health == HD_EP_HEALTHY
            : which == HD_LB_DEGRADED ? health == HD_EP_DEGRADED
-                                     : health != HD_LB_OUT && health != HD_EP_DRAINING;
+                                     : health != HD_LB_OUT;
 }
 
 /* Bounded loads (Mirrokni et al., 2018): has it its share and <balance_percent> of it? */

@@ -199,9 +199,9 @@ static bool belongs(const hd_lb_view_t *v, hd_lb_which_t which, uint32_t at)
         return v->health[at] == HD_EP_HEALTHY;
     case HD_LB_DEGRADED:
         return v->health[at] == HD_EP_DEGRADED;
-    default: /* nginx's places by remainder stay when a server is down */
-        return hashes_over_all(v) ||
-               (v->health[at] != HD_LB_OUT && v->health[at] != HD_EP_DRAINING);
+    default: /* in panic nobody is too ill, nor draining (Envoy); nginx's places by
+              * remainder stay when a server is down */
+        return hashes_over_all(v) || v->health[at] != HD_LB_OUT;
     }
 }
 

@@ -25,7 +25,7 @@ typedef enum {
     HD_EP_HEALTHY,
     HD_EP_DEGRADED,  /* serves where too few are healthy */
     HD_EP_UNHEALTHY, /* serves in panic */
-    HD_EP_DRAINING,  /* counts as unhealthy, and never serves */
+    HD_EP_DRAINING,  /* counts as unhealthy, as discovery says: not by checks */
 } hd_endpoint_health_t;
 
 /* What discovery, health checks and outlier detection say together. <*until_ns> is

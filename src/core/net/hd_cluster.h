@@ -186,6 +186,7 @@ typedef struct {
      * per_upstream_preconnect_ratio); 0: they are opened when requests want them. */
     uint32_t preconnect_percent;
     uint32_t head_bytes_max; /* of a response's head, instead of the route's; 0: that */
+    uint32_t fields_max;     /* of a response (Envoy's max_headers_count); 0: as many as go */
     hd_addr_t other_bind;    /* instead of <bind> for addresses of its family */
 } hd_cluster_more_t;
 

@@ -1,6 +1,7 @@
 /* CDS. Defaults are Envoy's. */
 #include "mesh/xds/hd_xds_int.h"
 #include "core/base/hd_map.h"
+#include "http/hd_headers.h"
 #include "mesh/hd_breakers.h"
 #include "mesh/hd_mesh_cluster.h"
 #include "mesh/hd_endpoint_state.h"
@@ -236,6 +237,9 @@ static hd_rc_t set_common_http(hd_xds_t *x, const PbCore__HttpProtocolOptions *m
                           head_kb);
     if (msg->max_response_headers_kb != NULL)
         get_more(x, c)->head_bytes_max = head_kb * 1024;
+    if (msg->max_headers_count != NULL)
+        get_more(x, c)->fields_max =
+            hd_min(hd_max(msg->max_headers_count->value, 1u), HD_FIELDS_MAX);
     return hd_xds_ms(msg->max_connection_duration, 0, "max_connection_duration",
                      &c->conn_lifetime_ms, err);
 }

@@ -4,6 +4,7 @@
 
 #include "core/base/hd_map.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,8 @@ typedef struct {
     hd_xds_t *x;
     hd_array_t items; /* hd_endpoint_t */
     hd_array_t localities;
-    bool resolves; /* addresses may be names */
+    hd_map_t *seen; /* "PRIORITY ADDRESS"; NULL: one that comes twice counts twice */
+    bool resolves;  /* addresses may be names */
 } list_t;
 
 static uint8_t health_of(PbCore__HealthStatus status)
@@ -23,9 +25,30 @@ static uint8_t health_of(PbCore__HealthStatus status)
     return status <= PB_CORE__HEALTH_STATUS__DEGRADED ? (uint8_t)status : 0;
 }
 
+/* Envoy: of what discovery says twice of one priority the first counts. */
+static bool was_seen(list_t *l, const hd_endpoint_t *e)
+{
+    char text[HD_ADDR_TEXT_MAX], room[HD_ADDR_TEXT_MAX + 8];
+    hd_str_t addr = hd_addr_print(&e->addr, text), key;
+
+    if (l->seen == NULL)
+        return false;
+    key = hd_str_n(room, (size_t)snprintf(room, sizeof(room), "%u %.*s", e->priority,
+                                          HD_STR_ARG(addr)));
+    if (hd_map_get(l->seen, key) != NULL)
+        return true;
+    key = hd_str_dup(l->x->env->temp, key);
+    hd_ignore(hd_map_put(l->seen, key, (void *)key.data) == NULL);
+    return false;
+}
+
 static hd_rc_t add_item(list_t *l, const hd_endpoint_t *e, hd_err_t *err)
 {
-    hd_endpoint_t *to = hd_array_add(&l->items);
+    hd_endpoint_t *to;
+
+    if (was_seen(l, e))
+        return HD_OK;
+    to = hd_array_add(&l->items);
 
     if (to == NULL)
         return hd_err_set(err, HD_E_LIMIT, "more than %d endpoints", ENDPOINTS_MAX);
@@ -167,6 +190,8 @@ static hd_rc_t add_locality(list_t *l, const PbEndpoint__LocalityLbEndpoints *ms
     if (msg->priority >= PRIORITIES_MAX)
         return hd_err_set(err, HD_E_RESOURCE, "priority %u: below %d is right",
                           msg->priority, PRIORITIES_MAX);
+    if (msg->load_balancing_weight != NULL && msg->load_balancing_weight->value == 0)
+        return hd_err_set(err, HD_E_RESOURCE, "load_balancing_weight 0: above 0");
     *loc = (hd_locality_t){.weight = hd_pb_u32(msg->load_balancing_weight, 0),
                            .priority = (uint8_t)msg->priority};
     if (msg->locality != NULL) {
@@ -247,28 +272,35 @@ static bool is_load_read(const hd_xds_t *x, hd_str_t name)
     return x->reads_load || (w != NULL && w->reads_load);
 }
 
+static hd_rc_t set_policy(const PbEndpoint__ClusterLoadAssignment__Policy *msg,
+                          hd_endpoints_t *eps, hd_err_t *err)
+{
+    eps->overprovisioning_factor =
+        hd_pb_u32(msg != NULL ? msg->overprovisioning_factor : NULL, 140);
+    eps->weighted_priority_health = msg != NULL && msg->weighted_priority_health;
+    return eps->overprovisioning_factor > 0
+               ? HD_OK
+               : hd_err_set(err, HD_E_RESOURCE, "overprovisioning_factor 0: above 0");
+}
+
 static hd_rc_t build(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
-                     hd_str_t name, bool resolves, const void **root, hd_err_t *err)
+                     hd_str_t name, list_t *l, const void **root, hd_err_t *err)
 {
     hd_endpoints_t *eps = hd_pool_new(x->cf.pool, hd_endpoints_t);
-    list_t l = {.x = x, .resolves = resolves};
 
-    hd_array_init(&l.items, x->env->temp, sizeof(hd_endpoint_t), ENDPOINTS_MAX);
-    hd_array_init(&l.localities, x->env->temp, sizeof(hd_locality_t), UINT16_MAX);
+    l->x = x;
+    hd_array_init(&l->items, x->env->temp, sizeof(hd_endpoint_t), ENDPOINTS_MAX);
+    hd_array_init(&l->localities, x->env->temp, sizeof(hd_locality_t), UINT16_MAX);
     for (size_t i = 0; msg != NULL && i < msg->n_endpoints; i++) {
-        if (add_locality(&l, msg->endpoints[i], err) != HD_OK)
+        if (add_locality(l, msg->endpoints[i], err) != HD_OK)
             return hd_err_prefix(err, "locality %zu: ", i);
     }
-    eps->items = hd_array_copy(&l.items, x->cf.pool);
-    eps->n = (uint32_t)l.items.n;
-    eps->localities = hd_array_copy(&l.localities, x->cf.pool);
-    eps->localities_n = (uint32_t)l.localities.n;
-    eps->overprovisioning_factor =
-        msg != NULL && msg->policy != NULL
-            ? hd_pb_u32(msg->policy->overprovisioning_factor, 140)
-            : 140;
-    eps->weighted_priority_health =
-        msg != NULL && msg->policy != NULL && msg->policy->weighted_priority_health;
+    eps->items = hd_array_copy(&l->items, x->cf.pool);
+    eps->n = (uint32_t)l->items.n;
+    eps->localities = hd_array_copy(&l->localities, x->cf.pool);
+    eps->localities_n = (uint32_t)l->localities.n;
+    if (set_policy(msg != NULL ? msg->policy : NULL, eps, err) != HD_OK)
+        return HD_ERROR;
     hd_endpoints_attach_state(x->env->member, name, eps, is_load_read(x, name));
     make_tables(x, name, eps);
     *root = eps;
@@ -278,7 +310,11 @@ static hd_rc_t build(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
 hd_rc_t hd_xds_endpoints(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
                          const void **root, hd_err_t *err)
 {
-    return build(x, msg, hd_str_c(msg->cluster_name), false, root, err);
+    list_t l = {.seen = hd_map_create()};
+    hd_rc_t rc = build(x, msg, hd_str_c(msg->cluster_name), &l, root, err);
+
+    hd_map_destroy(l.seen);
+    return rc;
 }
 
 hd_rc_t hd_xds_inline_endpoints(hd_xds_t *x, const PbEndpoint__ClusterLoadAssignment *msg,
@@ -288,19 +324,20 @@ hd_rc_t hd_xds_inline_endpoints(hd_xds_t *x, const PbEndpoint__ClusterLoadAssign
     hd_slot_t *s = hd_slot_find_or_add(x->env->arena, HD_RES_ENDPOINTS, name, err);
     hd_region_t *r;
     hd_xds_t inner = *x; /* shares all but the region */
+    list_t l = {.resolves = resolves};
     hd_rc_t rc;
 
     *slot = s;
     if (s == NULL)
         return HD_ERROR;
     if (x->env->batch == NULL)
-        return build(x, msg, name, resolves, &x->out->inline_endpoints, err);
+        return build(x, msg, name, &l, &x->out->inline_endpoints, err);
     r = hd_batch_region(x->env->batch, HD_RES_ENDPOINTS, name, x->node.file, 0,
                         &inner.cf.pool, err);
     if (r == NULL)
         return HD_ERROR;
     inner.cf.region = r;
-    if (build(&inner, msg, name, resolves, &x->out->inline_endpoints, err) != HD_OK) {
+    if (build(&inner, msg, name, &l, &x->out->inline_endpoints, err) != HD_OK) {
         hd_batch_drop(x->env->batch, r);
         return HD_ERROR;
     }

@@ -62,11 +62,11 @@ static const entry_t entries[] = {
      "scale_locality_weight panic_mode_any list_as_any metadata_fallback_policy "
      "allow_redundant_keys"},
     {CLUSTER "Cluster.LbSubsetConfig.LbSubsetSelector",
-     "keys fallback_policy fallback_keys_subset single_host_per_subset"},
+     "keys fallback_policy fallback_keys_subset"},
     {CLUSTER "Cluster.OriginalDstLbConfig",
      "use_http_header http_header_name upstream_port_override !metadata_key"},
     {CLUSTER "Cluster.TransportSocketMatch", "name match transport_socket"},
-    {CLUSTER "CircuitBreakers", "thresholds"},
+    {CLUSTER "CircuitBreakers", "thresholds !per_host_thresholds"},
     {CLUSTER "CircuitBreakers.Thresholds",
      "priority max_connections max_pending_requests max_requests max_retries "
      "max_connection_pools retry_budget"},

@@ -518,7 +518,8 @@ hd_rc_t hd_xds_lb(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
     mesh->bias = 1;
     c->panic_percent = 50;
     if (common != NULL) {
-        c->panic_percent = (uint32_t)percent_of(common->healthy_panic_threshold, 50);
+        c->panic_percent =
+            (uint32_t)(percent_of(common->healthy_panic_threshold, 50) + 0.5);
         set_override_status(common->override_host_status, mesh);
     }
     if (msg->load_balancing_policy != NULL
