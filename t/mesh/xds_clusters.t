@@ -81,12 +81,37 @@ is $status->('fields', $others), 200, 'so many are good';
 is $status->('fields', $few), 502, 'one more is not';
 is $status->('any_fields', 60), 200, 'as many as go without it';
 
+# What would have no effect, or break a message, is refused with its reason.
+my $http = sub { return (timeout => '1s', interval => '1s', unhealthy_threshold => 1, healthy_threshold => 1, http_health_check => {path => '/', @_}) };
+my $check = sub { return (health_checks => [{$http->(@_)}]) };
+my $add = sub { return $check->(request_headers_to_add => [{header => {key => $_[0], value => $_[1]}}]) };
+my $h2 = sub { return (http2_protocol_options => {@_}) };
+my $keys = sub { my (@keys) = @_; return (lb_subset_config => {subset_selectors => [{keys => ['v', 's'], fallback_policy => 'KEYS_SUBSET', fallback_keys_subset => \@keys}]}) };
+my @refused = (
+    [{circuit_breakers => {per_host_thresholds => [{max_connections => 1}]}}, qr/per_host_thresholds isn't supported/],
+    [{$add->('x', "1\r\nY: 2")}, qr/is no header field/], [{$add->('x y', '1')}, qr/is no header field/],
+    [{$check->(path => "/\r\nX: 1")}, qr/what a request line may have/], [{$check->(path => '/a b')}, qr/what a request line may have/],
+    [{$check->(host => "a\nX: 1")}, qr/host .*what a field may have/s],
+    [{outlier_detection => {max_ejection_percent => 101}}, qr/max_ejection_percent 101: at most 100/],
+    [{outlier_detection => {enforcing_failure_percentage => 200}}, qr/enforcing_failure_percentage 200: at most 100/],
+    [{outlier_detection => {base_ejection_time => '20s', max_ejection_time => '10s'}}, qr/max_ejection_time below base_ejection_time/],
+    [{common_lb_config => {healthy_panic_threshold => {value => 101}}}, qr/healthy_panic_threshold 101: 0 to 100/],
+    [{common_lb_config => {locality_weighted_lb_config => {}}, load_balancing_policy => {policies => [{typed_extension_config => {name => 'r', typed_config => {
+        '@type' => "${any}envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin"}}}]}}, qr/beside load_balancing_policy/],
+    [{$h2->(max_concurrent_streams => 0)}, qr/max_concurrent_streams 0: 1 to/],
+    [{$h2->(initial_stream_window_size => 65534)}, qr/initial_stream_window_size 65534: 65535 to/],
+    [{$options->(max_headers_count => 0)}, qr/max_headers_count 0: 1 or more/],
+    [{$keys->('x')}, qr/fallback_keys_subset/], [{$keys->('s', 'v')}, qr/fallback_keys_subset/]);
 my $first = sub { return {lb_endpoints => [endpoint('a')], @_} };
-$xds->serve(LDS => [$listener], CDS => [@clusters,
-    static('host_limit', [endpoint('a')], circuit_breakers => {per_host_thresholds => [{max_connections => 1}]})],
+$xds->serve(LDS => [$listener], CDS => [@clusters, (map { static("bad$_", [endpoint('a')], %{$refused[$_][0]}) } 0 .. $#refused),
+    static('good', [endpoint('a')], $keys->('s'), $add->('x-y', 'a b'), outlier_detection => {max_ejection_percent => 100})],
     EDS => [$eds[2], {%{endpoints('twice', $first->())}, policy => {overprovisioning_factor => 0}}, endpoints('places', $first->(load_balancing_weight => 0))]);
-my $nack = $xds->wait_nack('CDS', qr/host_limit/)->{error};
-like $nack, qr/per_host_thresholds isn't supported/, 'refused: thresholds of each host';
+$xds->wait_nack('CDS', qr/bad0/);
+for my $n (0 .. $#refused) {
+    my $why = qr/CDS "bad$n": [^;]*$refused[$n][1]/;
+    ok((grep { $_->{error} =~ $why } $xds->nacks('CDS')), "refused: $refused[$n][1]") or diag map { "$_->{error}\n" } $xds->nacks('CDS');
+}
+ok !(grep { $_->{error} =~ /"good"/ } $xds->nacks('CDS')), 'taken: what is right';
 for my $reason (qr/overprovisioning_factor 0: above 0/, qr/load_balancing_weight 0: above 0/) {
     like $xds->wait_nack('EDS', $reason)->{error}, $reason, 'refused: a factor or a weight of 0';
 }

@@ -1,5 +1,6 @@
 /* HealthCheck of a cluster. Defaults are Envoy's. */
 #include "mesh/hd_check.h"
+#include "http/hd_chars.h"
 #include "mesh/xds/hd_xds_int.h"
 #include "core/os/hd_clock.h"
 
@@ -84,19 +85,35 @@ static hd_rc_t set_ranges(hd_xds_t *x, PbType__Int64Range *const *msgs, size_t n
     return HD_OK;
 }
 
-static void set_headers(hd_xds_t *x, PbCore__HeaderValueOption *const *msgs, size_t n,
-                        hd_check_conf_t *k)
+/* What a check sends stays within its line. */
+static hd_rc_t set_headers(hd_xds_t *x, PbCore__HeaderValueOption *const *msgs, size_t n,
+                           hd_check_conf_t *k, hd_err_t *err)
 {
     hd_kv_t *list = n > 0 ? hd_pool_new_n(x->cf.pool, hd_kv_t, n) : NULL;
     uint32_t count = 0;
 
     for (size_t i = 0; i < n; i++) {
-        if (msgs[i]->header != NULL)
-            list[count++] = (hd_kv_t){hd_xds_str(x, msgs[i]->header->key),
-                                      hd_xds_str(x, msgs[i]->header->value)};
+        const PbCore__HeaderValue *h = msgs[i]->header;
+
+        if (h == NULL)
+            continue;
+        if (!hd_http_is_field_name(hd_str_c(h->key)) ||
+            !hd_http_is_field_value(hd_str_c(h->value)))
+            return hd_err_set(err, HD_E_RESOURCE, "\"%s: %s\" is no header field", h->key,
+                              h->value);
+        list[count++] = (hd_kv_t){hd_xds_str(x, h->key), hd_xds_str(x, h->value)};
     }
     k->headers = list;
     k->headers_n = count;
+    return HD_OK;
+}
+
+static hd_rc_t set_host(hd_xds_t *x, const char *host, hd_str_t *to, hd_err_t *err)
+{
+    if (!hd_http_is_field_value(hd_str_c(host)))
+        return hd_err_set(err, HD_E_RESOURCE, "host \"%s\": what a field may have", host);
+    *to = hd_xds_str(x, host);
+    return HD_OK;
 }
 
 static hd_rc_t set_http(hd_xds_t *x, const PbCore__HealthCheck__HttpHealthCheck *msg,
@@ -105,17 +122,21 @@ static hd_rc_t set_http(hd_xds_t *x, const PbCore__HealthCheck__HttpHealthCheck 
     k->kind = HD_CHECK_HTTP;
     if (*msg->path != '/')
         return hd_err_set(err, HD_E_RESOURCE, "path \"%s\": it begins with /", msg->path);
+    if (hd_span(hd_str_c(msg->path), HD_CH_TARGET) < strlen(msg->path))
+        return hd_err_set(err, HD_E_RESOURCE, "path \"%s\": what a request line may have",
+                          msg->path);
     if ((size_t)msg->method >= hd_countof(methods) ||
         msg->method == PB_CORE__REQUEST_METHOD__CONNECT)
         return hd_err_set(err, HD_E_RESOURCE, "method %d", (int)msg->method);
     if (msg->codec_client_type == PB_TYPE__CODEC_CLIENT_TYPE__HTTP3)
         return hd_err_set(err, HD_E_RESOURCE, "HTTP/3: not supported");
     k->method = hd_xds_str(x, methods[msg->method]);
-    k->host = hd_xds_str(x, msg->host);
     k->path = hd_xds_str(x, msg->path);
     k->is_h2 = msg->codec_client_type == PB_TYPE__CODEC_CLIENT_TYPE__HTTP2;
-    set_headers(x, msg->request_headers_to_add, msg->n_request_headers_to_add, k);
-    if (set_ranges(x, msg->expected_statuses, msg->n_expected_statuses, &k->expected,
+    if (set_host(x, msg->host, &k->host, err) != HD_OK ||
+        set_headers(x, msg->request_headers_to_add, msg->n_request_headers_to_add, k,
+                    err) != HD_OK ||
+        set_ranges(x, msg->expected_statuses, msg->n_expected_statuses, &k->expected,
                    &k->expected_n, err) != HD_OK ||
         set_ranges(x, msg->retriable_statuses, msg->n_retriable_statuses, &k->retriable,
                    &k->retriable_n, err) != HD_OK)
@@ -127,9 +148,10 @@ static hd_rc_t set_grpc(hd_xds_t *x, const PbCore__HealthCheck__GrpcHealthCheck 
                         hd_check_conf_t *k, hd_err_t *err)
 {
     k->kind = HD_CHECK_GRPC;
-    k->host = hd_xds_str(x, msg->authority);
     k->service = hd_xds_str(x, msg->service_name);
-    set_headers(x, msg->initial_metadata, msg->n_initial_metadata, k);
+    if (set_host(x, msg->authority, &k->host, err) != HD_OK ||
+        set_headers(x, msg->initial_metadata, msg->n_initial_metadata, k, err) != HD_OK)
+        return HD_ERROR;
     return k->service.len <= 127
                ? HD_OK
                : hd_err_set(err, HD_E_RESOURCE, "service_name of %zu bytes: at most 127",
@@ -226,7 +248,7 @@ static uint64_t checked_since(const hd_xds_t *x, const hd_cluster_t *c)
     slot = hd_slot_find(m, x->env->arena, HD_RES_CLUSTER, c->name);
     r = slot != NULL ? hd_slot_get(m, slot) : NULL;
     before = r != NULL ? r->root : NULL;
-    return before == NULL           ? 0
+    return before == NULL          ? 0
            : before->check == NULL ? hd_clock_mono_ns()
                                    : before->check->since_ns;
 }
@@ -241,8 +263,7 @@ hd_rc_t hd_xds_health_check(hd_xds_t *x, const PbCluster__Cluster *msg, hd_clust
     if (msg->n_health_checks == 0)
         return HD_OK;
     if (msg->n_health_checks > HD_CHECKS_MAX)
-        return hd_err_set(err, HD_E_RESOURCE, "health_checks: at most %d",
-                          HD_CHECKS_MAX);
+        return hd_err_set(err, HD_E_RESOURCE, "health_checks: at most %d", HD_CHECKS_MAX);
     since_ns = checked_since(x, c);
     for (size_t i = 0; i < msg->n_health_checks; i++) {
         hd_check_conf_t *k = hd_pool_new(x->cf.pool, hd_check_conf_t);

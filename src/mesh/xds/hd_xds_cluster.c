@@ -157,6 +157,34 @@ static uint8_t percent_of(const Pb__UInt32Value *msg, uint8_t unset)
     return (uint8_t)hd_min(hd_pb_u32(msg, unset), 100u);
 }
 
+static hd_rc_t check_percents(const PbCluster__OutlierDetection *msg, hd_err_t *err)
+{
+    const struct {
+        const Pb__UInt32Value *value;
+        const char *name;
+    } all[] = {
+        {msg->max_ejection_percent, "max_ejection_percent"},
+        {msg->enforcing_consecutive_5xx, "enforcing_consecutive_5xx"},
+        {msg->enforcing_consecutive_gateway_failure,
+         "enforcing_consecutive_gateway_failure"},
+        {msg->enforcing_consecutive_local_origin_failure,
+         "enforcing_consecutive_local_origin_failure"},
+        {msg->enforcing_success_rate, "enforcing_success_rate"},
+        {msg->enforcing_local_origin_success_rate, "enforcing_local_origin_success_rate"},
+        {msg->failure_percentage_threshold, "failure_percentage_threshold"},
+        {msg->enforcing_failure_percentage, "enforcing_failure_percentage"},
+        {msg->enforcing_failure_percentage_local_origin,
+         "enforcing_failure_percentage_local_origin"},
+    };
+
+    for (size_t i = 0; i < hd_countof(all); i++) {
+        if (hd_pb_u32(all[i].value, 0) > 100)
+            return hd_err_set(err, HD_E_RESOURCE, "outlier_detection.%s %u: at most 100",
+                              all[i].name, all[i].value->value);
+    }
+    return HD_OK;
+}
+
 static hd_rc_t set_outlier_times(const PbCluster__OutlierDetection *msg,
                                  hd_outlier_conf_t *o, hd_err_t *err)
 {
@@ -169,6 +197,10 @@ static hd_rc_t set_outlier_times(const PbCluster__OutlierDetection *msg,
                   "outlier_detection.max_ejection_time", &o->max_ejection_ms,
                   err) != HD_OK)
         return HD_ERROR;
+    if (msg->max_ejection_time != NULL && o->max_ejection_ms < o->base_ejection_ms)
+        return hd_err_set(
+            err, HD_E_RESOURCE,
+            "outlier_detection: max_ejection_time below base_ejection_time");
     if (o->interval_ms == 0 || o->base_ejection_ms == 0 || o->max_ejection_ms == 0)
         return hd_err_set(err, HD_E_RESOURCE, "outlier_detection: a time of 0");
     return hd_xds_ms(msg->max_ejection_time_jitter, 0,
@@ -182,6 +214,8 @@ static hd_rc_t set_outlier(hd_xds_t *x, const PbCluster__OutlierDetection *msg,
 
     if (msg == NULL)
         return HD_OK;
+    if (check_percents(msg, err) != HD_OK)
+        return HD_ERROR;
     c->outlier = o = hd_pool_new(x->cf.pool, hd_outlier_conf_t);
     *o = hd_outlier_defaults();
     o->consecutive_5xx = hd_pb_u32(msg->consecutive_5xx, 5);
@@ -237,21 +271,40 @@ static hd_rc_t set_common_http(hd_xds_t *x, const PbCore__HttpProtocolOptions *m
                           head_kb);
     if (msg->max_response_headers_kb != NULL)
         get_more(x, c)->head_bytes_max = head_kb * 1024;
+    if (msg->max_headers_count != NULL && msg->max_headers_count->value == 0)
+        return hd_err_set(err, HD_E_RESOURCE, "max_headers_count 0: 1 or more");
     if (msg->max_headers_count != NULL)
-        get_more(x, c)->fields_max =
-            hd_min(hd_max(msg->max_headers_count->value, 1u), HD_FIELDS_MAX);
+        get_more(x, c)->fields_max = hd_min(msg->max_headers_count->value, HD_FIELDS_MAX);
     return hd_xds_ms(msg->max_connection_duration, 0, "max_connection_duration",
                      &c->conn_lifetime_ms, err);
 }
 
-static void set_h2(const PbCore__Http2ProtocolOptions *msg, hd_cluster_t *c)
+static hd_rc_t check_range(const Pb__UInt32Value *value, const char *name, uint32_t least,
+                           hd_err_t *err)
+{
+    return value == NULL || (value->value >= least && value->value <= INT32_MAX)
+               ? HD_OK
+               : hd_err_set(err, HD_E_RESOURCE, "http2_protocol_options.%s %u: %u to %d",
+                            name, value->value, least, INT32_MAX);
+}
+
+static hd_rc_t set_h2(const PbCore__Http2ProtocolOptions *msg, hd_cluster_t *c,
+                      hd_err_t *err)
 {
     if (msg == NULL)
-        return;
+        return HD_OK;
+    if (check_range(msg->max_concurrent_streams, "max_concurrent_streams", 1, err) !=
+            HD_OK ||
+        check_range(msg->initial_stream_window_size, "initial_stream_window_size", 65535,
+                    err) != HD_OK ||
+        check_range(msg->initial_connection_window_size, "initial_connection_window_size",
+                    65535, err) != HD_OK)
+        return HD_ERROR;
     c->max_streams = hd_pb_u32(msg->max_concurrent_streams, 0);
     c->h2_stream_window = hd_pb_u32(msg->initial_stream_window_size, 0);
     c->h2_conn_window = hd_pb_u32(msg->initial_connection_window_size, 0);
     hd_xds_ping(msg->connection_keepalive, &c->h2_ping_ms, &c->h2_ping_timeout_ms);
+    return HD_OK;
 }
 
 typedef PbUpstreamHttp__HttpProtocolOptions http_options_t;
@@ -266,8 +319,7 @@ set_explicit(const PbUpstreamHttp__HttpProtocolOptions__ExplicitHttpConfig *m,
         return HD_OK;
     case PB_UPSTREAM_HTTP__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP2_PROTOCOL_OPTIONS:
         c->protocol = HD_UP_HTTP2;
-        set_h2(m->http2_protocol_options, c);
-        return HD_OK;
+        return set_h2(m->http2_protocol_options, c, err);
     default:
         return hd_err_set(err, HD_E_RESOURCE, "HTTP/3 to an upstream: not supported");
     }
@@ -287,12 +339,10 @@ static hd_rc_t set_http_options(hd_xds_t *x, const http_options_t *m, hd_cluster
         return set_explicit(m->explicit_http_config, c, err);
     case PB_UPSTREAM_HTTP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_USE_DOWNSTREAM_PROTOCOL_CONFIG:
         c->protocol = HD_UP_SAME;
-        set_h2(m->use_downstream_protocol_config->http2_protocol_options, c);
-        return HD_OK;
+        return set_h2(m->use_downstream_protocol_config->http2_protocol_options, c, err);
     case PB_UPSTREAM_HTTP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_AUTO_CONFIG:
         c->protocol = HD_UP_AUTO;
-        set_h2(m->auto_config->http2_protocol_options, c);
-        return HD_OK;
+        return set_h2(m->auto_config->http2_protocol_options, c, err);
     default:
         return hd_err_set(err, HD_E_RESOURCE,
                           "HttpProtocolOptions without a choice of protocol");
@@ -311,7 +361,8 @@ static hd_rc_t set_protocol(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
     if (msg->protocol_selection ==
         PB_CLUSTER__CLUSTER__CLUSTER_PROTOCOL_SELECTION__USE_DOWNSTREAM_PROTOCOL)
         c->protocol = HD_UP_SAME;
-    set_h2(msg->http2_protocol_options, c);
+    if (set_h2(msg->http2_protocol_options, c, err) != HD_OK)
+        return HD_ERROR;
     if (msg->upstream_http_protocol_options != NULL) {
         c->auto_sni = msg->upstream_http_protocol_options->auto_sni;
         c->auto_san = msg->upstream_http_protocol_options->auto_san_validation;

@@ -120,8 +120,7 @@ static hd_rc_t add_address(list_t *l, hd_endpoint_t *e, const PbCore__Address *a
     return add_item(l, e, err);
 }
 
-static hd_rc_t read_check(hd_xds_t *x,
-                          const PbEndpoint__Endpoint__HealthCheckConfig *msg,
+static hd_rc_t read_check(hd_xds_t *x, const PbEndpoint__Endpoint__HealthCheckConfig *msg,
                           const hd_endpoint_check_t **check, hd_err_t *err)
 {
     hd_endpoint_check_t *to;
@@ -134,6 +133,10 @@ static hd_rc_t read_check(hd_xds_t *x,
                           msg->port_value);
     if (msg->address != NULL && hd_xds_addr(x, msg->address, &to->addr, err) != HD_OK)
         return hd_err_prefix(err, "health_check_config: ");
+    if (!hd_http_is_field_value(hd_str_c(msg->hostname)))
+        return hd_err_set(err, HD_E_RESOURCE,
+                          "health_check_config: hostname \"%s\": what a field may have",
+                          msg->hostname);
     to->port = (uint16_t)msg->port_value;
     to->host = hd_xds_str(x, msg->hostname);
     to->is_unchecked = msg->disable_active_health_check;

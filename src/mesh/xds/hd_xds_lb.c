@@ -288,6 +288,15 @@ static const hd_str_t *sort_keys(lb_t *l, char *const *keys, size_t n, uint32_t 
     return list;
 }
 
+static bool has_keys(const hd_subset_selector_t *s, const hd_str_t *keys, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (bsearch(&keys[i], s->keys, s->keys_n, sizeof(*keys), compare_texts) == NULL)
+            return false;
+    }
+    return true;
+}
+
 static hd_rc_t set_selector(lb_t *l, const selector_t *m, hd_subset_selector_t *to,
                             hd_err_t *err)
 {
@@ -301,11 +310,13 @@ static hd_rc_t set_selector(lb_t *l, const selector_t *m, hd_subset_selector_t *
     if (to->fallback > HD_SUBSET_FALLBACK_KEYS)
         return hd_err_set(err, HD_E_RESOURCE, "lb_subset_config: fallback_policy %u",
                           to->fallback);
-    if (to->fallback == HD_SUBSET_FALLBACK_KEYS &&
-        (to->fallback_keys_n == 0 || to->fallback_keys_n >= to->keys_n))
+    if (to->fallback == HD_SUBSET_FALLBACK_KEYS
+            ? to->fallback_keys_n == 0 || to->fallback_keys_n >= to->keys_n ||
+                  !has_keys(to, to->fallback_keys, to->fallback_keys_n)
+            : to->fallback_keys_n > 0)
         return hd_err_set(err, HD_E_RESOURCE,
                           "lb_subset_config: fallback_keys_subset has some of the "
-                          "selector's keys, and fewer");
+                          "selector's keys, and fewer; for KEYS_SUBSET alone");
     return HD_OK;
 }
 
@@ -505,6 +516,25 @@ static void set_override_status(const PbCore__HealthStatusSet *msg,
     }
 }
 
+/* What would have no effect beside a typed policy, as in Envoy. */
+static hd_rc_t check_common(const cluster_t *msg, hd_err_t *err)
+{
+    const PbCluster__Cluster__CommonLbConfig *m = msg->common_lb_config;
+
+    if (m != NULL && m->healthy_panic_threshold != NULL &&
+        !(m->healthy_panic_threshold->value >= 0 &&
+          m->healthy_panic_threshold->value <= 100))
+        return hd_err_set(err, HD_E_RESOURCE, "healthy_panic_threshold %g: 0 to 100",
+                          m->healthy_panic_threshold->value);
+    if (msg->load_balancing_policy == NULL || m == NULL ||
+        ((int)m->locality_config_specifier_case == 0 &&
+         m->consistent_hashing_lb_config == NULL))
+        return HD_OK;
+    return hd_err_set(err, HD_E_RESOURCE,
+                      "beside load_balancing_policy common_lb_config has no zones, "
+                      "locality weights or hashing: the policy has them");
+}
+
 hd_rc_t hd_xds_lb(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
                   hd_mesh_cluster_t *mesh, hd_err_t *err)
 {
@@ -517,6 +547,8 @@ hd_rc_t hd_xds_lb(hd_xds_t *x, const cluster_t *msg, hd_cluster_t *c,
     c->lb_choices = 2;
     mesh->bias = 1;
     c->panic_percent = 50;
+    if (check_common(msg, err) != HD_OK)
+        return HD_ERROR;
     if (common != NULL) {
         c->panic_percent =
             (uint32_t)(percent_of(common->healthy_panic_threshold, 50) + 0.5);
