@@ -65,6 +65,23 @@ for my $protocol ('delta', 'sotw') {
     $until->('503', 'b to be gone');
     $serve->('b', ['b']);
     like $until->('b', 'b once more'), qr/^(?:503 )?b$/, 'one that is back serves again';
+
+    # Endpoints that weren't subscribed to for a while may be others when their cluster is back.
+    $serve->('a', ['a', 'b']);
+    $until->('a', 'a');
+    my $before = () = $xds->events(type => 'EDS');
+    $serve->('b', ['b']);
+    $hd->wait_for(sub {
+        my @new = $xds->events(type => 'EDS');
+        return grep { $_->{unsubscribe} ? "@{$_->{unsubscribe}}" eq 'a' : "@{$_->{names}}" eq 'b' } @new[$before .. $#new];
+    }, 'a to be left');
+    %acks = map { $_ => scalar $xds->acks($_) } 'CDS', 'RDS';
+    $port{a} = 3; # where c was
+    $serve->('a', ['a', 'b'], silent => ['EDS']);
+    $xds->wait_ack($_, $acks{$_} + 1) for sort keys %acks;
+    is $answer->($http), 'b', 'a waits for its new endpoints';
+    $serve->('a', ['a', 'b']);
+    like $until->('c', 'what is a now'), qr/^(?:b )?c$|^c(?: b)?$/, 'nobody was sent to those it had';
     $hd->expect_log(qr/there is no cluster/);
     $hd->stop;
     $xds->stop;

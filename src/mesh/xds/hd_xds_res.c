@@ -6,6 +6,7 @@
 
 #define UNNEEDED_NS 5000000000u /* so long what nobody needs any more stays */
 #define REMOVED_NS 1000000000u  /* a cluster that was removed: routes may follow it */
+#define STALE_NS 2000000000u    /* so long what was left and needed again is waited for */
 #define WARMING_NS 5000000000u  /* so long routes in force wait for new clusters */
 
 hd_str_t hd_xres_keep_str(hd_str_t s)
@@ -143,6 +144,9 @@ void hd_xres_set_needs(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
             from[i].wait_ms > 0
                 ? hd_xstore_now_ns(s) + (uint64_t)from[i].wait_ms * 1000000
                 : UINT64_MAX;
+        if (other->is_stale) /* some servers don't send again what we had once */
+            list[i].wait_until_ns =
+                hd_min(list[i].wait_until_ns, hd_xstore_now_ns(s) + STALE_NS);
     }
     clear_needs(s, r);
     r->needs = list;
@@ -204,7 +208,8 @@ void hd_xres_set_names(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
 
 bool hd_xres_is_there(const hd_xres_t *r)
 {
-    return r->is_staged || r->state == HD_XRES_LIVE || r->state == HD_XRES_ABSENT;
+    return !r->is_stale &&
+           (r->is_staged || r->state == HD_XRES_LIVE || r->state == HD_XRES_ABSENT);
 }
 
 bool hd_xres_is_warm(const hd_xstore_t *s, const hd_xres_t *r)
@@ -338,7 +343,7 @@ void hd_xstore_drop_unneeded(hd_xstore_t *s)
 
 void hd_xres_remove(hd_xstore_t *s, hd_xres_t *r)
 {
-    r->is_asked_for = false;
+    r->is_asked_for = r->is_stale = false;
     if (r->kind == HD_XDS_CLUSTER && r->slot != NULL && !r->is_staged) {
         r->unneeded_ns = hd_xstore_now_ns(s);
         return;

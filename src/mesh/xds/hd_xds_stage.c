@@ -209,6 +209,8 @@ void hd_xstore_take_item(hd_xstore_t *s, hd_xupdate_t *u, const hd_xitem_t *item
     if (r->is_local)
         return; /* nobody else says who we are */
     r->is_asked_for |= is_wild;
+    if (r->refs > 0) /* else it was on its way when we left it */
+        r->is_stale = false;
     if (is_known(r, item)) {
         hd_xres_replace_str(&r->version, item->version);
         return;

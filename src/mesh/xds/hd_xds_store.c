@@ -13,6 +13,14 @@ hd_xres_t *hd_xstore_find(const hd_xstore_t *s, hd_xds_kind_t kind, hd_str_t nam
     return hd_map_get(s->by_name[kind], name);
 }
 
+void hd_xstore_left(hd_xstore_t *s, hd_xds_kind_t kind, hd_str_t name)
+{
+    hd_xres_t *r = hd_xstore_find(s, kind, name);
+
+    if (r != NULL)
+        r->is_stale = true;
+}
+
 hd_xres_t *hd_xstore_next(const hd_xstore_t *s, hd_xds_kind_t kind, const hd_xres_t *res)
 {
     const hd_link_t *link = res == NULL ? s->lists[kind].next : res->link.next;

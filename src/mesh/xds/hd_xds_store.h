@@ -14,8 +14,8 @@
  *
  * A change of whom requests are led to loses none, in whatever order it is told: routes
  * and listeners in force stay until new clusters that the next version leads to are warm
- * (5 s at most), and a cluster that is taken away stays for a second, or as long as such a
- * version waits.
+ * (5 s at most), and a cluster that is taken away stays for a second, or as long as such
+ * a version waits.
  *
  * Elsewhere: where updates come from (hd_xds_stream.h, hd_xds_snapshot.h, hd_xds_ca.h).
  */
@@ -63,8 +63,9 @@ struct hd_xres_s {
     uint32_t refs;        /* resources that need it */
     uint64_t unneeded_ns; /* since when none does; 0: one does, or none ever did */
     bool is_asked_for;    /* by a wildcard: it stays without being needed */
-    bool is_local;        /* made by the agent itself */
-    bool is_staged;       /* its new version is in the batch being built */
+    bool is_stale;  /* wasn't subscribed to for a while: not there until it comes again */
+    bool is_local;  /* made by the agent itself */
+    bool is_staged; /* its new version is in the batch being built */
     bool waits_for_names;
     bool is_old; /* a cluster: to be built once more (hd_xds_take_high, another self) */
     hd_xsockets_t sockets;        /* of a listener that binds */
@@ -120,6 +121,8 @@ void hd_xstore_put_local(hd_xstore_t *s, hd_str_t name, hd_str_t chain_pem,
 void hd_xstore_names_changed(hd_xstore_t *s);
 
 hd_xres_t *hd_xstore_find(const hd_xstore_t *s, hd_xds_kind_t kind, hd_str_t name);
+/* The control plane is asked for it no more: what it becomes isn't known any longer. */
+void hd_xstore_left(hd_xstore_t *s, hd_xds_kind_t kind, hd_str_t name);
 /* In order of arrival; start with NULL. */
 hd_xres_t *hd_xstore_next(const hd_xstore_t *s, hd_xds_kind_t kind, const hd_xres_t *res);
 

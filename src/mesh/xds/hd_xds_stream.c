@@ -142,6 +142,7 @@ static void diff_names(hd_xstream_t *x, hd_xds_kind_t kind, hd_pool_t *pool, nam
         if (r != NULL && is_wanted(r))
             continue;
         n->remove[n->remove_n++] = hd_str_to_c(pool, key);
+        hd_xstore_left(x->store, kind, key);
         hd_ignore(hd_map_remove(t->sent, key) == NULL);
         free(value);
     }
@@ -685,8 +686,7 @@ static void on_retry(hd_timer_t *t)
 }
 
 hd_xstream_t *hd_xstream_create(hd_proc_t *p, hd_xstore_t *store,
-                                const hd_xds_conf_t *conf, hd_xca_t *ca,
-                                hd_pool_t *pool)
+                                const hd_xds_conf_t *conf, hd_xca_t *ca, hd_pool_t *pool)
 {
     hd_xstream_t *x = calloc(1, sizeof(*x));
 

@@ -15,8 +15,7 @@ typedef struct hd_xstream_s hd_xstream_t;
 /* <conf> and <ca> must outlive the stream. With a CA it is asked for roots, too, and <ca>
  * is told of these; NULL: none. Starts at once. */
 hd_xstream_t *hd_xstream_create(hd_proc_t *p, hd_xstore_t *store,
-                                const hd_xds_conf_t *conf, hd_xca_t *ca,
-                                hd_pool_t *pool);
+                                const hd_xds_conf_t *conf, hd_xca_t *ca, hd_pool_t *pool);
 void hd_xstream_destroy(hd_xstream_t *x);
 /* What is needed of <kind> has changed (hd_xstore_user_t). */
 void hd_xstream_needs_changed(hd_xstream_t *x, hd_xds_kind_t kind);
