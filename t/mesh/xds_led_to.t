@@ -82,6 +82,23 @@ for my $protocol ('delta', 'sotw') {
     is $answer->($http), 'b', 'a waits for its new endpoints';
     $serve->('a', ['a', 'b']);
     like $until->('c', 'what is a now'), qr/^(?:b )?c$|^c(?: b)?$/, 'nobody was sent to those it had';
+
+    # What is in force keeps what it needs, however long the next version waits.
+    my @lds = map { my $rds = $_; [Heddle::Xds::listener('http', $http, Heddle::Xds::rds($rds)), tcp_listener($tcp, 'a')] } 'in', 'other';
+    $serve->('a', ['a', 'b'], LDS => $lds[1], silent => ['RDS']);
+    my $asked;
+    $hd->wait_for(sub {
+        ($asked) = grep { grep { $_ eq 'other' } @{$_->{subscribe} // $_->{names}} } $xds->events(type => 'RDS');
+    }, 'other routes to be asked for');
+    is_deeply $asked->{unsubscribe} // [sort @{$asked->{names}}], $protocol eq 'delta' ? [] : ['in', 'other'], 'those in force are still asked for';
+    my $routes = sub { Heddle::Xds::routes($_[0], ['/' => $_[1]]) };
+    $serve->('a', ['a', 'b'], LDS => $lds[1], RDS => [$routes->('in', 'a'), $routes->('other', 'b')]);
+    $hd->wait_for(sub { $answer->($http) eq 'b' }, 'the other routes');
+    $hd->wait_for(sub {
+        my $last = ($xds->events(type => 'RDS'))[-1];
+        return $protocol eq 'sotw' ? "@{$last->{names}}" eq 'other' : grep { "@{$_->{unsubscribe}}" eq 'in' } $xds->events(type => 'RDS');
+    }, 'the former ones to be left');
+    pass 'and left then';
     $hd->expect_log(qr/there is no cluster/);
     $hd->stop;
     $xds->stop;

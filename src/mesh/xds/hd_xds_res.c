@@ -96,6 +96,7 @@ void hd_xres_free(hd_xres_t *r)
     hd_xres_free_str(&r->refused_why);
     free_notes(r);
     free(r->needs);
+    free(r->held);
     hd_dns_names_clear(&r->names);
     drop_before_sockets(r);
     free(r->sockets.items);
@@ -113,16 +114,27 @@ static void unref(hd_xstore_t *s, hd_xres_t *r)
     }
 }
 
-static void clear_needs(hd_xstore_t *s, hd_xres_t *r)
+static void clear_list(hd_xstore_t *s, hd_xneed_t **list, uint32_t *n)
 {
-    hd_xneed_t *old = r->needs;
-    uint32_t n = r->needs_n;
+    hd_xneed_t *old = *list;
+    uint32_t old_n = *n;
 
-    r->needs = NULL;
-    r->needs_n = 0;
-    for (uint32_t i = 0; i < n; i++)
+    *list = NULL;
+    *n = 0;
+    for (uint32_t i = 0; i < old_n; i++)
         unref(s, old[i].res);
     free(old);
+}
+
+void hd_xres_let_go(hd_xstore_t *s, hd_xres_t *r)
+{
+    clear_list(s, &r->held, &r->held_n);
+}
+
+static void clear_needs(hd_xstore_t *s, hd_xres_t *r)
+{
+    clear_list(s, &r->needs, &r->needs_n);
+    hd_xres_let_go(s, r);
 }
 
 /* New ones are taken before old ones go, so that what both name stays. */
@@ -148,7 +160,12 @@ void hd_xres_set_needs(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
             list[i].wait_until_ns =
                 hd_min(list[i].wait_until_ns, hd_xstore_now_ns(s) + STALE_NS);
     }
-    clear_needs(s, r);
+    if (r->state == HD_XRES_LIVE && r->held == NULL) {
+        r->held = r->needs;
+        r->held_n = r->needs_n;
+    } else {
+        clear_list(s, &r->needs, &r->needs_n);
+    }
     r->needs = list;
     r->needs_n = (uint32_t)out->needs.n;
 }

@@ -182,6 +182,7 @@ void hd_xstore_build(hd_xstore_t *s, hd_xres_t *r, const hd_xitem_t *item)
         r->state = HD_XRES_WAITING;
         return;
     }
+    hd_xres_let_go(s, r);
     r->slot = out.slot;
     r->clusters_until_ns = 0;
     r->is_staged = true;

@@ -56,6 +56,8 @@ struct hd_xres_s {
     hd_slot_t *slot;
     hd_xneed_t *needs;
     uint32_t needs_n;
+    hd_xneed_t *held; /* what the version in force needs while another waits */
+    uint32_t held_n;
     hd_dns_names_t names; /* that it depends on */
     /* Of routes and listeners: so long the version before stays in force while clusters
      * that the new one leads to are warmed; 0: not begun. */

@@ -63,6 +63,8 @@ void hd_xres_drop_before(hd_xres_t *r);
 /* What <out> says of it: notes, whom it needs, names that it depends on. */
 void hd_xres_set_notes(hd_xres_t *r, const hd_xds_built_t *out);
 void hd_xres_set_needs(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out);
+/* Its new version doesn't wait: what the one in force needed isn't held any more. */
+void hd_xres_let_go(hd_xstore_t *s, hd_xres_t *r);
 void hd_xres_set_names(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out);
 /* Nobody has to wait for it. */
 bool hd_xres_is_there(const hd_xres_t *r);
