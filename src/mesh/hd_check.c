@@ -369,22 +369,24 @@ static void judge_http(target_t *t, const view_t *v)
     bool is_good = k->expected_n == 0
                        ? t->status == 200
                        : is_in(k->expected, k->expected_n, t->status) != k->is_unexpected;
+    bool is_final = !is_in(k->retriable, k->retriable_n, t->status);
     char why[64];
 
     snprintf(why, sizeof(why), "status %u", t->status);
     if (!is_good)
-        take_result(t, false, !is_in(k->retriable, k->retriable_n, t->status), why);
+        take_result(t, false, is_final, why);
     else if (t->is_mismatch)
-        take_result(t, false, false, "the response's head isn't as expected");
+        take_result(t, false, is_final, "the response's head isn't as expected");
     else if (!is_expected(t, v))
-        take_result(t, false, false, "the response isn't as expected");
+        take_result(t, false, is_final, "the response isn't as expected");
     else
         take_result(t, true, false, why);
 }
 
 /* grpc.health.v1.HealthCheckResponse{status = 1}: SERVING is 1. */
-static void judge_grpc(target_t *t)
+static void judge_grpc(target_t *t, const view_t *v)
 {
+    const hd_check_conf_t *k = v->check;
     static const unsigned char serving[] = {0, 0, 0, 0, 2, 0x08, 1};
     char why[64];
 
@@ -398,7 +400,8 @@ static void judge_grpc(target_t *t)
                          memcmp(t->answer, serving, sizeof(serving)) == 0
                      ? "SERVING"
                      : "not SERVING");
-    take_result(t, strcmp(why, "SERVING") == 0, false, why);
+    take_result(t, strcmp(why, "SERVING") == 0,
+                !is_in(k->retriable, k->retriable_n, t->status), why);
 }
 
 static void on_end(hd_call_t *call, const hd_headers_t *trailers, const hd_err_t *err)
@@ -419,7 +422,7 @@ static void on_end(hd_call_t *call, const hd_headers_t *trailers, const hd_err_t
     } else if (!look(t, &v)) {
         finish_check(t);
     } else if (v.check->kind == HD_CHECK_GRPC) {
-        judge_grpc(t);
+        judge_grpc(t, &v);
     } else {
         judge_http(t, &v);
     }
@@ -503,9 +506,28 @@ static void fix_pick(target_t *t, const view_t *v)
     hd_pin(checker.proc->member, t->region);
 }
 
+/* The check's fields behind those that make a request gRPC's (servers refuse others);
+ * the caller's to free. */
+static hd_kv_t *grpc_headers(const hd_check_conf_t *k, uint32_t *n)
+{
+    static const hd_kv_t own[] = {
+        {HD_STR_INIT("content-type"), HD_STR_INIT("application/grpc")},
+        {HD_STR_INIT("te"), HD_STR_INIT("trailers")},
+    };
+    hd_kv_t *all = malloc((hd_countof(own) + k->headers_n) * sizeof(*all));
+
+    hd_bug_on(all == NULL);
+    memcpy(all, own, sizeof(own));
+    for (uint32_t i = 0; i < k->headers_n; i++)
+        all[hd_countof(own) + i] = k->headers[i];
+    *n = hd_countof(own) + k->headers_n;
+    return all;
+}
+
 static void start_call(target_t *t, const view_t *v)
 {
     const hd_check_conf_t *k = v->check;
+    hd_kv_t *headers = NULL;
     bool is_grpc = k->kind == HD_CHECK_GRPC;
     hd_call_spec_t spec = {
         .cluster = t->slot,
@@ -522,8 +544,11 @@ static void start_call(target_t *t, const view_t *v)
     hd_chain_t body;
     hd_err_t err = {0};
 
+    if (is_grpc)
+        spec.headers = headers = grpc_headers(k, &spec.headers_n);
     t->call = hd_call_start(checker.proc->loop, checker.proc->member, &spec, &call_user,
                             t, &err);
+    free(headers);
     if (t->call == NULL) {
         take_result(t, false, false, err.text);
         return;

@@ -3,8 +3,9 @@
  *
  *   none -> (first answer) -> healthy <-> unhealthy
  *
- * The first answer decides at once; after it so many in a row change the state. An HTTP
- * status that is neither expected nor retriable is a failure that needs no others. Of
+ * The first answer decides at once; after it so many in a row change the state. An answer
+ * of HTTP or gRPC that isn't as expected, of a status that isn't retriable, is a failure
+ * that needs no others (Envoy; a file's are all retriable). Of
  * several checks each has states of its own, and all must be well (as in nginx).
  */
 #pragma once
