@@ -83,6 +83,20 @@ for my $protocol ('delta', 'sotw') {
     $serve->('a', ['a', 'b']);
     like $until->('c', 'what is a now'), qr/^(?:b )?c$|^c(?: b)?$/, 'nobody was sent to those it had';
 
+    # So it is for an agent that begins anew.
+    my ($agent) = $hd->processes('agent process');
+    %acks = map { $_ => scalar $xds->acks($_) } 'CDS', 'RDS', 'LDS';
+    $hd->expect_log(qr/agent process \d+ exited on signal 9/);
+    kill 'KILL', $agent;
+    $port{d} = 2; # a cluster that no agent has seen, where b is
+    $serve->('d', ['d'], silent => ['EDS']);
+    $xds->wait_ack($_, $acks{$_} + 1) for sort keys %acks;
+    is join(' ', map { $answer->($_) } $http, $tcp), 'c c', 'an agent that begins anew lets a serve while d has no endpoints';
+    $serve->('d', ['d']);
+    like $until->('b', 'd of the new agent'), qr/^b(?: c)?$/, 'then d does';
+    $serve->('a', ['a', 'b']);
+    $until->('c', 'a again');
+
     # What is in force keeps what it needs, however long the next version waits.
     my @lds = map { my $rds = $_; [Heddle::Xds::listener('http', $http, Heddle::Xds::rds($rds)), tcp_listener($tcp, 'a')] } 'in', 'other';
     $serve->('a', ['a', 'b'], LDS => $lds[1], silent => ['RDS']);

@@ -170,10 +170,10 @@ void hd_xres_set_needs(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
     r->needs_n = (uint32_t)out->needs.n;
 }
 
-static bool is_being_warmed(const hd_xres_t *cluster)
+static bool is_being_warmed(const hd_xstore_t *s, const hd_xres_t *cluster)
 {
-    return cluster->state == HD_XRES_WAITING && cluster->slot == NULL &&
-           !cluster->is_staged;
+    return cluster->state == HD_XRES_WAITING && !cluster->is_staged &&
+           !hd_xstore_is_in_force(s, cluster);
 }
 
 void hd_xres_wait_for_clusters(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out)
@@ -181,7 +181,7 @@ void hd_xres_wait_for_clusters(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_
     const hd_str_t *names = out->clusters.items;
     uint64_t now = hd_xstore_now_ns(s);
 
-    if (r->slot == NULL || out->clusters.n == 0)
+    if (out->clusters.n == 0 || !hd_xstore_is_in_force(s, r))
         return;
     if (r->clusters_until_ns == 0)
         r->clusters_until_ns = now + WARMING_NS;
@@ -190,7 +190,7 @@ void hd_xres_wait_for_clusters(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_
     for (size_t i = 0; i < out->clusters.n; i++) {
         hd_xres_t *cluster = hd_xstore_find(s, HD_XDS_CLUSTER, names[i]);
 
-        if (cluster == NULL || !is_being_warmed(cluster))
+        if (cluster == NULL || !is_being_warmed(s, cluster))
             continue;
         r->needs = realloc(r->needs, (r->needs_n + 1) * sizeof(*r->needs));
         hd_bug_on(r->needs == NULL);
@@ -199,16 +199,17 @@ void hd_xres_wait_for_clusters(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_
     }
 }
 
-bool hd_xstore_waits_for_clusters(const hd_xstore_t *s)
+uint64_t hd_xstore_clusters_until_ns(const hd_xstore_t *s)
 {
     static const hd_xds_kind_t kinds[] = {HD_XDS_ROUTES, HD_XDS_LISTENER};
+    uint64_t until = 0;
 
     for (size_t i = 0; i < hd_countof(kinds); i++)
         for (hd_xres_t *r = hd_xstore_next(s, kinds[i], NULL); r != NULL;
              r = hd_xstore_next(s, kinds[i], r))
-            if (r->state == HD_XRES_WAITING && r->slot != NULL && !r->is_staged)
-                return true;
-    return false;
+            if (r->state == HD_XRES_WAITING && !r->is_staged)
+                until = hd_max(until, r->clusters_until_ns);
+    return until;
 }
 
 /* New ones are held before old ones are let go of, so that what both name stays. */
@@ -340,7 +341,7 @@ uint64_t hd_xres_leaves_ns(const hd_xstore_t *s, const hd_xres_t *r)
         return UINT64_MAX;
     if (r->kind != HD_XDS_CLUSTER)
         return r->unneeded_ns + UNNEEDED_NS;
-    return hd_xstore_waits_for_clusters(s) ? UINT64_MAX : r->unneeded_ns + REMOVED_NS;
+    return hd_max(r->unneeded_ns + REMOVED_NS, hd_xstore_clusters_until_ns(s));
 }
 
 void hd_xstore_drop_unneeded(hd_xstore_t *s)

@@ -62,11 +62,11 @@ static hd_xds_env_t make_env(hd_xstore_t *s)
                           .self = &s->self};
 }
 
-/* From an agent before this one. */
-static bool is_in_force(const hd_xstore_t *s, const hd_xres_t *r)
+bool hd_xstore_is_in_force(const hd_xstore_t *s, const hd_xres_t *r)
 {
-    const hd_slot_t *slot = hd_slot_find(
-        s->proc->member, s->proc->arenas[HD_ARENA_DYNAMIC], HD_RES_LISTENER, r->name);
+    const hd_slot_t *slot =
+        hd_slot_find(s->proc->member, s->proc->arenas[HD_ARENA_DYNAMIC],
+                     hd_xds_res_type(r->kind), r->name);
 
     return slot != NULL && hd_slot_get(s->proc->member, slot) != NULL;
 }
@@ -76,7 +76,7 @@ bool hd_xstore_waits_for_checks(hd_xstore_t *s, const hd_xres_t *r)
 {
     if (r->kind != HD_XDS_LISTENER || s->has_opened)
         return false;
-    s->has_opened = hd_checks_are_warm(s->proc) || is_in_force(s, r);
+    s->has_opened = hd_checks_are_warm(s->proc) || hd_xstore_is_in_force(s, r);
     s->waits_for_checks = !s->has_opened;
     return s->waits_for_checks;
 }

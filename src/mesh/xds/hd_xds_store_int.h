@@ -50,8 +50,9 @@ static inline uint64_t hd_xstore_now_ns(const hd_xstore_t *s)
 /* Of routes or a listener of which a version is in force: the next one needs new clusters
  * that <out> leads to and that are still being warmed. */
 void hd_xres_wait_for_clusters(hd_xstore_t *s, hd_xres_t *r, const hd_xds_built_t *out);
-/* Routes, or a listener, wait so: what they lead to now must stay. */
-bool hd_xstore_waits_for_clusters(const hd_xstore_t *s);
+/* Until when routes or listeners wait so, and what they lead to now must stay; 0: none.
+ */
+uint64_t hd_xstore_clusters_until_ns(const hd_xstore_t *s);
 /* A resource's strings are its own: copied, let go of, exchanged for a copy. */
 hd_str_t hd_xres_keep_str(hd_str_t s);
 void hd_xres_free_str(hd_str_t *s);
@@ -83,6 +84,8 @@ void hd_xstore_drop_unneeded(hd_xstore_t *s);
 void hd_xres_remove(hd_xstore_t *s, hd_xres_t *r);
 
 /* --- hd_xds_stage.c --- */
+/* Some version of it is, maybe of an agent before this one. */
+bool hd_xstore_is_in_force(const hd_xstore_t *s, const hd_xres_t *r);
 /* Builds <item> as <r>'s next version: staged, waiting, or refused. */
 void hd_xstore_build(hd_xstore_t *s, hd_xres_t *r, const hd_xitem_t *item);
 /* A listener that must not open yet: the clusters in force are to be checked once before.
