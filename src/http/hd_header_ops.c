@@ -123,35 +123,35 @@ void hd_header_ops_undo(hd_req_t *req)
     }
 }
 
-/* From the most specific outwards, as Envoy does; or, if the route table says so, from the
- * outermost inwards. */
+/* Of all that has changes for both ways: a macro, since only their names are alike. */
+#define APPLY_OF(of, req, h, is_response)                                                \
+    do {                                                                                 \
+        if (is_response)                                                                 \
+            apply(req, h, (of)->response_ops, (of)->response_ops_n, true);               \
+        else                                                                             \
+            apply(req, h, (of)->request_ops, (of)->request_ops_n, false);                \
+    } while (0)
+
+/* From the most specific outwards, as Envoy does; or, if the route table says so, from
+ * the outermost inwards. */
 static void apply_levels(hd_req_t *req, hd_headers_t *h, bool is_response)
 {
-    const hd_weighted_t *target = req->target;
-    const hd_vhost_t *vhost = req->vhost;
-    const hd_routes_t *routes = vhost != NULL ? req->routes : NULL;
-    struct {
-        const hd_header_op_conf_t *ops;
-        uint32_t n;
-    } levels[4] = {{0}};
+    bool is_inwards = req->vhost != NULL && req->routes->specific_wins;
 
-    if (target != NULL) {
-        levels[0].ops = is_response ? target->response_ops : target->request_ops;
-        levels[0].n = is_response ? target->response_ops_n : target->request_ops_n;
+    if (hd_unlikely(is_inwards)) {
+        APPLY_OF(req->routes, req, h, is_response);
+        APPLY_OF(req->vhost, req, h, is_response);
+        APPLY_OF(req->route, req, h, is_response);
     }
-    levels[1].ops = is_response ? req->route->response_ops : req->route->request_ops;
-    levels[1].n = is_response ? req->route->response_ops_n : req->route->request_ops_n;
-    if (routes != NULL) {
-        levels[2].ops = is_response ? vhost->response_ops : vhost->request_ops;
-        levels[2].n = is_response ? vhost->response_ops_n : vhost->request_ops_n;
-        levels[3].ops = is_response ? routes->response_ops : routes->request_ops;
-        levels[3].n = is_response ? routes->response_ops_n : routes->request_ops_n;
-    }
-    for (size_t i = 0; i < hd_countof(levels); i++) {
-        size_t at = routes != NULL && routes->specific_wins ? 3 - i : i;
-
-        apply(req, h, levels[at].ops, levels[at].n, is_response);
-    }
+    if (req->target != NULL)
+        APPLY_OF(req->target, req, h, is_response);
+    if (hd_unlikely(is_inwards))
+        return;
+    APPLY_OF(req->route, req, h, is_response);
+    if (req->vhost == NULL)
+        return;
+    APPLY_OF(req->vhost, req, h, is_response);
+    APPLY_OF(req->routes, req, h, is_response);
 }
 
 void hd_header_ops_request(hd_req_t *req)
