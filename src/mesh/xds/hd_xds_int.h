@@ -45,14 +45,14 @@ void hd_xds_want_load(hd_str_t endpoints);
 /* Adds to the notes, once each. */
 void hd_xds_note(hd_xds_t *x, const char *fmt, ...) HD_PRINTF(2, 3);
 /* The slot of another resource. */
-/* The slot of a cluster that requests or connections are led to. */
-const hd_slot_t *hd_xds_led_to(hd_xds_t *x, hd_str_t name, hd_err_t *err);
 const hd_slot_t *hd_xds_slot(hd_xds_t *x, hd_xds_kind_t kind, hd_str_t name,
                              hd_err_t *err);
 /* The same, and the resource is not warm before it is there. <source> tells how long that
  * is waited for and who has it; it may be NULL. */
 const hd_slot_t *hd_xds_need(hd_xds_t *x, hd_xds_kind_t kind, hd_str_t name,
                              const PbCore__ConfigSource *source, hd_err_t *err);
+/* The slot of a cluster that requests or connections are led to. */
+const hd_slot_t *hd_xds_led_to(hd_xds_t *x, hd_str_t name, hd_err_t *err);
 /* What <any> holds, as <type>; NULL: <err>. */
 void *hd_xds_unpack(hd_xds_t *x, const Pb__Any *any,
                     const ProtobufCMessageDescriptor *type, hd_err_t *err);
