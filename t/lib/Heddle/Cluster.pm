@@ -57,6 +57,7 @@ sub by_file {
     my $upstream = upstream($server, $ca);
     return <<"EOC";
 http {
+    keepalive_requests 1000000;
     $upstream
     proxy_ssl_certificate $own->{cert}; proxy_ssl_certificate_key $own->{key};
     proxy_ssl_verify on; proxy_ssl_trusted_certificate $ca->{cert}; proxy_ssl_name reviews.example;
