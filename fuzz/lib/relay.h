@@ -154,6 +154,10 @@ static bool take_response(hd_str_t *in, bool is_head, hd_pool_t *pool, response_
         scan_from = used = 0;
         rc = hd_h1_parse_response(*in, &scan_from, &limits, pool, is_head, false,
                                   &r->head, &keep_alive, &until_close, &used, &why);
+        /* As many fields as an upstream may send, and those of our framing beside them:
+         * well-framed, but more than this parser takes. */
+        if (rc == HD_H1_TOO_LONG && strcmp(why, "too many fields") == 0)
+            return false;
         check(rc == HD_H1_OK || rc == HD_H1_MORE, why);
         if (rc == HD_H1_MORE)
             return false;
