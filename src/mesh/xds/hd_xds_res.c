@@ -335,25 +335,25 @@ static void drop_unneeded(hd_xstore_t *s, hd_xres_t *r)
         forget(s, r);
 }
 
-uint64_t hd_xres_leaves_ns(const hd_xstore_t *s, const hd_xres_t *r)
+uint64_t hd_xres_leaves_ns(const hd_xres_t *r, uint64_t clusters_until_ns)
 {
     if (r->unneeded_ns == 0 || r->refs > 0 || r->is_asked_for)
         return UINT64_MAX;
     if (r->kind != HD_XDS_CLUSTER)
         return r->unneeded_ns + UNNEEDED_NS;
-    return hd_max(r->unneeded_ns + REMOVED_NS, hd_xstore_clusters_until_ns(s));
+    return hd_max(r->unneeded_ns + REMOVED_NS, clusters_until_ns);
 }
 
 void hd_xstore_drop_unneeded(hd_xstore_t *s)
 {
-    uint64_t now = hd_xstore_now_ns(s);
+    uint64_t now = hd_xstore_now_ns(s), until = hd_xstore_clusters_until_ns(s);
 
     for (hd_xds_kind_t k = 0; k < HD_XDS_KINDS_N; k++) {
         hd_xres_t *next;
 
         for (hd_xres_t *r = hd_xstore_next(s, k, NULL); r != NULL; r = next) {
             next = hd_xstore_next(s, k, r);
-            if (hd_xres_leaves_ns(s, r) <= now)
+            if (hd_xres_leaves_ns(r, until) <= now)
                 forget(s, r);
         }
     }

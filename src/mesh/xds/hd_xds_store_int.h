@@ -76,8 +76,9 @@ bool hd_xres_is_warm(const hd_xstore_t *s, const hd_xres_t *r);
 void hd_xres_set_sockets(hd_xres_t *r, hd_xsockets_t sockets);
 void hd_xres_settle_sockets(hd_xstore_t *s, hd_xres_t *r);
 void hd_xres_undo_sockets(hd_xres_t *r);
-/* When it goes, since nobody needs it any more; UINT64_MAX: it stays. */
-uint64_t hd_xres_leaves_ns(const hd_xstore_t *s, const hd_xres_t *r);
+/* When it goes, since nobody needs it any more; UINT64_MAX: it stays. <clusters_until_ns>:
+ * of hd_xstore_clusters_until_ns, asked once for all. */
+uint64_t hd_xres_leaves_ns(const hd_xres_t *r, uint64_t clusters_until_ns);
 /* Within an update: those whose time has come. */
 void hd_xstore_drop_unneeded(hd_xstore_t *s);
 /* The control plane has it no more. Those who still need it go on without. */

@@ -123,12 +123,12 @@ static void begin(hd_xstore_t *s)
 
 static uint64_t next_deadline(const hd_xstore_t *s)
 {
-    uint64_t at = UINT64_MAX;
+    uint64_t at = UINT64_MAX, until = hd_xstore_clusters_until_ns(s);
 
     for (hd_xds_kind_t k = 0; k < HD_XDS_KINDS_N; k++) {
         for (hd_xres_t *r = hd_xstore_next(s, k, NULL); r != NULL;
              r = hd_xstore_next(s, k, r)) {
-            at = hd_min(at, hd_xres_leaves_ns(s, r));
+            at = hd_min(at, hd_xres_leaves_ns(r, until));
             for (uint32_t i = 0; r->state == HD_XRES_WAITING && i < r->needs_n; i++)
                 if (!hd_xres_is_there(r->needs[i].res))
                     at = hd_min(at, r->needs[i].wait_until_ns);
