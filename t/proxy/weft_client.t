@@ -63,53 +63,60 @@ $hd->backend(1, sub { {status => 200, headers => {}, body => length $_[0]{head},
 sub frame { my ($type, $id, $payload) = @_; return pack('N N', length($payload) << 8 | $type, $id) . $payload }
 my ($HEAD, $DATA, $GOAWAY, $PING, $END) = (2, 3, 7, 8, 0x80);
 
+# What comes from <sock>, frame by frame: (type, id, payload), until <take> says that it is over.
+sub each_frame {
+    my ($sock, $take) = @_;
+    my $in = '';
+    while (sysread $sock, $in, 65536, length $in) {
+        while (length $in >= 8) {
+            my ($word, $id) = unpack 'N N', $in;
+            my ($len, $type) = ($word >> 8, $word & 0x3f);
+            last if length $in < 8 + $len;
+            my $payload = substr substr($in, 0, 8 + $len, ''), 8;
+            return if ($take->($type, $id, $payload) // '') eq 'over';
+        }
+    }
+}
+
 # A server by hand: what it does is in the path of the request.
 $hd->tcp_backend('weft', sub {
     my ($sock) = @_;
     my $first = !-e $hd->dir . '/second';
-    my ($in, $n) = ('', 0);
+    my $n = 0;
     syswrite $sock, frame(1, 0, pack 'C x3 N N', 1, 100, 65536);
-    while (sysread $sock, $in, 65536, length $in) {
-        while (length $in >= 8) {
-            my ($word, $id) = unpack 'N N', $in;
-            my ($len, $type) = ($word >> 8, $word & 0x3f);
-            last if length $in < 8 + $len;
-            my $payload = substr substr($in, 0, 8 + $len, ''), 8;
-            next if $type != $HEAD;
-            my ($path) = $payload =~ m{^\w+ /raw/(\w+)};
-            $n++;
-            if ($path eq 'crossed' && $first) { # it was on its way when we said GOAWAY and closed
-                open my $f, '>', $hd->dir . '/second' or die "second: $!";
-                syswrite $sock, frame($GOAWAY, 0, pack 'N', $n - 1);
-                return;
-            }
-            my $interims = $path eq 'endless' ? 1001 : $path eq 'many' ? 1000 : 0;
-            syswrite $sock, frame($HEAD, $id, "HTTP/1.1 102 Processing\r\n\r\n") for 1 .. $interims;
-            my $field = $path eq 'long' ? 'X-Long: ' . 'x' x 5000 . "\r\n" : '';
-            syswrite $sock, frame($HEAD | $END, $id, "HTTP/1.1 200 OK\r\n$field\r\n");
+    each_frame($sock, sub {
+        my ($type, $id, $payload) = @_;
+        return if $type != $HEAD;
+        my ($path) = $payload =~ m{^\w+ /raw/(\w+)};
+        $n++;
+        if ($path eq 'crossed' && $first) { # it was on its way when we said GOAWAY and closed
+            open my $f, '>', $hd->dir . '/second' or die "second: $!";
+            syswrite $sock, frame($GOAWAY, 0, pack 'N', $n - 1);
+            return 'over';
         }
-    }
+        my $interims = $path eq 'endless' ? 1001 : $path eq 'many' ? 1000 : 0;
+        syswrite $sock, frame($HEAD, $id, "HTTP/1.1 102 Processing\r\n\r\n") for 1 .. $interims;
+        my $field = $path eq 'long' ? 'X-Long: ' . 'x' x 5000 . "\r\n" : '';
+        syswrite $sock, frame($HEAD | $END, $id, "HTTP/1.1 200 OK\r\n$field\r\n");
+        return;
+    });
 });
 # Answers PINGs, but for one that is silent from its request for /silent on; tells of how many at the request's path.
 $hd->tcp_backend('ping', sub {
     my ($sock) = @_;
-    my ($in, $pings, $waiting, $is_silent) = ('', 0, 0, 0);
+    my ($pings, $waiting, $is_silent) = (0, 0, 0);
     syswrite $sock, frame(1, 0, pack 'C C x2 N N', 1, 1, 100, 65536);
-    while (sysread $sock, $in, 65536, length $in) {
-        while (length $in >= 8) {
-            my ($word, $id) = unpack 'N N', $in;
-            my ($len, $type) = ($word >> 8, $word & 0x3f);
-            last if length $in < 8 + $len;
-            my $payload = substr substr($in, 0, 8 + $len, ''), 8;
-            $is_silent = 1 if $type == $HEAD && $payload =~ m{/silent};
-            next if $is_silent;
-            if ($type == $HEAD) { $waiting = $id }
-            next if $type != $PING;
-            $pings++;
-            syswrite $sock, frame($PING | $END, 0, '');
-            syswrite $sock, frame($HEAD, $waiting, "HTTP/1.1 200 OK\r\n\r\n") . frame($DATA | $END, $waiting, 'five') if $pings == 5;
-        }
-    }
+    each_frame($sock, sub {
+        my ($type, $id, $payload) = @_;
+        $is_silent = 1 if $type == $HEAD && $payload =~ m{/silent};
+        return if $is_silent;
+        $waiting = $id if $type == $HEAD;
+        return if $type != $PING;
+        $pings++;
+        syswrite $sock, frame($PING | $END, 0, '');
+        syswrite $sock, frame($HEAD, $waiting, "HTTP/1.1 200 OK\r\n\r\n") . frame($DATA | $END, $waiting, 'five') if $pings == 5;
+        return;
+    });
 });
 # The same of HTTP/2, by a server that knows no more of it than this.
 $hd->tcp_backend('h2', sub {
