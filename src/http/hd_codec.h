@@ -118,6 +118,11 @@ hd_exchange_t *hd_exchange_begin(hd_upconn_t *u, hd_pool_t *pool,
  * nothing at all has come since it began gets no more of them: its peer may be gone
  * without a word, and each of them would wait as long. */
 void hd_exchange_timed_out(hd_exchange_t *x);
+/* By codecs: how many fields a response's head may have. */
+static inline uint32_t hd_exchange_fields_max(const hd_exchange_t *x)
+{
+    return x->fields_max > 0 ? x->fields_max : HD_FIELDS_MAX;
+}
 /* By codecs: the response's head has more than <bytes_max> bytes or <fields_max> fields;
  * <name>: the longest of them. */
 void hd_exchange_too_large(hd_err_t *err, size_t bytes_max, unsigned fields_max,

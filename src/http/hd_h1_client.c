@@ -62,11 +62,6 @@ static uint32_t head_bytes_max(const h1_client_t *h)
     return h->x->head_bytes_max > 0 ? h->x->head_bytes_max : limits.bytes_max;
 }
 
-static uint32_t fields_max(const h1_client_t *h)
-{
-    return h->x->fields_max > 0 ? h->x->fields_max : limits.fields_max;
-}
-
 /* It ended about when it was used again, before a byte of an answer. */
 static void note_lost_race(h1_client_t *h)
 {
@@ -111,7 +106,7 @@ static void refuse_long(h1_client_t *h)
 {
     hd_err_t err = {0};
 
-    hd_exchange_too_large(&err, head_bytes_max(h), fields_max(h),
+    hd_exchange_too_large(&err, head_bytes_max(h), hd_exchange_fields_max(h->x),
                           hd_h1_longest_field(received(h), NULL));
     end_badly(h, HD_XR_TOO_LARGE, &err);
 }
@@ -202,7 +197,7 @@ static bool read_head(h1_client_t *h)
     size_t used;
 
     own.bytes_max = head_bytes_max(h);
-    own.fields_max = fields_max(h);
+    own.fields_max = hd_exchange_fields_max(h->x);
     rc = hd_h1_parse_response(received(h), &h->scan_from, &own, x->pool, h->was_head,
                               h->was_connect, &x->res, &h->keep_alive, &until_close,
                               &used, &why);

@@ -363,11 +363,6 @@ static uint32_t head_bytes_max(const hd_exchange_t *x)
     return x->head_bytes_max > 0 ? x->head_bytes_max : HD_UP_HEAD_BYTES;
 }
 
-static uint32_t fields_max(const hd_exchange_t *x)
-{
-    return x->fields_max > 0 ? x->fields_max : HD_FIELDS_MAX;
-}
-
 /* Not taken: the stream is reset, and the log says why. */
 static int refuse_large(h2_stream_t *st, hd_str_t name, size_t value_len)
 {
@@ -400,7 +395,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
         return 0;
     st->head_bytes += (uint32_t)(name_len + value_len + 32);
     to = st->in_trailers ? &st->x->trailers : &st->x->res.headers;
-    if (st->head_bytes > head_bytes_max(st->x) || to->n >= fields_max(st->x))
+    if (st->head_bytes > head_bytes_max(st->x) || to->n >= hd_exchange_fields_max(st->x))
         return refuse_large(st, hd_str_n((const char *)name, name_len), value_len);
     if (name_len > 0 && name[0] == ':') {
         if (!hd_str_eq(hd_str_n((const char *)name, name_len), HD_STR(":status")))
@@ -579,7 +574,7 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
     if (st->x != NULL)
         st->x->was_unaware = st->refused && st->is_early;
     if (st->x != NULL && st->large.len > 0) {
-        hd_exchange_too_large(&err, head_bytes_max(st->x), fields_max(st->x),
+        hd_exchange_too_large(&err, head_bytes_max(st->x), hd_exchange_fields_max(st->x),
                               st->large);
         end_exchange(st, HD_XR_TOO_LARGE, &err);
     } else if (st->x != NULL && st->is_endless) {

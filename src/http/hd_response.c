@@ -245,6 +245,8 @@ static bool has_trailers(const hd_req_t *req)
 
 void hd_response_start(hd_req_t *req)
 {
+    bool is_xds;
+
     hd_assert(!req->response_started);
     req->response_step = FILTERING;
     req->response_filter_at = hd_min(req->chain_n, req->response_filters_n);
@@ -258,13 +260,12 @@ void hd_response_start(hd_req_t *req)
     if (hd_unlikely(req->kept != NULL))
         hd_proxy_put_kept(req);
     req->fields_n_plus_1 = (uint16_t)(req->res.headers.n + 1);
-    if (req->http != NULL && req->http->is_xds) {
+    is_xds = req->http != NULL && req->http->is_xds;
+    if (is_xds)
         hd_http_xds_routed(req);
-        hd_header_ops_response(req);
+    hd_header_ops_response(req);
+    if (is_xds)
         hd_http_xds_response(req);
-    } else {
-        hd_header_ops_response(req);
-    }
     hd_local_sign(req);
     if (hd_unlikely(has_trailers(req)) &&
         req->head.version < HD_HTTP_20) /* only chunks have them */

@@ -471,18 +471,28 @@ static hd_up_protocol_t protocol_of(const hd_try_t *t)
     return p;
 }
 
-/* The host of an authority: what SNI may say (RFC 6066 §3: no port, no address). */
+/* The host of an authority: what a certificate may say. */
+static hd_str_t host_of(hd_str_t authority)
+{
+    ssize_t at;
+
+    if (authority.len > 0 && authority.data[0] == '[') {
+        at = hd_str_find_char(authority, ']');
+        return hd_str_sub(authority, 1, at > 0 ? (size_t)at - 1 : authority.len);
+    }
+    at = hd_str_find_char(authority, ':');
+    return at >= 0 ? hd_str_sub(authority, 0, (size_t)at) : authority;
+}
+
+/* The same, as far as SNI may say it (RFC 6066 §3: no address). */
 static hd_str_t sni_of(hd_str_t authority)
 {
-    ssize_t at = hd_str_find_char(authority, ':');
+    hd_str_t host = host_of(authority);
     hd_addr_t ip;
 
-    if (at >= 0)
-        authority = hd_str_sub(authority, 0, (size_t)at);
-    return authority.len == 0 || authority.data[0] == '[' ||
-                   hd_addr_parse_ip(authority, &ip)
+    return host.len == 0 || authority.data[0] == '[' || hd_addr_parse_ip(host, &ip)
                ? HD_STR_NONE
-               : authority;
+               : host;
 }
 
 /* Over mutual TLS the upstream may be a Heddle, too, whose requests of this identity go
@@ -496,19 +506,6 @@ static bool may_multiplex(const hd_try_t *t)
     return !t->proxy->conf->no_multiplex && t->pick.tls->trust != NULL &&
            !head->is_upgrade && head->method_id != HD_M_CONNECT &&
            (http == NULL || http->head_bytes_max <= HD_WEFT_HEAD_BYTES);
-}
-
-/* The host of an authority: what a certificate may say. */
-static hd_str_t host_of(hd_str_t authority)
-{
-    ssize_t at;
-
-    if (authority.len > 0 && authority.data[0] == '[') {
-        at = hd_str_find_char(authority, ']');
-        return hd_str_sub(authority, 1, at > 0 ? (size_t)at - 1 : authority.len);
-    }
-    at = hd_str_find_char(authority, ':');
-    return at >= 0 ? hd_str_sub(authority, 0, (size_t)at) : authority;
 }
 
 /* The name that variables made is the peer's, or the server's own. */
@@ -647,7 +644,8 @@ static void fail_connect(hd_try_t *t, const hd_err_t *err)
     else
         hd_ignore(
             hd_req_err(t->req, err->code, "%s while connecting to upstream", err->text));
-    if (err->code == HD_E_INTERNAL || hd_err_is_shortage(err)) /* no fault of the server */
+    if (err->code == HD_E_INTERNAL ||
+        hd_err_is_shortage(err)) /* no fault of the server */
         fail(t, HD_FAIL_INTERNAL, HD_RESULT_CANCELLED, NULL);
     else
         fail(t, fail_of(err),

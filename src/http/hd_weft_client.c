@@ -226,8 +226,7 @@ static void take_head(stream_t *s, hd_str_t text, bool ended)
 
     if (x->head_bytes_max > 0)
         own.bytes_max = hd_min(own.bytes_max, x->head_bytes_max);
-    if (x->fields_max > 0)
-        own.fields_max = x->fields_max;
+    own.fields_max = hd_exchange_fields_max(x);
     hd_weft_hold(&s->client->w, x->pool); /* of a bad one something may be logged, too */
     rc = hd_h1_parse_response(text, &scan_from, &own, x->pool, s->was_head, false,
                               &x->res, &keep_alive, &until_close, &used, &why);
