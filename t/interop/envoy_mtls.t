@@ -18,12 +18,12 @@ use Heddle;
 use Heddle::Cert;
 use Heddle::Envoy;
 use Heddle::Xds;
+use Heddle::Mesh qw(private);
 
 plan skip_all => $Heddle::Envoy::missing if !Heddle::Envoy::program();
 plan skip_all => $Heddle::Xds::missing if $Heddle::Xds::missing;
 
 my $net = sprintf '127.%d.%d', 100 + ($$ >> 8) % 100, $$ % 256;
-my $user = $> == 0 ? (getpwnam 'nobody')[2] : $>; # whom heddle's processes become
 my %sidecar = (spinner => "$net.1", weaver => "$net.2"); # Envoy's, Heddle's
 my %app = (spinner => "$net.11", weaver => "$net.12");
 sub text_of { Heddle::Cert::slurp($_[0]) }
@@ -31,14 +31,6 @@ sub spiffe { "spiffe://cluster.local/ns/shop/sa/$_[0]" }
 
 my $control = Heddle->new;
 $control->port('proxy');
-
-sub private {
-    my ($hd, @names) = @_;
-    for my $path (map { $hd->dir . "/$_" } @names) {
-        chmod -d $path ? 0700 : 0600, $path;
-        chown $user, -1, $path;
-    }
-}
 
 # ---- the control plane, whose root we make, so that Envoy's certificate is of it, too
 

@@ -15,6 +15,7 @@ use Time::HiRes qw(time);
 use Heddle;
 use Heddle::Cert;
 use Heddle::Chaos;
+use Heddle::Mesh qw(private pod);
 
 plan skip_all => 'no curl with HTTP/2' if (qx{curl --version 2>/dev/null} // '') !~ /\bHTTP2\b/;
 
@@ -23,19 +24,10 @@ my @http = qw(http1 http2 grpc flaps large ws); # kinds, each a service of its o
 my %protocol = (http2 => 'http2', grpc => 'grpc');
 my $net = sprintf '127.%d.%d', 100 + ($$ >> 8) % 100, $$ % 256;
 my ($gate_ip, $back_ip, $nobody_ip, $app_ip) = map { "$net.$_" } 1, 2, 3, 12;
-my $user = $> == 0 ? (getpwnam 'nobody')[2] : $>; # whom heddle's processes become
 
 my $control = Heddle->new(log_level => 'notice');
 my $ports = $control; # all of the mesh's are reserved by it
 sub port { $ports->port($_[0]) }
-
-sub private {
-    my ($hd, @names) = @_;
-    for my $path (map { $hd->dir . "/$_" } @names) {
-        chmod -d $path ? 0700 : 0600, $path;
-        chown $user, -1, $path;
-    }
-}
 
 # ---- the application: a Heddle, whose log has what it was asked, and two that echo
 
@@ -80,18 +72,6 @@ metadata: {name: $name, namespace: shop, labels: {kubernetes.io/service-name: $n
 addressType: IPv4
 ports: [{name: $protocol, port: $port, protocol: TCP}]
 endpoints: [$endpoints]
-EOY
-}
-
-sub pod {
-    my ($name, $ip, $label) = @_;
-    return <<"EOY";
----
-apiVersion: v1
-kind: Pod
-metadata: {name: $name, namespace: shop, labels: {$label, security.istio.io/tlsMode: istio}}
-spec: {serviceAccountName: $name, containers: [{name: $name, image: any}]}
-status: {phase: Running, podIP: $ip, podIPs: [{ip: $ip}]}
 EOY
 }
 

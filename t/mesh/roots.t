@@ -10,34 +10,14 @@ use JSON::PP;
 use Test::More;
 use Heddle;
 use Heddle::Cert;
+use Heddle::Mesh qw(private pod);
 
 my $net = sprintf '127.%d.%d', 100 + ($$ >> 8) % 100, $$ % 256;
 my ($gate_ip, $back_ip, $app_ip) = map { "$net.$_" } 1, 2, 12;
-my $user = $> == 0 ? (getpwnam 'nobody')[2] : $>; # whom heddle's processes become
 
 my $control = Heddle->new(log_level => 'notice');
 my ($gate_port, $app_port) = map { $control->port($_) } 'gate', 'app';
 $control->backend('app', sub { (200, [], "answer\n") }, addr => $app_ip);
-
-sub private {
-    my ($hd, @names) = @_;
-    for my $path (map { $hd->dir . "/$_" } @names) {
-        chmod -d $path ? 0700 : 0600, $path;
-        chown $user, -1, $path;
-    }
-}
-
-sub pod {
-    my ($name, $ip, $label) = @_;
-    return <<"EOY";
----
-apiVersion: v1
-kind: Pod
-metadata: {name: $name, namespace: shop, labels: {$label, security.istio.io/tlsMode: istio}}
-spec: {serviceAccountName: $name, containers: [{name: $name, image: any}]}
-status: {phase: Running, podIP: $ip, podIPs: [{ip: $ip}]}
-EOY
-}
 
 sub service {
     my ($name, $label, $ip, $port) = @_;
